@@ -1,0 +1,54 @@
+class MlicError(Exception):
+    """Root of every error that MLIC raises on purpose; its message is one line for the user.
+
+    The tree (the runtime's are importable from here and from the package):
+
+        MlicError
+        ├── PackageError            a model package that cannot be used
+        │   ├── ManifestError       manifest.json is missing, malformed or of an unknown schema_version
+        │   ├── IntegrityError      a file is missing, additional, or differs from its recorded size or sha256
+        │   └── ModelNotFoundError  no model package at that path or under that name
+        ├── InputError              something given for prediction cannot be used
+        │   ├── ImageError          the picture is missing, undecodable or too large
+        │   └── CaptionError        the caption is not a text, or the model reads none
+        ├── ProviderError           the execution provider is unknown or not available here
+        └── mlic_train.errors.TrainError   everything that training and export raise
+            ├── DataError           training data that cannot be read
+            ├── ConfigError         options that do not go together
+            ├── CheckpointError     a run folder or checkpoint that cannot be used
+            └── ExportError         a graph that failed its parity gate; nothing was written
+
+    A message says what was found, what was expected and what to do about it.
+    """
+
+
+class PackageError(MlicError):
+    """A model package that cannot be used."""
+
+
+class ManifestError(PackageError):
+    """manifest.json is missing, malformed or of an unknown schema_version."""
+
+
+class IntegrityError(PackageError):
+    """A file of the package is missing, additional, or differs from its recorded size or sha256."""
+
+
+class ModelNotFoundError(PackageError):
+    """No model package at that path or under that name."""
+
+
+class InputError(MlicError):
+    """Something given for prediction cannot be used."""
+
+
+class ImageError(InputError):
+    """The picture is missing, undecodable or too large."""
+
+
+class CaptionError(InputError):
+    """The caption is not a text, or the model reads none."""
+
+
+class ProviderError(MlicError):
+    """The execution provider is unknown or not available here."""

@@ -1,0 +1,274 @@
+"""manifest.json: the only source of truth of a model package.
+
+Written by `mlic_train.export`, read by `mlic_runtime.package`; both use the dataclasses below, so that there is
+one definition of every key. Unknown keys, wrong types and values out of range are errors that name the key.
+"""
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ManifestError
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_NAME = "tokenizer.json"
+CARD_NAME = "README.md"
+PRECISIONS = ("fp32", "fp16", "int8")
+INTERPOLATIONS = ("bilinear", "bicubic")
+RESIZE_MODES = ("stretch", "crop")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_MAX_SIDE = 4096  # pixels; a larger input is a mistake or an attack, no edge model has it
+_MAX_TOKENS = 8192
+
+Number = float | int
+Metrics = Mapping[str, Number]
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """One label: its name and the probability in [0, 1] from which on it is predicted."""
+
+    name: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a picture becomes `pixels`, uint8 (H, W, 3).
+
+    `resize` is "stretch" (both sides to the target, aspect not kept) or "crop" (shorter side to the target, then
+    the centre is cut out). `interpolation` is one of INTERPOLATIONS. Sides are in pixels.
+    """
+
+    height: int
+    width: int
+    interpolation: str = "bilinear"
+    resize: str = "stretch"
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """How a caption becomes `input_ids`: at most `max_length` tokens of tokenizer.json; `pad_id` fills short rows."""
+
+    max_length: int
+    vocab_size: int
+    pad_id: int = 0
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """One file of the package; `precision` is set for graphs (one of PRECISIONS) and null for everything else."""
+
+    sha256: str
+    bytes: int
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class ParitySpec:
+    """How far a graph is from the PyTorch model it was exported from, over `shapes` (B, T) shapes and `rows` rows.
+
+    `max_abs_difference` is in logits; `equal_decisions` is the share in [0, 1] of label decisions that agree.
+    """
+
+    shapes: int
+    rows: int
+    max_abs_difference: float
+    atol: float
+    rtol: float
+    equal_decisions: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of manifest.json.
+
+    `text` is None for a model that reads no caption (its graph has only the input `pixels`). `metrics` is
+    {precision: {split: {metric: number}}}; `provenance` is free of structure: {key: text or number}.
+    """
+
+    name: str
+    version: str
+    labels: tuple[LabelSpec, ...]
+    image: ImageSpec
+    text: TextSpec | None
+    files: Mapping[str, FileSpec]
+    metrics: Mapping[str, Mapping[str, Metrics]] = field(default_factory=dict)
+    parity: Mapping[str, ParitySpec] = field(default_factory=dict)
+    provenance: Mapping[str, str | Number] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def graph_name(self, precision: str) -> str:
+        """The file name of the graph of that precision.
+
+        Raises:
+            ManifestError: the package has no graph of that precision; the message lists those it has.
+        """
+        for name, spec in self.files.items():
+            if spec.precision == precision:
+                return name
+        raise ManifestError(
+            f"model package {self.name!r} has no {precision} graph; it has: {', '.join(self.precisions)}"
+        )
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that the package has a graph for, in the order of the manifest's `files`."""
+        return tuple(spec.precision for spec in self.files.values() if spec.precision is not None)
+
+
+def parse_manifest(text: str | bytes) -> Manifest:
+    """Read manifest.json.
+
+    Raises:
+        ManifestError: not JSON, an unknown schema_version or key, a missing key, a wrong type, a value out of range.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{MANIFEST_NAME} is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ManifestError(f"{MANIFEST_NAME} must hold a JSON object, found {type(data).__name__}")
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise ManifestError(
+            f"{MANIFEST_NAME} has schema_version {version!r}; this mlic-runtime reads {SCHEMA_VERSION}: "
+            "update mlic-runtime or export the package again"
+        )
+    manifest: Manifest = _build(Manifest, data, "manifest")
+    return manifest
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """Write manifest.json: UTF-8 JSON, keys in a fixed order, one trailing newline."""
+    data = dataclasses.asdict(manifest)
+    ordered = {"schema_version": data.pop("schema_version"), **data}
+    return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"duplicate key {next(n for n in names if names.count(n) > 1)!r}")
+    return result
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Turn parsed JSON into `kind` (a dataclass, tuple, Mapping, union or scalar type) or raise ManifestError."""
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        _expect(isinstance(value, list), where, "a list", value)
+        return tuple(_build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        _expect(isinstance(value, dict), where, "an object", value)
+        return {k: _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        structured = [a for a in arguments if dataclasses.is_dataclass(a)]
+        if structured:
+            return _build(structured[0], value, where)
+        scalars = tuple(a for a in arguments if a is not type(None))
+        _expect(_is_scalar(value, scalars), where, " or ".join(a.__name__ for a in scalars), value)
+        return value
+    _expect(_is_scalar(value, (kind,)), where, kind.__name__, value)
+    return float(value) if kind is float else value
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    _expect(isinstance(value, dict), where, "an object", value)
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(value) - set(fields))
+    if unknown:
+        raise ManifestError(f"{MANIFEST_NAME}: unknown key {where}.{unknown[0]}; known: {', '.join(fields)}")
+    missing = sorted(name for name in fields if name not in value)
+    if missing:
+        raise ManifestError(f"{MANIFEST_NAME}: {where}.{missing[0]} is missing")
+    return kind(**{name: _build(hints[name], value[name], f"{where}.{name}") for name in fields})
+
+
+def _is_scalar(value: Any, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, int) and float in kinds:
+        return abs(value) < 2**53
+    if isinstance(value, float):
+        return float in kinds and math.isfinite(value)
+    return isinstance(value, kinds)
+
+
+def _expect(condition: bool, where: str, expected: str, found: Any) -> None:
+    if not condition:
+        raise ManifestError(f"{MANIFEST_NAME}: {where} must be {expected}, found {_short(found)}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _check(manifest: Manifest) -> None:
+    """The rules that types cannot say."""
+    _expect(bool(_NAME.match(manifest.name)), "manifest.name", "letters, digits, '.', '_', '-'", manifest.name)
+    _expect(bool(_NAME.match(manifest.version)), "manifest.version", "a version such as 1.0.0", manifest.version)
+    _expect(len(manifest.labels) > 0, "manifest.labels", "at least one label", [])
+    names = [label.name for label in manifest.labels]
+    repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    _expect(repeated is None, "manifest.labels", "labels with unique names", repeated)
+    for label in manifest.labels:
+        _expect(0 < len(label.name.strip()), "manifest.labels.name", "a name that is not empty", label.name)
+        _expect(0.0 <= label.threshold <= 1.0, f"the threshold of {label.name!r}", "in [0, 1]", label.threshold)
+    image = manifest.image
+    for side in (image.height, image.width):
+        _expect(1 <= side <= _MAX_SIDE, "manifest.image", f"1 to {_MAX_SIDE} pixels a side", side)
+    _expect(
+        image.interpolation in INTERPOLATIONS, "image.interpolation", f"one of {INTERPOLATIONS}", image.interpolation
+    )
+    _expect(image.resize in RESIZE_MODES, "image.resize", f"one of {RESIZE_MODES}", image.resize)
+    if manifest.text is not None:
+        text = manifest.text
+        _expect(1 <= text.max_length <= _MAX_TOKENS, "text.max_length", f"1 to {_MAX_TOKENS} tokens", text.max_length)
+        _expect(0 <= text.pad_id < text.vocab_size, "text.pad_id", f"in [0, {text.vocab_size})", text.pad_id)
+    _check_files(manifest)
+
+
+def _check_files(manifest: Manifest) -> None:
+    precisions = manifest.precisions
+    _expect(len(precisions) > 0, "manifest.files", "at least one graph (a file with a precision)", list(manifest.files))
+    _expect(len(set(precisions)) == len(precisions), "manifest.files", "one graph per precision", precisions)
+    for name, spec in manifest.files.items():
+        _expect(bool(_FILE_NAME.match(name)), "manifest.files", "plain file names inside the package folder", name)
+        _expect(
+            bool(_SHA256.match(spec.sha256)), f"files.{name}.sha256", "64 lower-case hexadecimal digits", spec.sha256
+        )
+        _expect(spec.bytes >= 0, f"files.{name}.bytes", "0 or more", spec.bytes)
+        known = name in (TOKENIZER_NAME, CARD_NAME) if spec.precision is None else spec.precision in PRECISIONS
+        _expect(known, f"files.{name}", f"a graph with a precision, {TOKENIZER_NAME} or {CARD_NAME}", spec.precision)
+    has_tokenizer = TOKENIZER_NAME in manifest.files
+    _expect(
+        has_tokenizer == (manifest.text is not None),
+        "manifest.text",
+        f"set exactly when {TOKENIZER_NAME} is listed",
+        manifest.text,
+    )
