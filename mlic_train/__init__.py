@@ -1,0 +1,79 @@
+"""MLIC's training package: multi-label classifiers on pictures with captions, trained and exported.
+
+`import mlic_train` loads no torch; the names below are resolved when they are used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import Trained, load_trained
+    from .config import ModelConfig, TrainConfig
+    from .errors import CheckpointError, ConfigError, DataError, ExportError, TrainError
+    from .evaluate import evaluate
+    from .export import export_package
+    from .fit import fit
+    from .losses import create_loss
+    from .models import create_model
+    from .splits import DataOptions, load_splits
+    from .thresholds import fit_thresholds
+    from .tokenizer import train_tokenizer
+    from .training import resume_run, train_run
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "DataOptions": "splits",
+    "ExportError": "errors",
+    "ModelConfig": "config",
+    "TrainConfig": "config",
+    "TrainError": "errors",
+    "Trained": "checkpoint",
+    "create_loss": "losses",
+    "create_model": "models",
+    "evaluate": "evaluate",
+    "export_package": "export",
+    "fit": "fit",
+    "fit_thresholds": "thresholds",
+    "load_splits": "splits",
+    "load_trained": "checkpoint",
+    "resume_run": "training",
+    "train_run": "training",
+    "train_tokenizer": "tokenizer",
+}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DataOptions",
+    "ExportError",
+    "ModelConfig",
+    "TrainConfig",
+    "TrainError",
+    "Trained",
+    "create_loss",
+    "create_model",
+    "evaluate",
+    "export_package",
+    "fit",
+    "fit_thresholds",
+    "load_splits",
+    "load_trained",
+    "resume_run",
+    "train_run",
+    "train_tokenizer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

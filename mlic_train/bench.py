@@ -1,0 +1,55 @@
+"""PyTorch as a competitor in `mlic-bench`; found by the runtime through the entry point `pytorch`."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mlic_runtime.package import ModelPackage
+
+from .checkpoint import BEST_NAME, load_trained
+from .errors import CheckpointError
+from .runs import released_run
+
+
+class PyTorchBackend:
+    """The same model in PyTorch eager mode on the CPU.
+
+    Args:
+        package: the package that is measured; its `checkpoint_sha256` says which checkpoint it was exported from.
+        threads: intra-op threads, the same as the runtime's.
+        checkpoint: a run folder; None takes the released checkpoint of the package's name.
+
+    Raises:
+        CheckpointError: no checkpoint, or not the one that the package was exported from.
+    """
+
+    name = "pytorch eager"
+
+    def __init__(self, package: ModelPackage, threads: int, checkpoint: str | None) -> None:
+        folder = released_run(package.manifest.name) if checkpoint is None else Path(checkpoint)
+        if folder is None:
+            raise CheckpointError(f"no released checkpoint of {package.manifest.name}: give --checkpoint RUN_FOLDER")
+        trained = load_trained(folder)
+        found = hashlib.sha256((folder / BEST_NAME).read_bytes()).hexdigest()
+        if found != package.manifest.provenance.get("checkpoint_sha256"):
+            raise CheckpointError(
+                f"the package was not exported from {folder}: give --checkpoint with the run folder that it came from"
+            )
+        self.version = str(torch.__version__)
+        self._model = trained.model
+        torch.set_num_threads(threads)
+
+    def run(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        input_ids: npt.NDArray[np.int64] | None,
+        attention_mask: npt.NDArray[np.int64] | None,
+    ) -> npt.NDArray[np.float32]:
+        """`pixels` uint8 (B, H, W, 3), ids and mask int64 (B, T) -> logits float32 (B, L)."""
+        arrays = [array for array in (pixels, input_ids, attention_mask) if array is not None]
+        with torch.inference_mode():
+            logits = self._model(*(torch.from_numpy(array) for array in arrays))
+        return logits.numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,223 @@
+"""Run folders: config.json and tokenizer.json, written once, then best.safetensors and last.safetensors.
+
+A checkpoint is one file, written to a temporary name and renamed, so that a kill at any moment leaves either the
+older or the newer one, whole. Nothing is pickled: tensors are safetensors, everything else is JSON in its header.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from . import config as configuration
+from .config import ModelConfig, TrainConfig
+from .errors import CheckpointError
+from .models import Model, create_model
+
+CONFIG_NAME = "config.json"
+TOKENIZER_NAME = "tokenizer.json"
+BEST_NAME = "best.safetensors"
+LAST_NAME = "last.safetensors"
+_MODEL = "model."
+_OPTIMIZER = "optimizer."
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The content of config.json: everything that is fixed before the first step."""
+
+    model: ModelConfig
+    train: TrainConfig
+    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass
+class State:
+    """What a checkpoint knows besides tensors.
+
+    `epoch` and `step` name the next batch to train on (`step` counts batches inside the epoch), `history` has one
+    row per finished epoch, `thresholds` (L) and `metrics` {split: {metric: number}} belong to these weights.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    best_score: float = -1.0
+    epochs_without_gain: int = 0
+    loss_sum: float = 0.0
+    finished: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+    thresholds: list[float] = field(default_factory=list)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; it is synced and renamed to `path` on success, removed on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is never seen half-written."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_run_config(folder: Path, config: RunConfig, tokenizer: bytes | None) -> None:
+    """Write config.json and, for a model that reads captions, tokenizer.json."""
+    data = {
+        "model": configuration.to_dict(config.model),
+        "train": configuration.to_dict(config.train),
+        "provenance": dict(config.provenance),
+    }
+    if tokenizer is not None:
+        write_bytes(folder / TOKENIZER_NAME, tokenizer)
+    write_bytes(folder / CONFIG_NAME, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """Read config.json of a run folder.
+
+    Raises:
+        CheckpointError: there is none.
+        ConfigError: it is malformed.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a run folder: it has no {CONFIG_NAME}")
+    data = configuration.read_json(path)
+    unknown = sorted(set(data) - {"model", "train", "provenance"})
+    if unknown or not all(isinstance(data.get(key), dict) for key in ("model", "train", "provenance")):
+        raise CheckpointError(f"{path} must have the objects model, train and provenance, and nothing else: {unknown}")
+    return RunConfig(
+        configuration.from_dict(ModelConfig, data["model"], path),
+        configuration.from_dict(TrainConfig, data["train"], path),
+        data["provenance"],
+    )
+
+
+def save_checkpoint(
+    path: Path, model: Mapping[str, Tensor], state: State, optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Write one checkpoint file: model tensors, the optimizer's tensors if given, and the state."""
+    tensors = {_MODEL + name: tensor.detach().contiguous() for name, tensor in model.items()}
+    if optimizer is not None:
+        for index, entries in optimizer.state_dict()["state"].items():
+            for key, value in entries.items():
+                tensors[f"{_OPTIMIZER}{index}.{key}"] = torch.as_tensor(value).detach().contiguous()
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"state": json.dumps(vars(state))})
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], State, dict[int, dict[str, Tensor]]]:
+    """Read a checkpoint file: model tensors, state, optimizer tensors by parameter index.
+
+    Raises:
+        CheckpointError: missing, not safetensors (pickled files are never opened), or without our state.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} is not a .safetensors file; pickled checkpoints can run code and are not read")
+    model: dict[str, Tensor] = {}
+    optimizer: dict[int, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = State(**json.loads((file.metadata() or {})["state"]))
+            for name in file.keys():  # noqa: SIM118 # not a dict
+                if name.startswith(_MODEL):
+                    model[name[len(_MODEL) :]] = file.get_tensor(name)
+                elif name.startswith(_OPTIMIZER):
+                    _, index, key = name.split(".")
+                    optimizer.setdefault(int(index), {})[key] = file.get_tensor(name)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of mlic-train: {type(error).__name__}: {error}") from None
+    return model, state, optimizer
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Put saved moments back; hyperparameters come from the configuration, not from the file."""
+    data: dict[str, Any] = optimizer.state_dict()
+    data["state"] = {index: dict(entries) for index, entries in tensors.items()}
+    optimizer.load_state_dict(data)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its weights, ready for evaluation or export (in eval mode)."""
+
+    folder: Path
+    config: RunConfig
+    model: Model
+    tokenizer: bytes | None
+    state: State
+
+
+def load_trained(folder: Path) -> Trained:
+    """Load the best checkpoint of a run folder (or of the released checkpoint's folder).
+
+    Raises:
+        CheckpointError: no best checkpoint yet, or one that does not fit config.json.
+    """
+    config = read_run_config(folder)
+    path = folder / BEST_NAME
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no {BEST_NAME} yet: let at least one epoch finish (mlic-train --resume)")
+    tensors, state, _ = load_checkpoint(path)
+    model = create_model(config.model)
+    load_weights(model, tensors, path)
+    tokenizer = None
+    if config.model.reads_captions:
+        file = folder / TOKENIZER_NAME
+        if not file.is_file():
+            raise CheckpointError(f"{folder} has no {TOKENIZER_NAME}; the run folder is incomplete")
+        tokenizer = file.read_bytes()
+    return Trained(folder, config, model.eval(), tokenizer, state)
+
+
+def save_half(trained: Trained, folder: Path) -> Trained:
+    """Write a checkpoint with float16 weights (half the size, nothing to resume from) and load it back.
+
+    What comes back is what was written, so that a package exported from it and the checkpoint are the same model.
+    """
+    tensors = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in trained.model.state_dict().items()
+    }
+    write_run_config(folder, trained.config, trained.tokenizer)
+    save_checkpoint(folder / BEST_NAME, tensors, trained.state)
+    return load_trained(folder)
+
+
+def load_weights(model: Model, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy tensors into the model; half-precision files are widened to the model's float32.
+
+    Raises:
+        CheckpointError: names or shapes do not fit the configuration beside the file.
+    """
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} does not fit the {CONFIG_NAME} beside it: {reason}") from None

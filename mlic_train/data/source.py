@@ -1,0 +1,82 @@
+"""Files as text, and the rows that every format is read into."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlic_train.errors import DataError
+
+from .records import Problem
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file, before its picture and labels are looked up.
+
+    Attributes:
+        number: 1-based, the header not counted.
+        image_id: the picture's name; None when the row names none.
+        captions: whole, each run of whitespace, line breaks included, made one space; none is blank.
+        labels: a Labels cell still to be split, or a list of ids and names; None when the row is not labelled.
+        blank_caption: True when a caption was given but blank.
+    """
+
+    number: int
+    image_id: str | None
+    captions: tuple[str, ...]
+    labels: str | tuple[str, ...] | None
+    blank_caption: bool = False
+
+
+Rows = Iterator[Row | Problem]
+"""A format's rows in order, with a Problem in the place of each row that cannot be read."""
+
+
+def read_bytes(file: Path) -> bytes:
+    """The file's content.
+
+    Raises:
+        DataError: it is missing, a folder, or not readable.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}; expected a data file") from None
+
+
+def read_text(file: Path) -> str:
+    """The file as UTF-8 text without its byte order mark; bytes that are not UTF-8 stay behind as lone surrogates.
+
+    So one bad byte costs one row, not the file: `not_utf8` finds it.
+
+    Raises:
+        DataError: the file cannot be read, or is UTF-16.
+    """
+    content = read_bytes(file)
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{file}: found UTF-16; expected UTF-8: save it again as UTF-8")
+    return content.decode("utf-8-sig", errors="surrogateescape")
+
+
+def not_utf8(text: str) -> str | None:
+    """What is wrong with text that holds lone surrogates, from `read_text` or out of JSON; None when it holds none."""
+    found = _SURROGATE.search(text)
+    if found is None:
+        return None
+    code = ord(found[0])
+    what = f"byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"character \\u{code:04x}"
+    return f"found the {what}, which is not UTF-8; expected UTF-8 text"
+
+
+def make_row(
+    file: Path, number: int, image_id: str, captions: Sequence[str], labels: str | tuple[str, ...] | None
+) -> Row | Problem:
+    """A row with its captions cleaned, or the Problem that its text is not UTF-8."""
+    parts = [image_id, *captions, *([labels] if isinstance(labels, str) else labels or ())]
+    if broken := not_utf8("".join(parts)):
+        return Problem(file, number, "bad-row", broken)
+    cleaned = [" ".join(caption.split()) for caption in captions]
+    return Row(number, image_id.strip() or None, tuple(filter(None, cleaned)), labels, not all(cleaned))

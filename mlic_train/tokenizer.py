@@ -1,0 +1,38 @@
+from collections.abc import Iterable
+
+from .errors import DataError
+
+PAD_TOKEN = "[PAD]"
+UNKNOWN_TOKEN = "[UNK]"
+
+
+def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequency: int = 2) -> bytes:
+    """Train a lower-casing WordPiece tokenizer on captions.
+
+    Args:
+        captions: the training captions, and only those: validation and test words must stay unseen.
+        vocab_size: upper bound of the vocabulary, [PAD] (always id 0) and [UNK] included.
+        min_frequency: a piece must occur this often to be added.
+
+    Returns:
+        The bytes of tokenizer.json: the same file is used in training, in the checkpoint and in the runtime.
+
+    Raises:
+        DataError: there is not a single caption to learn from.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    texts = [caption for caption in captions if caption.strip()]
+    if not texts:
+        raise DataError("no captions to train a tokenizer on: add captions, or train --model cnn, which reads none")
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN_TOKEN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=[PAD_TOKEN, UNKNOWN_TOKEN],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str(pretty=True).encode("utf-8")
