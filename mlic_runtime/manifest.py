@@ -237,7 +237,9 @@ def _check(manifest: Manifest) -> None:
     repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     _expect(repeated is None, "manifest.labels", "labels with unique names", repeated)
     for label in manifest.labels:
-        _expect(0 < len(label.name.strip()), "manifest.labels.name", "a name that is not empty", label.name)
+        # Printable, because names go to terminals and into files with one prediction a line.
+        printable = label.name.isprintable() and label.name.strip() != ""
+        _expect(printable, "manifest.labels.name", "a name of printable characters", label.name)
         _expect(0.0 <= label.threshold <= 1.0, f"the threshold of {label.name!r}", "in [0, 1]", label.threshold)
     image = manifest.image
     for side in (image.height, image.width):
@@ -263,7 +265,9 @@ def _check_files(manifest: Manifest) -> None:
             bool(_SHA256.match(spec.sha256)), f"files.{name}.sha256", "64 lower-case hexadecimal digits", spec.sha256
         )
         _expect(spec.bytes >= 0, f"files.{name}.bytes", "0 or more", spec.bytes)
-        known = name in (TOKENIZER_NAME, CARD_NAME) if spec.precision is None else spec.precision in PRECISIONS
+        other = name in (TOKENIZER_NAME, CARD_NAME)
+        graph = spec.precision in PRECISIONS and not other and name != MANIFEST_NAME
+        known = graph or (other and spec.precision is None)
         _expect(known, f"files.{name}", f"a graph with a precision, {TOKENIZER_NAME} or {CARD_NAME}", spec.precision)
     has_tokenizer = TOKENIZER_NAME in manifest.files
     _expect(

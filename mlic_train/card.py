@@ -69,7 +69,7 @@ def _cell(value: float | None) -> str:
 
 def _limits(manifest: Manifest) -> list[str]:
     limits = [
-        "- It knows the labels above and nothing else; a picture of anything else should get no label, but may get one.",
+        "- It knows the labels above and nothing else; other things should get no label, but may.",
         "- The probabilities are those of pictures like the training data; elsewhere measure before you trust them.",
     ]
     if manifest.text is not None:

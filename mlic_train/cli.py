@@ -87,9 +87,7 @@ def data_options(command: F) -> F:
 @click.option("--text-rows-per-epoch", type=click.IntRange(0), default=0, help="Caption-only rows an epoch; 0: all.")
 @click.option("--epochs", type=click.IntRange(1), default=10)
 @click.option("--patience", type=click.IntRange(0), default=3, help="Epochs without gain before stopping; 0: never.")
-@click.option(
-    "--monitor", type=click.Choice(MONITORS), default="samples_f1", help="What the best checkpoint is best at."
-)
+@click.option("--monitor", type=click.Choice(MONITORS), default="samples_f1", help="What makes a checkpoint the best.")
 @click.option("--dropout", type=click.FloatRange(0, 0.95), default=0.5)
 @click.option("--drop-caption", type=_RATE, default=0.25, help="How often a row is shown without its caption.")
 @click.option("--drop-picture", type=_RATE, default=0.1, help="How often a row is shown without its picture.")
@@ -113,14 +111,14 @@ def data_options(command: F) -> F:
 @click.option("--note", help="A sentence about the data and its licence, for the model card.")
 @click.option("--format", "output_format", type=click.Choice(["table", "json"]), default="table")
 @click.pass_context
-def train(ctx: click.Context, **options: Any) -> None:
-    r"""Train a model on pictures with captions; the run folder resumes after any interruption.
+def train(ctx: click.Context, /, **options: Any) -> None:
+    """Train a model on pictures with captions; the run folder resumes after any interruption.
 
     \b
     mlic-train --data my-data --check
-    mlic-train --data my-data --model hybrid --backbone tf_efficientnet_lite0 \
-        --backbone-weights package --freeze-backbone --cache-features
-    """
+    mlic-train --data my-data --backbone tf_efficientnet_lite0
+               --backbone-weights package --freeze-backbone --cache-features
+    """  # noqa: D301 # click needs the backspace itself
     data = _data(options)
     if options["check"]:
         _check(ctx, data)
@@ -158,18 +156,14 @@ def train(ctx: click.Context, **options: Any) -> None:
 @click.command(cls=_Command, context_settings={"show_default": True})
 @click.version_option(package_name="mlic-train")
 @click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to export.")
-@click.option(
-    "--run", type=_FOLDER, help="A run folder.  [default: the newest run of the model, else the released one]"
-)
+@click.option("--run", type=_FOLDER, help="A run folder.  [default: the newest of the model, else the released one]")
 @click.option("--runs", type=_NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
 @click.option("--output", type=_NEW_FOLDER, help="The package's folder.  [default: exported/MODEL]")
 @click.option("--package-version", default="0.1.0", help="The package's version.")
-@click.option(
-    "--save-checkpoint", type=_NEW_FOLDER, help="Also write a half-precision checkpoint, and export that one."
-)
+@click.option("--save-checkpoint", type=_NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
 @data_options
 def export(name: str, **options: Any) -> None:
-    r"""Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
+    """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
 
     The graph is compared with PyTorch first; if they differ, nothing is written. With --data the package's metrics are
     measured anew, with the exported graph itself; without, they are those of the checkpoint.
@@ -177,7 +171,7 @@ def export(name: str, **options: Any) -> None:
     \b
     mlic-export --model hybrid
     mlic-export --run runs/hybrid --data my-data --output packages/hybrid
-    """
+    """  # noqa: D301 # click needs the backspace itself
     from .checkpoint import load_trained, save_half
     from .export import export_package
     from .runs import find_run

@@ -100,9 +100,9 @@ class TrainConfig:
     `text_rows_per_epoch` how many such rows an epoch draws (0 takes all). `drop_caption` and `drop_picture` are the
     probabilities in [0, 1] that a row that has both loses one for a step: that is how "no caption" and
     "no picture" are learned. `schedule` "cosine" lets the learning rate fall to 0 along half a cosine after a short
-    warm-up (Loshchilov and Hutter 2017). `gradient_clip` bounds the gradient's norm (0: off). `patience` is the number of epochs without a better validation score after which
-    training stops (0: never). `backbone_learning_rate` is used where the backbone is not frozen; None means
-    the same as `learning_rate`.
+    warm-up (Loshchilov and Hutter 2017). `gradient_clip` bounds the gradient's norm (0: off). `patience` is the
+    number of epochs without a better validation score after which training stops (0: never).
+    `backbone_learning_rate` is used where the backbone is not frozen; None means the same as `learning_rate`.
     """
 
     loss: str = "bce"

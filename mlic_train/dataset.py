@@ -117,6 +117,7 @@ class Collate:
         self.tokenizer = tokenizer
 
     def __call__(self, examples: list[Example]) -> Batch:
+        """Rows to one Batch, in order."""
         input_ids = attention_mask = None
         if self.tokenizer is not None:
             ids, mask = self.tokenizer.encode([example.caption for example in examples])

@@ -22,10 +22,7 @@ def evaluate(
         samples_f1, micro_f1, macro_f1, map (macro average precision over the labels that occur), rows, and where
         there are negatives: negatives, false_labels_per_negative.
     """
-    from torchmetrics.functional.classification import (
-        multilabel_average_precision,
-        multilabel_f1_score,
-    )
+    from torchmetrics.functional.classification import binary_average_precision, multilabel_f1_score
 
     labelled = targets.any(axis=1)
     result: dict[str, float] = {"rows": int(labelled.sum())}
@@ -35,12 +32,14 @@ def evaluate(
         # Thresholds differ per label, torchmetrics takes one: hand it decisions, 0 or 1, instead of probabilities.
         decisions = torch.from_numpy((probabilities[labelled] >= thresholds).astype(np.int64))
         num_labels = truth.shape[1]
-        per_row = multilabel_f1_score(decisions, truth, num_labels, average="micro", multidim_average="samplewise")
+        per_row = multilabel_f1_score(
+            decisions[..., None], truth[..., None], num_labels, average="micro", multidim_average="samplewise"
+        )
         result["samples_f1"] = float(per_row.mean())
         result["micro_f1"] = float(multilabel_f1_score(decisions, truth, num_labels, average="micro"))
         result["macro_f1"] = float(multilabel_f1_score(decisions, truth, num_labels, average="macro"))
-        precisions = multilabel_average_precision(scores, truth, num_labels, average="none")[truth.any(dim=0)]
-        result["map"] = float(precisions.mean())
+        precisions = [binary_average_precision(scores[:, i], truth[:, i]) for i in truth.any(dim=0).nonzero()[:, 0]]
+        result["map"] = float(torch.stack(precisions).mean())
     if not labelled.all():
         result["negatives"] = int((~labelled).sum())
         result["false_labels_per_negative"] = float((probabilities[~labelled] >= thresholds).sum(axis=1).mean())

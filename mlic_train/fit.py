@@ -2,7 +2,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -10,6 +10,7 @@ from types import FrameType
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 from tqdm import tqdm
 
 from mlic_runtime.text import CaptionTokenizer
@@ -18,8 +19,6 @@ from .checkpoint import (
     BEST_NAME,
     LAST_NAME,
     State,
-    load_checkpoint,
-    load_weights,
     restore_optimizer,
     save_checkpoint,
 )
@@ -52,13 +51,24 @@ def fit(
     config: TrainConfig,
     folder: Path,
     *,
+    state: State | None = None,
+    moments: Mapping[int, Mapping[str, Tensor]] | None = None,
     device: str = "auto",
-    resume: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> State:
     """Train until `config.epochs`, early stopping or Ctrl-C; best and last checkpoint lie in `folder` at any moment.
 
     Every random choice is a function of the seed and the step, so a resumed run equals an uninterrupted one.
+
+    Args:
+        model: with the weights to start from.
+        data: what to train on and validate with.
+        config: how.
+        folder: where the checkpoints go.
+        state: of a run that is resumed.
+        moments: the optimizer's tensors of a run that is resumed, as `load_checkpoint` gives them.
+        device: "auto", "cpu", "cuda" or "mps".
+        log: called with one line per epoch.
 
     Returns:
         The last state; `finished` is False where training was interrupted.
@@ -67,18 +77,13 @@ def fit(
         TrainError: the loss is not finite; the last checkpoint stays as it was.
     """
     fabric = Fabric(accelerator=device, devices=1)
-    torch.manual_seed(config.seed)
     learner = Learner(model, config)
     optimizer = create_optimizer(model, config)
     loss_of = create_loss(config.loss)
-    state = State()
-    if resume:
-        tensors, state, moments = load_checkpoint(folder / LAST_NAME)
-        load_weights(model, tensors, folder / LAST_NAME)
+    state = State() if state is None else state
+    state.finished = _is_finished(state, config)  # a resumed run may have been given more epochs or patience
+    if moments:
         restore_optimizer(optimizer, moments)
-        state.finished = _is_finished(state, config)  # more epochs or patience may have been asked for
-    else:
-        save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer)
     wrapped, optimizer = fabric.setup(learner, optimizer)
     total_steps = len(plan_epoch(data.train.records, config, 0)) * config.epochs
 
@@ -94,7 +99,7 @@ def fit(
                     set_learning_rate(optimizer, config, state.global_step, total_steps)
                     moved = move(batch, fabric.device)
                     loss = loss_of(wrapped(moved), moved.targets)
-                    value = float(loss)
+                    value = loss.item()
                     if not math.isfinite(value):
                         raise TrainError(_not_finite(value, state, plan[state.step], data.train.records))
                     optimizer.zero_grad()

@@ -7,7 +7,10 @@ UNKNOWN_TOKEN = "[UNK]"
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequency: int = 2) -> bytes:
-    """Train a lower-casing WordPiece tokenizer on captions.
+    """Train a lower-casing byte-pair encoding (Sennrich et al. 2016) on captions.
+
+    The same captions give the same bytes. (The library's WordPiece trainer numbers its "##" pieces in the order of
+    a hash table, another one in every process; two runs of one seed would not be the same model.)
 
     Args:
         captions: the training captions, and only those: validation and test words must stay unseen.
@@ -25,10 +28,12 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequen
     texts = [caption for caption in captions if caption.strip()]
     if not texts:
         raise DataError("no captions to train a tokenizer on: add captions, or train --model cnn, which reads none")
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN_TOKEN))
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN_TOKEN, fuse_unk=True))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
         special_tokens=[PAD_TOKEN, UNKNOWN_TOKEN],
@@ -36,3 +41,10 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequen
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer.to_str(pretty=True).encode("utf-8")
+
+
+def vocabulary_size(tokenizer_json: bytes) -> int:
+    """The number of token ids of a tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(tokenizer_json.decode("utf-8")).get_vocab_size()

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 from tqdm import tqdm
 
 from .checkpoint import (
@@ -34,7 +35,7 @@ from .learner import Learner
 from .measure import caption_tokenizer, measure, usable_records
 from .models import Model, create_model
 from .splits import Splits
-from .tokenizer import train_tokenizer
+from .tokenizer import train_tokenizer, vocabulary_size
 
 Log = Callable[[str], None]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
@@ -65,7 +66,10 @@ def train_run(
     if model_config.reads_captions:
         captions = (caption for record in splits.train.records for caption in record.captions)
         tokenizer = train_tokenizer(captions, model_config.vocab_size)
+        # Few captions give fewer pieces than asked for; rows that no token can reach would only make the model larger.
+        model_config = dataclasses.replace(model_config, vocab_size=vocabulary_size(tokenizer))
     model_config = dataclasses.replace(model_config, labels=splits.labels.names)
+    torch.manual_seed(train_config.seed)
     model = create_model(model_config, backbone_weights)
     facts: dict[str, str | int | float] = {
         "data_fingerprint": fingerprint(splits.named()),
@@ -77,6 +81,8 @@ def train_run(
     }
     config = RunConfig(model_config, train_config, facts)
     data = _fit_data(config, tokenizer, splits, folder, model, log)
+    # config.json comes last: a folder that has it can be resumed, one that has not can be started again.
+    save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
     write_run_config(folder, config, tokenizer)
     state = fit(model, data, train_config, folder, device=device, log=log)
     return _finish(folder, state, splits, log)
@@ -104,8 +110,6 @@ def resume_run(
         ConfigError: `wanted` differs from the run's own configuration.
     """
     config = read_run_config(folder)
-    if not (folder / LAST_NAME).is_file():
-        raise CheckpointError(f"{folder} has no {LAST_NAME}: the run never started; remove the folder and start again")
     if fingerprint(splits.named()) != config.provenance.get("data_fingerprint"):
         raise CheckpointError(f"{folder} was trained on other data; resume it with the data it was started with")
     saved = {**dataclasses.asdict(config.model), **dataclasses.asdict(config.train)}
@@ -119,10 +123,10 @@ def resume_run(
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))  # type: ignore[arg-type] # names and values come from these dataclasses
     tokenizer = (folder / TOKENIZER_NAME).read_bytes() if config.model.reads_captions else None
     model = create_model(config.model)
-    tensors, _, _ = load_checkpoint(folder / LAST_NAME)
-    load_weights(model, tensors, folder / LAST_NAME)  # the feature cache needs the backbone before fit does
+    tensors, state, moments = load_checkpoint(folder / LAST_NAME)
+    load_weights(model, tensors, folder / LAST_NAME)
     data = _fit_data(config, tokenizer, splits, folder, model, log)
-    state = fit(model, data, config.train, folder, device=device, resume=True, log=log)
+    state = fit(model, data, config.train, folder, state=state, moments=moments, device=device, log=log)
     return _finish(folder, state, splits, log)
 
 

@@ -34,7 +34,7 @@ class Cnn(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Feature maps float32 (B, C, h, w) -> logits float32 (B, L)."""
-        return self.output(self.fully_connected(features))  # type: ignore[no-any-return]
+        return self.output(self.fully_connected(features.contiguous()))  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The graph: `pixels` uint8 (B, H, W, 3) -> `logits` float32 (B, L)."""

@@ -64,7 +64,9 @@ class Hybrid(nn.Module):
         tokens = [self.queries.expand(batch, -1, -1)]
         present = [torch.ones_like(mask[:, :1]).expand(-1, num_labels)]
         if features is not None and has_picture is not None:
-            cells = features.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h * w, C)
+            # (B, C, h, w) -> (B, h * w, C). Dropout fills memory in order: in one layout, the same seed drops the same
+            # values, wherever the features come from.
+            cells = features.flatten(2).transpose(1, 2).contiguous()
             tokens.append(self.norm_picture(self.project(self.feature_dropout(cells))) + self.positions)
             present.append(has_picture.to(mask.dtype)[:, None].expand(-1, self.positions.shape[0]))
         tokens.append(self.norm_caption(self.caption(input_ids, attention_mask)) + self.caption_kind)

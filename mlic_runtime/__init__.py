@@ -1,0 +1,75 @@
+"""Run MLIC model packages (picture + caption -> labels) with ONNX Runtime; no PyTorch.
+
+    from mlic_runtime import Predictor
+
+    predictor = Predictor.load()
+    print(predictor.predict("beach.jpg", "A dog runs on the beach").labels)
+
+Every name below is loaded when it is first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bench import BenchBackend, BenchReport, benchmark
+    from .errors import (
+        CaptionError,
+        ImageError,
+        InputError,
+        IntegrityError,
+        ManifestError,
+        MlicError,
+        ModelNotFoundError,
+        PackageError,
+        ProviderError,
+    )
+    from .manifest import Manifest
+    from .package import ModelPackage, bundled_models, load_package
+    from .predictor import Prediction, Predictor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BenchBackend",
+    "BenchReport",
+    "CaptionError",
+    "ImageError",
+    "InputError",
+    "IntegrityError",
+    "Manifest",
+    "ManifestError",
+    "MlicError",
+    "ModelNotFoundError",
+    "ModelPackage",
+    "PackageError",
+    "Prediction",
+    "Predictor",
+    "ProviderError",
+    "__version__",
+    "benchmark",
+    "bundled_models",
+    "load_package",
+]
+
+_MODULES = {
+    "bench": ("BenchBackend", "BenchReport", "benchmark"),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "manifest": ("Manifest",),
+    "package": ("ModelPackage", "bundled_models", "load_package"),
+    "predictor": ("Prediction", "Predictor"),
+}
+_ORIGIN = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _ORIGIN.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,216 @@
+"""Picture preprocessing, the only one there is: training and serving both call `read_pixels`."""
+
+import os
+from io import BytesIO
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from .errors import ImageError
+from .files import MAX_PIXELS, open_regular
+from .manifest import ImageSpec
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+# From 3.0 on, Pillow documents the result of the two-step resize as close to the plain one.
+_REDUCING_GAP = 3.0
+_SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+# EXIF orientation -> what makes the picture upright (EXIF 2.32, tag 0x0112); 5 to 8 swap width and height.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load_image(source: ImageSource, *, spec: ImageSpec | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a picture as upright RGB; transparency becomes white, 16 bits become 8 by scale.
+
+    Args:
+        source: a path, the bytes of a picture file, a binary stream, a PIL image or a uint8 array (H, W, 3) RGB.
+            The formats are FORMATS; of several frames the first counts.
+        spec: the size that is wanted later. With it, a JPEG is decoded at a half, quarter or eighth of its size
+            where that still covers the size, which is several times faster; the caller must resize afterwards.
+        max_pixels: larger pictures (width x height) are refused before they are decoded. Pillow's own
+            `PIL.Image.MAX_IMAGE_PIXELS` holds as well: raise both for larger pictures.
+
+    Returns:
+        A new image in mode "RGB" without metadata.
+
+    Raises:
+        ImageError: missing, not a regular file, not a picture, truncated, too large, or of an unusable type; the
+            message is one line that names the source and the cause.
+    """
+    try:
+        if isinstance(source, np.ndarray):
+            return _from_array(source, max_pixels)
+        if isinstance(source, Image.Image):
+            return _upright_rgb(source, None, max_pixels)
+        with _open_stream(source) as stream, Image.open(stream, formats=FORMATS) as image:
+            return _upright_rgb(image, spec, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"cannot read picture {_describe(source)}: {error}") from None
+    except Exception as error:  # fed hostile bytes, Pillow's decoders raise nearly anything
+        raise ImageError(f"cannot read picture {_describe(source)}: {_cause(error)}") from error
+
+
+def to_pixels(image: Image.Image, spec: ImageSpec, out: Pixels | None = None) -> Pixels:
+    """Resize an RGB image to the model's input.
+
+    Downscaling is antialiased (Pillow's filters), so the result does not depend on where a thin line falls.
+
+    Args:
+        image: mode "RGB", upright (see `load_image`).
+        spec: the target; "stretch" ignores the aspect ratio, "crop" keeps it and cuts the centre out.
+        out: where to write, uint8 (H, W, 3), such as one row of a batch; None makes a new array.
+
+    Returns:
+        uint8 (H, W, 3) in [0, 255], RGB; `out` if it was given.
+
+    Raises:
+        ImageError: the image is not in mode "RGB".
+        ValueError: `out` has another shape or dtype.
+    """
+    if image.mode != "RGB":
+        raise ImageError(f"to_pixels needs an RGB image, found mode {image.mode!r}: use load_image")
+    shape = (spec.height, spec.width, 3)
+    if out is not None and (out.shape != shape or out.dtype != np.uint8):
+        raise ValueError(f"out must be uint8 {shape}, found {out.dtype} {out.shape}")
+    box = _centre_box(image.size, spec) if spec.resize == "crop" else None
+    resized = image.resize(
+        (spec.width, spec.height), _RESAMPLING[spec.interpolation], box=box, reducing_gap=_REDUCING_GAP
+    )
+    if out is None:
+        return np.array(resized, dtype=np.uint8)
+    out[...] = np.asarray(resized, dtype=np.uint8)
+    return out
+
+
+def read_pixels(
+    source: ImageSource, spec: ImageSpec, out: Pixels | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Pixels:
+    """`load_image` and `to_pixels` in one: any picture -> uint8 (H, W, 3) as the model wants it.
+
+    An array that already has the target size passes through unchanged.
+
+    Raises:
+        ImageError: see `load_image`.
+    """
+    return to_pixels(load_image(source, spec=spec, max_pixels=max_pixels), spec, out)
+
+
+def _open_stream(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
+    if isinstance(source, (str, os.PathLike)):
+        stream = open_regular(source)
+        if os.fstat(stream.fileno()).st_size == 0:
+            stream.close()
+            raise ImageError("it is empty")
+        return stream
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data: Any = source
+    elif hasattr(source, "read"):
+        data = source.read()
+    else:
+        raise ImageError("expected a path, bytes, a binary stream, a PIL image or a uint8 array (H, W, 3)")
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise ImageError(f"the stream gave {type(data).__name__}, expected bytes: open it in binary mode")
+    if len(data) == 0:
+        raise ImageError("it is empty")
+    return BytesIO(data)
+
+
+def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError(f"expected a uint8 array of shape (H, W, 3), found {array.dtype} {array.shape}")
+    _check_size((array.shape[1], array.shape[0]), max_pixels)
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _upright_rgb(image: Image.Image, spec: ImageSpec | None, max_pixels: int) -> Image.Image:
+    _check_size(image.size, max_pixels)
+    if spec is not None and image.format in ("JPEG", "MPO"):
+        size = (spec.width, spec.height)
+        image.draft(None, size if _orientation(image) < 5 else size[::-1])
+    image.load()
+    # Only now: a TIFF is turned by loading it, and a PNG may carry its EXIF data behind the pixels.
+    transpose = _UPRIGHT.get(_orientation(image))
+    rgb = _to_rgb(image)
+    if transpose is not None:
+        rgb = rgb.transpose(transpose)
+    rgb.info = {}  # else an orientation that has been applied would be applied again
+    return rgb
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"it has no pixels ({width} x {height})")
+    if width * height > max_pixels:
+        raise ImageError(f"{width} x {height} pixels are more than the limit of {max_pixels} (max_pixels)")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; 1 where it is absent or unreadable."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken metadata must not cost a good picture
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """A new RGB image; the size stays."""
+    if image.mode in _SIXTEEN_BIT:
+        return _scale_sixteen_bit(image).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("its pixels are floating-point numbers without a known range: convert it to 8 bits first")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(layer, mask=layer.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _scale_sixteen_bit(image: Image.Image) -> Image.Image:
+    """65535 becomes 255: Pillow's own conversion would clip everything above 255 to white."""
+    values = np.asarray(image).astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise ImageError(f"its pixels reach from {low} to {high}, expected 16 bits: convert it to 8 bits first")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _centre_box(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float]:
+    """The largest centred box (left, upper, right, lower) with the target's aspect ratio, in source pixels."""
+    width, height = size
+    scale = min(width / spec.width, height / spec.height)
+    box_width, box_height = min(spec.width * scale, width), min(spec.height * scale, height)
+    left, upper = (width - box_width) / 2, (height - box_height) / 2
+    return left, upper, left + box_width, upper + box_height
+
+
+def _describe(source: object) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return repr(os.fspath(source))  # repr: a name may hold line breaks
+    name = getattr(source, "name", None)
+    return repr(name) if isinstance(name, str) else f"({type(source).__name__})"
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is not a picture of a known format ({', '.join(FORMATS)})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

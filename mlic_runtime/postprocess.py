@@ -1,0 +1,33 @@
+"""From logits to decisions, in numpy; training tunes its thresholds with the same functions."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """The logistic function, for logits of any size without overflow.
+
+    Args:
+        logits: finite numbers, any shape.
+
+    Returns:
+        float32 in [0, 1], the same shape.
+    """
+    values = np.asarray(logits, dtype=np.float32)
+    small = np.exp(-np.abs(values))  # in (0, 1], and so both quotients below are exact at their end of the range
+    return np.where(values >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+
+
+def decide(probabilities: npt.NDArray[np.floating[Any]], thresholds: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Which labels are predicted: those whose probability reaches their threshold.
+
+    Args:
+        probabilities: (B, L) in [0, 1].
+        thresholds: (L,) in [0, 1]. They are compared as float64, so that no threshold is rounded.
+
+    Returns:
+        bool (B, L).
+    """
+    return np.asarray(probabilities >= np.asarray(thresholds, dtype=np.float64), dtype=np.bool_)

@@ -1,0 +1,273 @@
+"""`Predictor`: pictures and captions in, labels and probabilities out."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import CaptionError, ImageError, InputError, PackageError
+from .files import MAX_PIXELS
+from .image import ImageSource, read_pixels
+from .manifest import TOKENIZER_NAME, Manifest
+from .package import ModelPackage, load_package
+from .postprocess import decide, sigmoid
+from .session import GraphSession, create_session
+
+if TYPE_CHECKING:
+    from .text import CaptionTokenizer
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about one picture with its caption.
+
+    Attributes:
+        image: the path as it was given, or None for a picture from memory and for no picture.
+        caption: the caption as it was given.
+        labels: the names of the predicted labels, those whose probability reaches their threshold, most probable first.
+        probabilities: {label: probability in [0, 1]}, most probable first; only the first k if `top_k` was given.
+        model: "name@version" of the model package.
+    """
+
+    image: str | None
+    caption: str | None
+    labels: tuple[str, ...]
+    probabilities: dict[str, float]
+    model: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same content, ready for `json.dumps`."""
+        return {
+            "image": self.image,
+            "caption": self.caption,
+            "labels": list(self.labels),
+            "probabilities": dict(self.probabilities),
+            "model": self.model,
+        }
+
+    def __repr__(self) -> str:
+        found = ", ".join(
+            f"{label} {self.probabilities[label]:.2f}" if label in self.probabilities else label
+            for label in self.labels
+        )
+        return f"<Prediction {self.image or '(no path)'}: {found or 'no label'}>"
+
+
+class Predictor:
+    """A loaded model package. Make it with `Predictor.load`; use it from as many threads as you like.
+
+    Example:
+        >>> predictor = Predictor.load()  # doctest: +SKIP
+        >>> predictor.predict("beach.jpg", "A dog runs on the beach").labels  # doctest: +SKIP
+        ('dog',)
+    """
+
+    def __init__(
+        self,
+        package: ModelPackage,
+        session: GraphSession,
+        tokenizer: "CaptionTokenizer | None",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.manifest: Manifest = package.manifest
+        self.labels: tuple[str, ...] = tuple(label.name for label in package.manifest.labels)
+        self.session = session
+        self._tokenizer = tokenizer
+        self._max_pixels = max_pixels
+        self._model = f"{package.manifest.name}@{package.manifest.version}"
+        self._thresholds = np.array([label.threshold for label in package.manifest.labels], dtype=np.float64)
+
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | Path | None = None,
+        *,
+        provider: str = "cpu",
+        precision: str | None = None,
+        threads: int | None = None,
+        spin: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> "Predictor":
+        """Load a model package.
+
+        Args:
+            path_or_name: the folder or bundled name (see `package.find_package`); None means the default.
+            provider: ONNX Runtime's execution provider (see `session.create_session`).
+            precision: "fp32", "fp16" or "int8"; None means the first graph that the manifest lists.
+            threads: threads per run; None means as many as this process may use.
+            spin: see `session.create_session`.
+            max_pixels: pictures with more pixels (width x height) are refused.
+
+        Raises:
+            PackageError: the package is missing, damaged or does not keep the contract.
+            ProviderError: the provider is unknown or not available here.
+        """
+        package = load_package(path_or_name)
+        manifest = package.manifest
+        graph = package.read_graph(precision or manifest.precisions[0])
+        session = create_session(graph, provider=provider, threads=threads, spin=spin)
+        _check_agreement(session, manifest)
+        tokenizer = None
+        if manifest.text is not None:
+            from .text import CaptionTokenizer  # here, because a model without captions need not load tokenizers
+
+            tokenizer = CaptionTokenizer(package.read(TOKENIZER_NAME), manifest.text)
+        return cls(package, session, tokenizer, max_pixels)
+
+    def predict(
+        self,
+        image: ImageSource | None = None,
+        caption: str | None = None,
+        *,
+        threshold: float | None = None,
+        top_k: int | None = None,
+    ) -> Prediction:
+        """Predict the labels of one picture with its caption.
+
+        Args:
+            image: see `image.load_image`; None means that there is no picture, only a caption.
+            caption: what is said about the picture; None or blank means that there is none.
+            threshold: in [0, 1], replaces the threshold of every label.
+            top_k: >= 1, keep only the k most probable in `probabilities`; `labels` are all that were predicted.
+
+        Raises:
+            ImageError: the picture cannot be used, or it is missing and the model reads nothing else.
+            CaptionError: the caption is not a text, or the model reads none.
+            InputError: neither picture nor caption, or an option out of range.
+        """
+        return self.predict_many([image], [caption], threshold=threshold, top_k=top_k)[0]
+
+    def predict_many(
+        self,
+        images: Sequence[ImageSource | None],
+        captions: Sequence[str | None] | None = None,
+        *,
+        batch_size: int = 32,
+        threshold: float | None = None,
+        top_k: int | None = None,
+    ) -> list[Prediction]:
+        """Predict the labels of many pictures, a batch at a time; one at a time gives the same answers.
+
+        Args:
+            images: N pictures (see `predict`); they are read when their batch is due.
+            captions: N captions, or None for none at all.
+            batch_size: how many pictures one run of the graph takes, >= 1.
+            threshold: see `predict`.
+            top_k: see `predict`.
+
+        Returns:
+            N predictions in the order of the pictures.
+
+        Raises:
+            InputError: see `predict`; also if the lengths differ. The first problem stops the work.
+        """
+        if isinstance(images, (str, bytes)) or isinstance(captions, str):
+            raise InputError("predict_many needs a list of pictures and a list of captions; use predict for one")
+        if captions is not None and len(captions) != len(images):
+            raise InputError(
+                f"found {len(images)} images but {len(captions)} captions: give one caption (or None) each"
+            )
+        _check_options(batch_size, threshold, top_k)
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), batch_size):
+            batch = [images[index] for index in range(start, min(start + batch_size, len(images)))]
+            texts = [None if captions is None else captions[start + index] for index in range(len(batch))]
+            predictions.extend(self._predict_batch(batch, texts, threshold, top_k))
+        return predictions
+
+    def __enter__(self) -> "Predictor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to release: the graph lives as long as the object."""
+
+    def _predict_batch(
+        self, images: list[ImageSource | None], captions: list[str | None], threshold: float | None, top_k: int | None
+    ) -> list[Prediction]:
+        for image, caption in zip(images, captions, strict=True):
+            self._check_pair(image, caption)
+        spec = self.manifest.image
+        # A picture that is missing stays black.
+        pixels = np.zeros((len(images), spec.height, spec.width, 3), dtype=np.uint8)
+        for row, image in zip(pixels, images, strict=True):
+            if image is not None:
+                read_pixels(image, spec, row, max_pixels=self._max_pixels)
+        tokens = () if self._tokenizer is None else self._tokenizer.encode(captions)
+        logits = self.session.run(pixels, *tokens)
+        if logits.shape != (len(images), len(self.labels)):
+            raise PackageError(
+                f"the graph of {self._model} gave logits of shape {logits.shape}, "
+                f"expected ({len(images)}, {len(self.labels)}): one per label of the manifest"
+            )
+        probabilities = sigmoid(logits)
+        thresholds = self._thresholds if threshold is None else np.full_like(self._thresholds, threshold)
+        decisions = decide(probabilities, thresholds)
+        return [
+            self._prediction(_path(image), caption, row, chosen, top_k)
+            for image, caption, row, chosen in zip(images, captions, probabilities, decisions, strict=True)
+        ]
+
+    def _check_pair(self, image: ImageSource | None, caption: str | None) -> None:
+        if self._tokenizer is None:
+            if caption is not None:
+                raise CaptionError(f"model {self._model} reads no caption: leave it out")
+            if image is None:
+                raise ImageError(f"model {self._model} reads only a picture, and none was given")
+        elif image is None and (caption is None or (isinstance(caption, str) and not caption.strip())):
+            raise InputError("there is neither a picture nor a caption: give at least one")
+
+    def _prediction(
+        self,
+        path: str | None,
+        caption: str | None,
+        probabilities: npt.NDArray[np.float32],
+        chosen: npt.NDArray[np.bool_],
+        top_k: int | None,
+    ) -> Prediction:
+        order = np.argsort(-probabilities, kind="stable")  # equal ones stay in the manifest's order
+        return Prediction(
+            image=path,
+            caption=caption,
+            labels=tuple(self.labels[index] for index in order if chosen[index]),
+            probabilities={self.labels[index]: float(probabilities[index]) for index in order[:top_k]},
+            model=self._model,
+        )
+
+
+def _check_agreement(session: GraphSession, manifest: Manifest) -> None:
+    """The graph and the manifest must describe the same model."""
+    if session.reads_caption != (manifest.text is not None):
+        reads = "reads a caption" if session.reads_caption else "reads no caption"
+        raise PackageError(f"the graph of {manifest.name} {reads}, but the manifest says otherwise (text)")
+    sides = (session.height or manifest.image.height, session.width or manifest.image.width)
+    if sides != (manifest.image.height, manifest.image.width):
+        raise PackageError(
+            f"the graph of {manifest.name} takes pictures of {sides} pixels (height, width), "
+            f"but the manifest says {(manifest.image.height, manifest.image.width)}"
+        )
+    if session.num_labels not in (None, len(manifest.labels)):
+        raise PackageError(
+            f"the graph of {manifest.name} has {session.num_labels} outputs, "
+            f"but the manifest has {len(manifest.labels)} labels"
+        )
+
+
+def _check_options(batch_size: int, threshold: float | None, top_k: int | None) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch_size must be 1 or more, found {batch_size}")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k must be 1 or more, found {top_k}")
+    if threshold is not None and not (math.isfinite(threshold) and 0 <= threshold <= 1):
+        raise InputError(f"threshold must be in [0, 1], found {threshold}")
+
+
+def _path(image: ImageSource | None) -> str | None:
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None

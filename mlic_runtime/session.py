@@ -1,0 +1,156 @@
+"""ONNX Runtime behind the graph contract: `pixels` (and perhaps a caption's tokens) in, `logits` out."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from .errors import PackageError, ProviderError
+from .image import Pixels
+from .providers import AUTO, PROVIDERS, available_cpus, candidates
+
+PIXELS, INPUT_IDS, ATTENTION_MASK, LOGITS = "pixels", "input_ids", "attention_mask", "logits"
+
+_PICTURE_INPUTS = {PIXELS: ("tensor(uint8)", 4)}
+_CAPTION_INPUTS = {INPUT_IDS: ("tensor(int64)", 2), ATTENTION_MASK: ("tensor(int64)", 2)}
+_OUTPUTS = {LOGITS: ("tensor(float)", 2)}
+_ERRORS_ONLY = 3  # ONNX Runtime's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
+
+
+class GraphSession:
+    """A loaded graph that keeps the contract; made by `create_session`. Thread-safe.
+
+    Attributes:
+        provider: the short name of the execution provider that runs it.
+        threads: how many threads one `run` uses.
+        reads_caption: whether the graph has the inputs `input_ids` and `attention_mask`.
+        height: the side of `pixels` that the graph was exported for, or None if it takes any.
+        width: same.
+        num_labels: L, or None if the graph does not say.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, provider: str, threads: int) -> None:
+        self._session = session
+        self.provider = provider
+        self.threads = threads
+        inputs = {node.name: node for node in session.get_inputs()}
+        outputs = {node.name: node for node in session.get_outputs()}
+        self.reads_caption = bool(inputs.keys() & _CAPTION_INPUTS.keys())
+        _check_nodes("input", inputs, _PICTURE_INPUTS | (_CAPTION_INPUTS if self.reads_caption else {}))
+        _check_nodes("output", outputs, _OUTPUTS)
+        shape = inputs[PIXELS].shape
+        if shape[3] != 3:
+            raise PackageError(f"the graph's input {PIXELS} has shape {shape}, expected (B, H, W, 3)")
+        self.height, self.width = _fixed(shape[1]), _fixed(shape[2])
+        self.num_labels = _fixed(outputs[LOGITS].shape[1])
+
+    def run(
+        self,
+        pixels: Pixels,
+        input_ids: npt.NDArray[np.int64] | None = None,
+        attention_mask: npt.NDArray[np.int64] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Run the graph.
+
+        Args:
+            pixels: uint8 (B, H, W, 3), RGB.
+            input_ids: int64 (B, T); given exactly when `reads_caption`.
+            attention_mask: int64 (B, T) of 0 and 1; an all-zero row means "no caption".
+
+        Returns:
+            logits, float32 (B, L), all finite.
+
+        Raises:
+            PackageError: the graph failed, or gave a number that is not finite. Its inputs are integers, so
+                whatever it computes from them is the graph's fault, not the picture's.
+        """
+        feed: dict[str, npt.NDArray[Any]] = {PIXELS: pixels}
+        if input_ids is not None and attention_mask is not None:
+            feed |= {INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
+        try:
+            logits: npt.NDArray[np.float32] = self._session.run([LOGITS], feed)[0]
+        except Exception as error:  # ONNX Runtime's errors have no common base class
+            raise PackageError(f"the graph failed on {_shapes(feed)}: {_one_line(error)}") from error
+        if not np.isfinite(logits).all():
+            raise PackageError(f"the graph gave logits that are not finite on {_shapes(feed)}")
+        return logits
+
+
+def create_session(
+    graph: bytes, *, provider: str = "cpu", threads: int | None = None, spin: bool = False
+) -> GraphSession:
+    """Load an ONNX graph and check that it keeps the contract.
+
+    Args:
+        graph: the content of an .onnx file.
+        provider: a key of `providers.PROVIDERS`, or "auto" for the best one that loads here. Operators that a
+            provider cannot run are run on the CPU, as always in ONNX Runtime.
+        threads: how many threads one run uses, >= 1; None means as many as this process may use.
+        spin: let waiting threads spin. It shortens a run a little and keeps the CPUs busy between runs.
+
+    Raises:
+        ProviderError: an unknown provider, or one that is not offered or does not load here.
+        PackageError: ONNX Runtime cannot load the graph, or its inputs or outputs differ from the contract.
+        ValueError: `threads` is below 1.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, found {threads}")
+    count = available_cpus() if threads is None else threads
+    names = candidates(provider, onnxruntime.get_available_providers())
+    for name in names[:-1]:
+        try:
+            return _create(graph, name, count, spin)
+        except ProviderError:
+            continue  # "auto" asked for the best that loads
+    return _create(graph, names[-1], count, spin)
+
+
+def _create(graph: bytes, provider: str, threads: int, spin: bool) -> GraphSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    wanted = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
+    try:
+        # With its fallback on, ONNX Runtime would continue on the CPU and print so on stdout.
+        session = onnxruntime.InferenceSession(graph, options, providers=wanted, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's errors have no common base class
+        if provider == "cpu":
+            raise PackageError(f"ONNX Runtime cannot load the graph: {_one_line(error)}") from error
+        raise ProviderError(f"provider {provider!r} cannot load the graph: {_one_line(error)}") from error
+    if PROVIDERS[provider] not in session.get_providers():
+        raise ProviderError(
+            f"provider {provider!r} did not load: its libraries or its device are missing; "
+            f"loaded: {', '.join(session.get_providers())}; {AUTO!r} takes the best that loads"
+        )
+    return GraphSession(session, provider, threads)
+
+
+def _check_nodes(kind: str, found: dict[str, Any], expected: dict[str, tuple[str, int]]) -> None:
+    if found.keys() != expected.keys():
+        raise PackageError(f"the graph has the {kind}s {', '.join(found)}; expected {', '.join(expected)}")
+    for name, (dtype, rank) in expected.items():
+        node = found[name]
+        if node.type != dtype or len(node.shape) != rank:
+            raise PackageError(
+                f"the graph's {kind} {name} is {node.type} of shape {node.shape}; expected {dtype} of rank {rank}"
+            )
+        dynamic = 2 if name in _CAPTION_INPUTS else 1  # B, and T
+        if any(isinstance(side, int) for side in node.shape[:dynamic]):
+            raise PackageError(
+                f"the graph's {kind} {name} has the fixed shape {node.shape}; export it with dynamic axes"
+            )
+
+
+def _fixed(side: int | str | None) -> int | None:
+    return side if isinstance(side, int) else None
+
+
+def _shapes(feed: dict[str, npt.NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in feed.items())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

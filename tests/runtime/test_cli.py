@@ -1,0 +1,269 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import mlic_runtime
+from mlic_runtime import bench as bench_module
+from mlic_runtime.cli import bench, infer
+from mlic_runtime.predictor import Predictor
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A PNG of the size of the tiny model, all red."""
+    path = tmp_path / "red.png"
+    Image.fromarray(np.full((6, 8, 3), (255, 0, 0), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def use_tiny(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLIC_MODEL", str(tiny))
+
+
+@pytest.fixture
+def no_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "entry_points", lambda group: [])
+
+
+def run_infer(*arguments: "str | Path", stdin: "bytes | None" = None) -> Result:
+    return CliRunner().invoke(infer, [os.fspath(argument) for argument in arguments], input=stdin)
+
+
+def run_process(
+    code: str, *arguments: "str | Path", stdin: "bytes | None" = None
+) -> "subprocess.CompletedProcess[bytes]":
+    """A real Python process that imports the same mlic_runtime as this one."""
+    here = str(Path(mlic_runtime.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-c", code, *(os.fspath(argument) for argument in arguments)]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+
+
+INFER = "from mlic_runtime.cli import infer; infer(prog_name='mlic-infer')"
+BENCH = "from mlic_runtime.cli import bench; bench(prog_name='mlic-bench')"
+
+
+# --- mlic-infer: output
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_the_table_shows_every_label_and_marks_the_predicted(picture: Path) -> None:
+    result = run_infer(picture, "bright")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert result.stdout == (
+        f"image    {picture}\n"
+        "caption  bright\n"
+        "model    tiny@1.0.0\n"
+        "\n"
+        "label  probability  predicted\n"
+        "red         0.9526  yes\n"
+        "green       0.2689\n"
+        "blue        0.2689\n"
+    )
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_json_is_what_the_api_says(picture: Path, tiny: Path) -> None:
+    expected = Predictor.load(tiny).predict(str(picture), "no blue", top_k=2, threshold=0.1).to_dict()
+    for format_, lines in (("json", 12), ("jsonl", 1)):
+        result = run_infer(picture, "no blue", "--top-k", "2", "--threshold", "0.1", "--format", format_)
+        assert result.exit_code == 0
+        assert json.loads(result.stdout) == expected
+        assert list(json.loads(result.stdout)) == ["image", "caption", "labels", "probabilities", "model"]
+        assert result.stdout.count("\n") == lines
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_csv_has_one_column_per_label_in_the_order_of_the_manifest(picture: Path) -> None:
+    result = run_infer(picture, 'say "blue",\nbright', "--format", "csv", "--threshold", "0.2", "--top-k", "2")
+    header, row = csv.reader(io.StringIO(result.stdout, newline=""))
+    assert header == ["image", "caption", "model", "labels", "p_red", "p_green", "p_blue"]
+    assert row[:4] == [str(picture), 'say "blue",\nbright', "tiny@1.0.0", "red;blue"]
+    assert 0 < float(row[6]) < float(row[4]) < 1
+    assert row[5] == "", "outside the top k"
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_a_dash_reads_the_picture_from_standard_input(picture: Path) -> None:
+    result = run_infer("-", "--format", "json", stdin=picture.read_bytes())
+    assert json.loads(result.stdout)["labels"] == ["red"]
+    assert json.loads(result.stdout)["image"] is None
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_odd_names_are_safe_in_every_format(tmp_path: Path, picture: Path) -> None:
+    name = os.fsdecode(b"a\n\x1b[31m\xc2\x9b\xff.png")
+    odd = picture.rename(tmp_path / name)
+    table = run_infer(odd).stdout
+    assert table.startswith(f"image    {tmp_path}/a\\n\\x1b[31m\\x9b\\udcff.png\n")
+    for format_ in ("json", "jsonl"):
+        output = run_infer(odd, "\u2028", "--format", format_).stdout
+        assert json.loads(output)["image"] == str(odd)
+        assert json.loads(output)["caption"] == "\u2028"
+        assert all(character.isprintable() or character == "\n" for character in output)
+    assert run_infer(odd, "--format", "csv").exit_code == 0
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_text_is_written_as_it_is(picture: Path) -> None:
+    assert "Straße 犬 😀" in run_infer(picture, "Straße 犬 😀", "--format", "jsonl").stdout
+
+
+# --- mlic-infer: options and errors
+
+
+def test_the_model_can_be_given(picture: Path, tiny_picture: Path) -> None:
+    result = run_infer(picture, "--model", tiny_picture, "--provider", "auto", "--threads", "1", "--spin")
+    assert "tiny-picture@1.0.0" in result.stdout
+
+
+@pytest.mark.usefixtures("use_tiny")
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["missing.jpg"], "cannot read picture 'missing.jpg': there is no such file"),
+        (["."], "cannot read picture '.': it is a directory"),
+        (["PICTURE", "--model", "unknown"], "there is no folder or model named 'unknown'"),
+        (["PICTURE", "--model", "./unknown"], "there is no folder './unknown'"),
+        (["PICTURE", "--precision", "int8"], "has no int8 graph; it has: fp32, fp16"),
+        (["PICTURE", "--provider", "directml"], "offers no provider 'directml'; available here: "),
+        (["PICTURE", "--max-pixels", "47"], "8 x 6 pixels are more than the limit of 47"),
+        (["PICTURE", "--threshold", "nan"], "threshold must be in [0, 1], found nan"),
+        (["-"], "cannot read a picture from standard input: it is empty"),
+        (["a\nb.jpg", "--model", "un\nknown"], r"'un\nknown'"),
+    ],
+)
+def test_what_mlic_refuses_is_one_line_and_exit_code_1(picture: Path, arguments: list[str], error: str) -> None:
+    result = run_infer(*[str(picture) if argument == "PICTURE" else argument for argument in arguments])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert error in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("use_tiny")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["PICTURE", "caption", "surplus"],
+        ["PICTURE", "--top-k", "0"],
+        ["PICTURE", "--top-k", "x"],
+        ["PICTURE", "--threshold", "1.5"],
+        ["PICTURE", "--threads", "0"],
+        ["PICTURE", "--max-pixels", "0"],
+        ["PICTURE", "--format", "xml"],
+        ["PICTURE", "--provider", "gpu"],
+        ["PICTURE", "--precision", "fp8"],
+        ["PICTURE", "--surprise"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(picture: Path, arguments: list[str]) -> None:
+    result = run_infer(*[str(picture) if argument == "PICTURE" else argument for argument in arguments])
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert "Usage:" in result.stderr
+
+
+def test_the_version_is_shown() -> None:
+    assert run_infer("--version").stdout == f"mlic-infer, version {mlic_runtime.__version__}\n"
+    assert mlic_runtime.__version__ in CliRunner().invoke(bench, ["--version"]).stdout
+
+
+# --- real processes
+
+
+@pytest.mark.parametrize("code", [INFER, BENCH])
+def test_help_loads_nothing_heavy(code: str) -> None:
+    report = "import atexit, sys; atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr)); "
+    result = run_process(report + code, "--help")
+    assert result.returncode == 0
+    assert b"Example:  mlic-" in result.stdout
+    loaded = result.stderr.decode()
+    for module in ("numpy", "PIL", "onnxruntime", "tokenizers", "torch"):
+        assert f"'{module}'" not in loaded
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_a_process_keeps_data_and_errors_apart(picture: Path) -> None:
+    good = run_process(INFER, "-", "bright", "--format", "json", stdin=picture.read_bytes())
+    assert (good.returncode, good.stderr) == (0, b"")
+    assert json.loads(good.stdout)["labels"] == ["red"]
+    bad = run_process(INFER, "missing.jpg")
+    assert (bad.returncode, bad.stdout) == (1, b"")
+    assert bad.stderr == b"Error: cannot read picture 'missing.jpg': there is no such file\n"
+    assert run_process(INFER).returncode == 2
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_broken_metadata_is_not_worth_a_warning(picture: Path) -> None:
+    stream = io.BytesIO()
+    with Image.open(picture) as image:
+        image.save(stream, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
+    result = run_process(INFER, "-", stdin=stream.getvalue())
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_a_reader_that_went_away_is_met_with_silence(picture: Path) -> None:
+    # The command's stdout becomes a pipe whose reading end is closed.
+    code = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); " + INFER
+    result = run_process(code, picture)
+    assert result.returncode == 1
+    assert result.stderr == b""
+
+
+# --- mlic-bench
+
+
+@pytest.mark.usefixtures("use_tiny", "no_backends")
+def test_bench_prints_a_table_and_its_notes_on_stderr() -> None:
+    result = CliRunner().invoke(bench, ["--runs", "2", "--warmup", "1", "--threads", "1"])
+    assert result.exit_code == 0
+    assert "model      tiny@1.0.0, fp32, provider cpu\n" in result.stdout
+    assert "picture    synthetic: pseudo-random pixels, seed 0\n" in result.stdout
+    assert "mlic-runtime (onnxruntime " in result.stdout
+    assert result.stderr == "Note: no other backend is installed: install mlic-train to compare with PyTorch\n"
+
+
+@pytest.mark.usefixtures("use_tiny", "no_backends")
+def test_bench_prints_the_report_as_json(picture: Path) -> None:
+    options = ["--image", str(picture), "--caption", "red", "--runs", "2", "--warmup", "1", "--batch-size", "3"]
+    result = CliRunner().invoke(bench, [*options, "--precision", "fp16", "--format", "json"])
+    report = json.loads(result.stdout)
+    assert (report["picture"], report["caption"], report["tokens"]) == (str(picture), "red", 1)
+    assert (report["precision"], report["batch_size"], report["runs"], report["warmup"]) == ("fp16", 3, 2, 1)
+    assert report["timings"][0]["name"] == "mlic-runtime"
+
+
+@pytest.mark.usefixtures("use_tiny", "no_backends")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--against", "pytorch"], 1),
+        (["--image", "missing.jpg"], 1),
+        (["--model", "unknown"], 1),
+        (["--runs", "0"], 2),
+        (["--batch-size", "-1"], 2),
+        (["surplus"], 2),
+    ],
+)
+def test_bench_exit_codes(arguments: list[str], code: int) -> None:
+    result = CliRunner().invoke(bench, arguments)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert "Error: " in result.stderr

@@ -1,0 +1,60 @@
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlic_runtime
+
+SOURCE = Path(__file__).parents[2] / "mlic_runtime"
+HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch")
+# What a device has installed: the dependencies in mlic_runtime/pyproject.toml.
+ALLOWED = {"click", "numpy", "onnxruntime", "PIL", "tokenizers"}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The top-level names of all absolute imports in a file, those inside functions included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_the_public_names_are_sorted_and_all_there() -> None:
+    assert mlic_runtime.__all__ == sorted(mlic_runtime.__all__)
+    for name in mlic_runtime.__all__:
+        assert getattr(mlic_runtime, name) is not None
+        assert name in dir(mlic_runtime)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'mlic_runtime' has no attribute 'Surprise'"):
+        _ = mlic_runtime.Surprise
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    found = re.search(r'^version = "(.+)"$', (SOURCE / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert found is not None
+    assert mlic_runtime.__version__ == found[1]
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = f"import sys, mlic_runtime; print([name for name in {HEAVY} if name in sys.modules])"
+    path = os.pathsep.join(filter(None, [str(Path(mlic_runtime.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=True
+    )
+    assert result.stdout == "[]\n"
+
+
+def test_the_runtime_imports_only_what_a_device_has() -> None:
+    files = sorted(SOURCE.rglob("*.py"))
+    assert len(files) > 10
+    for path in files:
+        assert imports_of(path) <= ALLOWED | sys.stdlib_module_names, path.name

@@ -1,0 +1,105 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlic_runtime.errors import ManifestError
+from mlic_runtime.manifest import dump_manifest, parse_manifest
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def data(tiny: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((tiny / "manifest.json").read_text("utf-8"))
+    return content
+
+
+def test_reading_and_writing_gives_the_same_bytes(tiny: Path) -> None:
+    text = (tiny / "manifest.json").read_text("utf-8")
+    assert dump_manifest(parse_manifest(text)) == text
+
+
+def test_the_precisions_keep_the_order_of_the_files(tiny: Path) -> None:
+    manifest = parse_manifest((tiny / "manifest.json").read_bytes())
+    assert manifest.precisions == ("fp32", "fp16")
+    assert manifest.graph_name("fp16") == "model.fp16.onnx"
+    with pytest.raises(ManifestError, match="no int8 graph; it has: fp32, fp16"):
+        manifest.graph_name("int8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(schema_version=2), "schema_version 2"),
+        (lambda m: m.update(schema_version=1.0), "schema_version must be int"),
+        (lambda m: m.update(schema_version=True), "schema_version True"),
+        (lambda m: m.pop("schema_version"), "schema_version None"),
+        (lambda m: m.update(surprise=1), "unknown key manifest.surprise"),
+        (lambda m: m["image"].update(mean=[0]), "unknown key manifest.image.mean"),
+        (lambda m: m.pop("labels"), "manifest.labels is missing"),
+        (lambda m: m["labels"][1].pop("threshold"), r"manifest.labels\[1\].threshold is missing"),
+        (lambda m: m.update(labels=[]), "at least one label"),
+        (lambda m: m.update(labels={"red": 0.5}), "manifest.labels must be a list"),
+        (lambda m: m["labels"].append(m["labels"][0]), "unique names, found 'red'"),
+        (lambda m: m["labels"][0].update(name=" "), "printable characters"),
+        (lambda m: m["labels"][0].update(name="a\nb"), "printable characters"),
+        (lambda m: m["labels"][0].update(name="\ud800"), "printable characters"),
+        (lambda m: m["labels"][0].update(threshold=1.5), r"the threshold of 'red' must be in \[0, 1\], found 1.5"),
+        (lambda m: m["labels"][0].update(threshold=-0.1), "the threshold of 'red'"),
+        (lambda m: m["labels"][0].update(threshold="0.5"), "threshold must be float"),
+        (lambda m: m["labels"][0].update(threshold=True), "threshold must be float"),
+        (lambda m: m["labels"][0].update(threshold=float("nan")), "NaN is not a number in JSON"),
+        (lambda m: m["labels"][0].update(threshold=float("inf")), "Infinity is not a number in JSON"),
+        (lambda m: m.update(name="../tiny"), "manifest.name must be"),
+        (lambda m: m.update(version=""), "manifest.version must be"),
+        (lambda m: m["image"].update(height=0), "1 to 4096 pixels"),
+        (lambda m: m["image"].update(width=5000), "1 to 4096 pixels"),
+        (lambda m: m["image"].update(height=6.0), "height must be int"),
+        (lambda m: m["image"].update(interpolation="nearest"), "image.interpolation must be one of"),
+        (lambda m: m["image"].update(resize="pad"), "image.resize must be one of"),
+        (lambda m: m["text"].update(max_length=0), "text.max_length"),
+        (lambda m: m["text"].update(pad_id=7), "text.pad_id"),
+        (lambda m: m.update(text=None), "manifest.text must be set exactly when tokenizer.json is listed"),
+        (lambda m: m["files"].pop("tokenizer.json"), "manifest.text must be set exactly when"),
+        (lambda m: m.update(files={}), "at least one graph"),
+        (lambda m: m["files"]["model.fp16.onnx"].update(precision="fp32"), "one graph per precision"),
+        (lambda m: m["files"]["model.fp16.onnx"].update(precision="fp8"), "files.model.fp16.onnx must be"),
+        (lambda m: m["files"]["model.fp16.onnx"].update(precision=None), "files.model.fp16.onnx must be"),
+        (lambda m: m["files"]["tokenizer.json"].update(precision="int8"), "files.tokenizer.json must be"),
+        (lambda m: m["files"].update({"manifest.json": m["files"]["README.md"]}), "files.manifest.json must be"),
+        (lambda m: m["files"].update({"../evil.onnx": m["files"]["README.md"]}), "plain file names"),
+        (lambda m: m["files"].update({"a/b.onnx": m["files"]["README.md"]}), "plain file names"),
+        (lambda m: m["files"].update({"/etc/passwd": m["files"]["README.md"]}), "plain file names"),
+        (lambda m: m["files"]["README.md"].update(sha256="ABC"), "64 lower-case hexadecimal digits"),
+        (lambda m: m["files"]["README.md"].update(bytes=-1), "0 or more"),
+        (lambda m: m["provenance"].update(seed=[1]), "provenance.seed must be str or float or int"),
+    ],
+)
+def test_a_manifest_that_breaks_a_rule_is_refused_by_name(data: dict[str, Any], change: Edit, message: str) -> None:
+    change(data)
+    with pytest.raises(ManifestError, match=message):
+        parse_manifest(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "not valid JSON"),
+        (b"\xff\xfe\xfd", "not valid JSON"),
+        (b"[]", "must hold a JSON object, found list"),
+        (b'{"name": 1, "name": 2}', "duplicate key 'name'"),
+        (b"[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_what_is_not_a_manifest_is_refused(text: bytes, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        parse_manifest(text)
+
+
+def test_a_number_too_large_for_a_float_is_refused(data: dict[str, Any]) -> None:
+    text = json.dumps(data).replace('"threshold": 0.5', '"threshold": 1e999')
+    with pytest.raises(ManifestError, match="threshold must be float, found inf"):
+        parse_manifest(text)

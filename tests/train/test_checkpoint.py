@@ -1,0 +1,88 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlic_train.checkpoint import (
+    State,
+    atomic_path,
+    load_checkpoint,
+    load_trained,
+    read_run_config,
+    restore_optimizer,
+    save_checkpoint,
+)
+from mlic_train.errors import CheckpointError, ConfigError
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = State(epoch=2, step=5, thresholds=[0.3, 0.7], metrics={"val": {"map": 0.5}})
+    save_checkpoint(tmp_path / "last.safetensors", layer.state_dict(), state, optimizer)
+
+    tensors, loaded, moments = load_checkpoint(tmp_path / "last.safetensors")
+    assert loaded == state
+    torch.testing.assert_close(tensors["weight"], layer.weight.detach())
+    fresh = torch.optim.Adam(layer.parameters())
+    restore_optimizer(fresh, moments)
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            torch.testing.assert_close(fresh.state_dict()["state"][index][key], value)
+
+
+def test_a_failed_write_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    path.write_text("older")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half of the new")
+        raise RuntimeError
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pickled_checkpoint_is_never_opened(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(pickle.dumps({}))
+    with pytest.raises(CheckpointError, match=r"not a \.safetensors file; pickled checkpoints can run code"):
+        load_checkpoint(path)
+
+
+def test_a_pickle_named_safetensors_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pickle.dumps({"a": 1}) * 10)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of mlic-train"):
+        load_checkpoint(path)
+
+
+def test_safetensors_of_somebody_else_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of mlic-train"):
+        load_checkpoint(path)
+
+
+def test_a_missing_best_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model": {"labels": ["a", "b"]}, "train": {}, "provenance": {}}')
+    with pytest.raises(CheckpointError, match=r"has no best\.safetensors yet: let at least one epoch finish"):
+        load_trained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": {"colour": 1}, "train": {}, "provenance": {}}, "unknown key 'colour' for ModelConfig"),
+        ({"model": {"width": 30}, "train": {}, "provenance": {}}, "width 30 must be a multiple of"),
+        ({"model": {"image_size": "big"}, "train": {}, "provenance": {}}, "image_size is 'big'"),
+    ],
+)
+def test_a_malformed_configuration_is_refused_by_name(tmp_path: Path, content: object, message: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=message):
+        read_run_config(tmp_path)

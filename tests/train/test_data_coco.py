@@ -1,0 +1,170 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlic_train.data import LabelSet, read_labels, read_split
+from mlic_train.errors import DataError
+
+Draw = Callable[..., Path]
+CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 10, "name": "traffic light"}]
+
+
+def instances(count: int = 3, **changes: Any) -> dict[str, Any]:
+    content = {
+        "images": [{"id": 100 + n, "file_name": f"{n}.jpg"} for n in range(count)],
+        "categories": CATEGORIES,
+        "annotations": [
+            {"image_id": 100, "category_id": 18},
+            {"image_id": 100, "category_id": 18, "iscrowd": 1},
+            {"image_id": 101, "category_id": 1, "iscrowd": 1},
+            {"image_id": 100, "category_id": 10},
+        ],
+    }
+    return {**content, **changes}
+
+
+def write(file: Path, content: object) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return file
+
+
+@pytest.fixture
+def file(tmp_path: Path, draw: Draw) -> Path:
+    for number in range(3):
+        draw(tmp_path / "images" / f"{number}.jpg")
+    return write(tmp_path / "instances_train.json", instances())
+
+
+def test_labels_are_the_categories_by_id(file: Path) -> None:
+    labels = read_labels([file])
+    assert labels.names == ("person", "traffic light", "dog")
+    assert labels.ids == ("1", "10", "18")
+
+
+def test_annotations_become_labels_and_a_picture_without_any_has_none(file: Path) -> None:
+    split = read_split([file], read_labels([file]))
+    assert [(r.image_id, r.labels, r.captions, r.number) for r in split.records] == [
+        ("0.jpg", (1, 2), (), 1),
+        ("1.jpg", (0,), (), 2),
+        ("2.jpg", (), (), 3),
+    ]
+
+
+def test_captions_are_found_beside_by_name(file: Path) -> None:
+    captions = [{"image_id": 101, "caption": "A man."}, {"image_id": 101, "caption": " Some\nman "}]
+    extra = {"image_id": 999, "caption": "Of another picture."}
+    write(file.with_name("captions_train.json"), {"annotations": [*captions, extra]})
+    split = read_split([file], read_labels([file]))
+    assert [r.captions for r in split.records] == [(), ("A man.", "Some man"), ()]
+
+
+def test_categories_outside_a_labels_file_are_ignored(file: Path) -> None:
+    restricted = file.with_name("labels.csv")
+    restricted.write_text("LabelID,Name\n7,dog\n")
+    split = read_split([file], read_labels([file], labels_file=restricted))
+    assert [r.labels for r in split.records] == [(0,), (), ()]
+
+
+def test_categories_that_the_training_split_lacks_are_unknown_labels(file: Path) -> None:
+    split = read_split([file], LabelSet(("dog", "person"), ("18", "1")), skip_bad_rows=True)
+    assert [r.number for r in split.records] == [2, 3]
+    assert [(p.number, p.kind) for p in split.skipped] == [(1, "unknown-label")]
+
+
+def test_categories_match_by_id_where_labels_have_no_other_names(file: Path) -> None:
+    split = read_split([file], LabelSet(("1", "10", "18"), ("1", "10", "18")))
+    assert [r.labels for r in split.records] == [(1, 2), (0,), ()]
+
+
+def test_no_common_category_is_an_error(file: Path) -> None:
+    with pytest.raises(DataError, match="none of which is among the labels"):
+        read_split([file], LabelSet(("horse",), ("1",), restricts=True))
+
+
+@pytest.mark.parametrize("pictures", ["images/train2017", "train2017", "images"])
+def test_pictures_are_found_in_the_published_layout(tmp_path: Path, draw: Draw, pictures: str) -> None:
+    file = write(tmp_path / "annotations" / "instances_train2017.json", instances(1, annotations=[]))
+    expected = draw(tmp_path / pictures / "0.jpg")
+    assert read_split([file], read_labels([file])).records[0].image == expected
+
+
+@pytest.mark.parametrize("pictures", ["photos/train2017", "photos"])
+def test_a_given_pictures_folder_may_have_a_folder_per_split(tmp_path: Path, draw: Draw, pictures: str) -> None:
+    file = write(tmp_path / "instances_train2017.json", instances(1, annotations=[]))
+    expected = draw(tmp_path / pictures / "0.jpg")
+    split = read_split([file], read_labels([file]), images=tmp_path / "photos")
+    assert split.records[0].image == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "number", "kind", "message"),
+    [
+        ({"images": [{"id": 1, "file_name": "0.jpg"}, {"id": 2}]}, 2, "bad-row", "expected a picture's both"),
+        (
+            {"images": [{"id": 1, "file_name": "0.jpg"}, {"id": 1, "file_name": "1.jpg"}]},
+            2,
+            "duplicate-id",
+            "record 1 has it",
+        ),
+        ({"annotations": [{"image_id": 102, "category_id": 7}]}, 3, "bad-row", "category_id 7"),
+        ({"annotations": [{"image_id": 7, "category_id": 1}]}, None, "bad-row", "image_id 7"),
+        ({"annotations": [{"image_id": [7], "category_id": 1}]}, None, "bad-row", "image_id None"),
+        ({"images": [{"id": 1, "file_name": "0.jpg"}, {"id": 2, "file_name": "9.jpg"}]}, 2, "missing-picture", "9.jpg"),
+    ],
+)
+def test_a_bad_entry_stops_or_is_skipped(
+    file: Path, changes: dict[str, Any], number: int | None, kind: str, message: str
+) -> None:
+    write(file, instances(**{"annotations": [], **changes}))
+    labels = read_labels([file])
+    with pytest.raises(DataError, match=message):
+        read_split([file], labels)
+    split = read_split([file], labels, skip_bad_rows=True)
+    assert [(p.number, p.kind) for p in split.skipped] == [(number, kind)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "found a JSON list"),
+        ({"images": [], "annotations": []}, "not its captions file"),
+        (instances(categories=[{"id": "x", "name": "dog"}]), "category id 'x'"),
+        (instances(categories=[*CATEGORIES, CATEGORIES[0]]), "category 18 twice"),
+        (instances(annotations={}), "no list of objects under 'annotations'"),
+        ({"categories": CATEGORIES, "annotations": []}, "no list of objects under 'images'"),
+    ],
+)
+def test_a_file_that_is_not_coco_is_refused(file: Path, content: object, message: str) -> None:
+    write(file, content)
+    with pytest.raises(DataError, match=message):
+        read_split([file], LabelSet(("dog",), ("18",), restricts=True), skip_bad_rows=True)
+
+
+def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "instances_train.json").write_text("{")
+    with pytest.raises(DataError, match="not JSON"):
+        read_labels([tmp_path / "instances_train.json"])
+
+
+def test_a_broken_captions_file_is_refused(file: Path) -> None:
+    write(file.with_name("captions_train.json"), {"annotations": [{"image_id": 100}]})
+    with pytest.raises(DataError, match=r"captions_train\.json: found annotations\[0\] with the caption None"):
+        read_split([file], read_labels([file]))
+
+
+def test_the_categories_of_a_coco_file_are_the_labels_of_the_captions_read_with_it(file: Path) -> None:
+    more = file.with_name("captions.csv")
+    more.write_text("Labels,Caption\ntraffic light,A light.\n18,A dog.\n")
+    labels = read_labels([file, more])
+    assert labels.names == ("person", "traffic light", "dog")
+    assert [r.labels for r in read_split([file, more], labels).records[3:]] == [(1,), (2,)]
+
+
+def test_two_files_must_agree_on_their_categories(file: Path) -> None:
+    other = write(file.with_name("instances_val.json"), instances(categories=[{"id": 1, "name": "cat"}]))
+    with pytest.raises(DataError, match="category 1 is 'cat' here but 'person'"):
+        read_labels([file, other])

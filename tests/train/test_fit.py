@@ -1,0 +1,236 @@
+import dataclasses
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlic_train import fit as fit_module
+from mlic_train.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
+from mlic_train.config import ModelConfig, TrainConfig
+from mlic_train.errors import CheckpointError, ConfigError, DataError, TrainError
+from mlic_train.splits import DataOptions, Splits, load_splits
+from mlic_train.training import resume_run, train_run
+
+
+@pytest.fixture(scope="module")
+def splits(colours: Path) -> Splits:
+    return load_splits(DataOptions(colours))
+
+
+def weights(folder: Path, name: str = LAST_NAME) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / name)[0]
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=0, atol=0, msg=name)
+
+
+class Interrupt:
+    """Sends Ctrl-C to this process after the given number of steps, as a user would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+        self.left = after
+        original = fit_module.set_learning_rate
+
+        def count(*arguments: object) -> None:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+            original(*arguments)  # type: ignore[arg-type] # handed on as it came
+
+        monkeypatch.setattr(fit_module, "set_learning_rate", count)
+
+
+def test_a_model_learns_the_colours(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    lines: list[str] = []
+    state = train_run(
+        tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=12), splits, log=lines.append
+    )
+    assert state.finished
+    assert state.metrics["test"]["samples_f1"] > 0.9
+    assert {"val", "test", "test-picture-only", "test-caption-only"} <= state.metrics.keys()
+    assert len(state.history) == 12
+    assert any(line.startswith("epoch 12/12: train loss") for line in lines)
+
+
+def test_the_best_checkpoint_loads_and_carries_its_thresholds(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    train_run(tmp_path / "run", small_model, small_train, splits)
+    trained = load_trained(tmp_path / "run")
+    assert len(trained.state.thresholds) == 3
+    assert trained.state.metrics["val"]["rows"] == 12
+    assert trained.config.provenance["seed"] == 0
+    assert not trained.model.training
+
+
+def test_the_same_seed_gives_the_same_weights(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    config = dataclasses.replace(small_train, epochs=1, random_crop=0.5)
+    for name in ("a", "b"):
+        train_run(tmp_path / name, small_model, config, splits)
+    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    train_run(tmp_path / "c", small_model, dataclasses.replace(config, seed=1), splits)
+    assert not torch.equal(weights(tmp_path / "a")["label_weight"], weights(tmp_path / "c")["label_weight"])
+
+
+@pytest.mark.parametrize("after", [1, 4, 9, 13])
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path,
+    splits: Splits,
+    small_model: ModelConfig,
+    small_train: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+) -> None:
+    config = dataclasses.replace(small_train, epochs=2, schedule="cosine")
+    train_run(tmp_path / "whole", small_model, config, splits)
+    with monkeypatch.context() as patch:
+        Interrupt(patch, after)
+        state = train_run(tmp_path / "parts", small_model, config, splits)
+    assert not state.finished
+    assert state.global_step == after
+    assert resume_run(tmp_path / "parts", splits).finished
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert_same(weights(tmp_path / "whole", BEST_NAME), weights(tmp_path / "parts", BEST_NAME))
+
+
+def test_a_run_killed_before_its_first_step_resumes(
+    tmp_path: Path,
+    splits: Splits,
+    small_model: ModelConfig,
+    small_train: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def die(*_: object, **__: object) -> State:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("mlic_train.training.fit", die)
+        train_run(tmp_path / "run", small_model, small_train, splits)
+    assert resume_run(tmp_path / "run", splits).finished
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=1), splits)
+    state = resume_run(tmp_path / "run", splits, wanted={"epochs": 2})
+    assert [row["epoch"] for row in state.history] == [1, 2]
+
+
+def test_patience_stops_early(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    config = dataclasses.replace(small_train, epochs=50, learning_rate=0.0, patience=2)
+    state = train_run(tmp_path / "run", small_model, config, splits)
+    assert len(state.history) == 3
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    tmp_path: Path,
+    splits: Splits,
+    small_model: ModelConfig,
+    small_train: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fit_module, "create_loss", lambda _: lambda logits, targets: logits.sum() * torch.nan)
+    with pytest.raises(TrainError, match=r"the loss is nan in epoch 1, batch 1 .*(train|captions)\.csv, record \d+"):
+        train_run(tmp_path / "run", small_model, small_train, splits)
+    assert load_checkpoint(tmp_path / "run" / LAST_NAME)[1].global_step == 0
+
+
+def test_an_existing_run_is_not_overwritten(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=1), splits)
+    with pytest.raises(CheckpointError, match="holds a run already; go on with --resume"):
+        train_run(tmp_path / "run", small_model, small_train, splits)
+
+
+def test_resuming_refuses_other_data_and_other_options(
+    tmp_path: Path,
+    splits: Splits,
+    small_model: ModelConfig,
+    small_train: TrainConfig,
+) -> None:
+    folder = tmp_path / "run"
+    train_run(folder, small_model, dataclasses.replace(small_train, epochs=1), splits)
+    with pytest.raises(ConfigError, match=r"started with learning_rate 0\.01, not 0\.5"):
+        resume_run(folder, splits, wanted={"learning_rate": 0.5})
+    other = dataclasses.replace(splits, val=splits.train)
+    with pytest.raises(CheckpointError, match="trained on other data"):
+        resume_run(folder, other)
+    (folder / CONFIG_NAME).unlink()
+    with pytest.raises(CheckpointError, match=r"not a run folder: it has no config\.json"):
+        resume_run(folder, splits)
+
+
+def test_cnn_leaves_captions_alone_out_and_says_so(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    lines: list[str] = []
+    config = dataclasses.replace(small_train, loss="softmax_bce", epochs=1)
+    model = dataclasses.replace(small_model, name="cnn", softmax_output=True)
+    train_run(tmp_path / "run", model, config, splits, log=lines.append)
+    assert "train: 18 rows without a picture are left out, cnn reads only pictures" in lines
+    assert not (tmp_path / "run" / "tokenizer.json").exists()
+
+
+def test_a_split_without_labels_is_refused(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("ImageID\nval0.png\n")
+    with pytest.raises(DataError, match=r"val\.csv: record 1 of the split 'val' is not labelled"):
+        load_splits(DataOptions(colours, val=(tmp_path / "val.csv",), images=colours / "images"))
+
+
+def test_the_feature_cache_changes_nothing(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    config = dataclasses.replace(small_train, epochs=2, freeze_backbone=True, vertical_flip=True)
+    train_run(tmp_path / "plain" / "run", small_model, config, splits)
+    train_run(tmp_path / "cached" / "run", small_model, dataclasses.replace(config, cache_features=True), splits)
+    plain, cached = weights(tmp_path / "plain" / "run"), weights(tmp_path / "cached" / "run")
+    for name, tensor in plain.items():
+        torch.testing.assert_close(tensor, cached[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_the_feature_cache_is_reused_and_not_mistaken(
+    tmp_path: Path,
+    splits: Splits,
+    small_model: ModelConfig,
+    small_train: TrainConfig,
+) -> None:
+    config = dataclasses.replace(small_train, epochs=1, freeze_backbone=True, cache_features=True)
+    files: Callable[[], dict[str, int]] = lambda: {  # noqa: E731 # read twice
+        path.name: path.stat().st_mtime_ns for path in (tmp_path / "feature-cache").iterdir()
+    }
+    train_run(tmp_path / "a", small_model, config, splits)
+    before = files()
+    train_run(tmp_path / "b", small_model, config, splits)
+    assert files() == before
+    train_run(tmp_path / "c", dataclasses.replace(small_model, image_size=24), config, splits)
+    assert len(files()) == len(before) + 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cache_features": True}, "needs --freeze-backbone"),
+        ({"cache_features": True, "freeze_backbone": True, "random_crop": 0.5}, "does not go with --random-crop"),
+        ({"drop_caption": 0.7, "drop_picture": 0.6}, "at most 1"),
+        ({"loss": "hinge"}, "choose one of: bce"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**changes)  # type: ignore[arg-type] # wrong on purpose

