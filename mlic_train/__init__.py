@@ -10,9 +10,8 @@ if TYPE_CHECKING:
     from .checkpoint import Trained, load_trained
     from .config import ModelConfig, TrainConfig
     from .errors import CheckpointError, ConfigError, DataError, ExportError, TrainError
-    from .evaluate import evaluate
+    from .evaluate import compute_metrics
     from .export import export_package
-    from .fit import fit
     from .losses import create_loss
     from .models import create_model
     from .splits import DataOptions, load_splits
@@ -32,11 +31,10 @@ _MODULES = {
     "TrainConfig": "config",
     "TrainError": "errors",
     "Trained": "checkpoint",
+    "compute_metrics": "evaluate",
     "create_loss": "losses",
     "create_model": "models",
-    "evaluate": "evaluate",
     "export_package": "export",
-    "fit": "fit",
     "fit_thresholds": "thresholds",
     "load_splits": "splits",
     "load_trained": "checkpoint",
@@ -55,11 +53,10 @@ __all__ = [
     "TrainConfig",
     "TrainError",
     "Trained",
+    "compute_metrics",
     "create_loss",
     "create_model",
-    "evaluate",
     "export_package",
-    "fit",
     "fit_thresholds",
     "load_splits",
     "load_trained",

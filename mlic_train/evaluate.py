@@ -5,7 +5,7 @@ import torch
 Floats = npt.NDArray[np.floating]
 
 
-def evaluate(
+def compute_metrics(
     probabilities: Floats, targets: npt.NDArray[np.bool_], thresholds: npt.NDArray[np.floating]
 ) -> dict[str, float]:
     """Metrics of one split.

@@ -26,7 +26,7 @@ from .config import TrainConfig
 from .data import Record
 from .dataset import Batch, Examples, batch_loader, plan_epoch
 from .errors import TrainError
-from .evaluate import evaluate
+from .evaluate import compute_metrics
 from .learner import Learner, create_optimizer, set_learning_rate
 from .losses import create_loss
 from .models import Model
@@ -144,7 +144,7 @@ def _finish_epoch(
     logits, targets = predict_logits(run, data.val, data.tokenizer, config.batch_size, config.workers)
     probabilities = probabilities_of(logits)
     thresholds = fit_thresholds(probabilities, targets)
-    metrics = evaluate(probabilities, targets, thresholds)
+    metrics = compute_metrics(probabilities, targets, thresholds)
     loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)))
     state.history.append(
         {

@@ -14,7 +14,7 @@ from .config import ModelConfig
 from .data import Record
 from .dataset import Batch, Examples
 from .errors import DataError
-from .evaluate import evaluate
+from .evaluate import compute_metrics
 from .predict import MODES, Run, in_mode, predict_logits, probabilities_of
 from .splits import Splits
 
@@ -33,7 +33,7 @@ def measure(
             continue
         examples = Examples(records, config.model.num_labels, config.model.image_spec)
         logits, targets = predict_logits(run, examples, caption_tokenizer(config, trained.tokenizer), _BATCH_SIZE)
-        metrics = evaluate(probabilities_of(logits), targets, np.asarray(thresholds))
+        metrics = compute_metrics(probabilities_of(logits), targets, np.asarray(thresholds))
         results["" if mode == "both" else f"-{mode}"] = metrics
     return results
 

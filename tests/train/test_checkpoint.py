@@ -38,9 +38,14 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     path.write_text("older")
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
-        temporary.write_text("half of the new")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half of the new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert path.read_text() == "older"
     assert list(tmp_path.iterdir()) == [path]
 

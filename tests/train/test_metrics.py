@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlic_train.evaluate import evaluate
+from mlic_train.evaluate import compute_metrics
 from mlic_train.thresholds import fit_thresholds, samples_f1
 
 TARGETS = np.array([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 0]], dtype=bool)
@@ -10,7 +10,7 @@ HALF = np.full(3, 0.5)
 
 
 def test_metrics_by_hand() -> None:
-    metrics = evaluate(PROBABILITIES, TARGETS, HALF)
+    metrics = compute_metrics(PROBABILITIES, TARGETS, HALF)
     # Rows: {0} of {0, 2}, {1} of {1}, {0, 1, 2} of {0, 1}; the fourth row has no label and gets two.
     assert metrics["rows"] == 3
     assert metrics["samples_f1"] == pytest.approx((2 / 3 + 1 + 4 / 5) / 3, abs=1e-5)
@@ -22,18 +22,18 @@ def test_metrics_by_hand() -> None:
 
 
 def test_per_label_thresholds_decide() -> None:
-    metrics = evaluate(PROBABILITIES, TARGETS, np.array([0.5, 0.5, 0.25]))
+    metrics = compute_metrics(PROBABILITIES, TARGETS, np.array([0.5, 0.5, 0.25]))
     assert metrics["samples_f1"] == pytest.approx((1 + 1 + 4 / 5) / 3, abs=1e-5)
 
 
 def test_labels_that_do_not_occur_do_not_count_in_map() -> None:
     targets = TARGETS.copy()
     targets[:, 2] = False
-    assert evaluate(PROBABILITIES, targets, HALF)["map"] == 1.0
+    assert compute_metrics(PROBABILITIES, targets, HALF)["map"] == 1.0
 
 
 def test_only_negatives_give_only_false_labels() -> None:
-    metrics = evaluate(PROBABILITIES[3:], TARGETS[3:], HALF)
+    metrics = compute_metrics(PROBABILITIES[3:], TARGETS[3:], HALF)
     assert metrics == {"rows": 0, "negatives": 1, "false_labels_per_negative": 2}
 
 
@@ -42,7 +42,7 @@ def test_our_samples_f1_is_torchmetrics() -> None:
     probabilities = rng.random((50, 5), dtype=np.float32)
     targets = rng.random((50, 5)) < 0.4
     targets[:, 0] |= ~targets.any(axis=1)
-    expected = evaluate(probabilities, targets, np.full(5, 0.5))["samples_f1"]
+    expected = compute_metrics(probabilities, targets, np.full(5, 0.5))["samples_f1"]
     assert samples_f1(probabilities >= 0.5, targets) == pytest.approx(expected, abs=1e-5)
 
 
