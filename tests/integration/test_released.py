@@ -1,0 +1,53 @@
+"""What is released: the package in exported/ and the checkpoint that it came from."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from mlic_runtime.package import ModelPackage, load_package
+from mlic_train.checkpoint import load_trained
+from mlic_train.export import export_package
+from mlic_train.runs import find_run, released_run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def package() -> ModelPackage:
+    return load_package(ROOT / "exported" / "hybrid")
+
+
+def test_the_released_package_is_whole(package: ModelPackage) -> None:
+    package.verify()
+
+
+def test_it_beats_the_constant_answer_and_its_own_picture_only_mode(package: ModelPackage) -> None:
+    metrics = package.manifest.metrics[package.manifest.precisions[0]]
+    always_person = 0.58  # samples F1 on the 500 labelled test rows
+    assert metrics["test"]["rows"] == 500
+    assert metrics["test"]["samples_f1"] > metrics["test-picture-only"]["samples_f1"] > always_person
+    assert metrics["test"]["map"] > metrics["test-picture-only"]["map"]
+    assert {"samples_f1", "micro_f1", "macro_f1", "map"} <= metrics["val"].keys() & metrics["test"].keys()
+
+
+def test_exporting_the_released_checkpoint_gives_the_released_graph(package: ModelPackage, tmp_path: Path) -> None:
+    folder = find_run(tmp_path / "no-runs-here", "hybrid")
+    assert folder == released_run("hybrid")
+    manifest = export_package(load_trained(folder), tmp_path / "hybrid", version=package.manifest.version)
+    assert manifest.labels == package.manifest.labels
+    assert manifest.provenance["checkpoint_sha256"] == package.manifest.provenance["checkpoint_sha256"]
+    assert manifest.parity["fp32"].equal_decisions == 1.0
+
+
+def test_the_manifest_names_the_released_checkpoint(package: ModelPackage) -> None:
+    folder = released_run("hybrid")
+    assert folder is not None
+    digest = hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()
+    assert package.manifest.provenance["checkpoint_sha256"] == digest
+
+
+def test_all_weights_together_stay_small() -> None:
+    weights = [*ROOT.glob("exported/*/*.onnx"), *ROOT.glob("mlic_train/released/*/*.safetensors")]
+    assert weights
+    assert sum(path.stat().st_size for path in weights) < 45e6

@@ -1,0 +1,177 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlic_train.cli import export, train
+
+SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
+SMALL += ["--learning-rate", "0.01", "--device", "cpu"]
+
+
+def run(command: object, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])  # type: ignore[arg-type] # a command
+
+
+@pytest.fixture
+def data(colours: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(colours, tmp_path / "data"))
+
+
+def test_training_prints_metrics_as_data(colours: Path, tmp_path: Path) -> None:
+    result = run(
+        train, "--data", colours, "--output", tmp_path / "run", *SMALL, "--format", "json", "--note", "made up"
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["run"] == str(tmp_path / "run")
+    assert 0 <= report["metrics"]["test"]["samples_f1"] <= 1
+    assert len(report["history"]) == 2
+    assert set(report["thresholds"]) == {"red", "green", "blue"}
+    assert "epoch 2/2" in result.stderr
+    assert "made up" in (tmp_path / "run" / "config.json").read_text()
+
+
+def test_a_table_has_one_row_per_split_and_mode(colours: Path, tmp_path: Path) -> None:
+    result = run(train, "--data", colours, "--output", tmp_path / "run", *SMALL)
+    assert result.exit_code == 0, result.output
+    rows = [line.split()[0] for line in result.stdout.splitlines()]
+    assert rows[:7] == [
+        "split",
+        "val",
+        "val-picture-only",
+        "val-caption-only",
+        "test",
+        "test-picture-only",
+        "test-caption-only",
+    ]
+
+
+def test_resume_goes_on_and_refuses_other_options(colours: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(train, "--data", colours, "--output", folder, *SMALL).exit_code == 0
+    again = run(train, "--data", colours, "--output", folder, *SMALL)
+    assert again.exit_code == 1
+    assert "holds a run already; go on with --resume" in again.stderr
+    longer = run(train, "--data", colours, "--output", folder, "--resume", "--epochs", "3", "--format", "json")
+    assert longer.exit_code == 0, longer.output
+    assert len(json.loads(longer.stdout)["history"]) == 3
+    other = run(train, "--data", colours, "--output", folder, "--resume", "--dropout", "0.7")
+    assert other.exit_code == 1
+    assert "started with dropout 0.5, not 0.7" in other.stderr
+
+
+def test_check_reports_file_and_record_and_does_not_train(data: Path, tmp_path: Path) -> None:
+    (data / "images" / "train3.png").unlink()
+    (data / "images" / "val2.png").write_text("not a picture")
+    with (data / "train.csv").open("a") as file:
+        file.write("train0.png,9,again\n")
+    result = run(train, "--data", data, "--check", "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert f"{data / 'train.csv'}:record 4: missing-picture" in result.stdout
+    assert f"{data / 'val.csv'}:record 3: undecodable-picture" in result.stdout
+    assert f"{data / 'train.csv'}:record 37: unknown-label" in result.stdout
+    assert "3 errors" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_check_of_good_data_exits_0(colours: Path) -> None:
+    result = run(train, "--data", colours, "--check")
+    assert result.exit_code == 0, result.output
+    assert "0 errors" in result.stderr
+
+
+def test_a_bad_row_stops_training_by_name_unless_skipped(data: Path, tmp_path: Path) -> None:
+    with (data / "train.csv").open("a") as file:
+        file.write("train0.png,purple,again\n")
+    stopped = run(train, "--data", data, "--output", tmp_path / "run", *SMALL)
+    assert stopped.exit_code == 1
+    assert "train.csv:record 37" in stopped.stderr
+    assert "purple" in stopped.stderr
+    assert stopped.stderr.count("\n") == 1
+    skipped = run(train, "--data", data, "--output", tmp_path / "run", *SMALL, "--skip-bad-rows")
+    assert skipped.exit_code == 0, skipped.output
+    assert "record 37" in skipped.stderr
+    assert "skipped 1 bad rows" in skipped.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 1, "no training data: give --data FOLDER"),
+        (["--data", "{tmp}"], 1, "no training split"),
+        (["--data", "{tmp}/nowhere"], 2, "does not exist"),
+        (["--model", "gpt"], 2, "'gpt' is not one of 'cnn', 'hybrid'"),
+        (["--data", "{data}", "--loss", "hinge"], 2, "is not one of"),
+        (["--data", "{data}", "--cache-features"], 1, "--cache-features needs --freeze-backbone"),
+        (["--data", "{data}", "--backbone", "nonsense"], 1, "neither 'conv3' nor a timm model"),
+        (["--data", "{data}", "--dropout", "2"], 2, "--dropout"),
+        (["--data", "{data}", "--resume"], 1, "not a run folder"),
+    ],
+)
+def test_wrong_use_is_one_clear_line(
+    colours: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    filled = [argument.format(tmp=tmp_path, data=colours) for argument in arguments]
+    result = run(train, *filled, "--output", tmp_path / "run")
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_captions_alone_train_without_their_pictures(data: Path, tmp_path: Path) -> None:
+    shutil.rmtree(data / "images")
+    for split in ("train", "val", "test"):
+        rows = (data / f"{split}.csv").read_text().splitlines()
+        (data / f"{split}.csv").write_text("\n".join(row for row in rows if not row.endswith(",")) + "\n")
+    result = run(train, "--data", data, "--output", tmp_path / "run", *SMALL, "--no-pictures", "--format", "json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["metrics"]["test"]["rows"] > 0
+
+
+def test_export_takes_the_newest_run(colours: Path, tmp_path: Path) -> None:
+    assert run(train, "--data", colours, "--output", tmp_path / "runs" / "a", *SMALL).exit_code == 0
+    result = run(export, "--runs", tmp_path / "runs", "--output", tmp_path / "package")
+    assert result.exit_code == 0, result.output
+    assert "100.0% equal decisions" in result.stdout
+    assert f"exporting {tmp_path / 'runs' / 'a'}" in result.stderr
+    wrong = run(export, "--model", "cnn", "--run", tmp_path / "runs" / "a", "--output", tmp_path / "other")
+    assert wrong.exit_code == 2
+    assert "holds a hybrid, not a cnn" in wrong.stderr
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys\nfrom mlic_train.cli import train\n"
+        "try:\n    train(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'timm', 'onnx', 'numpy') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "--learning-rate" in done.stdout
+
+
+def test_kill_9_leaves_a_run_that_resumes(colours: Path, tmp_path: Path) -> None:
+    """The process kills itself at the given step, as hard as it can be killed."""
+    code = (
+        "import os, signal, sys\n"
+        "import mlic_train.fit as fit\n"
+        "original, seen = fit.set_learning_rate, []\n"
+        "def count(*arguments):\n"
+        "    seen.append(1)\n"
+        "    if len(seen) == 12: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    original(*arguments)\n"
+        "fit.set_learning_rate = count\n"
+        "from mlic_train.cli import train\n"
+        "train(sys.argv[1:])\n"
+    )
+    arguments = ["--data", str(colours), "--output", str(tmp_path / "run"), *SMALL]
+    killed = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=False)
+    assert killed.returncode == -9
+    result = run(train, *arguments, "--resume", "--format", "json")
+    assert result.exit_code == 0, result.output
+    assert [row["epoch"] for row in json.loads(result.stdout)["history"]] == [1, 2]
