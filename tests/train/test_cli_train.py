@@ -155,23 +155,31 @@ def test_help_loads_no_torch() -> None:
     assert "--learning-rate" in done.stdout
 
 
-def test_kill_9_leaves_a_run_that_resumes(colours: Path, tmp_path: Path) -> None:
-    """The process kills itself at the given step, as hard as it can be killed."""
-    code = (
-        "import os, signal, sys\n"
-        "import mlic_train.fit as fit\n"
-        "original, seen = fit.set_learning_rate, []\n"
-        "def count(*arguments):\n"
-        "    seen.append(1)\n"
-        "    if len(seen) == 12: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    original(*arguments)\n"
-        "fit.set_learning_rate = count\n"
-        "from mlic_train.cli import train\n"
-        "train(sys.argv[1:])\n"
-    )
+INTERRUPTED = """
+import os, signal, sys
+import mlic_train.fit as fit
+original, seen = fit.set_learning_rate, []
+def count(*arguments):
+    seen.append(1)
+    if len(seen) == 12:
+        os.kill(os.getpid(), signal.{signal})
+    original(*arguments)
+fit.set_learning_rate = count
+from mlic_train.cli import train
+train(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGKILL", -9), ("SIGINT", 130), ("SIGTERM", 130)])
+def test_an_interrupted_process_leaves_a_run_that_resumes(
+    colours: Path, tmp_path: Path, signal: str, code: int
+) -> None:
+    """The process sends itself the signal in the middle of the second epoch."""
     arguments = ["--data", str(colours), "--output", str(tmp_path / "run"), *SMALL]
-    killed = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=False)
-    assert killed.returncode == -9
+    program = [sys.executable, "-c", INTERRUPTED.format(signal=signal), *arguments]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert ("go on with the same command and --resume" in ended.stderr) == (code == 130)
     result = run(train, *arguments, "--resume", "--format", "json")
     assert result.exit_code == 0, result.output
     assert [row["epoch"] for row in json.loads(result.stdout)["history"]] == [1, 2]

@@ -1,0 +1,148 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mlic_runtime.image import read_pixels
+from mlic_runtime.manifest import ImageSpec, TextSpec
+from mlic_runtime.text import CaptionTokenizer
+from mlic_train.config import TrainConfig
+from mlic_train.data import Record
+from mlic_train.dataset import Examples, batch_loader, evaluation_batches, plan_epoch
+from mlic_train.errors import DataError
+from mlic_train.predict import in_mode
+from mlic_train.splits import DataOptions, load_splits
+from mlic_train.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.transforms import flip, random_crop
+
+SPEC = ImageSpec(16, 16)
+PLAIN = TrainConfig(drop_caption=0.0, drop_picture=0.0, horizontal_flip=False)
+
+
+@pytest.fixture(scope="module")
+def records(colours: Path) -> tuple[Record, ...]:
+    return load_splits(DataOptions(colours)).train.records
+
+
+@pytest.fixture(scope="module")
+def tokenizer(records: tuple[Record, ...]) -> CaptionTokenizer:
+    data = train_tokenizer(caption for record in records for caption in record.captions)
+    return CaptionTokenizer(data, TextSpec(8, vocabulary_size(data)))
+
+
+def test_evaluation_sees_exactly_the_runtimes_pixels(records: tuple[Record, ...]) -> None:
+    example = Examples(records, 3, SPEC)[0, 0]
+    assert records[0].image is not None
+    np.testing.assert_array_equal(example.pixels, read_pixels(records[0].image, SPEC))
+    assert example.caption == records[0].captions[0]
+    assert example.target.nonzero()[0].tolist() == list(records[0].labels or ())
+
+
+def test_an_example_depends_on_seed_epoch_and_record_only(records: tuple[Record, ...]) -> None:
+    config = dataclasses.replace(PLAIN, random_crop=0.3, horizontal_flip=True)
+    first, second = (Examples(records, 3, SPEC, config) for _ in range(2))
+    second[0, 5]  # another history
+    np.testing.assert_array_equal(first[3, 0].pixels, second[3, 0].pixels)
+    assert any(not np.array_equal(first[0, 0].pixels, first[epoch, 0].pixels) for epoch in range(1, 5))
+
+
+def test_captions_and_pictures_are_dropped_as_often_as_asked(records: tuple[Record, ...]) -> None:
+    config = dataclasses.replace(PLAIN, drop_caption=0.3, drop_picture=0.2)
+    index = next(i for i, record in enumerate(records) if record.captions and record.image)
+    drawn = [Examples(records, 3, SPEC, config)[epoch, index] for epoch in range(400)]
+    assert np.mean([example.caption is None for example in drawn]) == pytest.approx(0.3, abs=0.07)
+    assert np.mean([example.pixels is None for example in drawn]) == pytest.approx(0.2, abs=0.07)
+    assert not any(example.caption is None and example.pixels is None for example in drawn)
+
+
+def test_batches_are_of_one_kind_and_cover_every_row_once(records: tuple[Record, ...]) -> None:
+    config = dataclasses.replace(PLAIN, batch_size=8, text_batch_size=5)
+    plan = plan_epoch(records, config, epoch=2)
+    for batch in plan:
+        assert len({records[index].image is None for _, index in batch}) == 1
+    assert sorted(index for batch in plan for _, index in batch) == list(range(len(records)))
+    assert {epoch for batch in plan for epoch, _ in batch} == {2}
+    assert plan == plan_epoch(records, config, epoch=2)
+    assert plan != plan_epoch(records, config, epoch=3)
+
+
+def test_an_epoch_can_draw_a_part_of_the_captions(records: tuple[Record, ...]) -> None:
+    config = dataclasses.replace(PLAIN, text_rows_per_epoch=7)
+    drawn = [i for batch in plan_epoch(records, config, 0) for _, i in batch if records[i].image is None]
+    assert len(drawn) == 7
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_of_captions_pays_for_no_picture(
+    records: tuple[Record, ...], tokenizer: CaptionTokenizer, workers: int
+) -> None:
+    examples = Examples(records, 3, SPEC, PLAIN)
+    texts = [(0, i) for i, record in enumerate(records) if record.image is None][:4]
+    pictures = [(0, i) for i, record in enumerate(records) if record.image is not None][:6]
+    first, second = batch_loader(examples, tokenizer, [texts, pictures], workers)
+    assert first.pixels is None and first.has_picture is None  # noqa: PT018 # one statement about one batch
+    assert first.input_ids.shape == first.attention_mask.shape
+    assert second.pixels.shape == (6, 16, 16, 3)
+    assert second.has_picture.all()
+    assert second.targets.dtype == torch.float32
+
+
+def test_a_row_that_lost_its_picture_is_all_zeros_and_marked(
+    records: tuple[Record, ...], tokenizer: CaptionTokenizer
+) -> None:
+    config = dataclasses.replace(PLAIN, drop_picture=0.5)
+    keys = [(0, i) for i, record in enumerate(records) if record.image is not None]
+    (batch,) = batch_loader(Examples(records, 3, SPEC, config), tokenizer, [keys])
+    lost = ~batch.has_picture
+    assert 0 < lost.sum() < len(keys)
+    assert (batch.pixels[lost] == 0).all()
+
+
+def test_evaluation_batches_keep_the_order() -> None:
+    assert evaluation_batches(5, 2) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+
+
+def test_modes_leave_the_other_input_out(records: tuple[Record, ...]) -> None:
+    assert all(not record.captions and record.image for record in in_mode(records, "picture-only"))
+    assert all(record.captions and record.image is None for record in in_mode(records, "caption-only"))
+    assert in_mode(records, "both") == list(records)
+
+
+def test_a_random_crop_covers_at_least_what_was_asked() -> None:
+    image = Image.new("RGB", (100, 80))
+    for seed in range(50):
+        cut = random_crop(image, 0.5, np.random.default_rng(seed))
+        assert 0.49 * 8000 <= cut.width * cut.height <= 8000
+    assert random_crop(image, 1.0, np.random.default_rng(0)) is image
+
+
+def test_a_random_crop_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    random_crop(Image.new("RGB", (50, 50)), 0.5, np.random.default_rng(0))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_flips_mirror_the_right_axis() -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    np.testing.assert_array_equal(flip(pixels, True, False)[0, 0], pixels[0, 1])
+    np.testing.assert_array_equal(flip(pixels, False, True)[0, 0], pixels[1, 0])
+    np.testing.assert_array_equal(flip(pixels, False, False), pixels)
+
+
+def test_the_tokenizer_is_the_same_every_time_and_lower_cases() -> None:
+    captions = ["A Dog runs.", "two dogs run", "Café tables & chairs"] * 3
+    data = train_tokenizer(captions)
+    assert data == train_tokenizer(captions)
+    encode = CaptionTokenizer(data, TextSpec(16, vocabulary_size(data))).encode
+    assert encode(["A DOG runs."])[0].tolist() == encode(["a dog runs."])[0].tolist()
+    assert encode(["cafe"])[0].tolist() == encode(["Café"])[0].tolist()
+
+
+def test_a_tokenizer_needs_captions() -> None:
+    with pytest.raises(DataError, match="no captions to train a tokenizer on"):
+        train_tokenizer(["", "  "])
