@@ -40,7 +40,7 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequen
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer.to_str(pretty=True).encode("utf-8")
+    return tokenizer.to_str().encode("utf-8")
 
 
 def vocabulary_size(tokenizer_json: bytes) -> int:
