@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -25,11 +26,17 @@ if TYPE_CHECKING:
 # Valid inside JSON strings, yet terminals obey them, or readers of lines split at them, or UTF-8 has no place for them.
 _JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+_COMMAND_LINE = f"{__name__}.command_line"
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class _MlicCommand(click.Command):
     """Shows an `MlicError` as one line on stderr, exit code 1; usage errors keep click's exit code 2."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_COMMAND_LINE] = shlex.join([ctx.command_path, *args])
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         with warnings.catch_warnings():
@@ -193,7 +200,9 @@ def bench(
         )
     for note in report.notes:
         click.echo(f"Note: {_printable(note)}", err=True)
-    _write(_json(report.to_dict(), indent=2) if format_ == "json" else _bench_table(report))
+    # A result file must say how it was made.
+    result = {"command": click.get_current_context().meta[_COMMAND_LINE], **report.to_dict()}
+    _write(_json(result, indent=2) if format_ == "json" else _bench_table(report))
 
 
 def _progress(stack: contextlib.ExitStack, length: int) -> Callable[[], object]:

@@ -111,7 +111,7 @@ def fit(
                     state.global_step += 1
                     state.loss_sum += value
                     bar.update()
-                    bar.set_postfix(loss=f"{state.loss_sum / state.step:.4f}", val_f1=f"{state.best_score:.4f}")
+                    bar.set_postfix_str(_progress(state), refresh=False)
                     if interrupted() or time.monotonic() - saved > CHECKPOINT_SECONDS:
                         save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer)
                         saved = time.monotonic()
@@ -200,6 +200,11 @@ def _not_finite(value: float, state: State, keys: list[tuple[int, int]], records
         f"the loss is {value} in epoch {state.epoch + 1}, batch {state.step + 1} (its first record: {first.file}, "
         f"record {first.number}); the last checkpoint is kept: lower --learning-rate and start again"
     )
+
+
+def _progress(state: State) -> str:
+    before = f", val samples F1 {state.history[-1]['val_samples_f1']:.4f}" if state.history else ""
+    return f"loss {state.loss_sum / state.step:.4f}{before}"
 
 
 def _describe(row: dict[str, float], epochs: int) -> str:

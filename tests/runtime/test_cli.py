@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -245,6 +246,7 @@ def test_bench_prints_the_report_as_json(picture: Path) -> None:
     options = ["--image", str(picture), "--caption", "red", "--runs", "2", "--warmup", "1", "--batch-size", "3"]
     result = CliRunner().invoke(bench, [*options, "--precision", "fp16", "--format", "json"])
     report = json.loads(result.stdout)
+    assert report["command"] == shlex.join(["bench", *options, "--precision", "fp16", "--format", "json"])
     assert (report["picture"], report["caption"], report["tokens"]) == (str(picture), "red", 1)
     assert (report["precision"], report["batch_size"], report["runs"], report["warmup"]) == ("fp16", 3, 2, 1)
     assert report["timings"][0]["name"] == "mlic-runtime"

@@ -1,0 +1,90 @@
+import dataclasses
+
+import pytest
+import torch
+
+from mlic_train.config import ModelConfig, TrainConfig
+from mlic_train.dataset import Batch
+from mlic_train.learner import Learner, create_optimizer, set_learning_rate
+from mlic_train.models import create_model
+
+BATCH = Batch(
+    pixels=torch.randint(1, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+    features=None,
+    has_picture=torch.tensor([True, True]),
+    input_ids=torch.tensor([[3, 4], [5, 0]]),
+    attention_mask=torch.tensor([[1, 1], [1, 0]]),
+    targets=torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]),
+)
+
+
+@pytest.fixture
+def lite0(small_model: ModelConfig) -> ModelConfig:
+    return dataclasses.replace(small_model, backbone="tf_efficientnet_lite0", image_size=64)
+
+
+def step(config: ModelConfig, train: TrainConfig) -> tuple[Learner, dict[str, torch.Tensor]]:
+    """One optimisation step; the learner and the model's state before it."""
+    torch.manual_seed(0)
+    learner = Learner(create_model(config), train).train()
+    before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    optimizer = create_optimizer(learner.model, train)
+    set_learning_rate(optimizer, train, 0, 1)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(learner(BATCH), BATCH.targets)
+    loss.backward()  # type: ignore[no-untyped-call] # torch leaves it so
+    optimizer.step()
+    return learner, before
+
+
+def changed(learner: Learner, before: dict[str, torch.Tensor], part: str) -> set[str]:
+    after = learner.model.state_dict()
+    return {name for name in before if part in name and not torch.equal(before[name], after[name])}
+
+
+def test_a_frozen_backbone_changes_in_nothing(lite0: ModelConfig) -> None:
+    learner, before = step(lite0, TrainConfig(freeze_backbone=True))
+    assert not changed(learner, before, "backbone.")
+    assert changed(learner, before, "label_weight")
+
+
+def test_fine_tuning_moves_weights_but_not_frozen_statistics(lite0: ModelConfig) -> None:
+    learner, before = step(lite0, TrainConfig(freeze_batch_statistics=True))
+    assert "backbone.model.conv_stem.weight" in changed(learner, before, "backbone.")
+    assert not changed(learner, before, "running_mean")
+
+
+def test_a_new_backbone_learns_its_statistics(lite0: ModelConfig) -> None:
+    learner, before = step(lite0, TrainConfig())
+    assert changed(learner, before, "running_mean")
+
+
+def test_the_backbone_has_a_learning_rate_of_its_own(lite0: ModelConfig) -> None:
+    learner, before = step(lite0, TrainConfig(backbone_learning_rate=0.0, freeze_batch_statistics=True))
+    assert not changed(learner, before, "backbone.")
+    assert changed(learner, before, "label_weight")
+
+
+def test_cosine_warms_up_and_falls_to_nothing(small_model: ModelConfig) -> None:
+    train = TrainConfig(schedule="cosine", learning_rate=0.1)
+    optimizer = create_optimizer(create_model(small_model), train)
+    rates = []
+    for index in range(1000):
+        set_learning_rate(optimizer, train, index, 1000)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(0.001, rel=0.01)
+    assert max(rates) == pytest.approx(0.1, rel=0.05)
+    assert rates.index(max(rates)) == 99
+    assert rates[-1] < 1e-6
+
+
+def test_a_constant_rate_stays(small_model: ModelConfig) -> None:
+    train = TrainConfig(learning_rate=0.02)
+    optimizer = create_optimizer(create_model(small_model), train)
+    for index in (0, 500, 999):
+        set_learning_rate(optimizer, train, index, 1000)
+        assert optimizer.param_groups[0]["lr"] == 0.02
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_optimizers_by_name(small_model: ModelConfig, name: str, kind: type[torch.optim.Optimizer]) -> None:
+    assert type(create_optimizer(create_model(small_model), TrainConfig(optimizer=name))) is kind
