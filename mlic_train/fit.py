@@ -1,6 +1,7 @@
 import contextlib
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,9 +83,9 @@ def fit(
     loss_of = create_loss(config.loss)
     state = State() if state is None else state
     state.finished = _is_finished(state, config)  # a resumed run may have been given more epochs or patience
-    if moments:
-        restore_optimizer(optimizer, moments)
     wrapped, optimizer = fabric.setup(learner, optimizer)
+    if moments:
+        restore_optimizer(optimizer, moments)  # only now: the tensors follow the parameters to their device
     total_steps = len(plan_epoch(data.train.records, config, 0)) * config.epochs
 
     with _interrupts() as interrupted:
@@ -175,7 +176,13 @@ def _is_finished(state: State, config: TrainConfig) -> bool:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a question that the loop asks between steps; a second one is final."""
+    """Turn the first Ctrl-C or SIGTERM into a question that the loop asks between steps; a second one is final.
+
+    Outside the main thread Python allows no handlers; there an interruption is what it is everywhere.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     seen = False
 
     def handle(number: int, frame: FrameType | None) -> None:

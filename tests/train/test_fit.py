@@ -2,6 +2,7 @@ import dataclasses
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
     train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=1), splits)
     state = resume_run(tmp_path / "run", splits, wanted={"epochs": 2})
     assert [row["epoch"] for row in state.history] == [1, 2]
+
+
+def test_training_works_outside_the_main_thread(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    config = dataclasses.replace(small_train, epochs=1)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train_run, tmp_path / "run", small_model, config, splits).result().finished
 
 
 def test_patience_stops_early(
