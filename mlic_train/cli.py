@@ -260,8 +260,9 @@ def _report(folder: Path, labels: "LabelSet", state: "State", output_format: str
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
     names = ("samples_f1", "micro_f1", "macro_f1", "map", "false_labels_per_negative")
-    click.echo(f"{'split':<20}" + "".join(f"{name:>12.12}" for name in names))
+    click.echo(f"{'split':<20}" + "".join(f"  {name:>10}" for name in names))
     for split, metrics in state.metrics.items():
-        cells = (f"{metrics[name]:>12.4f}" if name in metrics else f"{'':>12}" for name in names)
-        click.echo(f"{split:<20}" + "".join(cells))
+        cells = (f"{metrics[name]:.4f}" if name in metrics else "" for name in names)
+        row = "".join(f"  {cell:>{max(10, len(name))}}" for name, cell in zip(names, cells, strict=True))
+        click.echo(f"{split:<20}{row}".rstrip())
     click.echo(f"best checkpoint: {folder / 'best.safetensors'}")
