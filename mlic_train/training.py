@@ -140,6 +140,8 @@ def _fit_data(
         left_out = len(split.records) - len(rows[name])
         if not rows[name]:
             raise DataError(f"the split {name!r} has no row that {config.model.name} can use: it reads only pictures")
+        if not any(record.labels for record in rows[name]):
+            raise DataError(f"no row of the split {name!r} has a label: there is nothing to learn or to measure")
         if left_out:
             log(f"{name}: {left_out} rows without a picture are left out, {config.model.name} reads only pictures")
     spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels

@@ -201,6 +201,17 @@ def test_a_split_without_labels_is_refused(colours: Path, tmp_path: Path) -> Non
         load_splits(DataOptions(colours, val=(tmp_path / "val.csv",), images=colours / "images"))
 
 
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_split_of_negatives_alone_is_refused(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, name: str
+) -> None:
+    split = getattr(splits, name)
+    bare = dataclasses.replace(split, records=tuple(dataclasses.replace(r, labels=()) for r in split.records))
+    with pytest.raises(DataError, match=f"no row of the split '{name}' has a label"):
+        train_run(tmp_path / "run", small_model, small_train, dataclasses.replace(splits, **{name: bare}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_feature_cache_changes_nothing(
     tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
 ) -> None:
