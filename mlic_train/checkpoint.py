@@ -29,6 +29,7 @@ BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
 _MODEL = "model."
 _OPTIMIZER = "optimizer."
+_AVERAGE = "average."
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,31 @@ def read_run_config(folder: Path) -> RunConfig:
     )
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint file.
+
+    `moments` are the optimizer's tensors by parameter index and name, `average` the moving average of the weights;
+    both are empty where there is none.
+    """
+
+    model: Mapping[str, Tensor]
+    state: State = field(default_factory=State)
+    moments: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 def save_checkpoint(
-    path: Path, model: Mapping[str, Tensor], state: State, optimizer: torch.optim.Optimizer | None = None
+    path: Path,
+    model: Mapping[str, Tensor],
+    state: State,
+    optimizer: torch.optim.Optimizer | None = None,
+    average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write one checkpoint file: model tensors, the optimizer's tensors if given, and the state."""
+    """Write one checkpoint file: model, state, and where given the optimizer's tensors and the averaged weights."""
     tensors = {_MODEL + name: tensor.detach().contiguous() for name, tensor in model.items()}
+    # A parameter that is not trained is the same in the average, but safetensors wants every tensor's memory once.
+    tensors |= {_AVERAGE + name: tensor.detach().clone().contiguous() for name, tensor in (average or {}).items()}
     if optimizer is not None:
         for index, entries in optimizer.state_dict()["state"].items():
             for key, value in entries.items():
@@ -130,8 +151,8 @@ def save_checkpoint(
         save_file(tensors, temporary, metadata={"state": json.dumps(vars(state))})
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], State, dict[int, dict[str, Tensor]]]:
-    """Read a checkpoint file: model tensors, state, optimizer tensors by parameter index.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint file.
 
     Raises:
         CheckpointError: missing, not safetensors (pickled files are never opened), or without our state.
@@ -141,7 +162,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], State, dict[int, dic
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is not a .safetensors file; pickled checkpoints can run code and are not read")
     model: dict[str, Tensor] = {}
-    optimizer: dict[int, dict[str, Tensor]] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
+    average: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
             state = State(**json.loads((file.metadata() or {})["state"]))
@@ -150,10 +172,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], State, dict[int, dic
                     model[name[len(_MODEL) :]] = file.get_tensor(name)
                 elif name.startswith(_OPTIMIZER):
                     _, index, key = name.split(".")
-                    optimizer.setdefault(int(index), {})[key] = file.get_tensor(name)
+                    moments.setdefault(int(index), {})[key] = file.get_tensor(name)
+                elif name.startswith(_AVERAGE):
+                    average[name[len(_AVERAGE) :]] = file.get_tensor(name)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of mlic-train: {type(error).__name__}: {error}") from None
-    return model, state, optimizer
+    return Checkpoint(model, state, moments, average)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Mapping[str, Tensor]]) -> None:
@@ -184,16 +208,16 @@ def load_trained(folder: Path) -> Trained:
     path = folder / BEST_NAME
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {BEST_NAME} yet: let at least one epoch finish (mlic-train --resume)")
-    tensors, state, _ = load_checkpoint(path)
+    checkpoint = load_checkpoint(path)
     model = create_model(config.model)
-    load_weights(model, tensors, path)
+    load_weights(model, checkpoint.model, path)
     tokenizer = None
     if config.model.reads_captions:
         file = folder / TOKENIZER_NAME
         if not file.is_file():
             raise CheckpointError(f"{folder} has no {TOKENIZER_NAME}; the run folder is incomplete")
         tokenizer = file.read_bytes()
-    return Trained(folder, config, model.eval(), tokenizer, state)
+    return Trained(folder, config, model.eval(), tokenizer, checkpoint.state)
 
 
 def save_half(trained: Trained, folder: Path) -> Trained:

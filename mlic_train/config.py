@@ -12,7 +12,7 @@ from mlic_runtime.manifest import INTERPOLATIONS, RESIZE_MODES, ImageSpec, TextS
 from .errors import ConfigError
 
 MODELS = ("cnn", "hybrid")
-LOSSES = ("bce", "multilabel_soft_margin", "softmax_bce")
+LOSSES = ("bce", "multilabel_soft_margin", "softmax_bce", "asymmetric")
 MONITORS = ("samples_f1", "map")
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("constant", "cosine")
@@ -100,18 +100,22 @@ class TrainConfig:
     `text_rows_per_epoch` how many such rows an epoch draws (0 takes all). `drop_caption` and `drop_picture` are the
     probabilities in [0, 1] that a row that has both loses one for a step: that is how "no caption" and
     "no picture" are learned. `schedule` "cosine" lets the learning rate fall to 0 along half a cosine after a short
-    warm-up (Loshchilov and Hutter 2017). `gradient_clip` bounds the gradient's norm (0: off). `patience` is the
-    number of epochs without a better validation score after which training stops (0: never).
+    warm-up (Loshchilov and Hutter 2017). `gradient_clip` bounds the gradient's norm (0: off). With `ema_decay` d
+    above 0 an exponential moving average of the weights is kept, w <- d * w + (1 - d) * new, and that is what is
+    validated and released. `patience` is the number of epochs without a better validation score after which training
+    stops (0: never).
     `backbone_learning_rate` is used where the backbone is not frozen; None means the same as `learning_rate`.
     """
 
     loss: str = "bce"
+    label_smoothing: float = 0.0
     optimizer: str = "adam"
     schedule: str = "constant"
     learning_rate: float = 0.001
     backbone_learning_rate: float | None = None
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
+    ema_decay: float = 0.0
     batch_size: int = 32
     text_batch_size: int = 128
     text_rows_per_epoch: int = 0
@@ -141,6 +145,8 @@ class TrainConfig:
             _in_range(name, getattr(self, name), 1, 10_000_000)
         for name in ("patience", "seed", "workers", "text_rows_per_epoch"):
             _in_range(name, getattr(self, name), 0, 2**32)
+        _in_range("label_smoothing", self.label_smoothing, 0.0, 0.5)
+        _in_range("ema_decay", self.ema_decay, 0.0, 0.99999)
         for name in ("drop_caption", "drop_picture"):
             _in_range(name, getattr(self, name), 0.0, 1.0)
         _in_range("random_crop", self.random_crop, 0.05, 1.0)

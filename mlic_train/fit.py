@@ -3,7 +3,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -11,18 +11,12 @@ from types import FrameType
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 from tqdm import tqdm
 
 from mlic_runtime.text import CaptionTokenizer
 
-from .checkpoint import (
-    BEST_NAME,
-    LAST_NAME,
-    State,
-    restore_optimizer,
-    save_checkpoint,
-)
+from .average import WeightAverage
+from .checkpoint import BEST_NAME, LAST_NAME, Checkpoint, State, restore_optimizer, save_checkpoint
 from .config import TrainConfig
 from .data import Record
 from .dataset import Batch, Examples, batch_loader, plan_epoch
@@ -52,8 +46,7 @@ def fit(
     config: TrainConfig,
     folder: Path,
     *,
-    state: State | None = None,
-    moments: Mapping[int, Mapping[str, Tensor]] | None = None,
+    resume: Checkpoint | None = None,
     device: str = "auto",
     log: Callable[[str], None] = lambda _: None,
 ) -> State:
@@ -66,8 +59,7 @@ def fit(
         data: what to train on and validate with.
         config: how.
         folder: where the checkpoints go.
-        state: of a run that is resumed.
-        moments: the optimizer's tensors of a run that is resumed, as `load_checkpoint` gives them.
+        resume: the last checkpoint of a run that is resumed; `model` has its weights already.
         device: "auto", "cpu", "cuda" or "mps".
         log: called with one line per epoch.
 
@@ -80,12 +72,17 @@ def fit(
     fabric = Fabric(accelerator=device, devices=1)
     learner = Learner(model, config)
     optimizer = create_optimizer(model, config)
-    loss_of = create_loss(config.loss)
-    state = State() if state is None else state
+    loss_of = create_loss(config.loss, config.label_smoothing)
+    state = State() if resume is None else resume.state
     state.finished = _is_finished(state, config)  # a resumed run may have been given more epochs or patience
     wrapped, optimizer = fabric.setup(learner, optimizer)
-    if moments:
-        restore_optimizer(optimizer, moments)  # only now: the tensors follow the parameters to their device
+    if resume is not None and resume.moments:
+        restore_optimizer(optimizer, resume.moments)  # only now: the tensors follow the parameters to their device
+    average = WeightAverage(learner, config.ema_decay, resume.average if resume is not None else {})
+
+    def save_last() -> None:
+        save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer, average.tensors())
+
     total_steps = len(plan_epoch(data.train.records, config, 0)) * config.epochs
 
     with _interrupts() as interrupted:
@@ -108,19 +105,20 @@ def fit(
                     if config.gradient_clip:
                         fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip)
                     optimizer.step()
+                    average.update(state.global_step)
                     state.step += 1
                     state.global_step += 1
                     state.loss_sum += value
                     bar.update()
                     bar.set_postfix_str(_progress(state), refresh=False)
                     if interrupted() or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer)
+                        save_last()
                         saved = time.monotonic()
                     if interrupted():
                         return state
-            _finish_epoch(learner, data, config, state, folder, fabric.device, time.monotonic() - started)
+            _finish_epoch(average.learner, data, config, state, folder, fabric.device, time.monotonic() - started)
             log(_describe(state.history[-1], config.epochs))
-            save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer)
+            save_last()
             if interrupted():
                 return state
     return state

@@ -123,10 +123,10 @@ def resume_run(
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))  # type: ignore[arg-type] # names and values come from these dataclasses
     tokenizer = (folder / TOKENIZER_NAME).read_bytes() if config.model.reads_captions else None
     model = create_model(config.model)
-    tensors, state, moments = load_checkpoint(folder / LAST_NAME)
-    load_weights(model, tensors, folder / LAST_NAME)
+    checkpoint = load_checkpoint(folder / LAST_NAME)
+    load_weights(model, checkpoint.model, folder / LAST_NAME)
     data = _fit_data(config, tokenizer, splits, folder, model, log)
-    state = fit(model, data, config.train, folder, state=state, moments=moments, device=device, log=log)
+    state = fit(model, data, config.train, folder, resume=checkpoint, device=device, log=log)
     return _finish(folder, state, splits, log)
 
 

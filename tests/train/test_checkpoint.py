@@ -23,13 +23,16 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     layer(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     state = State(epoch=2, step=5, thresholds=[0.3, 0.7], metrics={"val": {"map": 0.5}})
-    save_checkpoint(tmp_path / "last.safetensors", layer.state_dict(), state, optimizer)
+    save_checkpoint(
+        tmp_path / "last.safetensors", layer.state_dict(), state, optimizer, {"bias": torch.tensor([1.0, 2.0])}
+    )
 
-    tensors, loaded, moments = load_checkpoint(tmp_path / "last.safetensors")
-    assert loaded == state
-    torch.testing.assert_close(tensors["weight"], layer.weight.detach())
+    loaded = load_checkpoint(tmp_path / "last.safetensors")
+    assert loaded.state == state
+    torch.testing.assert_close(loaded.model["weight"], layer.weight.detach())
+    torch.testing.assert_close(loaded.average["bias"], torch.tensor([1.0, 2.0]))
     fresh = torch.optim.Adam(layer.parameters())
-    restore_optimizer(fresh, moments)
+    restore_optimizer(fresh, loaded.moments)
     for index, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
             torch.testing.assert_close(fresh.state_dict()["state"][index][key], value)

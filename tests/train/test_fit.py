@@ -23,7 +23,7 @@ def splits(colours: Path) -> Splits:
 
 
 def weights(folder: Path, name: str = LAST_NAME) -> dict[str, torch.Tensor]:
-    return load_checkpoint(folder / name)[0]
+    return dict(load_checkpoint(folder / name).model)
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -92,7 +92,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     monkeypatch: pytest.MonkeyPatch,
     after: int,
 ) -> None:
-    config = dataclasses.replace(small_train, epochs=2, schedule="cosine")
+    config = dataclasses.replace(small_train, epochs=2, schedule="cosine", ema_decay=0.9)
     train_run(tmp_path / "whole", small_model, config, splits)
     with monkeypatch.context() as patch:
         Interrupt(patch, after)
@@ -137,6 +137,15 @@ def test_training_works_outside_the_main_thread(
         assert pool.submit(train_run, tmp_path / "run", small_model, config, splits).result().finished
 
 
+def test_the_average_is_what_is_released(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=1, ema_decay=0.9), splits)
+    last = load_checkpoint(tmp_path / "run" / LAST_NAME)
+    assert_same(weights(tmp_path / "run", BEST_NAME), dict(last.average))
+    assert not torch.equal(last.average["label_weight"], last.model["label_weight"])
+
+
 def test_patience_stops_early(
     tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
 ) -> None:
@@ -152,10 +161,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     small_train: TrainConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mlic_train.fit.create_loss", lambda _: lambda logits, targets: logits.sum() * torch.nan)
+    monkeypatch.setattr("mlic_train.fit.create_loss", lambda *_: lambda logits, targets: logits.sum() * torch.nan)
     with pytest.raises(TrainError, match=r"the loss is nan in epoch 1, batch 1 .*(train|captions)\.csv, record \d+"):
         train_run(tmp_path / "run", small_model, small_train, splits)
-    assert load_checkpoint(tmp_path / "run" / LAST_NAME)[1].global_step == 0
+    assert load_checkpoint(tmp_path / "run" / LAST_NAME).state.global_step == 0
 
 
 def test_an_existing_run_is_not_overwritten(

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from mlic_train.average import WeightAverage
 from mlic_train.config import ModelConfig, TrainConfig
 from mlic_train.dataset import Batch
 from mlic_train.learner import Learner, create_optimizer, set_learning_rate
@@ -88,3 +89,23 @@ def test_a_constant_rate_stays(small_model: ModelConfig) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
 def test_optimizers_by_name(small_model: ModelConfig, name: str, kind: type[torch.optim.Optimizer]) -> None:
     assert type(create_optimizer(create_model(small_model), TrainConfig(optimizer=name))) is kind
+
+
+def test_the_average_follows_the_weights_slowly(small_model: ModelConfig) -> None:
+    learner = Learner(create_model(small_model), TrainConfig())
+    average = WeightAverage(learner, 0.9, {})
+    source, followed = (each.model.state_dict()["label_bias"] for each in (learner, average.learner))
+    before = source.clone()
+    source += 1.0
+    average.update(10_000)
+    torch.testing.assert_close(followed, before + 0.1)
+    average.update(0)  # d = 1 / 10 at the very start: most of what is new
+    torch.testing.assert_close(followed, before + 0.91)
+
+
+def test_without_a_decay_there_is_no_average(small_model: ModelConfig) -> None:
+    learner = Learner(create_model(small_model), TrainConfig())
+    average = WeightAverage(learner, 0.0, {})
+    average.update(0)
+    assert average.learner is learner
+    assert average.tensors() == {}
