@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
+from mlic_runtime.postprocess import sigmoid
 from mlic_runtime.text import CaptionTokenizer
 
 from .average import WeightAverage
@@ -25,7 +26,7 @@ from .evaluate import compute_metrics
 from .learner import Learner, create_optimizer, set_learning_rate
 from .losses import create_loss
 from .models import Model
-from .predict import move, predict_logits, probabilities_of
+from .predict import move, predict_logits
 from .thresholds import fit_thresholds
 
 CHECKPOINT_SECONDS = 300.0  # at most this much work is lost to a kill, the end of an epoch aside
@@ -141,7 +142,7 @@ def _finish_epoch(
         return logits
 
     logits, targets = predict_logits(run, data.val, data.tokenizer, config.batch_size, config.workers)
-    probabilities = probabilities_of(logits)
+    probabilities = sigmoid(logits)
     thresholds = fit_thresholds(probabilities, targets)
     metrics = compute_metrics(probabilities, targets, thresholds)
     loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlic_runtime.postprocess import sigmoid
 from mlic_runtime.session import GraphSession
 from mlic_runtime.text import CaptionTokenizer
 
@@ -15,7 +16,7 @@ from .data import Record
 from .dataset import Batch, Examples
 from .errors import DataError
 from .evaluate import compute_metrics
-from .predict import MODES, Run, in_mode, predict_logits, probabilities_of
+from .predict import MODES, Run, in_mode, predict_logits
 from .splits import Splits
 
 _BATCH_SIZE = 16
@@ -33,7 +34,7 @@ def measure(
             continue
         examples = Examples(records, config.model.num_labels, config.model.image_spec)
         logits, targets = predict_logits(run, examples, caption_tokenizer(config, trained.tokenizer), _BATCH_SIZE)
-        metrics = compute_metrics(probabilities_of(logits), targets, np.asarray(thresholds))
+        metrics = compute_metrics(sigmoid(logits), targets, np.asarray(thresholds))
         results["" if mode == "both" else f"-{mode}"] = metrics
     return results
 

@@ -6,7 +6,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlic_runtime.postprocess import sigmoid
 from mlic_runtime.text import CaptionTokenizer
 
 from .data import Record
@@ -37,11 +36,6 @@ def predict_logits(
             logits.append(run(batch).float().cpu().numpy())
             targets.append(batch.targets.numpy() > 0.5)
     return np.concatenate(logits), np.concatenate(targets)
-
-
-def probabilities_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The runtime's probabilities: training and serving decide on the same numbers."""
-    return sigmoid(logits)
 
 
 def in_mode(records: Sequence[Record], mode: str) -> list[Record]:
