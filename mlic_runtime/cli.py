@@ -31,14 +31,16 @@ _COMMAND_LINE = f"{__name__}.command_line"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class _MlicCommand(click.Command):
+class MlicCommand(click.Command):
     """Shows an `MlicError` as one line on stderr, exit code 1; usage errors keep click's exit code 2."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's; keeps the command line, so that a result file can say how it was made."""
         ctx.meta[_COMMAND_LINE] = shlex.join([ctx.command_path, *args])
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """As click's; an `MlicError` becomes a one-line `click.ClickException`."""
         with warnings.catch_warnings():
             # Pillow warns about broken metadata of good pictures; here, stderr is for progress and errors.
             warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -82,7 +84,7 @@ def _model_options(command: _Command) -> _Command:
 
 
 @click.command(
-    cls=_MlicCommand,
+    cls=MlicCommand,
     context_settings={"max_content_width": 120},
     epilog='Example:  mlic-infer beach.jpg "A dog runs on the beach" --top-k 5',
 )
@@ -137,7 +139,7 @@ def infer(
 
 
 @click.command(
-    cls=_MlicCommand,
+    cls=MlicCommand,
     context_settings={"max_content_width": 120},
     epilog="Example:  mlic-bench --runs 100 --threads 1",
 )
@@ -200,7 +202,6 @@ def bench(
         )
     for note in report.notes:
         click.echo(f"Note: {_printable(note)}", err=True)
-    # A result file must say how it was made.
     result = {"command": click.get_current_context().meta[_COMMAND_LINE], **report.to_dict()}
     _write(_json(result, indent=2) if format_ == "json" else _bench_table(report))
 

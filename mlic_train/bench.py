@@ -1,6 +1,5 @@
 """PyTorch as a competitor in `mlic-bench`; found by the runtime through the entry point `pytorch`."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 
 from mlic_runtime.package import ModelPackage
 
-from .checkpoint import BEST_NAME, load_trained
+from .checkpoint import checkpoint_digest, load_trained
 from .errors import CheckpointError
 from .runs import released_run
 
@@ -33,8 +32,7 @@ class PyTorchBackend:
         if folder is None:
             raise CheckpointError(f"no released checkpoint of {package.manifest.name}: give --checkpoint RUN_FOLDER")
         trained = load_trained(folder)
-        found = hashlib.sha256((folder / BEST_NAME).read_bytes()).hexdigest()
-        if found != package.manifest.provenance.get("checkpoint_sha256"):
+        if checkpoint_digest(folder) != package.manifest.provenance.get("checkpoint_sha256"):
             raise CheckpointError(
                 f"the package was not exported from {folder}: give --checkpoint with the run folder that it came from"
             )

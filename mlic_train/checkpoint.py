@@ -5,6 +5,7 @@ older or the newer one, whole. Nothing is pickled: tensors are safetensors, ever
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -18,13 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlic_runtime.manifest import TOKENIZER_NAME
+
 from . import config as configuration
 from .config import ModelConfig, TrainConfig
 from .errors import CheckpointError
 from .models import Model, create_model
 
 CONFIG_NAME = "config.json"
-TOKENIZER_NAME = "tokenizer.json"
 BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
 _MODEL = "model."
@@ -218,6 +220,11 @@ def load_trained(folder: Path) -> Trained:
             raise CheckpointError(f"{folder} has no {TOKENIZER_NAME}; the run folder is incomplete")
         tokenizer = file.read_bytes()
     return Trained(folder, config, model.eval(), tokenizer, checkpoint.state)
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """The sha256, 64 hex digits, of a run folder's best checkpoint: what a package says it was exported from."""
+    return hashlib.sha256((folder / BEST_NAME).read_bytes()).hexdigest()
 
 
 def save_half(trained: Trained, folder: Path) -> Trained:

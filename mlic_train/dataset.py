@@ -1,13 +1,13 @@
 """Records to batches. What is random here depends on (seed, epoch, record) only, not on workers or history."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from mlic_runtime.image import load_image, to_pixels
 from mlic_runtime.manifest import ImageSpec
@@ -102,11 +102,11 @@ class Examples(Dataset[Example]):
             return Example(None, None, caption, target)
         if self.cache is not None:
             return Example(None, self.cache.read(index, flips), caption, target)
-        crop = rng is not None and self.config is not None and self.config.random_crop < 1.0
-        # Reduced-scale decoding would leave too few pixels to crop from.
-        image = load_image(path, spec=None if crop else self.image_spec)
-        if crop and rng is not None and self.config is not None:
-            image = random_crop(image, self.config.random_crop, rng)
+        scale = 1.0 if self.config is None else self.config.random_crop
+        if rng is None or scale >= 1.0:
+            image = load_image(path, spec=self.image_spec)
+        else:  # decoded in full: reduced-scale decoding would leave too few pixels to crop from
+            image = random_crop(load_image(path), scale, rng)
         return Example(flip(to_pixels(image, self.image_spec), *flips), None, caption, target)
 
 
@@ -163,24 +163,13 @@ def plan_epoch(records: Sequence[Record], config: TrainConfig, epoch: int) -> li
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-class _Batches(Sampler[list[Key]]):
-    def __init__(self, batches: list[list[Key]]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
 def batch_loader(
     examples: Examples, tokenizer: CaptionTokenizer | None, batches: list[list[Key]], workers: int = 0
 ) -> DataLoader[Example]:
     """A DataLoader that yields a `Batch` for every list of keys, in order."""
     return DataLoader(
         examples,
-        batch_sampler=_Batches(batches),
+        batch_sampler=batches,
         collate_fn=Collate(tokenizer),
         num_workers=workers,
         persistent_workers=False,

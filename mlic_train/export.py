@@ -26,7 +26,7 @@ from mlic_runtime.package import load_package
 from mlic_runtime.session import ATTENTION_MASK, INPUT_IDS, LOGITS, PIXELS, create_session
 
 from .card import write_card
-from .checkpoint import BEST_NAME, Trained
+from .checkpoint import Trained, checkpoint_digest
 from .errors import ExportError
 from .measure import measure_graph
 from .models import Model
@@ -68,7 +68,8 @@ def export_package(
         files[TOKENIZER_NAME] = trained.tokenizer
     manifest = _manifest(trained, files, parity, version, metrics)
     files[CARD_NAME] = write_card(manifest, trained.config).encode()
-    manifest = dataclasses.replace(manifest, files={name: _file_spec(name, files[name]) for name in files})
+    listed = {**manifest.files, CARD_NAME: _file_spec(CARD_NAME, files[CARD_NAME])}
+    manifest = dataclasses.replace(manifest, files=listed)
     files[MANIFEST_NAME] = dump_manifest(manifest).encode()
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -134,8 +135,7 @@ def _manifest(
     metrics: Mapping[str, Metrics],
 ) -> Manifest:
     model, provenance = trained.config.model, dict(trained.config.provenance)
-    checkpoint = (trained.folder / BEST_NAME).read_bytes()
-    provenance["checkpoint_sha256"] = hashlib.sha256(checkpoint).hexdigest()
+    provenance["checkpoint_sha256"] = checkpoint_digest(trained.folder)
     provenance["opset"] = OPSET
     thresholds = trained.state.thresholds
     return Manifest(

@@ -3,19 +3,17 @@
 import dataclasses
 import platform
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
 
 import torch
-from tqdm import tqdm
+
+from mlic_runtime.manifest import TOKENIZER_NAME
 
 from .checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
     LAST_NAME,
-    TOKENIZER_NAME,
     RunConfig,
     State,
     load_checkpoint,
@@ -34,6 +32,7 @@ from .fit import FitData, fit
 from .learner import Learner
 from .measure import caption_tokenizer, measure, usable_records
 from .models import Model, create_model
+from .progress import progress_bar
 from .splits import Splits
 from .tokenizer import train_tokenizer, vocabulary_size
 
@@ -151,20 +150,15 @@ def _fit_data(
         vertical = (False, True) if train.vertical_flip else (False,)
         variants = {"train": [(h, v) for h in horizontal for v in vertical], "val": [(False, False)]}
         for name in rows:
-            with tqdm(desc=f"features of {name}", disable=None, unit="picture") as bar:
+            with progress_bar(f"features of {name}", "picture") as progress:
                 caches[name] = build_cache(
-                    model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER, partial(_show, bar)
+                    model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER, progress
                 )
     return FitData(
         train=Examples(rows["train"], num_labels, spec, train, caches.get("train")),
         val=Examples(rows["val"], num_labels, spec, None, caches.get("val")),
         tokenizer=caption_tokenizer(config, tokenizer),
     )
-
-
-def _show(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
-    bar.total = total
-    bar.update(done - bar.n)
 
 
 def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlic_train.config import ORIGIN_BACKBONE
 from mlic_train.errors import ConfigError
 
-ORIGIN_BACKBONE = "conv3"
 _OFFLINE_BACKBONE = "tf_efficientnet_lite0"
 
 
