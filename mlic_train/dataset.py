@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,26 +10,30 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mlic_runtime.image import load_image, to_pixels
+from mlic_runtime.image import load_image, read_pixels, to_pixels
 from mlic_runtime.manifest import ImageSpec
 from mlic_runtime.text import CaptionTokenizer
 
 from .config import TrainConfig
 from .data import Record
 from .features import FeatureCache
-from .transforms import flip, random_crop
+from .transforms import augment, flip, mixup, random_crop, random_erasing
 
 Key = tuple[int, int]  # (epoch, index of the record)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row: `pixels` uint8 (H, W, 3), or cached `features` float32 (C, h, w), or neither for a caption alone."""
+    """One row: `pixels` uint8 (H, W, 3), or cached `features` float32 (C, h, w), or neither for a caption alone.
+
+    `key` says which row it is, for what is random about a whole batch.
+    """
 
     pixels: npt.NDArray[np.uint8] | None
     features: npt.NDArray[np.float32] | None
     caption: str | None
     target: npt.NDArray[np.float32]
+    key: Key
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,9 @@ class Examples(Dataset[Example]):
     def __getitem__(self, key: Key) -> Example:
         epoch, index = key
         record = self.records[index]
-        target = np.zeros(self.num_labels, dtype=np.float32)
-        target[list(record.labels or ())] = 1.0
+        target = target_of(record, self.num_labels)
         if self.config is None:
-            return self._example(index, record.captions[0] if record.captions else None, target, (False, False))
+            return self._example(key, record.captions[0] if record.captions else None, target, (False, False))
         rng = np.random.default_rng((self.config.seed, epoch, index))
         caption = record.captions[rng.integers(len(record.captions))] if record.captions else None
         draw, flip_h, flip_v = rng.random(3)
@@ -86,35 +90,57 @@ class Examples(Dataset[Example]):
             if draw < self.config.drop_caption:
                 caption = None
             elif draw >= 1.0 - self.config.drop_picture:
-                return Example(None, None, caption, target)
-        return self._example(index, caption, target, flips, rng)
+                return Example(None, None, caption, target, key)
+        return self._example(key, caption, target, flips, rng)
 
     def _example(
         self,
-        index: int,
+        key: Key,
         caption: str | None,
         target: npt.NDArray[np.float32],
         flips: tuple[bool, bool],
         rng: np.random.Generator | None = None,
     ) -> Example:
+        _, index = key
         path = self.records[index].image
         if path is None:
-            return Example(None, None, caption, target)
+            return Example(None, None, caption, target, key)
         if self.cache is not None:
-            return Example(None, self.cache.read(index, flips), caption, target)
-        scale = 1.0 if self.config is None else self.config.random_crop
-        if rng is None or scale >= 1.0:
+            return Example(None, self.cache.read(index, flips), caption, target, key)
+        if self.config is None or rng is None:
+            return Example(read_pixels(path, self.image_spec), None, caption, target, key)
+        return Example(self._augmented(path, flips, self.config, rng), None, caption, target, key)
+
+    def _augmented(
+        self, path: Path, flips: tuple[bool, bool], config: TrainConfig, rng: np.random.Generator
+    ) -> npt.NDArray[np.uint8]:
+        if config.random_crop < 1.0:  # decoded in full: reduced-scale decoding would leave too few pixels to crop from
+            image = random_crop(load_image(path), config.random_crop, rng)
+        else:
             image = load_image(path, spec=self.image_spec)
-        else:  # decoded in full: reduced-scale decoding would leave too few pixels to crop from
-            image = random_crop(load_image(path), scale, rng)
-        return Example(flip(to_pixels(image, self.image_spec), *flips), None, caption, target)
+        image = augment(image, self.image_spec, config.color_jitter, config.rand_augment, rng)
+        return random_erasing(flip(to_pixels(image, self.image_spec), *flips), config.random_erasing, rng)
+
+
+def target_of(record: Record, num_labels: int) -> npt.NDArray[np.float32]:
+    """What training aims at, float32 (L,) in 0..1: `record.soft` where there is one, else 1 for each of its labels."""
+    if record.soft is not None:
+        return np.array(record.soft, dtype=np.float32)
+    target = np.zeros(num_labels, dtype=np.float32)
+    target[list(record.labels or ())] = 1.0
+    return target
 
 
 class Collate:
-    """Examples to a Batch: stacks pictures, tokenises captions with the runtime's tokenizer."""
+    """Examples to a Batch: stacks pictures, tokenises captions with the runtime's tokenizer.
 
-    def __init__(self, tokenizer: CaptionTokenizer | None) -> None:
+    With `config`, training batches: mixup, where `config` asks for it, of the pictures that stand alone. A row with a
+    caption is never mixed, since a mixed caption would say nothing, and neither is an all-zero picture.
+    """
+
+    def __init__(self, tokenizer: CaptionTokenizer | None, config: TrainConfig | None = None) -> None:
         self.tokenizer = tokenizer
+        self.config = config
 
     def __call__(self, examples: list[Example]) -> Batch:
         """Rows to one Batch, in order."""
@@ -125,13 +151,20 @@ class Collate:
         pixels = _stack([example.pixels for example in examples])
         features = _stack([example.features for example in examples])
         present = [example.pixels is not None or example.features is not None for example in examples]
+        targets = torch.from_numpy(np.stack([example.target for example in examples]))
+        if self.config is not None and self.config.mixup > 0 and pixels is not None:
+            alone = pixels.flatten(1).any(dim=1)
+            if attention_mask is not None:
+                alone &= ~attention_mask.any(dim=1)
+            rng = np.random.default_rng((self.config.seed, *(part for example in examples for part in example.key)))
+            pixels, targets = mixup(pixels, targets, alone.nonzero()[:, 0].numpy(), self.config.mixup, rng)
         return Batch(
             pixels=pixels,
             features=features,
             has_picture=torch.tensor(present) if any(present) else None,
             input_ids=input_ids,
             attention_mask=attention_mask,
-            targets=torch.from_numpy(np.stack([example.target for example in examples])),
+            targets=targets,
         )
 
 
@@ -163,6 +196,18 @@ def plan_epoch(records: Sequence[Record], config: TrainConfig, epoch: int) -> li
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def share_out(batch: list[Key], rank: int, world: int) -> tuple[list[Key], float]:
+    """What process `rank` of `world` takes of a planned batch of n rows.
+
+    Returns:
+        Its n_r rows, every `world`-th, and the weight n_r * world / n: the mean over the processes of weight times the
+        mean loss of the own rows is the mean over the batch, and so with the gradients. Where there are fewer rows
+        than processes, those left over get the first row with weight 0, since all have to take part.
+    """
+    own = batch[rank::world]
+    return own or batch[:1], len(own) * world / len(batch)
+
+
 def batch_loader(
     examples: Examples, tokenizer: CaptionTokenizer | None, batches: list[list[Key]], workers: int = 0
 ) -> DataLoader[Example]:
@@ -170,7 +215,7 @@ def batch_loader(
     return DataLoader(
         examples,
         batch_sampler=batches,
-        collate_fn=Collate(tokenizer),
+        collate_fn=Collate(tokenizer, examples.config),
         num_workers=workers,
         persistent_workers=False,
     )

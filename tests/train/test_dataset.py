@@ -13,7 +13,6 @@ from mlic_train.config import TrainConfig
 from mlic_train.data import Record
 from mlic_train.dataset import Examples, batch_loader, evaluation_batches, plan_epoch
 from mlic_train.errors import DataError
-from mlic_train.predict import in_mode
 from mlic_train.splits import DataOptions, load_splits
 from mlic_train.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.transforms import flip, random_crop
@@ -105,12 +104,6 @@ def test_a_row_that_lost_its_picture_is_all_zeros_and_marked(
 
 def test_evaluation_batches_keep_the_order() -> None:
     assert evaluation_batches(5, 2) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
-
-
-def test_modes_leave_the_other_input_out(records: tuple[Record, ...]) -> None:
-    assert all(not record.captions and record.image for record in in_mode(records, "picture-only"))
-    assert all(record.captions and record.image is None for record in in_mode(records, "caption-only"))
-    assert in_mode(records, "both") == list(records)
 
 
 def test_a_random_crop_covers_at_least_what_was_asked() -> None:
