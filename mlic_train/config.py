@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ LOSSES = ("bce", "multilabel_soft_margin", "softmax_bce", "asymmetric")
 MONITORS = ("samples_f1", "map")
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("constant", "cosine")
+FUSIONS = ("late", "transformer")
+CALIBRATIONS = ("none", "temperature", "platt")
+TEACHER_SEES = ("both", "caption", "picture")
+MIXED_PRECISIONS = ("none", "fp16", "bf16")
+LSTM = "lstm"
 
 T = TypeVar("T")
 
@@ -28,7 +34,11 @@ class ModelConfig:
     `backbone` is "conv3" (the origin's three convolutions) or a timm model name. `mean` and `std` are per RGB channel
     in units of the 0..1 picture; None takes those of the backbone. `width`, `num_layers` and `num_heads` are of the
     Transformer encoder; `hidden` is the width of the fully connected layer of `cnn`. `dropout` acts before the
-    output layer (and on picture features), `encoder_dropout` inside the Transformer encoder.
+    output layer (and on picture features), `encoder_dropout` inside the Transformer encoder, `word_dropout` is the
+    probability that a token's embedding is left out for a step, `drop_path` the stochastic depth of a timm backbone
+    (Huang et al. 2016). `fusion` "late" adds the logits of picture and caption, "transformer" lets label queries
+    read both as well. `text_encoder` is "lstm" or where a Hugging Face encoder was loaded from, `text_config` then
+    its architecture (the content of its config.json), so that the run folder needs nothing else.
     """
 
     name: str = "hybrid"
@@ -45,6 +55,11 @@ class ModelConfig:
     num_heads: int = 4
     dropout: float = 0.5
     encoder_dropout: float = 0.1
+    word_dropout: float = 0.0
+    drop_path: float = 0.0
+    fusion: str = "transformer"
+    text_encoder: str = LSTM
+    text_config: Mapping[str, Any] | None = None
     vocab_size: int = 8000
     max_length: int = 64
     softmax_output: bool = False
@@ -54,8 +69,9 @@ class ModelConfig:
         _one_of("interpolation", self.interpolation, INTERPOLATIONS)
         _one_of("resize", self.resize, RESIZE_MODES)
         _in_range("image_size", self.image_size, 16, 4096)
-        _in_range("dropout", self.dropout, 0.0, 0.95)
-        _in_range("encoder_dropout", self.encoder_dropout, 0.0, 0.95)
+        _one_of("fusion", self.fusion, FUSIONS)
+        for name in ("dropout", "encoder_dropout", "word_dropout", "drop_path"):
+            _in_range(name, getattr(self, name), 0.0, 0.95)
         _in_range("vocab_size", self.vocab_size, 2, 10_000_000)
         _in_range("max_length", self.max_length, 1, 8192)
         for name in ("hidden", "width", "num_layers", "num_heads"):
@@ -105,7 +121,19 @@ class TrainConfig:
     above 0 an exponential moving average of the weights is kept, w <- d * w + (1 - d) * new, and that is what is
     validated and released. `patience` is the number of epochs without a better validation score after which training
     stops (0: never).
-    `backbone_learning_rate` is used where the backbone is not frozen; None means the same as `learning_rate`.
+    `backbone_learning_rate` is used where the backbone is not frozen; None means the same as `learning_rate`;
+    `text_learning_rate` likewise for a Hugging Face caption encoder. Every
+    stage further from the output gets `layer_decay` times the rate of the one after it; the stem and the first
+    `freeze_stages` stages are not trained.
+
+    `auxiliary_weight` is the weight of the losses of the picture's and the caption's own logits. `balance` b weighs a
+    label's positives by (negatives / positives) ** b (0: not at all). `accumulate` batches make one optimizer step;
+    `mixed_precision` runs the forward pass in half precision. `color_jitter` is the largest relative change of
+    brightness, contrast and saturation; `rand_augment` the magnitude in 1..30 of two random operations (Cubuk et al.
+    2020; 0: off); `random_erasing` the probability of a grey rectangle (Zhong et al. 2020); `mixup` the alpha of the
+    Beta distribution that mixes the pictures of rows without caption (Zhang et al. 2018; 0: off). `calibration` and
+    `threshold_for` ("samples_f1", "micro_f1", "precision=P" or "recall=R") are fitted on the validation split. With
+    a teacher, `teacher_weight` is the teacher's share in the targets of rows that have labels of their own.
     """
 
     loss: str = "bce"
@@ -114,6 +142,7 @@ class TrainConfig:
     schedule: str = "constant"
     learning_rate: float = 0.001
     backbone_learning_rate: float | None = None
+    text_learning_rate: float | None = None
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
     ema_decay: float = 0.0
@@ -132,6 +161,19 @@ class TrainConfig:
     horizontal_flip: bool = True
     vertical_flip: bool = False
     random_crop: float = 1.0
+    color_jitter: float = 0.0
+    rand_augment: int = 0
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    auxiliary_weight: float = 0.0
+    balance: float = 0.0
+    accumulate: int = 1
+    mixed_precision: str = "none"
+    freeze_stages: int = 0
+    layer_decay: float = 1.0
+    calibration: str = "platt"
+    threshold_for: str = "samples_f1"
+    teacher_weight: float = 0.0
     workers: int = 0
 
     def __post_init__(self) -> None:
@@ -142,10 +184,18 @@ class TrainConfig:
         _in_range("gradient_clip", self.gradient_clip, 0.0, 1e6)
         _in_range("learning_rate", self.learning_rate, 0.0, 10.0)
         _in_range("weight_decay", self.weight_decay, 0.0, 10.0)
-        for name in ("batch_size", "text_batch_size", "epochs"):
+        _one_of("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
+        _one_of("calibration", self.calibration, CALIBRATIONS)
+        for name in ("batch_size", "text_batch_size", "epochs", "accumulate"):
             _in_range(name, getattr(self, name), 1, 10_000_000)
-        for name in ("patience", "seed", "workers", "text_rows_per_epoch"):
+        for name in ("patience", "seed", "workers", "text_rows_per_epoch", "freeze_stages"):
             _in_range(name, getattr(self, name), 0, 2**32)
+        for name in ("color_jitter", "random_erasing", "balance", "layer_decay", "teacher_weight"):
+            _in_range(name, getattr(self, name), 0.0, 1.0)
+        _in_range("rand_augment", self.rand_augment, 0, 30)
+        _in_range("mixup", self.mixup, 0.0, 10.0)
+        _in_range("auxiliary_weight", self.auxiliary_weight, 0.0, 100.0)
+        threshold_goal(self.threshold_for)
         _in_range("label_smoothing", self.label_smoothing, 0.0, 0.5)
         _in_range("ema_decay", self.ema_decay, 0.0, 0.99999)
         for name in ("drop_caption", "drop_picture"):
@@ -155,8 +205,29 @@ class TrainConfig:
             raise ConfigError(f"drop_caption + drop_picture is {self.drop_caption + self.drop_picture}; at most 1")
         if self.cache_features and not self.freeze_backbone:
             raise ConfigError("--cache-features needs --freeze-backbone: features of a changing backbone are stale")
-        if self.cache_features and self.random_crop < 1.0:
-            raise ConfigError("--cache-features does not go with --random-crop: every crop has other features")
+        changing = [n for n in ("color_jitter", "rand_augment", "random_erasing", "mixup") if getattr(self, n) > 0]
+        changing += ["random_crop"] if self.random_crop < 1.0 else []
+        if self.cache_features and changing:
+            option = "--" + changing[0].replace("_", "-")
+            raise ConfigError(f"--cache-features does not go with {option}: every variant has other features")
+
+
+def threshold_goal(text: str) -> tuple[str, float | None]:
+    """Read `TrainConfig.threshold_for`: ("samples_f1", None), ("micro_f1", None), ("precision", P) or ("recall", R).
+
+    Raises:
+        ConfigError: something else, or a P or R that is not in (0, 1].
+    """
+    name, _, value = text.partition("=")
+    if text in ("samples_f1", "micro_f1"):
+        return text, None
+    try:
+        wanted = float(value)
+    except ValueError:
+        wanted = math.nan
+    if name in ("precision", "recall") and 0.0 < wanted <= 1.0:
+        return name, wanted
+    raise ConfigError(f"threshold_for is {text!r}; give samples_f1, micro_f1, precision=P or recall=R (P, R in (0, 1])")
 
 
 def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:

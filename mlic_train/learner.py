@@ -6,7 +6,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .config import TrainConfig
 from .dataset import Batch
-from .models import Cnn, Model
+from .errors import ConfigError
+from .models import Cnn, Logits, Model
 
 _WARM_UP_STEPS = 100
 
@@ -24,6 +25,10 @@ class Learner(nn.Module):
         self.freeze_batch_statistics = config.freeze_batch_statistics
         if config.freeze_backbone:
             model.backbone.requires_grad_(False)
+        elif config.freeze_stages:
+            _check_stages(model, config.freeze_stages)
+            for name, parameter in model.backbone.named_parameters():
+                parameter.requires_grad_(model.backbone.stage_of(name) >= config.freeze_stages)
 
     def train(self, mode: bool = True) -> "Learner":
         """As torch's, except for what is frozen."""
@@ -36,8 +41,8 @@ class Learner(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits float32 (B, L)."""
+    def forward(self, batch: Batch) -> Tensor | Logits:
+        """Calibrated logits float32 (B, L) in eval mode; `Logits`, what the losses need, in train mode."""
         features = batch.features
         if features is None and batch.pixels is not None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
@@ -45,23 +50,41 @@ class Learner(nn.Module):
         if isinstance(self.model, Cnn):
             if features is None:
                 raise ValueError("the model cnn needs a picture in every row")
-            return self.model.classify(features)
+            return self.model.branches(features) if self.training else self.model.classify(features)
         if batch.input_ids is None or batch.attention_mask is None:
             raise ValueError("the model hybrid needs input_ids and attention_mask")
-        return self.model.classify(features, batch.has_picture, batch.input_ids, batch.attention_mask)
+        read = self.model.branches if self.training else self.model.classify
+        return read(features, batch.has_picture, batch.input_ids, batch.attention_mask)
+
+
+def _check_stages(model: Model, frozen: int) -> None:
+    if frozen >= model.backbone.num_stages:
+        raise ConfigError(
+            f"freeze_stages is {frozen}, but the backbone has {model.backbone.num_stages} stages; "
+            "give fewer, or --freeze-backbone for all"
+        )
 
 
 def create_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over what is not frozen; the backbone has a learning rate of its own."""
-    backbone = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
-    owned = {id(parameter) for parameter in model.backbone.parameters()}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in owned]
-    groups = [{"params": rest, "base_lr": config.learning_rate}]
-    if backbone:
-        rate = config.learning_rate if config.backbone_learning_rate is None else config.backbone_learning_rate
-        groups.append({"params": backbone, "base_lr": rate})
+    """Adam or AdamW over what is not frozen; backbone and a pretrained caption encoder have rates of their own."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    rate = config.learning_rate
+    last = model.backbone.num_stages - 1
+    backbone_rate = rate if config.backbone_learning_rate is None else config.backbone_learning_rate
+    text_rate = rate if config.text_learning_rate is None else config.text_learning_rate
+    for name, parameter in model.named_parameters():
+        part, _, rest = name.partition(".")
+        if not parameter.requires_grad:
+            continue
+        own = rate
+        if part == "backbone":
+            own = backbone_rate * config.layer_decay ** (last - model.backbone.stage_of(rest))
+        elif name.startswith("caption.encoder."):
+            own = text_rate
+        groups.setdefault(own, []).append(parameter)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    parameters = [{"params": group, "base_lr": own} for own, group in groups.items()]
+    return kind(parameters, lr=rate, weight_decay=config.weight_decay)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total_steps: int) -> None:

@@ -30,7 +30,7 @@ def example_inputs(model: Model, rows: int, tokens: int, seed: int = _SEED) -> t
     pixels = torch.randint(0, 256, (rows, side, side, 3), generator=generator, dtype=torch.uint8)
     if isinstance(model, Cnn):
         return (pixels,)
-    vocabulary = model.caption.embedding.num_embeddings
+    vocabulary = model.vocab_size
     ids = torch.randint(1, vocabulary, (rows, tokens), generator=generator)
     lengths = torch.randint(1, tokens + 1, (rows, 1), generator=generator)
     lengths[0] = tokens

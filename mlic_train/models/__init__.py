@@ -7,9 +7,10 @@ from mlic_train.errors import ConfigError
 
 from .backbone import create_backbone
 from .cnn import Cnn
+from .heads import Logits
 from .hybrid import Hybrid
 
-__all__ = ["Cnn", "Hybrid", "Model", "create_model"]
+__all__ = ["Cnn", "Hybrid", "Logits", "Model", "create_model"]
 
 Model = Cnn | Hybrid
 
@@ -26,5 +27,5 @@ def create_model(config: ModelConfig, backbone_weights: str | Path | None = None
     """
     if config.num_labels < 2:
         raise ConfigError(f"a multi-label model needs at least two labels, found {config.num_labels}")
-    backbone = create_backbone(config.backbone, backbone_weights)
+    backbone = create_backbone(config.backbone, backbone_weights, config.drop_path)
     return Cnn(config, backbone) if config.name == "cnn" else Hybrid(config, backbone)

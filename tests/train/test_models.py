@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import DropPath
 from torch import Tensor
 
 from mlic_train.config import ModelConfig
 from mlic_train.errors import ConfigError
 from mlic_train.models import Cnn, Hybrid, create_model
 from mlic_train.models.backbone import Normalize, create_backbone, feature_grid
+from mlic_train.models.caption import CaptionEncoder
 
 
 @pytest.fixture
@@ -17,6 +19,8 @@ def hybrid(small_model: ModelConfig) -> Hybrid:
     torch.manual_seed(0)
     model = create_model(small_model).eval()
     assert isinstance(model, Hybrid)
+    assert model.interaction is not None
+    torch.nn.init.normal_(model.interaction.label_weight)  # it starts at zero, and would hide what it must show
     return model
 
 
@@ -35,6 +39,13 @@ def test_cnn_reads_the_picture_only(small_model: ModelConfig) -> None:
     model = create_model(dataclasses.replace(small_model, name="cnn"))
     assert isinstance(model, Cnn)
     assert model(inputs(2)[0]).shape == (2, 3)
+
+
+def test_over_a_timm_backbone_the_cnn_pools_the_positions(small_model: ModelConfig) -> None:
+    config = dataclasses.replace(small_model, name="cnn", backbone="tf_efficientnet_lite0", image_size=64)
+    small, large = create_model(config), create_model(dataclasses.replace(config, image_size=96))
+    large.load_state_dict(small.state_dict())  # nothing depends on the picture's size
+    assert large(torch.ones(2, 96, 96, 3, dtype=torch.uint8)).shape == (2, 3)
 
 
 def test_the_origin_picture_branch_has_its_three_convolutions() -> None:
@@ -73,6 +84,55 @@ def test_picture_and_caption_both_matter(hybrid: Hybrid) -> None:
     base = hybrid(pixels, ids, mask)
     assert not torch.allclose(base, hybrid(255 - pixels, ids, mask), atol=1e-5)
     assert not torch.allclose(base, hybrid(pixels, ids.flip(1), mask), atol=1e-5)
+
+
+def test_training_starts_at_late_fusion(small_model: ModelConfig) -> None:
+    torch.manual_seed(0)
+    model = create_model(small_model).eval()
+    assert isinstance(model, Hybrid)
+    pixels, ids, mask = inputs()
+    read = model.branches(model.encode_picture(pixels), torch.tensor([True, True, True, False]), ids, mask)
+    assert read.picture is not None
+    assert read.caption is not None
+    expected = 0.6 * read.picture + 0.6 * read.caption
+    expected[3] = read.caption[3]
+    torch.testing.assert_close(read.fused, expected)
+
+
+def test_late_fusion_has_no_transformer(small_model: ModelConfig) -> None:
+    model = create_model(dataclasses.replace(small_model, fusion="late"))
+    assert isinstance(model, Hybrid)
+    assert model.interaction is None
+    assert model(*inputs()).shape == (4, 3)
+
+
+def test_a_picture_alone_has_the_pictures_own_logits(small_model: ModelConfig) -> None:
+    model = create_model(dataclasses.replace(small_model, fusion="late")).eval()
+    assert isinstance(model, Hybrid)
+    pixels, ids, _ = inputs()
+    read = model.branches(model.encode_picture(pixels), torch.ones(4, dtype=torch.bool), ids, torch.zeros_like(ids))
+    torch.testing.assert_close(read.fused, read.picture)
+
+
+def test_word_dropout_leaves_out_whole_tokens() -> None:
+    torch.manual_seed(0)
+    encoder = CaptionEncoder(50, 8, dropout=0.0, word_dropout=0.5).train()
+    kept = encoder.word_dropout(encoder.embedding(torch.randint(1, 50, (4, 40))))
+    silent = (kept == 0).all(dim=-1)
+    assert 0.3 < silent.float().mean() < 0.7
+    assert not (kept[~silent] == 0).any()
+
+
+def test_stochastic_depth_reaches_the_backbone() -> None:
+    backbone = create_backbone("tf_efficientnet_lite0", drop_path=0.2)
+    rates = [module.drop_prob for module in backbone.modules() if isinstance(module, DropPath)]
+    assert max(rates) > 0.1
+
+
+@pytest.mark.parametrize("name", ["conv3", "vgg11"])
+def test_a_backbone_without_stochastic_depth_says_so(name: str) -> None:
+    with pytest.raises(ConfigError, match="no stochastic depth"):
+        create_backbone(name, drop_path=0.2)
 
 
 def test_softmax_output_gives_the_softmax_back_through_sigmoid(small_model: ModelConfig) -> None:

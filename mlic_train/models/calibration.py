@@ -1,0 +1,59 @@
+import torch
+from torch import Tensor, nn
+
+BOTH, PICTURE_ONLY, CAPTION_ONLY = range(3)
+
+
+class Calibration(nn.Module):
+    """The last step of a finished model: scale * logit + bias, per label and by what the row has.
+
+    A model is surer of itself, and wrong in other ways, with both modalities than with one, so each of the three modes
+    has its own numbers. They are buffers, the identity until they are fitted on the validation split (see
+    `mlic_train.calibration`), and not trained.
+
+    `scale` and `bias` float32 (3, L); rows BOTH, PICTURE_ONLY, CAPTION_ONLY.
+    """
+
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(3, num_labels))
+        self.register_buffer("bias", torch.zeros(3, num_labels))
+
+    def forward(self, logits: Tensor, has_picture: Tensor, has_caption: Tensor) -> Tensor:
+        """Calibrate logits.
+
+        Args:
+            logits: float32 (B, L).
+            has_picture: bool or 0 and 1 (B).
+            has_caption: bool or 0 and 1 (B); a row that has neither counts as a caption alone.
+
+        Returns:
+            float32 (B, L).
+        """
+        picture, caption = has_picture.to(self.scale.dtype), has_caption.to(self.scale.dtype)
+        mode = torch.stack([picture * caption, picture * (1 - caption), 1 - picture], dim=1)[:, :, None]  # one-hot
+        # A sum instead of a matrix product: quantisers would round the constants of a product to eight bits.
+        return logits * (mode * self.scale).sum(dim=1) + (mode * self.bias).sum(dim=1)
+
+    def set(self, mode: int, scale: Tensor, bias: Tensor) -> None:
+        """Set the numbers of one mode.
+
+        Args:
+            mode: BOTH, PICTURE_ONLY or CAPTION_ONLY.
+            scale: float (L), greater than 0: the order of the rows is the model's.
+            bias: float (L).
+
+        Raises:
+            ValueError: a scale that is not greater than 0, or a number that is not finite.
+        """
+        if not (bool((scale > 0).all()) and bool(torch.isfinite(scale).all()) and bool(torch.isfinite(bias).all())):
+            raise ValueError(f"calibration needs finite scales greater than 0 and finite biases, found {scale}, {bias}")
+        self.scale[mode], self.bias[mode] = scale, bias
+
+    def reset(self) -> None:
+        """Back to the identity in every mode."""
+        self.scale.fill_(1.0)
+        self.bias.zero_()

@@ -1,0 +1,69 @@
+"""From one modality to logits of its own: what late fusion adds up, and what the auxiliary losses supervise."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .attention import MASKED
+
+_MAX_SHARE = 0.3  # weight of the best position beside the mean of all, in the range of Zhu and Wu 2021
+_RARE = -2.5  # labels are rare: probabilities start near 0.08
+
+
+class Logits(NamedTuple):
+    """What a model says in training: `fused` (B, L), and `picture` and `caption` (B, L) alone, None without such."""
+
+    fused: Tensor
+    picture: Tensor | None = None
+    caption: Tensor | None = None
+
+
+class Positions(nn.Module):
+    """Feature maps (B, C, h, w) to positions (B, h * w, C).
+
+    Dropout fills memory in order: in one layout, the same seed drops the same values, wherever the features come from.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return features.flatten(2).transpose(1, 2).contiguous()
+
+
+class PictureLabels(nn.Module):
+    """Picture positions (B, N, C) to logits (B, L): the mean over positions plus a share of their maximum.
+
+    The maximum sees an object that fills one position only; this is the residual attention of Zhu and Wu 2021
+    ("Residual Attention: A Simple but Effective Method for Multi-Label Recognition") at infinite temperature.
+    """
+
+    def __init__(self, channels: int, num_labels: int) -> None:
+        super().__init__()
+        self.scores = nn.Linear(channels, num_labels)
+        nn.init.normal_(self.scores.weight, std=0.1 * channels**-0.5)
+        nn.init.constant_(self.scores.bias, _RARE / (1 + _MAX_SHARE))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """See the class."""
+        scores = self.scores(positions)  # (B, N, L)
+        return scores.mean(dim=1) + _MAX_SHARE * scores.amax(dim=1)  # type: ignore[no-any-return]
+
+
+class CaptionLabels(nn.Module):
+    """Caption states (B, T, D), mask (B, T) float 1/0 to logits (B, L): every label pools the tokens by attention.
+
+    Label-wise attention of Mullenbach et al. 2018 ("Explainable Prediction of Medical Codes from Clinical Text").
+    Rows without a token give meaningless logits; the caller masks them.
+    """
+
+    def __init__(self, width: int, num_labels: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(num_labels, width) * width**-0.5)
+        self.weight = nn.Parameter(torch.randn(num_labels, width) * width**-0.5)
+        self.bias = nn.Parameter(torch.full((num_labels,), _RARE))
+
+    def forward(self, states: Tensor, present: Tensor) -> Tensor:
+        """See the class."""
+        scores = states @ self.queries.T + ((1.0 - present) * MASKED)[:, :, None]  # (B, T, L)
+        pooled = torch.softmax(scores, dim=1).transpose(1, 2) @ states  # (B, L, D)
+        return (pooled * self.weight).sum(-1) + self.bias
