@@ -4,8 +4,16 @@ from mlic_runtime.manifest import Manifest, Metrics
 
 from .checkpoint import RunConfig
 
-_COLUMNS = ("samples_f1", "micro_f1", "macro_f1", "map", "rows", "false_labels_per_negative", "negatives")
-_TITLES = ("samples F1", "micro F1", "macro F1", "mAP", "rows", "false labels per negative", "negatives")
+_TITLES = {
+    "samples_f1": "samples F1",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "map": "mAP",
+    "ece": "ECE",
+    "rows": "rows",
+    "false_labels_per_negative": "false labels per negative",
+    "negatives": "negatives",
+}
 
 
 def write_card(manifest: Manifest, config: RunConfig) -> str:
@@ -36,6 +44,7 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
     for precision, splits in manifest.metrics.items():
         lines += [f"Graph `{precision}`. Thresholds were fitted on the validation split.", "", *_table(splits), ""]
     lines += [
+        "In brackets: 95 % bootstrap intervals over the rows. ECE: expected calibration error over all decisions.",
         "Rows with at least one label are scored; `negatives` are rows with none. `-picture-only` and `-caption-only`",
         "are the same rows with the other input left out, at the same thresholds.",
         "",
@@ -54,17 +63,20 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
 
 
 def _table(splits: Mapping[str, Metrics]) -> list[str]:
-    rows = ["| split | " + " | ".join(_TITLES) + " |", "|---" * (len(_TITLES) + 1) + "|"]
+    rows = ["| split | " + " | ".join(_TITLES.values()) + " |", "|---" * (len(_TITLES) + 1) + "|"]
     for split, metrics in splits.items():
-        cells = [_cell(metrics.get(column)) for column in _COLUMNS]
-        rows.append(f"| {split} | " + " | ".join(cells) + " |")
+        rows.append(f"| {split} | " + " | ".join(_cell(metrics, name) for name in _TITLES) + " |")
     return rows
 
 
-def _cell(value: float | None) -> str:
+def _cell(metrics: Metrics, name: str) -> str:
+    value = metrics.get(name)
     if value is None:
         return ""
-    return str(value) if isinstance(value, int) or float(value).is_integer() else f"{value:.4f}"
+    if isinstance(value, int) or float(value).is_integer():
+        return str(value)
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    return f"{value:.4f}" if low is None or high is None else f"{value:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def _limits(manifest: Manifest) -> list[str]:

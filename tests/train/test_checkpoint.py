@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -8,13 +9,16 @@ import torch
 from mlic_train.checkpoint import (
     State,
     atomic_path,
+    load_backbone,
     load_checkpoint,
     load_trained,
     read_run_config,
     restore_optimizer,
     save_checkpoint,
 )
+from mlic_train.config import ModelConfig
 from mlic_train.errors import CheckpointError, ConfigError
+from mlic_train.models import create_model
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
@@ -36,6 +40,26 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     for index, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
             torch.testing.assert_close(fresh.state_dict()["state"][index][key], value)
+
+
+def test_a_model_takes_over_the_picture_encoder_of_a_run(tmp_path: Path, small_model: ModelConfig) -> None:
+    torch.manual_seed(0)
+    source = create_model(dataclasses.replace(small_model, name="cnn", mean=(0.4, 0.5, 0.6)))
+    save_checkpoint(tmp_path / "best.safetensors", source.state_dict(), State())
+    model = create_model(small_model)
+    head = model.state_dict()["picture_labels.scores.weight"].clone()
+    load_backbone(model, tmp_path)
+    own = model.state_dict()
+    for name in ("backbone.0.weight", "backbone.6.bias", "normalize.mean"):
+        torch.testing.assert_close(own[name], source.state_dict()[name])
+    torch.testing.assert_close(own["picture_labels.scores.weight"], head)
+
+
+def test_a_picture_encoder_of_another_kind_is_refused(tmp_path: Path, small_model: ModelConfig) -> None:
+    save_checkpoint(tmp_path / "best.safetensors", create_model(small_model).state_dict(), State())
+    other = create_model(dataclasses.replace(small_model, backbone="tf_efficientnet_lite0", image_size=64))
+    with pytest.raises(CheckpointError, match="has another backbone than the model"):
+        load_backbone(other, tmp_path)
 
 
 def test_a_failed_write_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
