@@ -19,10 +19,15 @@ def compute_metrics(
         thresholds: float (L).
 
     Returns:
-        samples_f1, micro_f1, macro_f1, map (macro average precision over the labels that occur), rows, and where
+        samples_f1, micro_f1, macro_f1, map (macro average precision over the labels that occur), ece (expected
+        calibration error over all B x L label decisions, 15 bins of equal width, Naeini et al. 2015), rows, and where
         there are negatives: negatives, false_labels_per_negative.
     """
-    from torchmetrics.functional.classification import binary_average_precision, multilabel_f1_score
+    from torchmetrics.functional.classification import (
+        binary_average_precision,
+        binary_calibration_error,
+        multilabel_f1_score,
+    )
 
     labelled = targets.any(axis=1)
     result: dict[str, float] = {"rows": int(labelled.sum())}
@@ -40,6 +45,7 @@ def compute_metrics(
         result["macro_f1"] = float(multilabel_f1_score(decisions, truth, num_labels, average="macro"))
         precisions = [binary_average_precision(scores[:, i], truth[:, i]) for i in truth.any(dim=0).nonzero()[:, 0]]
         result["map"] = float(torch.stack(precisions).mean())
+        result["ece"] = float(binary_calibration_error(scores.flatten(), truth.flatten(), n_bins=15, norm="l1"))
     if not labelled.all():
         result["negatives"] = int((~labelled).sum())
         result["false_labels_per_negative"] = float((probabilities[~labelled] >= thresholds).sum(axis=1).mean())

@@ -1,6 +1,6 @@
 """Metrics of a trained model on a split, by mode: both modalities, picture only, caption only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,31 +10,46 @@ from mlic_runtime.postprocess import sigmoid
 from mlic_runtime.session import GraphSession
 from mlic_runtime.text import CaptionTokenizer
 
+from .bootstrap import bootstrap_intervals
 from .checkpoint import RunConfig, Trained
 from .config import ModelConfig
 from .data import Record
 from .dataset import Batch, Examples
 from .errors import DataError
 from .evaluate import compute_metrics
-from .predict import MODES, Run, in_mode, predict_logits
+from .predict import MODES, Outputs, Run, predict_modes
 from .splits import Splits
 
 _BATCH_SIZE = 16
 
 
-def measure(
-    trained: Trained, run: Run, split: Sequence[Record], thresholds: Sequence[float]
-) -> dict[str, dict[str, float]]:
-    """Metrics of one split by mode: {"": both, "-picture-only": ..., "-caption-only": ...}."""
+def collect(
+    trained: Trained, run: Run, records: Sequence[Record], encode: Callable[[Tensor], Tensor] | None = None
+) -> dict[str, Outputs]:
+    """What the model says of one split, by mode; nothing where it can use none of the rows.
+
+    Args:
+        trained: whose model it is.
+        run: the model, or its graph.
+        records: the split.
+        encode: see `predict_modes`.
+    """
     config = trained.config
-    results: dict[str, dict[str, float]] = {}
-    for mode in MODES if config.model.reads_captions else MODES[:1]:
-        records = usable_records(in_mode(split, mode), config.model)
-        if not records:
-            continue
-        examples = Examples(records, config.model.num_labels, config.model.image_spec)
-        logits, targets = predict_logits(run, examples, caption_tokenizer(config, trained.tokenizer), _BATCH_SIZE)
-        metrics = compute_metrics(sigmoid(logits), targets, np.asarray(thresholds))
+    usable = usable_records(records, config.model)
+    if not usable:
+        return {}
+    examples = Examples(usable, config.model.num_labels, config.model.image_spec)
+    modes = MODES if config.model.reads_captions else MODES[:1]
+    tokenizer = caption_tokenizer(config, trained.tokenizer)
+    return predict_modes(run, examples, tokenizer, _BATCH_SIZE, modes=modes, encode=encode)
+
+
+def report(outputs: Mapping[str, Outputs], thresholds: Sequence[float]) -> dict[str, dict[str, float]]:
+    """Metrics with their bootstrap intervals: {"": both, "-picture-only": ..., "-caption-only": ...}."""
+    results = {}
+    for mode, rows in outputs.items():
+        arrays = (sigmoid(rows.logits), rows.targets, np.asarray(thresholds))
+        metrics = {**compute_metrics(*arrays), **bootstrap_intervals(*arrays)}
         results["" if mode == "both" else f"-{mode}"] = metrics
     return results
 
@@ -61,7 +76,8 @@ def measure_graph(
     for name, split in splits.named().items():
         if name != "train":
             log(f"measuring the graph on {name}")
-            for mode, metrics in measure(trained, run, split.records, trained.state.thresholds).items():
+            outputs = collect(trained, run, split.records)
+            for mode, metrics in report(outputs, trained.state.thresholds).items():
                 results[name + mode] = metrics
     return results
 
