@@ -87,6 +87,32 @@ def check_splits(
     return [problem for name, given in splits.items() for problem in _ordered(given.files, problems[name])]
 
 
+def find_overlap(splits: Mapping[str, Split], extra: Split) -> list[Problem]:
+    """The records of `extra` whose picture one of the splits has, by the rule for split-overlap of `check_splits`.
+
+    Only files of equal size are read, so that it costs little where nothing overlaps.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    by_size: dict[int, set[Path]] = {}
+    try:
+        for record in (record for split in (*splits.values(), extra) for record in split.records):
+            if record.image is not None:
+                by_size.setdefault(record.image.stat().st_size, set()).add(record.image)
+        looks = {
+            # A file that has its size to itself can be equal to itself only; its path says that as well as a hash.
+            path: _Look(hashlib.sha256(path.read_bytes()).hexdigest() if len(paths) > 1 else str(path), None)
+            for paths in by_size.values()
+            for path in paths
+        }
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}; expected a picture") from None
+    name = "extra"
+    found = _repeated({**splits, name: extra}, looks)
+    return [problem for where, problem in found if where == name and problem.kind == "split-overlap"]
+
+
 def _bad_file(files: tuple[Path, ...], message: str) -> Problem:
     for file in files:
         if message.startswith(f"{file}: "):
@@ -159,7 +185,7 @@ def _repeated(splits: Mapping[str, Split], looks: Mapping[Path, _Look]) -> Itera
 
 def _repeat(name: str, record: Record, other_name: str, other: Record) -> Problem:
     where = f"record {other.number} of {other.file}"
-    labels = "" if record.labels == other.labels else ", with other labels"
+    labels = "" if record.labels is None or record.labels == other.labels else ", with other labels"
     if name == other_name:
         message = f"{record.image_id!r} has the same bytes as {other.image_id!r}, {where}{labels}"
         return Problem(record.file, record.number, "duplicate-picture", message, "warning")

@@ -39,6 +39,8 @@ class Record:
         labels: sorted indices into the LabelSet; () means none of the labels, None means not labelled.
         file: the file that the (first) row stands in.
         number: the 1-based number of that row in its file; the header is not counted.
+        soft: a teacher's probabilities in 0..1, one per label, or their mixture with the record's own labels: what
+            training aims at instead of `labels`; None without a teacher.
     """
 
     image_id: str | None
@@ -47,6 +49,7 @@ class Record:
     labels: tuple[int, ...] | None
     file: Path
     number: int
+    soft: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
