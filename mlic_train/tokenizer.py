@@ -4,6 +4,7 @@ from .errors import DataError
 
 PAD_TOKEN = "[PAD]"
 UNKNOWN_TOKEN = "[UNK]"
+_WORD_START = "▁"  # U+2581, which Metaspace puts before every word
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequency: int = 2) -> bytes:
@@ -48,3 +49,11 @@ def vocabulary_size(tokenizer_json: bytes) -> int:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_str(tokenizer_json.decode("utf-8")).get_vocab_size()
+
+
+def token_texts(tokenizer_json: bytes) -> list[str]:
+    """The text of every token id of a tokenizer from `train_tokenizer`; one that begins a word begins with a space."""
+    from tokenizers import Tokenizer
+
+    vocabulary = Tokenizer.from_str(tokenizer_json.decode("utf-8")).get_vocab()
+    return [token.replace(_WORD_START, " ") for token in sorted(vocabulary, key=vocabulary.__getitem__)]
