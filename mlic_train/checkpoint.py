@@ -48,7 +48,8 @@ class State:
     """What a checkpoint knows besides tensors.
 
     `epoch` and `step` name the next batch to train on (`step` counts batches inside the epoch), `history` has one
-    row per finished epoch, `thresholds` (L) and `metrics` {split: {metric: number}} belong to these weights.
+    row per finished epoch, `thresholds` (L) and `metrics` {split: {metric: number}} belong to these weights. `scaler`
+    is the loss scale of float16 training.
     """
 
     epoch: int = 0
@@ -61,6 +62,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     thresholds: list[float] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -239,6 +241,22 @@ def save_half(trained: Trained, folder: Path) -> Trained:
     write_run_config(folder, trained.config, trained.tokenizer)
     save_checkpoint(folder / BEST_NAME, tensors, trained.state)
     return load_trained(folder)
+
+
+def load_backbone(model: Model, folder: Path) -> None:
+    """Copy the picture encoder of a run folder's best checkpoint, its normalisation included, into `model`.
+
+    Raises:
+        CheckpointError: no best checkpoint, or one of another backbone.
+    """
+    path = folder / BEST_NAME
+    tensors = load_checkpoint(path).model
+    own = model.state_dict()
+    names = [name for name in own if name.startswith(("backbone.", "normalize."))]
+    theirs = {name for name in tensors if name.startswith(("backbone.", "normalize."))}
+    if theirs != set(names) or any(tensors[name].shape != own[name].shape for name in names):
+        raise CheckpointError(f"{path} has another backbone than the model; give the same --backbone as that run")
+    load_weights(model, {**own, **{name: tensors[name] for name in names}}, path)
 
 
 def load_weights(model: Model, tensors: Mapping[str, Tensor], path: Path) -> None:

