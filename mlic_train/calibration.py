@@ -84,7 +84,9 @@ def fit_calibration(
     return np.exp(log_scale).astype(np.float32), bias.astype(np.float32)
 
 
-def calibrate(calibration: Calibration, outputs: Mapping[str, Outputs], kind: str) -> dict[str, Outputs]:
+def calibrate(
+    calibration: Calibration, outputs: Mapping[str, Outputs], kind: str, empty_odds: float = 1.0
+) -> dict[str, Outputs]:
     """Fit a model's calibration, and give what the model would now say of the same rows without running it again.
 
     Each mode is fitted to the rows that have just what it is for, where there are none it stays the identity.
@@ -93,15 +95,18 @@ def calibrate(calibration: Calibration, outputs: Mapping[str, Outputs], kind: st
         calibration: the model's; its numbers are replaced.
         outputs: by mode, of the validation rows, with `calibration` reset: the logits must be the model's own.
         kind: see `fit_calibration`.
+        empty_odds: see `Calibration`; the rest is fitted on top of it.
 
     Returns:
         The outputs with calibrated logits; the graph's own module computes them.
     """
     calibration.reset()
+    calibration.empty_odds.fill_(empty_odds)
     for index, (mode, has_picture, has_caption) in _MODES.items():
         rows = outputs.get(mode, outputs["both"])  # a model that reads only pictures has no mode but "both"
         mine = (rows.has_picture == has_picture) & (rows.has_caption == has_caption)
-        scale, bias = fit_calibration(rows.logits[mine], rows.targets[mine], kind)
+        shifted = calibration.with_fewer_empty_rows(torch.from_numpy(rows.logits[mine])).numpy()
+        scale, bias = fit_calibration(shifted, rows.targets[mine], kind)
         calibration.set(index, torch.from_numpy(scale), torch.from_numpy(bias))
     return {mode: _calibrated(calibration, rows) for mode, rows in outputs.items()}
 

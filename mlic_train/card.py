@@ -36,9 +36,10 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
         "## Input",
         "",
         f"- Picture: RGB, {manifest.image.width} x {manifest.image.height} pixels, `{manifest.image.resize}`, "
-        f"{manifest.image.interpolation}; an all-black picture means that there is none.",
+        f"{manifest.image.interpolation}.",
     ]
     if text is not None:
+        lines[-1] += " An all-black picture means that there is none."
         lines.append(f"- Caption: at most {text.max_length} tokens of a vocabulary of {text.vocab_size}.")
     lines += ["", "## Metrics", ""]
     for precision, splits in manifest.metrics.items():

@@ -139,6 +139,9 @@ def data_options(command: F) -> F:
 @click.option("--vocab-size", type=click.IntRange(2), default=8000)
 @click.option("--max-length", type=click.IntRange(1, 8192), default=64, help="Tokens of a caption.")
 @click.option("--calibration", type=click.Choice(CALIBRATIONS), default="platt", help="Fitted on val, by mode.")
+@click.option(
+    "--empty-odds", type=click.FloatRange(0.001, 1), default=1.0, help="Odds of a row without labels, against training."
+)
 @click.option("--threshold-for", default="samples_f1", help="samples_f1, micro_f1, precision=P or recall=R.")
 @click.option("--teacher", "teachers", type=_FOLDER, multiple=True, help="Run folder whose model gives soft labels.")
 @click.option("--teacher-sees", type=click.Choice(TEACHER_SEES), default="both", help="What of a row teachers read.")

@@ -132,7 +132,9 @@ class TrainConfig:
     brightness, contrast and saturation; `rand_augment` the magnitude in 1..30 of two random operations (Cubuk et al.
     2020; 0: off); `random_erasing` the probability of a grey rectangle (Zhong et al. 2020); `mixup` the alpha of the
     Beta distribution that mixes the pictures of rows without caption (Zhang et al. 2018; 0: off). `calibration` and
-    `threshold_for` ("samples_f1", "micro_f1", "precision=P" or "recall=R") are fitted on the validation split. With
+    `threshold_for` ("samples_f1", "micro_f1", "precision=P" or "recall=R") are fitted on the validation split.
+    `empty_odds` says how much rarer, as a factor on the odds, rows with none of the labels are in use than in training;
+    it becomes part of the calibration (see `models.calibration`). With
     a teacher, `teacher_weight` is the teacher's share in the targets of rows that have labels of their own.
     """
 
@@ -172,6 +174,7 @@ class TrainConfig:
     freeze_stages: int = 0
     layer_decay: float = 1.0
     calibration: str = "platt"
+    empty_odds: float = 1.0
     threshold_for: str = "samples_f1"
     teacher_weight: float = 0.0
     workers: int = 0
@@ -195,6 +198,7 @@ class TrainConfig:
         _in_range("rand_augment", self.rand_augment, 0, 30)
         _in_range("mixup", self.mixup, 0.0, 10.0)
         _in_range("auxiliary_weight", self.auxiliary_weight, 0.0, 100.0)
+        _in_range("empty_odds", self.empty_odds, 0.001, 1.0)
         threshold_goal(self.threshold_for)
         _in_range("label_smoothing", self.label_smoothing, 0.0, 0.5)
         _in_range("ema_decay", self.ema_decay, 0.0, 0.99999)

@@ -50,7 +50,7 @@ def initial_embedding(tokenizer_json: bytes, path_or_id: str, width: int) -> Ten
 
 def _principal_directions(centred: Tensor, width: int) -> Tensor:
     """Rows (N, E) around zero -> the `width` orthonormal columns (E, width) along which they vary most."""
-    _, vectors = torch.linalg.eigh(centred.T @ centred)  # eigenvalues ascend
+    vectors: Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors  # in the order of ascending eigenvalues
     top = vectors.flip(dims=(1,))[:, :width]
     # An eigenvector's sign is the library's whim; with its largest entry positive, two machines agree.
     return top * top.gather(0, top.abs().argmax(dim=0, keepdim=True)).sign()

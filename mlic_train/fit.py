@@ -113,6 +113,7 @@ def fit(
                     with fabric.no_backward_sync(wrapped, enabled=not complete):
                         loss = weight * total_loss(loss_of, wrapped(moved), moved, config.auxiliary_weight)
                         fabric.backward(loss / parts)
+                    average_statistics(fabric, learner)
                     value = mean_of(fabric, loss)
                     if not math.isfinite(value):
                         raise TrainError(_not_finite("loss", value, state, plan[state.step], data.train.records))
@@ -122,7 +123,6 @@ def fit(
                             raise TrainError(_not_finite("gradient", norm, state, plan[state.step], data.train.records))
                         optimizer.step()
                         optimizer.zero_grad()
-                        average_statistics(fabric, learner)
                         average.update(step)
                     state.step += 1
                     state.global_step += 1

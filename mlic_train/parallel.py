@@ -61,8 +61,7 @@ def create_fabric(device: str, mixed_precision: str = "none") -> Fabric:
     if world == 1:
         return Fabric(accelerator=kind, devices=1, plugins=plugins)
     # A process whose rows have no picture has no gradient for the backbone: DDP has to look for that in every step.
-    # Buffers are not broadcast: see `average_statistics`.
-    strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=_WAIT)
+    strategy = DDPStrategy(find_unused_parameters=True, timeout=_WAIT)
     plugins.append(TorchElasticEnvironment())
     fabric = Fabric(accelerator=kind, strategy=strategy, devices=local, num_nodes=world // local, plugins=plugins)
     fabric.launch()

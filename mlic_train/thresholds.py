@@ -1,5 +1,6 @@
 """Decision thresholds, one per label, fitted on the validation split only."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,11 +16,16 @@ Floats = npt.NDArray[np.floating]
 Counts = npt.NDArray[np.integer]
 
 
-def samples_f1(decisions: npt.NDArray[np.bool_], targets: npt.NDArray[np.bool_]) -> float:
-    """Mean over rows of F1 = 2 TP / (predicted + true); a row with neither counts as 1. Both bool (B, L)."""
+def rows_f1(decisions: npt.NDArray[np.bool_], targets: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """F1 = 2 TP / (predicted + true) of every row (B); a row with neither counts as 1. Both bool (B, L)."""
     hits = (decisions & targets).sum(axis=1)
     total = decisions.sum(axis=1) + targets.sum(axis=1)
-    return float(np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0).mean())
+    return np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
+
+
+def samples_f1(decisions: npt.NDArray[np.bool_], targets: npt.NDArray[np.bool_]) -> float:
+    """Mean of `rows_f1`."""
+    return float(rows_f1(decisions, targets).mean())
 
 
 def micro_f1(decisions: npt.NDArray[np.bool_], targets: npt.NDArray[np.bool_]) -> float:
@@ -33,9 +39,11 @@ def fit_thresholds(
 ) -> npt.NDArray[np.float64]:
     """Thresholds (L) for a goal.
 
-    First the best global threshold g, then the best threshold t of each label (for F1 with the others at g). A label's
-    own threshold is shrunk towards g by its number of positives n: g + n / (n + 50) * (t - g), because the optimum
-    of a label with few positives is mostly noise.
+    First the best global threshold g, then the best threshold t of each label (for F1 with the others at g). For
+    samples F1 t must gain more than one standard error of the gain over the rows, else it is g (the one-standard-error
+    rule of Breiman et al. 1984, "Classification and Regression Trees"). A label's own threshold is shrunk towards g by
+    its number of positives n: g + n / (n + 50) * (t - g), because the optimum of a label with few positives is mostly
+    noise.
 
     Of "precision=P" t is the lowest threshold from 0.01 to 0.99 that reaches P on these rows; where none does, the
     highest that still finds a positive. Of "recall=R" it is the highest that reaches R; where none does, 0.01. Shrunk,
@@ -79,7 +87,18 @@ def _for_f1(
             changed[:, label] = probabilities[:, label] >= value
             scores.append(score(changed, targets))
         own[label] = _best(scores)
+        if score is samples_f1 and not _is_clear(probabilities, targets, overall, label, own[label]):
+            own[label] = overall
     return overall, own
+
+
+def _is_clear(probabilities: Floats, targets: npt.NDArray[np.bool_], overall: float, label: int, value: float) -> bool:
+    """Does this threshold of `label` gain more than one standard error of the gain over the rows?"""
+    decisions = probabilities >= overall
+    changed = decisions.copy()
+    changed[:, label] = probabilities[:, label] >= value
+    gain = rows_f1(changed, targets) - rows_f1(decisions, targets)
+    return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
 
 
 def _best(scores: list[float]) -> float:

@@ -51,7 +51,8 @@ from .tokenizer import train_tokenizer, vocabulary_size
 
 Log = Callable[[str], None]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
-_MAY_CHANGE = ("epochs", "patience", "workers")  # what a resumed run may have otherwise than the run it resumes
+# What a resumed run may have otherwise than the run it resumes: nothing that an earlier step depended on.
+_MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 _CACHE_FOLDER = "feature-cache"
 
 
@@ -110,8 +111,9 @@ def resume_run(
     Args:
         folder: the run folder.
         splits: the same labelled data as before (its fingerprint is compared); what teachers said is in the folder.
-        wanted: configuration values that were asked for; only epochs, patience and workers may differ.
-        device: see `fit`.
+        wanted: configuration values that were asked for; only those that earlier steps do not depend on may differ
+            (epochs, patience, workers, calibration, empty_odds, threshold_for).
+        device: see `create_fabric`.
         log: called with lines of progress.
 
     Raises:
@@ -131,7 +133,10 @@ def resume_run(
                 f"leave the option out, or start a new run (only {', '.join(_MAY_CHANGE)} may change)"
             )
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))  # type: ignore[arg-type] # names and values come from these dataclasses
-    return _go_on(create_fabric(device, config.train.mixed_precision), folder, config, splits, log)
+    fabric = create_fabric(device, config.train.mixed_precision)
+    if changes:
+        in_first(fabric, partial(write_run_config, folder, config, None))
+    return _go_on(fabric, folder, config, splits, log)
 
 
 def _start(
@@ -318,7 +323,7 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
     model.calibration.reset()
     log("calibrating the best checkpoint on val")
     raw = collect(trained, learner, splits.val.records, model.encode_picture)
-    outputs = {"val": calibrate(model.calibration, raw, config.calibration)}
+    outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
     val = outputs["val"]["both"]
     best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for).tolist()
     if splits.test is not None:

@@ -1,24 +1,32 @@
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 # torch's own convention
 
 BOTH, PICTURE_ONLY, CAPTION_ONLY = range(3)
 
 
 class Calibration(nn.Module):
-    """The last step of a finished model: scale * logit + bias, per label and by what the row has.
+    """The last step of a finished model: a shift for fewer empty rows, then scale * logit + bias per label and mode.
+
+    Where a row that has none of the labels is rarer in use than in training, by a factor `empty_odds` r on its odds,
+    Bayes' rule divides every label's probability p by 1 - (1 - r) * N (Saerens et al. 2002, "Adjusting the Outputs of a
+    Classifier to New a Priori Probabilities"). N is the probability of none: the product of all 1 - p, as if labels
+    were independent. In logits that is z - log(1 - (1 - r) * N / (1 - p)).
 
     A model is surer of itself, and wrong in other ways, with both modalities than with one, so each of the three modes
     has its own numbers. They are buffers, the identity until they are fitted on the validation split (see
     `mlic_train.calibration`), and not trained.
 
-    `scale` and `bias` float32 (3, L); rows BOTH, PICTURE_ONLY, CAPTION_ONLY.
+    `scale` and `bias` float32 (3, L); rows BOTH, PICTURE_ONLY, CAPTION_ONLY. `empty_odds` float32 () in (0, 1].
     """
 
+    empty_odds: Tensor
     scale: Tensor
     bias: Tensor
 
     def __init__(self, num_labels: int) -> None:
         super().__init__()
+        self.register_buffer("empty_odds", torch.tensor(1.0))
         self.register_buffer("scale", torch.ones(3, num_labels))
         self.register_buffer("bias", torch.zeros(3, num_labels))
 
@@ -36,7 +44,14 @@ class Calibration(nn.Module):
         picture, caption = has_picture.to(self.scale.dtype), has_caption.to(self.scale.dtype)
         mode = torch.stack([picture * caption, picture * (1 - caption), 1 - picture], dim=1)[:, :, None]  # one-hot
         # A sum instead of a matrix product: quantisers would round the constants of a product to eight bits.
+        logits = self.with_fewer_empty_rows(logits)
         return logits * (mode * self.scale).sum(dim=1) + (mode * self.bias).sum(dim=1)
+
+    def with_fewer_empty_rows(self, logits: Tensor) -> Tensor:
+        """The shift alone: float32 (B, L) -> (B, L)."""
+        log_absent = -F.softplus(logits)  # log(1 - p)
+        none_of_the_others = torch.exp(log_absent.sum(dim=1, keepdim=True) - log_absent)
+        return logits - torch.log(1.0 - (1.0 - self.empty_odds) * none_of_the_others)
 
     def set(self, mode: int, scale: Tensor, bias: Tensor) -> None:
         """Set the numbers of one mode.
@@ -55,5 +70,6 @@ class Calibration(nn.Module):
 
     def reset(self) -> None:
         """Back to the identity in every mode."""
+        self.empty_odds.fill_(1.0)
         self.scale.fill_(1.0)
         self.bias.zero_()

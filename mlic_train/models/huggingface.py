@@ -214,7 +214,7 @@ def _load_weights(transformers: Any, folder: Path, where: str) -> Any:
         )
     except Exception as error:  # the library raises many unrelated types
         raise ConfigError(f"text encoder {where}: its weights cannot be read: {_one_line(error)[:200]}") from None
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name.split("."))
     if missing:
         raise ConfigError(f"text encoder {where}: its weights lack {len(missing)} tensors, {missing[0]} among them")
     return _without_pooler(encoder.float())

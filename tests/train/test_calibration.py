@@ -79,10 +79,8 @@ def test_it_starts_as_the_identity_and_is_not_trained() -> None:
     logits = torch.randn(4, 2)
     assert torch.equal(calibration(logits, PICTURE, CAPTION), logits)
     assert not list(calibration.parameters())
-    assert {name: tuple(tensor.shape) for name, tensor in calibration.state_dict().items()} == {
-        "scale": (3, 2),
-        "bias": (3, 2),
-    }
+    saved = calibration.state_dict()
+    assert saved["scale"].shape == saved["bias"].shape == (3, 2)
 
 
 def test_every_row_gets_the_numbers_of_its_mode(module: Calibration) -> None:

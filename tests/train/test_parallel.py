@@ -54,7 +54,7 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(mlic_train.__file__ or "").parents[1])}
     return subprocess.run(
-        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False, timeout=1800
     )
 
 
@@ -70,18 +70,18 @@ def work(data: Path, output: Path) -> None:
         state = train_run(output / name / "run", MODEL, config, splits, device="cpu", log=lines.append)
         note(name, {"state": vars(state), "lines": lines})
 
-    batches = 0
+    seeds: list[int] = []
 
     def interrupt(*arguments: Any) -> None:
-        nonlocal batches
-        batches += 1
-        if batches == STOPPED and rank == 1:
+        seeds.append(torch.initial_seed())
+        if len(seeds) == STOPPED and rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         set_learning_rate(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mlic_train.fit.set_learning_rate", interrupt)
         note("stopped", vars(train_run(output / "parts" / "run", MODEL, TRAIN, splits, device="cpu")))
+    note("seeds", seeds)
     if rank == 0:
         shutil.copytree(output / "parts", output / "moved")
     note("parts", vars(resume_run(output / "parts" / "run", splits, device="cpu")))
@@ -204,6 +204,12 @@ def test_an_interruption_of_one_process_stops_both_at_the_same_step(two: Path) -
     assert first == second
     assert not first["finished"]
     assert first["global_step"] == STOPPED
+
+
+def test_the_first_process_draws_what_one_alone_would_and_the_second_something_else(two: Path) -> None:
+    first, second = noted(two, "seeds")
+    assert first == list(range(STOPPED))
+    assert len({*first, *second}) == 2 * STOPPED
 
 
 def test_two_processes_resume_bit_for_bit(two: Path) -> None:

@@ -262,6 +262,14 @@ def test_captions_of_validation_pictures_are_not_learned_from(splits: Splits, te
         teach(splits, Distillation((teacher("a"),), (), (file,)), 0.0, "cpu", lambda _: None)
 
 
+def test_what_validation_and_test_share_is_not_the_pseudo_labels_fault(
+    splits: Splits, teacher: Teacher, pseudo: Path
+) -> None:
+    shared = dataclasses.replace(splits, test=splits.val)
+    taught, _ = teach(shared, Distillation((teacher("a"),), (pseudo,)), 0.0, "cpu", lambda _: None)
+    assert len(taught.train.records) == len(splits.train.records) + 6
+
+
 def test_training_pictures_may_be_pseudo_labelled(splits: Splits, teacher: Teacher, pseudo: Path) -> None:
     known = next(record.image for record in splits.train.records if record.image is not None)
     shutil.copyfile(known, pseudo.parent / "images" / "p2.png")
