@@ -63,7 +63,7 @@ def compare(data: Path, model: str | None) -> dict[str, Any]:
     return {
         "rows": len(rows),
         "command": "python benchmarks/origin.py --data DATA",
-        "versions": {package: version(package) for package in ("mlic-runtime", "onnxruntime", "numpy")},
+        "versions": {package: version(package) for package in ("onnxruntime", "tokenizers", "numpy")},
         "results": dict(sorted(results.items(), key=lambda item: -item[1]["samples_f1"])),
     }
 

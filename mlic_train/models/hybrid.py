@@ -2,6 +2,7 @@ import torch
 from torch import Tensor, nn
 
 from mlic_train.config import LSTM, ModelConfig
+from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer
 from .backbone import Backbone, Normalize, feature_grid
@@ -135,8 +136,12 @@ class Interaction(nn.Module):
 
 
 def _caption_encoder(config: ModelConfig) -> nn.Module:
-    if config.text_encoder == LSTM or config.text_config is None:
+    if config.text_encoder == LSTM:
         return CaptionEncoder(config.vocab_size, config.width, config.dropout, config.word_dropout)
+    if config.text_config is None:
+        raise ConfigError(
+            f"text_encoder is {config.text_encoder!r} but text_config is missing: config.json is incomplete"
+        )
     from .huggingface import HuggingFaceEncoder
 
     return HuggingFaceEncoder(config.text_config, config.width, config.dropout)

@@ -41,6 +41,7 @@ def splits(colours: Path) -> Splits:
 def module() -> Calibration:
     """Other numbers in every mode and label."""
     calibration = Calibration(2)
+    calibration.empty_odds.fill_(0.3)
     for mode in (BOTH, PICTURE_ONLY, CAPTION_ONLY):
         calibration.set(mode, torch.tensor([1.5, 2.5]) + mode, torch.tensor([0.25, -0.75]) * (mode + 1))
     return calibration
@@ -53,6 +54,32 @@ def sample(rows: int, seed: int, labels: int = 6) -> tuple[Logits, Truth]:
     targets = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
     logits[:, 0], targets[:, 0] = 30.0, True
     return logits, targets
+
+
+def test_fewer_empty_rows_is_bayes_rule() -> None:
+    logits = torch.tensor([[-1.0, 0.5, -3.0], [-6.0, -5.0, -7.0], [4.0, -9.0, -2.0]])
+    calibration = Calibration(3)
+    calibration.empty_odds.fill_(0.25)
+    p = torch.sigmoid(logits.double())
+    none = (1 - p).prod(dim=1, keepdim=True)
+    # Rows without any label weigh a quarter, all others as before; none of the labels is in an empty row.
+    expected = p / (1 - none + 0.25 * none)
+    shifted = torch.sigmoid(calibration(logits, torch.ones(3), torch.ones(3)).double())
+    torch.testing.assert_close(shifted, expected, atol=1e-6, rtol=0)
+    assert (shifted > p).all()
+
+
+def test_as_many_empty_rows_as_in_training_change_nothing() -> None:
+    logits = torch.linspace(-30, 30, 12).reshape(4, 3)
+    assert torch.equal(Calibration(3).with_fewer_empty_rows(logits), logits)
+
+
+def test_rows_that_are_surely_empty_stay_finite() -> None:
+    calibration = Calibration(3)
+    calibration.empty_odds.fill_(0.001)
+    shifted = calibration.with_fewer_empty_rows(torch.full((1, 3), -80.0))
+    assert torch.isfinite(shifted).all()
+    assert (shifted < -70).all()
 
 
 def log_loss(logits: Logits, targets: Truth) -> float:
@@ -84,6 +111,7 @@ def test_it_starts_as_the_identity_and_is_not_trained() -> None:
 
 
 def test_every_row_gets_the_numbers_of_its_mode(module: Calibration) -> None:
+    module.empty_odds.fill_(1.0)
     logits = torch.tensor([[1.0, 2.0]]).expand(4, 2)
     found = module(logits, PICTURE, CAPTION)
     assert found.tolist() == [

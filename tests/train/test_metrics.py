@@ -144,6 +144,20 @@ def test_an_unknown_goal_is_refused() -> None:
         fit_thresholds(PROBABILITIES, TARGETS, "map")
 
 
+def test_a_threshold_of_its_own_must_gain_more_than_chance_would() -> None:
+    rng = np.random.default_rng(3)
+    targets = rng.random((2000, 6)) < 0.4
+    targets[:, 5] = True
+    probabilities = np.where(targets, 0.8, 0.2) + rng.uniform(-0.19, 0.19, targets.shape)
+    probabilities[0, 0] = 0.3 if targets[0, 0] else 0.7  # one row is no reason to move a threshold
+    fitted = fit_thresholds(probabilities, targets)
+    assert len(set(fitted)) == 1
+    probabilities[:, 0] *= 0.3  # but a label that speaks lower in every row is
+    moved = fit_thresholds(probabilities, targets)
+    assert moved[0] < 0.3
+    assert len(set(moved[1:])) == 1
+
+
 def test_a_label_with_few_positives_stays_near_the_global_threshold() -> None:
     rng = np.random.default_rng(0)
     targets = rng.random((1000, 3)) < 0.5

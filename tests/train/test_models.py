@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor
 
 from mlic_train.config import ModelConfig
@@ -193,11 +193,19 @@ def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_weights_file_cannot_run_code(tmp_path: Path) -> None:
+    proof = tmp_path / "code-ran"
+
     class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (print, ("code ran",))
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return (Path.touch, (proof,))
 
     file = tmp_path / "evil.pth"
     file.write_bytes(pickle.dumps(Evil()))
     with pytest.raises(ConfigError, match="cannot be read"):
         create_backbone("tf_efficientnet_lite0", file)
+    assert not proof.exists()
+
+
+def test_a_caption_encoder_without_its_architecture_is_refused(small_model: ModelConfig) -> None:
+    with pytest.raises(ConfigError, match="text_encoder is 'some/bert' but text_config is missing"):
+        create_model(dataclasses.replace(small_model, text_encoder="some/bert"))
