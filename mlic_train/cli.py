@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,6 +50,8 @@ _CONV3_SIZE = 112  # the three convolutions divide by 8: 14 x 14 positions, as m
 
 
 def _log(line: str) -> None:
+    if os.environ.get("RANK", "0") != "0":  # of several processes under torchrun, one speaks
+        return
     from tqdm import tqdm
 
     with tqdm.external_write_mode(file=sys.stderr):
@@ -192,7 +195,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:
             log=_log,
         )
     if not state.finished:
-        click.echo(f"interrupted in epoch {state.epoch + 1}; go on with the same command and --resume", err=True)
+        _log(f"interrupted in epoch {state.epoch + 1}; go on with the same command and --resume")
         ctx.exit(130)
     _report(folder, splits.labels, state, options["output_format"])
 

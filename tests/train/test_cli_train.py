@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
+from mlic_train import cli
+from mlic_train.checkpoint import load_trained
 from mlic_train.cli import export, train
 
 SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
@@ -183,3 +186,41 @@ def test_an_interrupted_process_leaves_a_run_that_resumes(
     result = run(train, *arguments, "--resume", "--format", "json")
     assert result.exit_code == 0, result.output
     assert [row["epoch"] for row in json.loads(result.stdout)["history"]] == [1, 2]
+
+
+def test_a_finished_run_can_be_calibrated_anew(colours: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(train, "--data", colours, "--output", folder, *SMALL).exit_code == 0
+    before = load_trained(folder)
+    result = run(train, "--data", colours, "--output", folder, "--resume", "--empty-odds", "0.25")
+    assert result.exit_code == 0, result.output
+    after = load_trained(folder)
+    assert after.config.train.empty_odds == after.model.calibration.empty_odds.item() == 0.25
+    for name, tensor in before.model.state_dict().items():
+        if not name.startswith("calibration."):
+            torch.testing.assert_close(after.model.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_a_teacher_labels_rows_that_have_no_labels(data: Path, tmp_path: Path) -> None:
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    assert run(train, "--data", data, "--output", teacher, *SMALL).exit_code == 0
+    unlabelled = data / "unlabelled.csv"
+    (data / "images" / "new.png").write_bytes((data / "images" / "train0.png").read_bytes() + b"\0")
+    unlabelled.write_text("ImageID,Caption\nnew.png,a wall in red\nnew.png,something blue\n")
+    given = ["--data", data, "--output", student, *SMALL, "--pseudo-label", unlabelled]
+    alone = run(train, *given)
+    assert alone.exit_code == 1
+    assert alone.stderr.strip().endswith(f"nothing can label the rows of {unlabelled}: give --teacher RUN")
+    result = run(train, *given, "--teacher", teacher, "--teacher-sees", "caption")
+    assert result.exit_code == 0, result.output
+    assert "soft labels of 1 training records" in result.stderr
+    assert "unlabelled.csv (1 records)" in (student / "config.json").read_text()
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", ["once"]), ("1", [])])
+def test_of_several_processes_one_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, lines: list[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    cli._log("once")
+    assert capsys.readouterr().err.splitlines() == lines
