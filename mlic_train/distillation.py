@@ -69,8 +69,9 @@ def teach(
 ) -> tuple[Splits, dict[str, str | int | float]]:
     """Add the pseudo-labelled records to the training split, and mix the teachers into the targets of its own records.
 
-    The target of a record with labels y becomes (1 - w) * y + w * teacher, w being `teacher_weight`; a record that no
-    teacher has anything to see of keeps y.
+    The target of a record with labels y becomes (1 - w) * y + w * teacher, w being `teacher_weight`; a record of which
+    no teacher has anything to see keeps y, and so does one with a picture where teachers see captions only (or the other
+    way round): the student sees more of it than they do, and its own labels are about all of it.
 
     Args:
         splits: the labelled data.
@@ -98,7 +99,8 @@ def teach(
     pseudo = _read_pseudo(splits, options, log)
     teachers = load_teachers(options.teachers, splits.labels.names)
     own = splits.train.records
-    records = [*own, *pseudo] if teacher_weight else pseudo
+    places = [i for i, record in enumerate(own) if _all_is_seen(record, options.sees)] if teacher_weight else []
+    records = [*(own[i] for i in places), *pseudo]
     with progress_bar("soft labels", "record") as progress:
         soft = soft_labels(records, teachers, options.sees, device, progress)
     blind = [record for record, row in zip(records, soft, strict=True) if record.labels is None and np.isnan(row[0])]
@@ -108,7 +110,8 @@ def teach(
             f"the first is record {blind[0].number} of {blind[0].file}; leave them out"
         )
     softened = [_soften(record, row, teacher_weight) for record, row in zip(records, soft, strict=True)]
-    taught = _with_train(splits, softened if teacher_weight else [*own, *softened])
+    labelled = dict(zip(places, softened, strict=False))
+    taught = _with_train(splits, [*(labelled.get(i, record) for i, record in enumerate(own)), *softened[len(places) :]])
     log(f"soft labels of {len(softened)} training records, {len(pseudo)} of them without labels of their own")
     notes: dict[str, str | int | float] = {
         "teachers": ", ".join(
@@ -207,6 +210,11 @@ def _read_pseudo(splits: Splits, options: Distillation, log: Callable[[str], Non
             )
         records += split.records
     return records
+
+
+def _all_is_seen(record: Record, sees: str) -> bool:
+    """Whether teachers that see `sees` see all that there is of a record."""
+    return sees == "both" or (record.image is None if sees == "caption" else not record.captions)
 
 
 def _soften(record: Record, probabilities: Sequence[float], weight: float) -> Record:

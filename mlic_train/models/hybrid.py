@@ -11,6 +11,8 @@ from .caption import CaptionEncoder
 from .heads import CaptionLabels, Logits, PictureLabels, Positions
 from .output import LabelOutput
 
+_EVIDENCE = 4  # of a label: both modalities' logits, and whether there is a picture and a caption at all
+
 
 class Hybrid(nn.Module):
     """A CNN reads the picture, an LSTM the caption, and label queries ask both through a Transformer encoder.
@@ -78,7 +80,7 @@ class Hybrid(nn.Module):
             caption_share = has_caption - both * (1.0 - self.caption_share)
             fused = picture_share * picture + caption_share * caption
         if self.interaction is not None:
-            fused = fused + self.interaction(cells, has, states, present)
+            fused = fused + self.interaction(cells, has, states, present, picture, caption)
         return Logits(self.output(fused), picture, caption)
 
     def classify(
@@ -99,7 +101,9 @@ class Hybrid(nn.Module):
 class Interaction(nn.Module):
     """Label queries, picture positions and caption states through a Transformer encoder: (B, L) to add to the logits.
 
-    It starts as nothing (its output weights are zero), so that training begins at late fusion.
+    It starts as nothing (its output weights are zero), so that training begins at late fusion. A label's query starts
+    from what both modalities say of it: few rows have all three of picture, caption and labels, too few to read that
+    out of positions and tokens once more.
     """
 
     def __init__(self, config: ModelConfig, channels: int, grid: tuple[int, int]) -> None:
@@ -111,6 +115,7 @@ class Interaction(nn.Module):
         self.norm_picture = nn.LayerNorm(width)
         self.norm_caption = nn.LayerNorm(width)
         self.queries = nn.Parameter(torch.randn(config.num_labels, width) * 0.02)
+        self.evidence = nn.Linear(_EVIDENCE, width)
         self.encoder = nn.ModuleList(
             EncoderLayer(width, config.num_heads, config.encoder_dropout) for _ in range(config.num_layers)
         )
@@ -118,12 +123,35 @@ class Interaction(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.label_weight = nn.Parameter(torch.zeros(config.num_labels, width))
 
-    def forward(self, cells: Tensor | None, has_picture: Tensor | None, states: Tensor, present: Tensor) -> Tensor:
-        """Cells (B, h * w, C) and has_picture (B, 1) or None, states (B, T, D), present (B, T) float -> (B, L)."""
-        batch, num_labels = states.shape[0], self.queries.shape[0]
-        tokens = [self.queries.expand(batch, -1, -1)]
+    def forward(
+        self,
+        cells: Tensor | None,
+        has_picture: Tensor | None,
+        states: Tensor,
+        present: Tensor,
+        picture: Tensor | None,
+        caption: Tensor,
+    ) -> Tensor:
+        """Both modalities, and what they say alone, to what is to be added: float32 (B, L).
+
+        Args:
+            cells: (B, h * w, C); None, and so are `has_picture` and `picture`, where no row has a picture.
+            has_picture: (B, 1) float 1/0.
+            states: (B, T, D).
+            present: (B, T) float 1/0.
+            picture: logits (B, L) of the picture alone.
+            caption: logits (B, L) of the caption alone.
+        """
+        num_labels = self.queries.shape[0]
+        has_caption = present[:, :1]
+        if has_picture is None or picture is None:
+            has_picture, picture = torch.zeros_like(has_caption), torch.zeros_like(caption)
+        # Each branch has a loss of its own to learn from; what is made of its logits here must not bend them.
+        said = (has_picture * picture.detach(), has_caption * caption.detach())
+        there = (has_picture.expand_as(caption), has_caption.expand_as(caption))
+        tokens = [self.queries + self.evidence(torch.stack((*said, *there), dim=-1))]  # (B, L, D)
         masks = [torch.ones_like(present[:, :1]).expand(-1, num_labels)]
-        if cells is not None and has_picture is not None:
+        if cells is not None:
             tokens.append(self.norm_picture(self.project(cells)) + self.positions)
             masks.append(has_picture.expand(-1, self.positions.shape[0]))
         tokens.append(self.norm_caption(states) + self.caption_kind)

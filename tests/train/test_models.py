@@ -99,6 +99,30 @@ def test_training_starts_at_late_fusion(small_model: ModelConfig) -> None:
     torch.testing.assert_close(read.fused, expected)
 
 
+def test_the_label_queries_start_from_what_each_modality_says(hybrid: Hybrid) -> None:
+    pixels, ids, mask = inputs(1)
+    features, has = hybrid.encode_picture(pixels), torch.ones(1, dtype=torch.bool)
+    before = hybrid.branches(features, has, ids, mask)
+    assert before.picture is not None
+    with torch.no_grad():
+        hybrid.picture_labels.scores.bias[0] += 2.0
+    after = hybrid.branches(features, has, ids, mask)
+    assert after.picture is not None
+    moved = after.fused - before.fused - hybrid.picture_share * (after.picture - before.picture)
+    assert (moved.abs() > 1e-4).all()  # other labels too: their queries see this one's
+
+
+def test_a_branch_learns_nothing_through_the_label_queries(hybrid: Hybrid) -> None:
+    pixels, ids, mask = inputs()
+    with torch.no_grad():
+        hybrid.picture_share.zero_()
+        hybrid.caption_share.zero_()
+    read = hybrid.branches(hybrid.encode_picture(pixels), torch.ones(4, dtype=torch.bool), ids, mask)
+    read.fused.sum().backward()
+    for branch in (hybrid.picture_labels, hybrid.caption_labels):
+        assert all(parameter.grad is None or not parameter.grad.any() for parameter in branch.parameters())
+
+
 def test_late_fusion_has_no_transformer(small_model: ModelConfig) -> None:
     model = create_model(dataclasses.replace(small_model, fusion="late"))
     assert isinstance(model, Hybrid)

@@ -226,6 +226,19 @@ def test_a_row_that_no_teacher_can_see_keeps_its_labels(splits: Splits, teacher:
     assert [record.soft is None for record in taught.train.records] == [r.image is None for r in splits.train.records]
 
 
+@pytest.mark.parametrize(
+    ("sees", "taught_kind"), [("caption", (False, True)), ("picture", (True, False))], ids=["caption", "picture"]
+)
+def test_a_teacher_that_sees_less_than_the_student_leaves_the_labels_alone(
+    splits: Splits, teacher: Teacher, sees: str, taught_kind: tuple[bool, bool]
+) -> None:
+    taught, _ = teach(splits, Distillation((teacher("a"),), sees=sees), 0.5, "cpu", lambda _: None)
+    kinds = [(record.image is not None, bool(record.captions)) for record in taught.train.records]
+    assert len(set(kinds)) == 3
+    assert [record.soft is not None for record in taught.train.records] == [kind == taught_kind for kind in kinds]
+    assert [dataclasses.replace(record, soft=None) for record in taught.train.records] == list(splits.train.records)
+
+
 def test_an_unlabelled_row_that_no_teacher_can_see_is_refused(splits: Splits, teacher: Teacher, pseudo: Path) -> None:
     options = Distillation((teacher("a", name="cnn"),), (), (pseudo,))
     with pytest.raises(DataError, match=r"6 records have nothing that a teacher could see .* record 1 of .*captions"):
