@@ -21,12 +21,14 @@ if TYPE_CHECKING:
         ManifestError,
         MlicError,
         ModelNotFoundError,
+        OutputError,
         PackageError,
         ProviderError,
     )
     from .manifest import Manifest
     from .package import ModelPackage, bundled_models, load_package
     from .predictor import Prediction, Predictor
+    from .rows import Row, RowError, RowReader, open_rows
 
 __version__ = "0.1.0"
 
@@ -42,22 +44,28 @@ __all__ = [
     "MlicError",
     "ModelNotFoundError",
     "ModelPackage",
+    "OutputError",
     "PackageError",
     "Prediction",
     "Predictor",
     "ProviderError",
+    "Row",
+    "RowError",
+    "RowReader",
     "__version__",
     "benchmark",
     "bundled_models",
     "load_package",
+    "open_rows",
 ]
 
 _MODULES = {
     "bench": ("BenchBackend", "BenchReport", "benchmark"),
-    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
     "manifest": ("Manifest",),
     "package": ("ModelPackage", "bundled_models", "load_package"),
     "predictor": ("Prediction", "Predictor"),
+    "rows": ("Row", "RowError", "RowReader", "open_rows"),
 }
 _ORIGIN = {name: module for module, names in _MODULES.items() for name in names}
 

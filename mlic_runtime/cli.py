@@ -1,30 +1,21 @@
 """`mlic-infer` and `mlic-bench`. Heavy imports wait until a command runs: `--help` loads none of them."""
 
 import contextlib
-import csv
-import io
-import json
-import re
 import shlex
 import sys
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from . import __version__
+from .batch_cli import BatchOptions, Deciding, batch_options, check_usage, run_batch
 from .errors import ImageError, MlicError
 from .files import MAX_PIXELS
 from .manifest import PRECISIONS
 from .providers import AUTO, PROVIDERS
-
-if TYPE_CHECKING:
-    from .bench import BenchReport
-    from .predictor import Prediction
-
-# Valid inside JSON strings, yet terminals obey them, or readers of lines split at them, or UTF-8 has no place for them.
-_JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+from .render import BATCH_FORMATS, FORMATS, bench_table, encode, printable, to_json
 
 _COMMAND_LINE = f"{__name__}.command_line"
 
@@ -47,7 +38,7 @@ class MlicCommand(click.Command):
             try:
                 return super().invoke(ctx)
             except MlicError as error:
-                raise click.ClickException(_printable(str(error))) from error
+                raise click.ClickException(printable(str(error))) from error
 
 
 def _model_options(command: _Command) -> _Command:
@@ -88,19 +79,20 @@ def _model_options(command: _Command) -> _Command:
     context_settings={"max_content_width": 120},
     epilog='Example:  mlic-infer beach.jpg "A dog runs on the beach" --top-k 5',
 )
-@click.argument("image")
+@click.argument("image", required=False)
 @click.argument("caption", required=False)
+@batch_options
 @_model_options
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Replace the threshold of every label.")
 @click.option("--top-k", type=click.IntRange(1), help="Show only the K most probable labels.")
+@click.option("--at-least-one", is_flag=True, help="Where no label reaches its threshold, predict the most probable.")
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["table", "json", "jsonl", "csv"]),
-    default="table",
-    show_default=True,
+    type=click.Choice(list(dict.fromkeys([*FORMATS, *BATCH_FORMATS]))),
     help="json: one indented object; jsonl: the same on one line; csv: image, caption, model, labels joined by ';', "
-    "then the probability of each label in a column p_LABEL.",
+    "then the probability of each label in a column p_LABEL, and with --input a column error; submission: ImageID and "
+    "Labels, only with --input.  [default: table; with --input jsonl]",
 )
 @click.option(
     "--max-pixels",
@@ -110,9 +102,13 @@ def _model_options(command: _Command) -> _Command:
     help="Refuse larger pictures (width x height).",
 )
 @click.version_option(__version__, prog_name="mlic-infer")
+@click.pass_context
 def infer(
-    image: str,
+    context: click.Context,
+    /,
+    image: str | None,
     caption: str | None,
+    input_: str | None,
     model: str | None,
     precision: str | None,
     provider: str,
@@ -120,22 +116,33 @@ def infer(
     spin: bool,
     threshold: float | None,
     top_k: int | None,
-    format_: str,
+    at_least_one: bool,
+    format_: str | None,
     max_pixels: int,
+    **batch: Any,
 ) -> None:
-    """Predict the labels of IMAGE, a picture file, with its optional CAPTION.
+    """Predict the labels of IMAGE, a picture file, with its optional CAPTION; or of many, with --input.
 
     IMAGE is a JPEG, PNG, WebP, GIF, BMP or TIFF file; "-" reads one from standard input. A label is predicted when
     its probability reaches its threshold; both are part of the model.
+
+    With --input there is one result for each row, in their order. That of a row which fails is {"image", "error":
+    {"type", "message"}}, and the exit code is then 1. A run that was interrupted, however hard, is completed by the
+    same command with --resume.
     """
+    check_usage(context, image, input_, format_)
     from .predictor import Predictor
 
     predictor = Predictor.load(
         model, provider=provider, precision=precision, threads=threads, spin=spin, max_pixels=max_pixels
     )
+    if input_ is not None:
+        deciding = Deciding(threshold, top_k, at_least_one, max_pixels)
+        run_batch(predictor, precision, input_, format_ or "jsonl", deciding, BatchOptions(**batch))
+        return
     source = _read_stdin() if image == "-" else image
-    prediction = predictor.predict(source, caption, threshold=threshold, top_k=top_k)
-    _write(_FORMATS[format_](prediction, predictor.labels))
+    prediction = predictor.predict(source, caption, threshold=threshold, top_k=top_k, at_least_one=at_least_one)
+    _write(FORMATS[format_ or "table"](prediction, predictor.labels))
 
 
 @click.command(
@@ -201,9 +208,9 @@ def bench(
             progress=_progress(stack, runs + warmup),
         )
     for note in report.notes:
-        click.echo(f"Note: {_printable(note)}", err=True)
+        click.echo(f"Note: {printable(note)}", err=True)
     result = {"command": click.get_current_context().meta[_COMMAND_LINE], **report.to_dict()}
-    _write(_json(result, indent=2) if format_ == "json" else _bench_table(report))
+    _write(to_json(result, indent=2) if format_ == "json" else bench_table(report))
 
 
 def _progress(stack: contextlib.ExitStack, length: int) -> Callable[[], object]:
@@ -221,86 +228,6 @@ def _read_stdin() -> bytes:
     return data
 
 
-def _infer_table(prediction: "Prediction", labels: tuple[str, ...]) -> str:
-    chosen = set(prediction.labels)
-    width = max(len("label"), *(len(label) for label in prediction.probabilities))
-    rows = [f"{'label':{width}}  probability  predicted"]
-    for label, probability in prediction.probabilities.items():
-        rows.append(f"{label:{width}}  {probability:11.4f}  {'yes' if label in chosen else ''}".rstrip())
-    image = "" if prediction.image is None else f"image    {_printable(prediction.image)}\n"
-    caption = "" if prediction.caption is None else f"caption  {_printable(prediction.caption)}\n"
-    return f"{image}{caption}model    {prediction.model}\n\n" + "\n".join(rows) + "\n"
-
-
-def _infer_json(prediction: "Prediction", labels: tuple[str, ...]) -> str:
-    return _json(prediction.to_dict(), indent=2)
-
-
-def _infer_jsonl(prediction: "Prediction", labels: tuple[str, ...]) -> str:
-    return _json(prediction.to_dict(), indent=None)
-
-
-def _infer_csv(prediction: "Prediction", labels: tuple[str, ...]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    # The prefix keeps a label that is called "image" apart from the column of that name.
-    writer.writerow(["image", "caption", "model", "labels", *(f"p_{label}" for label in labels)])
-    probabilities = [prediction.probabilities.get(label, "") for label in labels]
-    writer.writerow(
-        [prediction.image, prediction.caption, prediction.model, ";".join(prediction.labels), *probabilities]
-    )
-    return stream.getvalue()
-
-
-_FORMATS: dict[str, Callable[["Prediction", tuple[str, ...]], str]] = {
-    "table": _infer_table,
-    "json": _infer_json,
-    "jsonl": _infer_jsonl,
-    "csv": _infer_csv,
-}
-
-
-def _bench_table(report: "BenchReport") -> str:
-    names = [f"{timing.name} ({timing.version})" for timing in report.timings]
-    width = max(len(name) for name in names)
-    lines = [
-        f"model      {report.model}, {report.precision}, provider {report.provider}",
-        f"input      batch size {report.batch_size}, {report.tokens} tokens a caption",
-        f"picture    {_printable(report.picture)}",
-        f"caption    {'none' if report.caption is None else _printable(report.caption)}",
-        f"measured   the graph alone, warm: {report.runs} runs after {report.warmup}, {report.threads} threads",
-        f"machine    {report.machine['processor']}, {report.machine['cpus']} CPUs, {report.machine['platform']}",
-        "",
-        f"{'backend':{width}}  {'p50 ms':>9}  {'p90 ms':>9}  {'p99 ms':>9}  {'pictures/s':>10}",
-    ]
-    for name, timing in zip(names, report.timings, strict=True):
-        columns = (
-            f"{timing.p50_ms:9.3f}  {timing.p90_ms:9.3f}  {timing.p99_ms:9.3f}  {timing.pictures_per_second:10.1f}"
-        )
-        lines.append(f"{name:{width}}  {columns}")
-    for comparison in report.comparisons:
-        lines.append(
-            f"{comparison.name} took {comparison.ratio:.2f} times as long as mlic-runtime (median of pairs; "
-            f"p10 {comparison.ratio_p10:.2f}, p90 {comparison.ratio_p90:.2f}); "
-            f"logits differ by at most {comparison.max_abs_difference:.1e}"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _json(value: dict[str, Any], indent: int | None) -> str:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-    return _JSON_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
-
-
-def _printable(text: str) -> str:
-    """The text on one line, its control characters escaped: file names can hold line breaks and terminal codes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def _write(text: str) -> None:
-    """Write data to stdout, in UTF-8 whatever the locale says.
-
-    A file name may hold bytes that are not UTF-8: Python keeps them as lone surrogates, which are written escaped.
-    """
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.write(encode(text))
     sys.stdout.buffer.flush()

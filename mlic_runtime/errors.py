@@ -11,6 +11,7 @@ class MlicError(Exception):
         ├── InputError              something given for prediction cannot be used
         │   ├── ImageError          the picture is missing, undecodable or too large
         │   └── CaptionError        the caption is not a text, or the model reads none
+        ├── OutputError             a result file that cannot be written, replaced or resumed
         ├── ProviderError           the execution provider is unknown or not available here
         └── mlic_train.errors.TrainError   everything that training and export raise
             ├── DataError           training data that cannot be read
@@ -48,6 +49,10 @@ class ImageError(InputError):
 
 class CaptionError(InputError):
     """The caption is not a text, or the model reads none."""
+
+
+class OutputError(MlicError):
+    """A result file that cannot be written, replaced or resumed."""
 
 
 class ProviderError(MlicError):

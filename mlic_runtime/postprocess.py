@@ -20,14 +20,22 @@ def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return np.where(values >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
 
-def decide(probabilities: npt.NDArray[np.floating[Any]], thresholds: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+def decide(
+    probabilities: npt.NDArray[np.floating[Any]], thresholds: npt.ArrayLike, *, at_least_one: bool = False
+) -> npt.NDArray[np.bool_]:
     """Which labels are predicted: those whose probability reaches their threshold.
 
     Args:
         probabilities: (B, L) in [0, 1].
         thresholds: (L,) in [0, 1]. They are compared as float64, so that no threshold is rounded.
+        at_least_one: where no label of a row reaches its threshold, predict the most probable one (of equal ones the
+            first).
 
     Returns:
         bool (B, L).
     """
-    return np.asarray(probabilities >= np.asarray(thresholds, dtype=np.float64), dtype=np.bool_)
+    chosen = np.asarray(probabilities >= np.asarray(thresholds, dtype=np.float64), dtype=np.bool_)
+    if at_least_one:
+        empty = np.flatnonzero(~chosen.any(axis=1))
+        chosen[empty, probabilities[empty].argmax(axis=1)] = True
+    return chosen

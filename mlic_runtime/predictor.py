@@ -2,22 +2,25 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import CaptionError, ImageError, InputError, PackageError
 from .files import MAX_PIXELS
-from .image import ImageSource, read_pixels
+from .image import ImageSource, Pixels, read_pixels
 from .manifest import TOKENIZER_NAME, Manifest
 from .package import ModelPackage, load_package
 from .postprocess import decide, sigmoid
-from .session import GraphSession, create_session
+from .providers import available_cpus
+from .rows import Row, RowError
+from .session import GraphSession, check_agreement, create_session
+from .stream import stream_rows
 
 if TYPE_CHECKING:
     from .text import CaptionTokenizer
@@ -28,7 +31,7 @@ class Prediction:
     """What the model says about one picture with its caption.
 
     Attributes:
-        image: the path as it was given, or None for a picture from memory and for no picture.
+        image: the path as it was given, or None for a picture from memory and for no picture; of a `Row` its title.
         caption: the caption as it was given.
         labels: the names of the predicted labels, those whose probability reaches their threshold, most probable first.
         probabilities: {label: probability in [0, 1]}, most probable first; only the first k if `top_k` was given.
@@ -57,6 +60,21 @@ class Prediction:
             for label in self.labels
         )
         return f"<Prediction {self.image or '(no path)'}: {found or 'no label'}>"
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How probabilities become predictions; see `Predictor.predict`."""
+
+    threshold: float | None
+    top_k: int | None
+    at_least_one: bool
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None:
+            _check_count("top_k", self.top_k)
+        if self.threshold is not None and not (math.isfinite(self.threshold) and 0 <= self.threshold <= 1):
+            raise InputError(f"threshold must be in [0, 1], found {self.threshold}")
 
 
 class Predictor:
@@ -112,7 +130,7 @@ class Predictor:
         manifest = package.manifest
         graph = package.read_graph(precision or manifest.precisions[0])
         session = create_session(graph, provider=provider, threads=threads, spin=spin)
-        _check_agreement(session, manifest)
+        check_agreement(session, manifest)
         tokenizer = None
         if manifest.text is not None:
             from .text import CaptionTokenizer  # here, because a model without captions need not load tokenizers
@@ -127,6 +145,7 @@ class Predictor:
         *,
         threshold: float | None = None,
         top_k: int | None = None,
+        at_least_one: bool = False,
     ) -> Prediction:
         """Predict the labels of one picture with its caption.
 
@@ -135,13 +154,15 @@ class Predictor:
             caption: what is said about the picture; None or blank means that there is none.
             threshold: in [0, 1], replaces the threshold of every label.
             top_k: >= 1, keep only the k most probable in `probabilities`; `labels` are all that were predicted.
+            at_least_one: where no label reaches its threshold, predict the most probable one.
 
         Raises:
             ImageError: the picture cannot be used, or it is missing and the model reads nothing else.
             CaptionError: the caption is not a text, or the model reads none.
             InputError: neither picture nor caption, or an option out of range.
         """
-        return self.predict_many([image], [caption], threshold=threshold, top_k=top_k)[0]
+        options = _Options(threshold, top_k, at_least_one)
+        return self._predict_batch([image], [caption], options)[0]
 
     def predict_many(
         self,
@@ -151,6 +172,7 @@ class Predictor:
         batch_size: int = 32,
         threshold: float | None = None,
         top_k: int | None = None,
+        at_least_one: bool = False,
     ) -> list[Prediction]:
         """Predict the labels of many pictures, a batch at a time; one at a time gives the same answers.
 
@@ -160,6 +182,7 @@ class Predictor:
             batch_size: how many pictures one run of the graph takes, >= 1.
             threshold: see `predict`.
             top_k: see `predict`.
+            at_least_one: see `predict`.
 
         Returns:
             N predictions in the order of the pictures.
@@ -173,13 +196,64 @@ class Predictor:
             raise InputError(
                 f"found {len(images)} images but {len(captions)} captions: give one caption (or None) each"
             )
-        _check_options(batch_size, threshold, top_k)
+        _check_count("batch_size", batch_size)
+        options = _Options(threshold, top_k, at_least_one)
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             batch = [images[index] for index in range(start, min(start + batch_size, len(images)))]
             texts = [None if captions is None else captions[start + index] for index in range(len(batch))]
-            predictions.extend(self._predict_batch(batch, texts, threshold, top_k))
+            predictions.extend(self._predict_batch(batch, texts, options))
         return predictions
+
+    def predict_rows(
+        self,
+        rows: Iterable[Row],
+        *,
+        batch_size: int = 32,
+        workers: int | None = None,
+        on_error: Literal["record", "stop"] = "record",
+        threshold: float | None = None,
+        top_k: int | None = None,
+        at_least_one: bool = False,
+    ) -> Generator[Prediction | RowError, None, None]:
+        """Predict the labels of any number of rows, one result after the other; pictures are decoded in threads.
+
+        Args:
+            rows: such as `open_rows` gives; read a few batches ahead of the results, and only while they are asked for.
+            batch_size: see `predict_many`.
+            workers: how many threads decode pictures, >= 1; None means as many as this process may use CPUs.
+            on_error: "record" gives a `RowError` in the place of a row that cannot be predicted; "stop" raises it.
+            threshold: see `predict`.
+            top_k: see `predict`.
+            at_least_one: see `predict`.
+
+        Returns:
+            The results in the order of the rows, each as in `predict`. The number of workers changes nothing.
+
+        Raises:
+            InputError: an option out of range; with on_error="stop" also the first row that cannot be predicted.
+            MlicError: what no row can be blamed for.
+        """
+        workers = available_cpus() if workers is None else workers
+        _check_count("batch_size", batch_size)
+        _check_count("workers", workers)
+        if on_error not in ("record", "stop"):
+            raise InputError(f"on_error must be 'record' or 'stop', found {on_error!r}")
+        options = _Options(threshold, top_k, at_least_one)
+
+        def run(good: list[Row], pixels: Pixels) -> list[Prediction]:
+            return self._run([row.title for row in good], [row.caption for row in good], pixels, options)
+
+        spec = self.manifest.image
+        return stream_rows(
+            rows,
+            self._prepare,
+            run,
+            size=(spec.height, spec.width),
+            batch_size=batch_size,
+            workers=workers,
+            stop_on_error=on_error == "stop",
+        )
 
     def __enter__(self) -> "Predictor":
         return self
@@ -190,29 +264,45 @@ class Predictor:
         """Nothing to release: the graph lives as long as the object."""
 
     def _predict_batch(
-        self, images: list[ImageSource | None], captions: list[str | None], threshold: float | None, top_k: int | None
+        self, images: list[ImageSource | None], captions: list[str | None], options: "_Options"
     ) -> list[Prediction]:
         for image, caption in zip(images, captions, strict=True):
             self._check_pair(image, caption)
         spec = self.manifest.image
         # A picture that is missing stays black.
         pixels = np.zeros((len(images), spec.height, spec.width, 3), dtype=np.uint8)
-        for row, image in zip(pixels, images, strict=True):
+        for out, image in zip(pixels, images, strict=True):
             if image is not None:
-                read_pixels(image, spec, row, max_pixels=self._max_pixels)
+                read_pixels(image, spec, out, max_pixels=self._max_pixels)
+        return self._run([_path(image) for image in images], captions, pixels, options)
+
+    def _prepare(self, row: Row, out: Pixels) -> None:
+        """Check a row, and write its picture, if it has one, to `out`, uint8 (H, W, 3)."""
+        if row.error is not None:
+            raise row.error
+        if not (row.caption is None or isinstance(row.caption, str)):
+            raise CaptionError(f"a caption must be a text (str) or None, found {type(row.caption).__name__}")
+        self._check_pair(row.image, row.caption)
+        if row.image is not None:
+            read_pixels(row.image, self.manifest.image, out, max_pixels=self._max_pixels)
+
+    def _run(
+        self, titles: list[str | None], captions: list[str | None], pixels: Pixels, options: "_Options"
+    ) -> list[Prediction]:
         tokens = () if self._tokenizer is None else self._tokenizer.encode(captions)
         logits = self.session.run(pixels, *tokens)
-        if logits.shape != (len(images), len(self.labels)):
+        if logits.shape != (len(titles), len(self.labels)):
             raise PackageError(
                 f"the graph of {self._model} gave logits of shape {logits.shape}, "
-                f"expected ({len(images)}, {len(self.labels)}): one per label of the manifest"
+                f"expected ({len(titles)}, {len(self.labels)}): one per label of the manifest"
             )
         probabilities = sigmoid(logits)
+        threshold = options.threshold
         thresholds = self._thresholds if threshold is None else np.full_like(self._thresholds, threshold)
-        decisions = decide(probabilities, thresholds)
+        decisions = decide(probabilities, thresholds, at_least_one=options.at_least_one)
         return [
-            self._prediction(_path(image), caption, row, chosen, top_k)
-            for image, caption, row, chosen in zip(images, captions, probabilities, decisions, strict=True)
+            self._prediction(title, caption, row, chosen, options.top_k)
+            for title, caption, row, chosen in zip(titles, captions, probabilities, decisions, strict=True)
         ]
 
     def _check_pair(self, image: ImageSource | None, caption: str | None) -> None:
@@ -242,31 +332,9 @@ class Predictor:
         )
 
 
-def _check_agreement(session: GraphSession, manifest: Manifest) -> None:
-    """The graph and the manifest must describe the same model."""
-    if session.reads_caption != (manifest.text is not None):
-        reads = "reads a caption" if session.reads_caption else "reads no caption"
-        raise PackageError(f"the graph of {manifest.name} {reads}, but the manifest says otherwise (text)")
-    sides = (session.height or manifest.image.height, session.width or manifest.image.width)
-    if sides != (manifest.image.height, manifest.image.width):
-        raise PackageError(
-            f"the graph of {manifest.name} takes pictures of {sides} pixels (height, width), "
-            f"but the manifest says {(manifest.image.height, manifest.image.width)}"
-        )
-    if session.num_labels not in (None, len(manifest.labels)):
-        raise PackageError(
-            f"the graph of {manifest.name} has {session.num_labels} outputs, "
-            f"but the manifest has {len(manifest.labels)} labels"
-        )
-
-
-def _check_options(batch_size: int, threshold: float | None, top_k: int | None) -> None:
-    if batch_size < 1:
-        raise InputError(f"batch_size must be 1 or more, found {batch_size}")
-    if top_k is not None and top_k < 1:
-        raise InputError(f"top_k must be 1 or more, found {top_k}")
-    if threshold is not None and not (math.isfinite(threshold) and 0 <= threshold <= 1):
-        raise InputError(f"threshold must be in [0, 1], found {threshold}")
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise InputError(f"{name} must be 1 or more, found {count}")
 
 
 def _path(image: ImageSource | None) -> str | None:

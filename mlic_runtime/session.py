@@ -8,6 +8,7 @@ import onnxruntime
 
 from .errors import PackageError, ProviderError
 from .image import Pixels
+from .manifest import Manifest
 from .providers import AUTO, PROVIDERS, available_cpus, candidates
 
 PIXELS, INPUT_IDS, ATTENTION_MASK, LOGITS = "pixels", "input_ids", "attention_mask", "logits"
@@ -104,6 +105,28 @@ def create_session(
         except ProviderError:
             continue  # "auto" asked for the best that loads
     return _create(graph, names[-1], count, spin)
+
+
+def check_agreement(session: GraphSession, manifest: Manifest) -> None:
+    """Check that a graph and a manifest describe the same model.
+
+    Raises:
+        PackageError: they differ in the sides of `pixels`, in the number of labels, or in whether a caption is read.
+    """
+    if session.reads_caption != (manifest.text is not None):
+        reads = "reads a caption" if session.reads_caption else "reads no caption"
+        raise PackageError(f"the graph of {manifest.name} {reads}, but the manifest says otherwise (text)")
+    sides = (session.height or manifest.image.height, session.width or manifest.image.width)
+    if sides != (manifest.image.height, manifest.image.width):
+        raise PackageError(
+            f"the graph of {manifest.name} takes pictures of {sides} pixels (height, width), "
+            f"but the manifest says {(manifest.image.height, manifest.image.width)}"
+        )
+    if session.num_labels not in (None, len(manifest.labels)):
+        raise PackageError(
+            f"the graph of {manifest.name} has {session.num_labels} outputs, "
+            f"but the manifest has {len(manifest.labels)} labels"
+        )
 
 
 def _create(graph: bytes, provider: str, threads: int, spin: bool) -> GraphSession:

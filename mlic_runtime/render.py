@@ -1,0 +1,183 @@
+"""Results as text: the formats of `mlic-infer`, and the tables of both commands."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import InputError
+from .rows import RowError
+
+if TYPE_CHECKING:
+    from .bench import BenchReport
+    from .predictor import Prediction
+
+BATCH_FORMATS = ("jsonl", "csv", "submission")
+LIST_SEPARATOR = ";"  # between labels in one cell: a name may hold spaces, and mlic-train reads such cells
+
+# Valid inside JSON strings, yet terminals obey them, or readers of lines split at them, or UTF-8 has no place for them.
+_JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class BatchFormat(Protocol):
+    """How the results of many rows become one file: a header, then a record for each."""
+
+    header: str
+
+    def record(self, result: "Prediction | RowError") -> str:
+        """The record of one result, its line end included."""
+
+
+class JsonLines:
+    """One JSON object a line: a prediction, or `{"image", "error": {"type", "message"}}`."""
+
+    header = ""
+
+    def record(self, result: "Prediction | RowError") -> str:
+        """See `BatchFormat`."""
+        return to_json(result.to_dict(), indent=None)
+
+
+class Csv:
+    """The columns of a single prediction, and behind them `error`, which is empty unless the row failed."""
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self._labels = labels
+        self.header = _csv_line([*_csv_columns(labels), "error"])
+
+    def record(self, result: "Prediction | RowError") -> str:
+        """See `BatchFormat`."""
+        if isinstance(result, RowError):
+            error = result.to_dict()["error"]
+            cells = [result.image, *[""] * (3 + len(self._labels))]
+            return _csv_line([*cells, f"{error['type']}: {error['message']}"])
+        return _csv_line([*_csv_cells(result, self._labels), ""])
+
+
+class Submission:
+    """The competition's format: `ImageID,Labels`, the labels in the order of the model.
+
+    With ids they are separated by spaces, as in the competition's files; names are separated by LIST_SEPARATOR. A row
+    that failed has no labels.
+
+    Args:
+        labels: the model's labels.
+        ids: an id for each label, or None to write the names.
+
+    Raises:
+        InputError: a name holds LIST_SEPARATOR.
+    """
+
+    header = "ImageID,Labels\n"
+
+    def __init__(self, labels: tuple[str, ...], ids: tuple[str, ...] | None) -> None:
+        broken = [label for label in labels if LIST_SEPARATOR in label]
+        if ids is None and broken:
+            raise InputError(
+                f"the label {broken[0]!r} holds {LIST_SEPARATOR!r}, which separates labels: give label ids"
+            )
+        self._written = dict(zip(labels, labels if ids is None else ids, strict=True))
+        self._separator = LIST_SEPARATOR if ids is None else " "
+
+    def record(self, result: "Prediction | RowError") -> str:
+        """See `BatchFormat`."""
+        chosen = frozenset() if isinstance(result, RowError) else frozenset(result.labels)
+        cell = self._separator.join(written for label, written in self._written.items() if label in chosen)
+        return _csv_line([result.image, cell])
+
+
+def _infer_table(prediction: "Prediction", labels: tuple[str, ...]) -> str:
+    chosen = set(prediction.labels)
+    width = max(len("label"), *(len(label) for label in prediction.probabilities))
+    rows = [f"{'label':{width}}  probability  predicted"]
+    for label, probability in prediction.probabilities.items():
+        rows.append(f"{label:{width}}  {probability:11.4f}  {'yes' if label in chosen else ''}".rstrip())
+    image = "" if prediction.image is None else f"image    {printable(prediction.image)}\n"
+    caption = "" if prediction.caption is None else f"caption  {printable(prediction.caption)}\n"
+    return f"{image}{caption}model    {prediction.model}\n\n" + "\n".join(rows) + "\n"
+
+
+def _infer_json(prediction: "Prediction", labels: tuple[str, ...]) -> str:
+    return to_json(prediction.to_dict(), indent=2)
+
+
+def _infer_jsonl(prediction: "Prediction", labels: tuple[str, ...]) -> str:
+    return to_json(prediction.to_dict(), indent=None)
+
+
+def _infer_csv(prediction: "Prediction", labels: tuple[str, ...]) -> str:
+    return _csv_line(_csv_columns(labels)) + _csv_line(_csv_cells(prediction, labels))
+
+
+def _csv_columns(labels: tuple[str, ...]) -> list[str]:
+    # The prefix keeps a label that is called "image" apart from the column of that name.
+    return ["image", "caption", "model", "labels", *(f"p_{label}" for label in labels)]
+
+
+def _csv_cells(prediction: "Prediction", labels: tuple[str, ...]) -> list[object]:
+    probabilities = [prediction.probabilities.get(label, "") for label in labels]
+    chosen = LIST_SEPARATOR.join(prediction.labels)
+    return [prediction.image, prediction.caption, prediction.model, chosen, *probabilities]
+
+
+def _csv_line(cells: list[Any]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerow(cells)
+    return stream.getvalue()
+
+
+FORMATS: dict[str, Callable[["Prediction", tuple[str, ...]], str]] = {
+    "table": _infer_table,
+    "json": _infer_json,
+    "jsonl": _infer_jsonl,
+    "csv": _infer_csv,
+}
+
+
+def bench_table(report: "BenchReport") -> str:
+    """The report of `mlic-bench` for people."""
+    names = [f"{timing.name} ({timing.version})" for timing in report.timings]
+    width = max(len(name) for name in names)
+    lines = [
+        f"model      {report.model}, {report.precision}, provider {report.provider}",
+        f"input      batch size {report.batch_size}, {report.tokens} tokens a caption",
+        f"picture    {printable(report.picture)}",
+        f"caption    {'none' if report.caption is None else printable(report.caption)}",
+        f"measured   the graph alone, warm: {report.runs} runs after {report.warmup}, {report.threads} threads",
+        f"machine    {report.machine['processor']}, {report.machine['cpus']} CPUs, {report.machine['platform']}",
+        "",
+        f"{'backend':{width}}  {'p50 ms':>9}  {'p90 ms':>9}  {'p99 ms':>9}  {'pictures/s':>10}",
+    ]
+    for name, timing in zip(names, report.timings, strict=True):
+        columns = (
+            f"{timing.p50_ms:9.3f}  {timing.p90_ms:9.3f}  {timing.p99_ms:9.3f}  {timing.pictures_per_second:10.1f}"
+        )
+        lines.append(f"{name:{width}}  {columns}")
+    for comparison in report.comparisons:
+        lines.append(
+            f"{comparison.name} took {comparison.ratio:.2f} times as long as mlic-runtime (median of pairs; "
+            f"p10 {comparison.ratio_p10:.2f}, p90 {comparison.ratio_p90:.2f}); "
+            f"logits differ by at most {comparison.max_abs_difference:.1e}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def to_json(value: dict[str, Any], indent: int | None) -> str:
+    """JSON in UTF-8 that terminals and readers of lines can take; with its line end."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return _JSON_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
+
+
+def printable(text: str) -> str:
+    """The text on one line, its control characters escaped: file names can hold line breaks and terminal codes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def encode(text: str) -> bytes:
+    """Data as UTF-8, whatever the locale says.
+
+    A file name may hold bytes that are not UTF-8: Python keeps them as lone surrogates, which are written escaped.
+    """
+    return text.encode("utf-8", "backslashreplace")
