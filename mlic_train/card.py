@@ -42,8 +42,10 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
         lines[-1] += " An all-black picture means that there is none."
         lines.append(f"- Caption: at most {text.max_length} tokens of a vocabulary of {text.vocab_size}.")
     lines += ["", "## Metrics", ""]
+    fixed = config.train.threshold_for.startswith("fixed")
+    thresholds = "Thresholds are fixed." if fixed else "Thresholds were fitted on the validation split."
     for precision, splits in manifest.metrics.items():
-        lines += [f"Graph `{precision}`. Thresholds were fitted on the validation split.", "", *_table(splits), ""]
+        lines += [f"Graph `{precision}`. {thresholds}", "", *_table(splits), ""]
     lines += [
         "In brackets: 95 % bootstrap intervals over the rows. ECE: expected calibration error over all decisions.",
         "Rows with at least one label are scored; `negatives` are rows with none. `-picture-only` and `-caption-only`",

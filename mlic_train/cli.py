@@ -20,6 +20,7 @@ from .config import (
     LOSSES,
     LSTM,
     MIXED_PRECISIONS,
+    MODEL_DEFAULTS,
     MODELS,
     MONITORS,
     OPTIMIZERS,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .checkpoint import State
     from .data import LabelSet, Split
     from .distillation import Distillation
-    from .splits import DataOptions
+    from .splits import DataOptions, Splits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -145,7 +146,7 @@ def data_options(command: F) -> F:
 @click.option(
     "--empty-odds", type=click.FloatRange(0.001, 1), default=1.0, help="Odds of a row without labels, against training."
 )
-@click.option("--threshold-for", default="samples_f1", help="samples_f1, micro_f1, precision=P or recall=R.")
+@click.option("--threshold-for", default="samples_f1", help="samples_f1, micro_f1, precision=P, recall=R or fixed=T.")
 @click.option("--teacher", "teachers", type=_FOLDER, multiple=True, help="Run folder whose model gives soft labels.")
 @click.option("--teacher-sees", type=click.Choice(TEACHER_SEES), default="both", help="What of a row teachers read.")
 @click.option("--teacher-weight", type=_RATE, default=0.0, help="Of the teachers, in the targets of labelled rows.")
@@ -169,7 +170,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:
         _check(ctx, data)
         return
     from .splits import load_splits
-    from .training import resume_run, train_run
+    from .training import resume_run
 
     folder = options["output"] or Path("runs", options["name"])
     splits = load_splits(data)
@@ -180,24 +181,48 @@ def train(ctx: click.Context, /, **options: Any) -> None:
         wanted = {key: value for key, value in options.items() if key in names and _explicit(ctx, key)}
         state = resume_run(folder, splits, wanted=wanted, device=options["device"], log=_log)
     else:
-        model, config = _configs(options)
-        provenance = {"data_note": options["note"]} if options["note"] else {}
-        state = train_run(
-            folder,
-            model,
-            config,
-            splits,
-            backbone_weights=options["backbone_weights"],
-            embedding=options["embedding"],
-            distillation=_distillation(options),
-            provenance=provenance,
-            device=options["device"],
-            log=_log,
-        )
+        state = start_run(ctx, folder, splits)
     if not state.finished:
         _log(f"interrupted in epoch {state.epoch + 1}; go on with the same command and --resume")
         ctx.exit(130)
     _report(folder, splits.labels, state, options["output_format"])
+
+
+def start_run(
+    ctx: click.Context,
+    folder: Path,
+    splits: "Splits",
+    *,
+    log: Callable[[str], None] = _log,
+    keep_going: "Callable[[State], bool]" = lambda _: True,
+) -> "State":
+    """Train a new run into `folder` with the options of `ctx`, a context of `train`; see `training.train_run`."""
+    from .training import train_run
+
+    options = ctx.params
+    model, config = run_configs(ctx)
+    return train_run(
+        folder,
+        model,
+        config,
+        splits,
+        backbone_weights=options["backbone_weights"],
+        embedding=options["embedding"],
+        distillation=_distillation(options),
+        provenance={"data_note": options["note"]} if options["note"] else {},
+        device=options["device"],
+        log=log,
+        keep_going=keep_going,
+    )
+
+
+def run_configs(ctx: click.Context) -> tuple[ModelConfig, TrainConfig]:
+    """The configurations that the options of `ctx`, a context of `train`, stand for.
+
+    Raises:
+        ConfigError: options that do not go together.
+    """
+    return _configs({**ctx.params, **_model_defaults(ctx, ctx.params["name"])})
 
 
 @click.command(cls=MlicCommand, context_settings={"show_default": True})
@@ -280,6 +305,11 @@ def _configs(options: Mapping[str, Any]) -> tuple[ModelConfig, TrainConfig]:
     # Pretrained batch statistics are better than those of a few small batches.
     config["freeze_batch_statistics"] = options["backbone_weights"] is not None
     return ModelConfig(**model), TrainConfig(**config)
+
+
+def _model_defaults(ctx: click.Context, name: str) -> dict[str, str | float]:
+    """What the model `name` takes otherwise than others, as far as the user did not say."""
+    return {key: value for key, value in MODEL_DEFAULTS.get(name, {}).items() if not _explicit(ctx, key)}
 
 
 def _explicit(ctx: click.Context, name: str) -> bool:

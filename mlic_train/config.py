@@ -12,7 +12,8 @@ from mlic_runtime.manifest import INTERPOLATIONS, RESIZE_MODES, ImageSpec, TextS
 
 from .errors import ConfigError
 
-MODELS = ("cnn", "hybrid")
+ORIGIN_HYBRID = "origin_hybrid"
+MODELS = ("cnn", "hybrid", ORIGIN_HYBRID)
 ORIGIN_BACKBONE = "conv3"
 LOSSES = ("bce", "multilabel_soft_margin", "softmax_bce", "asymmetric")
 MONITORS = ("samples_f1", "map")
@@ -22,6 +23,19 @@ FUSIONS = ("late", "transformer")
 CALIBRATIONS = ("none", "temperature", "platt")
 TEACHER_SEES = ("both", "caption", "picture")
 MIXED_PRECISIONS = ("none", "fp16", "bf16")
+# What `mlic-train` takes for a model where nothing is said. The origin saw every row whole and tuned no threshold;
+# `max_length` counts characters there.
+MODEL_DEFAULTS: Mapping[str, Mapping[str, str | float]] = {
+    ORIGIN_HYBRID: {
+        "hidden": 1024,
+        "max_length": 256,
+        "loss": "multilabel_soft_margin",
+        "drop_caption": 0.0,
+        "drop_picture": 0.0,
+        "calibration": "none",
+        "threshold_for": "fixed=0.5",
+    }
+}
 LSTM = "lstm"
 
 T = TypeVar("T")
@@ -33,12 +47,12 @@ class ModelConfig:
 
     `backbone` is "conv3" (the origin's three convolutions) or a timm model name. `mean` and `std` are per RGB channel
     in units of the 0..1 picture; None takes those of the backbone. `width`, `num_layers` and `num_heads` are of the
-    Transformer encoder; `hidden` is the width of the fully connected layer of `cnn`. `dropout` acts before the
-    output layer (and on picture features), `encoder_dropout` inside the Transformer encoder, `word_dropout` is the
-    probability that a token's embedding is left out for a step, `drop_path` the stochastic depth of a timm backbone
-    (Huang et al. 2016). `fusion` "late" adds the logits of picture and caption, "transformer" lets label queries
-    read both as well. `text_encoder` is "lstm" or where a Hugging Face encoder was loaded from, `text_config` then
-    its architecture (the content of its config.json), so that the run folder needs nothing else.
+    Transformer encoder; `hidden` is the width of the fully connected layer of `cnn` and `origin_hybrid`. `dropout`
+    acts before the output layer (and on picture features), `encoder_dropout` inside the Transformer encoder,
+    `word_dropout` is the probability that a token's embedding is left out for a step, `drop_path` the stochastic depth
+    of a timm backbone (Huang et al. 2016). `fusion` "late" adds the logits of picture and caption, "transformer" lets
+    label queries read both as well. `text_encoder` is "lstm" or where a Hugging Face encoder was loaded from,
+    `text_config` then its architecture (the content of its config.json), so that the run folder needs nothing else.
     """
 
     name: str = "hybrid"
@@ -132,7 +146,8 @@ class TrainConfig:
     brightness, contrast and saturation; `rand_augment` the magnitude in 1..30 of two random operations (Cubuk et al.
     2020; 0: off); `random_erasing` the probability of a grey rectangle (Zhong et al. 2020); `mixup` the alpha of the
     Beta distribution that mixes the pictures of rows without caption (Zhang et al. 2018; 0: off). `calibration` and
-    `threshold_for` ("samples_f1", "micro_f1", "precision=P" or "recall=R") are fitted on the validation split.
+    `threshold_for` ("samples_f1", "micro_f1", "precision=P" or "recall=R") are fitted on the validation split;
+    thresholds of "fixed=T" are T.
     `empty_odds` says how much rarer, as a factor on the odds, rows with none of the labels are in use than in training;
     it becomes part of the calibration (see `models.calibration`). With
     a teacher, `teacher_weight` is the teacher's share in the targets of rows that have labels of their own.
@@ -217,10 +232,10 @@ class TrainConfig:
 
 
 def threshold_goal(text: str) -> tuple[str, float | None]:
-    """Read `TrainConfig.threshold_for`: ("samples_f1", None), ("micro_f1", None), ("precision", P) or ("recall", R).
+    """Read `TrainConfig.threshold_for`: (goal, None) for an F1, else ("precision", P), ("recall", R) or ("fixed", T).
 
     Raises:
-        ConfigError: something else, or a P or R that is not in (0, 1].
+        ConfigError: something else, or a P, R or T that is not in (0, 1].
     """
     name, _, value = text.partition("=")
     if text in ("samples_f1", "micro_f1"):
@@ -229,9 +244,11 @@ def threshold_goal(text: str) -> tuple[str, float | None]:
         wanted = float(value)
     except ValueError:
         wanted = math.nan
-    if name in ("precision", "recall") and 0.0 < wanted <= 1.0:
+    if name in ("precision", "recall", "fixed") and 0.0 < wanted <= 1.0:
         return name, wanted
-    raise ConfigError(f"threshold_for is {text!r}; give samples_f1, micro_f1, precision=P or recall=R (P, R in (0, 1])")
+    raise ConfigError(
+        f"threshold_for is {text!r}; give samples_f1, micro_f1, precision=P, recall=R or fixed=T (P, R, T in (0, 1])"
+    )
 
 
 def to_dict(config: ModelConfig | TrainConfig) -> dict[str, Any]:

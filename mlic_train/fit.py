@@ -52,6 +52,7 @@ def fit(
     *,
     resume: Checkpoint | None = None,
     log: Callable[[str], None] = lambda _: None,
+    keep_going: Callable[[State], bool] = lambda _: True,
 ) -> State:
     """Train until `config.epochs`, early stopping or Ctrl-C; best and last checkpoint lie in `folder` at any moment.
 
@@ -69,6 +70,8 @@ def fit(
         fabric: the device, the precision and the other processes; see `create_fabric`.
         resume: the last checkpoint of a run that is resumed; `model` has its weights already.
         log: called with one line per epoch.
+        keep_going: called after each epoch in every process, with the same answer; False ends training there, as an
+            interruption would, except that the epoch is not in the last checkpoint.
 
     Returns:
         The last state, the same in every process; `finished` is False where training was interrupted.
@@ -96,7 +99,7 @@ def fit(
 
     steps_per_epoch = math.ceil(len(plan_epoch(data.train.records, config, 0)) / config.accumulate)
 
-    with _interrupts() as interrupted:
+    with interrupts() as interrupted:
         while state.epoch < config.epochs and not state.finished:
             saved = started = time.monotonic()
             plan = plan_epoch(data.train.records, config, state.epoch)
@@ -140,6 +143,8 @@ def fit(
             seconds = time.monotonic() - started
             state = in_first(fabric, partial(_finish_epoch, average.learner, data, config, state, folder, seconds))
             log(_describe(state.history[-1], config.epochs))
+            if not keep_going(state):
+                return state
             save_last()
             if any_of(fabric, interrupted()):
                 return state
@@ -218,10 +223,11 @@ def _is_finished(state: State, config: TrainConfig) -> bool:
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a question that the loop asks between steps; a second one is final.
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a question that a loop asks between steps; a second one is final.
 
-    Outside the main thread Python allows no handlers; there an interruption is what it is everywhere.
+    It nests: the loop around this one hears of it too. Outside the main thread Python allows no handlers; there an
+    interruption is what it is everywhere.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -233,6 +239,9 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         seen = True
         for caught in before:
             signal.signal(caught, before[caught])
+        outer = before[signal.Signals(number)]
+        if callable(outer) and outer is not signal.default_int_handler:
+            outer(number, frame)
 
     before = {caught: signal.getsignal(caught) for caught in (signal.SIGINT, signal.SIGTERM)}
     for caught in before:

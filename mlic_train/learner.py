@@ -52,7 +52,7 @@ class Learner(nn.Module):
                 raise ValueError("the model cnn needs a picture in every row")
             return self.model.branches(features) if self.training else self.model.classify(features)
         if batch.input_ids is None or batch.attention_mask is None:
-            raise ValueError("the model hybrid needs input_ids and attention_mask")
+            raise ValueError("a model that reads captions needs input_ids and attention_mask")
         read = self.model.branches if self.training else self.model.classify
         return read(features, batch.has_picture, batch.input_ids, batch.attention_mask)
 

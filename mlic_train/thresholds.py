@@ -47,17 +47,20 @@ def fit_thresholds(
 
     Of "precision=P" t is the lowest threshold from 0.01 to 0.99 that reaches P on these rows; where none does, the
     highest that still finds a positive. Of "recall=R" it is the highest that reaches R; where none does, 0.01. Shrunk,
-    a label with few positives may miss its goal on these very rows.
+    a label with few positives may miss its goal on these very rows. Of "fixed=T" every threshold is T: nothing is
+    fitted.
 
     Args:
         probabilities: float (B, L) in 0..1.
         targets: bool (B, L); rows without any label are left out.
-        goal: "samples_f1", "micro_f1", "precision=P" or "recall=R".
+        goal: "samples_f1", "micro_f1", "precision=P", "recall=R" or "fixed=T".
 
     Raises:
         ConfigError: another goal.
     """
     name, wanted = threshold_goal(goal)
+    if name == "fixed":
+        return np.full(targets.shape[1], wanted)
     rows = targets.any(axis=1)
     probabilities, targets = probabilities[rows], targets[rows]
     if len(targets) == 0:

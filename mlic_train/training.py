@@ -16,6 +16,7 @@ from mlic_runtime.manifest import TOKENIZER_NAME
 from mlic_runtime.postprocess import sigmoid
 
 from .calibration import calibrate
+from .characters import VOCAB_SIZE, character_tokenizer
 from .checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
@@ -30,7 +31,7 @@ from .checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from .config import LSTM, ModelConfig, TrainConfig
+from .config import LSTM, ORIGIN_HYBRID, ModelConfig, TrainConfig
 from .data import Record
 from .data.summary import fingerprint
 from .dataset import Examples
@@ -50,6 +51,7 @@ from .thresholds import fit_thresholds
 from .tokenizer import train_tokenizer, vocabulary_size
 
 Log = Callable[[str], None]
+KeepGoing = Callable[[State], bool]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
 # What a resumed run may have otherwise than the run it resumes: nothing that an earlier step depended on.
 _MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
@@ -68,8 +70,9 @@ def train_run(
     distillation: Distillation | None = None,
     device: str = "auto",
     log: Log = lambda _: None,
+    keep_going: KeepGoing = lambda _: True,
 ) -> State:
-    """Train a model into a new run folder.
+    """Train a model into a new run folder; `keep_going` may end it after any epoch (see `fit`).
 
     Where `model_config.text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first weights of the
     captions are that encoder's; `embedding` names one whose token embeddings the LSTM starts from.
@@ -95,7 +98,7 @@ def train_run(
         log=log,
     )
     in_first(fabric, start)
-    return _go_on(fabric, folder, read_run_config(folder), splits, log)
+    return _go_on(fabric, folder, read_run_config(folder), splits, log, keep_going)
 
 
 def resume_run(
@@ -105,6 +108,7 @@ def resume_run(
     wanted: Mapping[str, object] | None = None,
     device: str = "auto",
     log: Log = lambda _: None,
+    keep_going: KeepGoing = lambda _: True,
 ) -> State:
     """Go on with a run from its last checkpoint.
 
@@ -115,6 +119,7 @@ def resume_run(
             (epochs, patience, workers, calibration, empty_odds, threshold_for).
         device: see `create_fabric`.
         log: called with lines of progress.
+        keep_going: see `fit`.
 
     Raises:
         CheckpointError: there is no run to resume, or other data.
@@ -136,7 +141,7 @@ def resume_run(
     fabric = create_fabric(device, config.train.mixed_precision)
     if changes:
         in_first(fabric, partial(write_run_config, folder, config, None))
-    return _go_on(fabric, folder, config, splits, log)
+    return _go_on(fabric, folder, config, splits, log, keep_going)
 
 
 def _start(
@@ -175,7 +180,9 @@ def _start(
         **provenance,
     }
     config = RunConfig(model_config, train_config, facts)
-    _rows(config, splits, lambda _: None)  # before there is a folder that nothing can be done with
+    # What training would refuse is refused before there is a folder that nothing can be done with.
+    _rows(config, splits, lambda _: None)
+    Learner(model, train_config)
     # config.json comes last: a folder that has it can be resumed, one that has not can be started again.
     save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
     if taught:
@@ -183,7 +190,7 @@ def _start(
     write_run_config(folder, config, tokenizer)
 
 
-def _go_on(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log: Log) -> State:
+def _go_on(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log: Log, keep_going: KeepGoing) -> State:
     """From the last checkpoint to the end, in every process; the first one alone logs, writes and measures."""
     if not fabric.is_global_zero:
         log = _silent
@@ -194,7 +201,7 @@ def _go_on(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log:
     checkpoint = load_checkpoint(folder / LAST_NAME)
     load_weights(model, checkpoint.model, folder / LAST_NAME)
     data = _fit_data(fabric, config, tokenizer, splits, folder, model, log)
-    state = fit(model, data, config.train, folder, fabric, resume=checkpoint, log=log)
+    state = fit(model, data, config.train, folder, fabric, resume=checkpoint, log=log, keep_going=keep_going)
     return in_first(fabric, partial(_finish, folder, state, splits, log))
 
 
@@ -223,11 +230,15 @@ class _CaptionSide:
 
 def _caption_side(config: ModelConfig, splits: Splits, embedding: str | None) -> _CaptionSide:
     """The tokenizer and first weights that `config` and `embedding` ask for."""
-    if not config.reads_captions:
+    if not config.reads_captions or config.name == ORIGIN_HYBRID:
         unused = "--text-encoder" if config.text_encoder != LSTM else "--embedding" if embedding is not None else None
         if unused is not None:
-            raise ConfigError(f"{config.name} reads no captions; leave {unused} out, or choose --model hybrid")
+            reads = "letters" if config.reads_captions else "no captions"
+            raise ConfigError(f"{config.name} reads {reads}; leave {unused} out, or choose --model hybrid")
+    if not config.reads_captions:
         return _CaptionSide(config)
+    if config.name == ORIGIN_HYBRID:
+        return _CaptionSide(dataclasses.replace(config, vocab_size=VOCAB_SIZE), character_tokenizer())
     if config.text_encoder != LSTM:
         if embedding is not None:
             raise ConfigError("--embedding is for the LSTM; --text-encoder brings embeddings of its own: leave one out")

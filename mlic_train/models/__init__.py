@@ -9,17 +9,19 @@ from .backbone import create_backbone
 from .cnn import Cnn
 from .heads import Logits
 from .hybrid import Hybrid
+from .origin_hybrid import OriginHybrid
 
-__all__ = ["Cnn", "Hybrid", "Logits", "Model", "create_model"]
+__all__ = ["Cnn", "Hybrid", "Logits", "Model", "OriginHybrid", "create_model"]
 
-Model = Cnn | Hybrid
+Model = Cnn | Hybrid | OriginHybrid
+_KINDS: dict[str, type[Model]] = {"cnn": Cnn, "hybrid": Hybrid, "origin_hybrid": OriginHybrid}
 
 
 def create_model(config: ModelConfig, backbone_weights: str | Path | None = None) -> Model:
     """Build a model with random (and, where asked for, pretrained backbone) weights.
 
     Args:
-        config: its shape; `config.name` chooses among "cnn" and "hybrid".
+        config: its shape; `config.name` chooses among "cnn", "hybrid" and "origin_hybrid".
         backbone_weights: see `mlic_train.models.backbone.create_backbone`.
 
     Raises:
@@ -28,4 +30,4 @@ def create_model(config: ModelConfig, backbone_weights: str | Path | None = None
     if config.num_labels < 2:
         raise ConfigError(f"a multi-label model needs at least two labels, found {config.num_labels}")
     backbone = create_backbone(config.backbone, backbone_weights, config.drop_path)
-    return Cnn(config, backbone) if config.name == "cnn" else Hybrid(config, backbone)
+    return _KINDS[config.name](config, backbone)

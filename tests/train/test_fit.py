@@ -285,6 +285,14 @@ def test_an_existing_run_is_not_overwritten(
         train_run(tmp_path / "run", small_model, small_train, splits)
 
 
+def test_what_training_would_refuse_leaves_no_run_behind(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    with pytest.raises(ConfigError, match="freeze_stages is 3, but the backbone has 3 stages"):
+        train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, freeze_stages=3), splits)
+    assert not (tmp_path / "run").exists()
+
+
 def test_resuming_refuses_other_data_and_other_options(
     tmp_path: Path,
     splits: Splits,

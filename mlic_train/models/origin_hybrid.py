@@ -1,0 +1,140 @@
+import torch
+from torch import Tensor, nn
+
+from mlic_train.characters import FIRST_LETTER, NUM_LETTERS, VOCAB_SIZE
+from mlic_train.config import ModelConfig
+from mlic_train.errors import ConfigError
+
+from .attention import EncoderLayer
+from .backbone import Backbone, Conv3, Normalize, feature_grid
+from .calibration import Calibration
+from .heads import Logits, Positions
+from .output import LabelOutput
+
+NUM_TRIGRAMS = NUM_LETTERS**3  # 17,576
+
+
+class OriginHybrid(nn.Module):
+    """The origin's hybrid, a baseline to measure against: it is kept as it was and not improved.
+
+    The picture goes through the origin's three convolutions. An LSTM reads the positions of the feature maps one after
+    the other, row by row, a Transformer encoder reads the LSTM's states, and their mean is the picture's vector. The
+    caption is its counts of 17,576 letter trigrams. Both are joined; one dense layer of `hidden` units (the origin had
+    1024), ReLU, dropout and the output layer follow.
+
+    Where the origin leaves a choice, this is ours: positions and not whole rows as time steps, the mean as pooling, and
+    our own (pre-norm) encoder layer. A row without a picture has a vector of zeros in its place, one without a
+    caption counts of zero; the origin knew neither.
+
+    Graph: `pixels` uint8 (B, H, W, 3), `input_ids` int64 (B, T) of `mlic_train.characters`, `attention_mask` int64
+    (B, T) -> `logits` float32 (B, L). An all-zero picture means "no picture", an all-zero mask row "no caption".
+
+    Raises:
+        ConfigError: another backbone than the origin's, or pictures too small for it.
+    """
+
+    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+        super().__init__()
+        if not isinstance(backbone, Conv3):
+            raise ConfigError(
+                f"{config.name} has the origin's three convolutions, not {config.backbone!r}; leave --backbone out, "
+                "or choose --model hybrid"
+            )
+        self.image_size = config.image_size
+        self.vocab_size = VOCAB_SIZE
+        self.normalize = Normalize(config.mean or backbone.mean, config.std or backbone.std)
+        self.backbone = backbone
+        feature_grid(backbone, config.image_size)  # refuses pictures that are too small
+        self.cells = Positions()
+        self.lstm = nn.LSTM(backbone.num_features, config.width, batch_first=True)
+        self.encoder = nn.ModuleList(
+            EncoderLayer(config.width, config.num_heads, config.encoder_dropout) for _ in range(config.num_layers)
+        )
+        self.join = Join(config.width, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.scores = nn.Linear(config.hidden, config.num_labels)
+        self.output = LabelOutput(config.softmax_output)
+        self.calibration = Calibration(config.num_labels)
+
+    def encode_picture(self, pixels: Tensor) -> Tensor:
+        """`pixels` uint8 (B, H, W, 3) -> feature maps float32 (B, C, h, w)."""
+        return self.backbone(self.normalize(pixels))  # type: ignore[no-any-return]
+
+    def branches(
+        self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
+    ) -> Logits:
+        """Everything after the backbone, before calibration; neither modality has logits of its own.
+
+        Args:
+            features: feature maps float32 (B, C, h, w); None for a batch in which no row has a picture.
+            has_picture: bool (B,); None exactly where `features` is None.
+            input_ids: int64 (B, T).
+            attention_mask: int64 (B, T), 1 for a token, 0 for padding.
+        """
+        if features is None or has_picture is None:
+            picture = self.scores.weight.new_zeros(len(input_ids), self.join.width)
+        else:
+            picture = self._read_picture(features) * has_picture.to(features.dtype)[:, None]
+        joined = self.join(picture, trigrams(input_ids, attention_mask))
+        return Logits(self.output(self.scores(self.dropout(torch.relu(joined)))))
+
+    def classify(
+        self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        """Everything after the backbone: calibrated logits float32 (B, L); arguments as for `branches`."""
+        logits = self.branches(features, has_picture, input_ids, attention_mask).fused
+        has_caption = attention_mask[:, 0].to(logits.dtype)
+        has = torch.zeros_like(has_caption) if has_picture is None else has_picture.to(logits.dtype)
+        return self.calibration(logits, has, has_caption)  # type: ignore[no-any-return]
+
+    def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The graph: see the class."""
+        has_picture = pixels.flatten(1).float().amax(dim=1) > 0
+        return self.classify(self.encode_picture(pixels), has_picture, input_ids, attention_mask)
+
+    def _read_picture(self, features: Tensor) -> Tensor:
+        """Feature maps float32 (B, C, h, w) -> the picture's vector float32 (B, D)."""
+        x, _ = self.lstm(self.cells(features))  # (B, h * w, D)
+        present = torch.ones_like(x[:, :, 0])
+        for layer in self.encoder:
+            x = layer(x, present)
+        return x.mean(dim=1)  # type: ignore[no-any-return]
+
+
+class Join(nn.Module):
+    """The dense layer over picture vector and trigram counts joined: (B, D) and trigrams (B, T) to (B, hidden).
+
+    It is a linear layer over D + 17,576 inputs, weights and initial weights alike. Its product with a count vector is
+    the sum of one row of weights for every trigram in the caption, so that sum is what is computed: some sixty rows in
+    the place of 17,576.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.width = width
+        self.picture = nn.Linear(width, hidden)
+        self.trigrams = nn.Embedding(NUM_TRIGRAMS + 1, hidden, padding_idx=NUM_TRIGRAMS)
+        bound = (width + NUM_TRIGRAMS) ** -0.5  # of torch's linear layer with as many inputs
+        for weights in (self.picture.weight, self.picture.bias, self.trigrams.weight):
+            nn.init.uniform_(weights, -bound, bound)
+        with torch.no_grad():
+            self.trigrams.weight[NUM_TRIGRAMS] = 0.0  # no trigram, no contribution; padding_idx keeps it so
+
+    def forward(self, picture: Tensor, trigram_ids: Tensor) -> Tensor:
+        """See the class."""
+        return self.picture(picture) + self.trigrams(trigram_ids).sum(dim=1)  # type: ignore[no-any-return]
+
+
+def trigrams(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """The trigram that begins at each token: input_ids and attention_mask int64 (B, T) -> int64 (B, T).
+
+    Three letters next to each other, numbered from a = 0, are the trigram first * 676 + second * 26 + third; where
+    there are no three (a break, the end of the caption) it is NUM_TRIGRAMS.
+    """
+    tokens = input_ids * attention_mask  # whatever lies beyond the caption becomes padding
+    ends = torch.zeros_like(tokens[:, :1]).expand(-1, 2)
+    letters = torch.cat([tokens, ends], dim=1) - FIRST_LETTER  # (B, T + 2), negative where there is no letter
+    first, second, third = letters[:, :-2], letters[:, 1:-1], letters[:, 2:]
+    whole = (first >= 0) & (second >= 0) & (third >= 0)
+    number = (first * NUM_LETTERS + second) * NUM_LETTERS + third
+    return torch.where(whole, number, torch.full_like(number, NUM_TRIGRAMS))
