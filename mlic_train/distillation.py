@@ -70,8 +70,8 @@ def teach(
     """Add the pseudo-labelled records to the training split, and mix the teachers into the targets of its own records.
 
     The target of a record with labels y becomes (1 - w) * y + w * teacher, w being `teacher_weight`; a record of which
-    no teacher has anything to see keeps y, and so does one with a picture where teachers see captions only (or the other
-    way round): the student sees more of it than they do, and its own labels are about all of it.
+    no teacher has anything to see keeps y, and so does one with a picture where teachers see captions only (or the
+    other way round): the student sees more of it than they do, and its own labels are about all of it.
 
     Args:
         splits: the labelled data.
