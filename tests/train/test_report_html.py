@@ -1,0 +1,128 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mlic_train.report import html
+from mlic_train.report.plots import drawable, render
+from mlic_train.report.wording import count, listing, share, shorten
+
+HOSTILE = "<script>alert('1')</script> & \"<img src=x onerror=y>\" \x00\x1b \ud800 $a_$ ${"
+
+
+class Reader(HTMLParser):
+    """Fails where a tag is not closed in order; keeps tags and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "img"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(document: str) -> Reader:
+    reader = Reader()
+    reader.feed(document)
+    reader.close()
+    assert not reader._open
+    return reader
+
+
+def images(document: str) -> list[Image.Image]:
+    found = re.findall(r'src="data:image/\w+;base64,([^"]*)"', document)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+def line(size: tuple[float, float] = (3, 2), title: str = "") -> Figure:
+    figure = Figure(figsize=size)
+    figure.add_subplot().set_title(title)
+    return figure
+
+
+def test_text_stays_text_wherever_it_is_put() -> None:
+    picture = Image.new("RGB", (8, 8))
+    document = html.page(
+        HOSTILE,
+        html.section(HOSTILE, html.subheading(HOSTILE), html.paragraph(HOSTILE), html.table([HOSTILE], [[HOSTILE]])),
+        html.pair(html.picture(picture, HOSTILE), html.drawing(picture, HOSTILE, HOSTILE), HOSTILE),
+        html.plot(line(), HOSTILE),
+    )
+    document.encode("utf-8")
+    reader = read(document)
+    assert "script" not in reader.tags
+    assert not re.search("[\x00\x1b]", document)
+    shown = HOSTILE.replace("\x00", "\ufffd").replace("\x1b", "\ufffd").replace("\ud800", "\ufffd")
+    assert reader.text.count(shown) == 10  # the title is in two places
+    assert [value for key, value in reader.attributes if key == "alt"] == [shown] * 3
+    assert {key for key, _ in reader.attributes} <= {"lang", "charset", "name", "content", "class", "alt", "src"}
+
+
+def test_pictures_are_small_and_drawings_keep_their_size() -> None:
+    large = Image.new("RGB", (900, 300), "red")
+    small, drawn = images(html.picture(large, "") + html.drawing(large, "", ""))
+    assert (small.format, small.size) == ("JPEG", (180, 60))
+    assert (drawn.format, drawn.size) == ("PNG", (900, 300))
+
+
+def test_a_plot_that_is_wider_than_the_page_scrolls() -> None:
+    assert 'class="wide"' not in html.plot(line(), "")
+    assert html.plot(line((18, 2)), "").startswith('<p class="wide">')
+
+
+def test_one_plot_gives_the_same_bytes_each_time() -> None:
+    assert html.plot(line(title="a"), "") == html.plot(line(title="a"), "") != html.plot(line(title="b"), "")
+
+
+@pytest.mark.parametrize("text", ["$", "$$", "a $5 and $6", r"\$x$", "$\\frac{", "猫 \u0e01"])
+def test_a_plot_draws_any_text_as_it_stands(text: str) -> None:
+    figure = line(title=drawable(text))
+    assert len(images(render(figure, ""))) == 1
+
+
+def test_a_page_replaces_the_older_one_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "new" / "folder" / "report.html"
+    html.write_page(file, "old")
+
+    def fail(path: Path, content: bytes) -> int:
+        with path.open("wb") as stream:
+            stream.write(content[:1])
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fail)
+        with pytest.raises(OSError, match="disk full"):
+            html.write_page(file, "new")
+    assert file.read_text() == "old"
+    assert list(file.parent.iterdir()) == [file]
+    html.write_page(file, "new")
+    assert file.read_text() == "new"
+
+
+def test_numbers_are_worded_without_rounding_to_nothing_or_all() -> None:
+    assert [count(1, "row"), count(1234, "row"), count(0, "die", "dice")] == ["1 row", "1,234 rows", "0 dice"]
+    shares = [share(*both).replace("\u00a0", " ") for both in ((0, 5), (5, 5), (1, 3), (1, 5000), (4999, 5000), (0, 0))]
+    assert shares == ["0 %", "100 %", "33.3 %", "under 0.1 %", "over 99.9 %", "0 %"]
+    assert [listing(["a"]), listing(["a", "b", "c"]), listing(list("abcd"), 2)] == [
+        "a",
+        "a, b and c",
+        "a, b and 2 more",
+    ]
+    assert (shorten("abc", 3), shorten("abcd", 3)) == ("abc", "ab…")
