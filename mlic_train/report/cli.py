@@ -84,8 +84,9 @@ def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str
         raise click.UsageError("give two runs or more, such as: mlic-report compare runs/a runs/b")
     from . import compare as comparing
     from .compare_page import compare_page
-    from .parts import save_page
+    from .parts import check_writable, save_page
 
+    check_writable(output)
     given = _data(options)
     comparison = comparing.compare_runs(
         runs, given if given.folder or given.train else None, split=split, progress=progress_bar, log=_log

@@ -33,8 +33,11 @@ def compare_page(comparison: Comparison) -> str:
 
 def _facts(comparison: Comparison) -> str:
     facts = {run: dict(model_facts(trained)) for run, trained in comparison.runs.items()}
-    # All runs have the same labels; a long line in every column would only hide the rest.
-    names = [name for name in dict.fromkeys(name for found in facts.values() for name in found) if name != "labels"]
+    for found in facts.values():
+        del found["labels"]  # all runs have the same; a long line in every column would only hide the rest
+        if "data fingerprint" in found:
+            found["data fingerprint"] = str(found["data fingerprint"])[:12]
+    names = dict.fromkeys(name for found in facts.values() for name in found)
     return table(("", *facts), [(name, *(found.get(name) for found in facts.values())) for name in names])
 
 
@@ -94,8 +97,9 @@ def _labels(comparison: Comparison) -> list[str]:
     rows = []
     for i, name in enumerate(labels):
         label = [found[i] for found in numbers.values()]
-        rows.append([name, label[0].support, *(row.f1 for row in label), *(row.ap for row in label)])
-    return [_dots(labels, numbers), table(header, rows)]
+        areas = (None if row.ap is None else row.ap.value for row in label)
+        rows.append([name, label[0].support, *(row.f1.value for row in label), *areas])
+    return [_dots(labels, numbers), paragraph("Lines are 95 % bootstrap intervals."), table(header, rows)]
 
 
 def _dots(labels: Sequence[str], numbers: Mapping[str, list[LabelNumbers]]) -> str:

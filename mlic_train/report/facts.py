@@ -39,7 +39,7 @@ def model_facts(trained: Trained) -> list[Fact]:
     facts: list[Fact] = [
         ("model", config.name),
         ("labels", f"{config.num_labels}: {', '.join(config.labels)}"),
-        ("parameters", f"{sizes['all']:,}, of which {sizes['backbone']:,} in the backbone ({config.backbone})"),
+        ("parameters", f"{sizes['all']:,}, of which {sizes['backbone']:,} are {config.backbone}"),
         ("checkpoint", f"{BEST_NAME}, {(trained.folder / BEST_NAME).stat().st_size / 1e6:.1f} MB"),
         ("picture", f"{config.image_size} x {config.image_size}, {config.resize}, {config.interpolation}"),
     ]
@@ -68,8 +68,8 @@ def hyperparameters(config: RunConfig) -> dict[str, object]:
     """All of them by name, and where weights and soft labels came from."""
     values: dict[str, Any] = {**dataclasses.asdict(config.model), **dataclasses.asdict(config.train)}
     result = {name: shown(value) for name, value in values.items() if name not in _LARGE}
-    origin = {name: value for name, value in config.provenance.items() if name not in _NOT_CHOSEN}
-    return {**origin, **result}
+    known = {*result, *_NOT_CHOSEN}
+    return {**result, **{name: value for name, value in config.provenance.items() if name not in known}}
 
 
 def facts_tables(trained: Trained) -> str:

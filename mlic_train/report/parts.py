@@ -1,5 +1,6 @@
 """What the reports on runs share: tables of metrics and of training, and the way into a file."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def history_table(history: Sequence[Mapping[str, float]]) -> str:
         for row in history
     ]
     return table(["epoch", *_HISTORY.values(), "seconds"], rows)
+
+
+def check_writable(output: Path) -> None:
+    """Refuse a file that could not be written, before the work and not after it.
+
+    Raises:
+        TrainError: a folder on its way is a file, or may not be written to.
+    """
+    folder = output.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise TrainError(f"{output}: cannot be written: {folder} is no folder to write to; choose another --output")
 
 
 def save_page(output: Path, document: str) -> None:

@@ -20,7 +20,7 @@ from .feature_maps import feature_map_figure, feature_maps
 from .html import page, paragraph, section
 from .labels import LabelNumbers, label_numbers, labels_table
 from .measured import MODE_NAMES, Measured, Progress, as_seen, choose_split, data_warning, measure, sees_pictures
-from .parts import METRICS_NOTE, history_table, metrics_table, save_page
+from .parts import METRICS_NOTE, check_writable, history_table, metrics_table, save_page
 from .reliability import calibration_table, reliability_diagram
 
 Floats = npt.NDArray[np.floating]
@@ -54,6 +54,7 @@ def write_run_report(
         TrainError: the run, the data or the split cannot be used, or the file cannot be written.
         ImageError: a picture cannot be read.
     """
+    check_writable(output)
     trained = load_trained(folder)
     splits = as_seen(trained, load_splits(data))
     warning = data_warning(trained, splits)
