@@ -159,7 +159,7 @@ def read_sidecar(image: str, sidecar: Path) -> Cells:
     if len(content) > MAX_ROW_BYTES:
         return Problem(image, f"the caption {str(sidecar)!r} has more than {MAX_ROW_BYTES} bytes")
     caption = content.decode("utf-8-sig", "surrogateescape")
-    broken = _not_utf8(caption)
+    broken = not_utf8(caption)
     if broken:
         return Problem(image, f"the caption {str(sidecar)!r}: {broken}")
     return Values(image, _clean(caption))
@@ -185,7 +185,7 @@ class _Columns:
             if value is not None and not isinstance(value, kinds):
                 found = f"row {number} has a {what} that is {type(value).__name__}; expected a text"
                 return Problem(_name(name), found)
-            broken = _not_utf8(value) if isinstance(value, str) else None
+            broken = not_utf8(value) if isinstance(value, str) else None
             if broken:
                 return Problem(None if what == "picture" else _name(name), f"row {number}, {what}: {broken}")
         return Values(image if name is None else _name(name), _clean(caption))
@@ -284,7 +284,8 @@ def _clean(caption: str | None) -> str | None:
     return None if caption is None else " ".join(caption.split()) or None
 
 
-def _not_utf8(text: str) -> str | None:
+def not_utf8(text: str) -> str | None:
+    """What is wrong with text that holds lone surrogates, from undecodable bytes or out of JSON; None without any."""
     found = _SURROGATE.search(text)
     if found is None:
         return None

@@ -69,7 +69,7 @@ def weighted_metrics(
     total = decisions.astype(np.float64) + targets  # F1 = 2 hits / total
     per_label = 2 * (counts @ hits) / np.maximum(counts @ total, 1)  # (R, L); a label that is nowhere has 0
     scores, by_row = probabilities.astype(np.float32), np.ascontiguousarray(counts.T)
-    precisions = np.stack([_average_precision(scores[:, i], targets[:, i], by_row) for i in range(targets.shape[1])])
+    precisions = np.stack([average_precision(scores[:, i], targets[:, i], by_row) for i in range(targets.shape[1])])
     return {
         "samples_f1": counts @ (2 * hits.sum(axis=1) / total.sum(axis=1)) / counts.sum(axis=1),
         "micro_f1": 2 * (counts @ hits.sum(axis=1)) / (counts @ total.sum(axis=1)),
@@ -78,7 +78,7 @@ def weighted_metrics(
     }
 
 
-def _average_precision(
+def average_precision(
     scores: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_], counts: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Sum over distinct scores of (gain in recall) * precision; scores (N), truth (N), counts (N, R) -> (R).

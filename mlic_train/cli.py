@@ -178,7 +178,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:
         _list_skipped(split)
     if options["resume"]:
         names = _MODEL_FIELDS | _TRAIN_FIELDS
-        wanted = {key: value for key, value in options.items() if key in names and _explicit(ctx, key)}
+        wanted = {key: value for key, value in options.items() if key in names and explicit(ctx, key)}
         state = resume_run(folder, splits, wanted=wanted, device=options["device"], log=_log)
     else:
         state = start_run(ctx, folder, splits)
@@ -309,10 +309,11 @@ def _configs(options: Mapping[str, Any]) -> tuple[ModelConfig, TrainConfig]:
 
 def _model_defaults(ctx: click.Context, name: str) -> dict[str, str | float]:
     """What the model `name` takes otherwise than others, as far as the user did not say."""
-    return {key: value for key, value in MODEL_DEFAULTS.get(name, {}).items() if not _explicit(ctx, key)}
+    return {key: value for key, value in MODEL_DEFAULTS.get(name, {}).items() if not explicit(ctx, key)}
 
 
-def _explicit(ctx: click.Context, name: str) -> bool:
+def explicit(ctx: click.Context, name: str) -> bool:
+    """Whether the user gave that parameter."""
     return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
 
 

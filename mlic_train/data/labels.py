@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlic_runtime.row_files import not_utf8
 from mlic_train.errors import DataError
 
-from .source import not_utf8, read_text
+from .source import read_text
 
 _COLUMNS = ["LabelID", "Name"]
 _SEPARATORS = re.compile(r"[;|]")

@@ -1,15 +1,13 @@
 """Files as text, and the rows that every format is read into."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlic_runtime.row_files import not_utf8
 from mlic_train.errors import DataError
 
 from .records import Problem
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +57,6 @@ def read_text(file: Path) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{file}: found UTF-16; expected UTF-8: save it again as UTF-8")
     return content.decode("utf-8-sig", errors="surrogateescape")
-
-
-def not_utf8(text: str) -> str | None:
-    """What is wrong with text that holds lone surrogates, from `read_text` or out of JSON; None when it holds none."""
-    found = _SURROGATE.search(text)
-    if found is None:
-        return None
-    code = ord(found[0])
-    what = f"byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"character \\u{code:04x}"
-    return f"found the {what}, which is not UTF-8; expected UTF-8 text"
 
 
 def make_row(

@@ -10,11 +10,12 @@ from .calibration import Calibration
 from .caption import CaptionEncoder
 from .heads import CaptionLabels, Logits, PictureLabels, Positions
 from .output import LabelOutput
+from .picture_and_caption import PictureAndCaption
 
 _EVIDENCE = 4  # of a label: both modalities' logits, and whether there is a picture and a caption at all
 
 
-class Hybrid(nn.Module):
+class Hybrid(PictureAndCaption):
     """A CNN reads the picture, an LSTM the caption, and label queries ask both through a Transformer encoder.
 
     Picture and caption have logits of their own, which late fusion adds up; with `fusion` "transformer" the answers
@@ -44,10 +45,6 @@ class Hybrid(nn.Module):
         self.interaction = Interaction(config, backbone.num_features, grid) if config.fusion == "transformer" else None
         self.output = LabelOutput(config.softmax_output)
         self.calibration = Calibration(num_labels)
-
-    def encode_picture(self, pixels: Tensor) -> Tensor:
-        """`pixels` uint8 (B, H, W, 3) -> feature maps float32 (B, C, h, w)."""
-        return self.backbone(self.normalize(pixels))  # type: ignore[no-any-return]
 
     def branches(
         self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
@@ -82,20 +79,6 @@ class Hybrid(nn.Module):
         if self.interaction is not None:
             fused = fused + self.interaction(cells, has, states, present, picture, caption)
         return Logits(self.output(fused), picture, caption)
-
-    def classify(
-        self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
-    ) -> Tensor:
-        """Everything after the backbone: calibrated logits float32 (B, L); arguments as for `branches`."""
-        logits = self.branches(features, has_picture, input_ids, attention_mask).fused
-        has_caption = attention_mask[:, 0].to(logits.dtype)
-        has = torch.zeros_like(has_caption) if has_picture is None else has_picture.to(logits.dtype)
-        return self.calibration(logits, has, has_caption)  # type: ignore[no-any-return]
-
-    def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The graph: see the class."""
-        has_picture = pixels.flatten(1).float().amax(dim=1) > 0
-        return self.classify(self.encode_picture(pixels), has_picture, input_ids, attention_mask)
 
 
 class Interaction(nn.Module):

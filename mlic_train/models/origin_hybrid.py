@@ -10,11 +10,12 @@ from .backbone import Backbone, Conv3, Normalize, feature_grid
 from .calibration import Calibration
 from .heads import Logits, Positions
 from .output import LabelOutput
+from .picture_and_caption import PictureAndCaption
 
 NUM_TRIGRAMS = NUM_LETTERS**3  # 17,576
 
 
-class OriginHybrid(nn.Module):
+class OriginHybrid(PictureAndCaption):
     """The origin's hybrid, a baseline to measure against: it is kept as it was and not improved.
 
     The picture goes through the origin's three convolutions. An LSTM reads the positions of the feature maps one after
@@ -56,10 +57,6 @@ class OriginHybrid(nn.Module):
         self.output = LabelOutput(config.softmax_output)
         self.calibration = Calibration(config.num_labels)
 
-    def encode_picture(self, pixels: Tensor) -> Tensor:
-        """`pixels` uint8 (B, H, W, 3) -> feature maps float32 (B, C, h, w)."""
-        return self.backbone(self.normalize(pixels))  # type: ignore[no-any-return]
-
     def branches(
         self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
     ) -> Logits:
@@ -77,20 +74,6 @@ class OriginHybrid(nn.Module):
             picture = self._read_picture(features) * has_picture.to(features.dtype)[:, None]
         joined = self.join(picture, trigrams(input_ids, attention_mask))
         return Logits(self.output(self.scores(self.dropout(torch.relu(joined)))))
-
-    def classify(
-        self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
-    ) -> Tensor:
-        """Everything after the backbone: calibrated logits float32 (B, L); arguments as for `branches`."""
-        logits = self.branches(features, has_picture, input_ids, attention_mask).fused
-        has_caption = attention_mask[:, 0].to(logits.dtype)
-        has = torch.zeros_like(has_caption) if has_picture is None else has_picture.to(logits.dtype)
-        return self.calibration(logits, has, has_caption)  # type: ignore[no-any-return]
-
-    def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The graph: see the class."""
-        has_picture = pixels.flatten(1).float().amax(dim=1) > 0
-        return self.classify(self.encode_picture(pixels), has_picture, input_ids, attention_mask)
 
     def _read_picture(self, features: Tensor) -> Tensor:
         """Feature maps float32 (B, C, h, w) -> the picture's vector float32 (B, D)."""

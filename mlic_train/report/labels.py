@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from mlic_runtime.postprocess import decide
-from mlic_train.bootstrap import _average_precision
+from mlic_train.bootstrap import average_precision
 
 from .html import table
 
@@ -141,7 +141,7 @@ def _intervals(
         parts["precision"].append(_ratio(right, predicted))
         parts["recall"].append(_ratio(right, positive))
         parts["f1"].append(_ratio(2 * right, predicted + positive))
-        areas = [_average_precision(scores[:, i], targets[:, i], by_row) for i in range(targets.shape[1])]
+        areas = [average_precision(scores[:, i], targets[:, i], by_row) for i in range(targets.shape[1])]
         parts["ap"].append(np.stack(areas, axis=1))
     return {kind: [_interval(column) for column in np.concatenate(found).T] for kind, found in parts.items()}
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .html import plot
+from .wording import shorten
 
 _COLUMNS = 6
 _PANEL = (1.95, 1.75)  # inches
@@ -14,8 +15,7 @@ _PANEL = (1.95, 1.75)  # inches
 
 def drawable(text: str, most: int = 24) -> str:
     """Text as matplotlib is to draw it: shortened, and `$` is a dollar sign, not the start of a formula."""
-    short = text if len(text) <= most else text[: most - 1] + "…"
-    return short.replace("$", r"\$")
+    return shorten(text, most).replace("$", r"\$")
 
 
 def small_multiples(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from mlic_train.cli import data_options, run_configs, train
+from mlic_train.cli import data_options, explicit, run_configs, train
 from mlic_train.config import ModelConfig, TrainConfig
 
 from .space import Value
@@ -47,11 +46,6 @@ def as_arguments(option: click.Option, value: Any) -> list[str]:
         return [names[0]] if names else []
     values = value if option.multiple else [value]
     return [text for each in values for text in (option.opts[0], str(each))]
-
-
-def explicit(ctx: click.Context, name: str) -> bool:
-    """Whether the user gave that parameter."""
-    return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
 
 
 _DATA = options_of(data_options(click.Command("data")))

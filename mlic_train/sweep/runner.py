@@ -22,7 +22,7 @@ from .table import Row
 from .workers import Workers
 
 TRIAL_NAME = "trial.json"  # which trial of which study a run folder belongs to
-METRICS_NAME = "metrics.json"  # what `mlic-train --format json` prints; it stays when the weights go
+METRICS_NAME = "metrics.json"  # metrics, thresholds and history; it stays when the weights go
 RESULT, MESSAGE = "result", "message"
 
 
