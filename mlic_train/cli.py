@@ -138,8 +138,14 @@ def data_options(command: F) -> F:
 @click.option("--width", type=click.IntRange(1, 8192), default=128, help="Of LSTM and Transformer encoder.")
 @click.option("--num-layers", type=click.IntRange(1, 8192), default=2, help="Of the Transformer encoder.")
 @click.option("--num-heads", type=click.IntRange(1, 8192), default=4, help="Of the Transformer encoder.")
-@click.option("--text-encoder", default=LSTM, help="lstm, or the folder or hub id of a Hugging Face encoder.")
-@click.option("--embedding", help="Folder or hub id of a Hugging Face encoder whose token table the LSTM starts from.")
+@click.option(
+    "--text-encoder",
+    default=LSTM,
+    help="lstm, mean (of its token embeddings), or a Hugging Face encoder: folder or hub id.",
+)
+@click.option(
+    "--embedding", help="Folder or hub id of a Hugging Face encoder whose token table lstm or mean starts from."
+)
 @click.option("--vocab-size", type=click.IntRange(2), default=8000)
 @click.option("--max-length", type=click.IntRange(1, 8192), default=64, help="Tokens of a caption.")
 @click.option("--calibration", type=click.Choice(CALIBRATIONS), default="platt", help="Fitted on val, by mode.")

@@ -31,7 +31,7 @@ from .checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from .config import LSTM, ORIGIN_HYBRID, ModelConfig, TrainConfig
+from .config import LSTM, MEAN, ORIGIN_HYBRID, ModelConfig, TrainConfig
 from .data import Record
 from .data.summary import fingerprint
 from .dataset import Examples
@@ -75,7 +75,7 @@ def train_run(
     """Train a model into a new run folder; `keep_going` may end it after any epoch (see `fit`).
 
     Where `model_config.text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first weights of the
-    captions are that encoder's; `embedding` names one whose token embeddings the LSTM starts from.
+    captions are that encoder's; `embedding` names one whose token embeddings "lstm" and "mean" start from.
 
     Raises:
         CheckpointError: the folder holds a run already.
@@ -239,9 +239,9 @@ def _caption_side(config: ModelConfig, splits: Splits, embedding: str | None) ->
         return _CaptionSide(config)
     if config.name == ORIGIN_HYBRID:
         return _CaptionSide(dataclasses.replace(config, vocab_size=VOCAB_SIZE), character_tokenizer())
-    if config.text_encoder != LSTM:
+    if config.text_encoder not in (LSTM, MEAN):
         if embedding is not None:
-            raise ConfigError("--embedding is for the LSTM; --text-encoder brings embeddings of its own: leave one out")
+            raise ConfigError("--text-encoder brings token embeddings of its own: leave --embedding out")
         return _pretrained_captions(config)
     captions = (caption for record in splits.train.records for caption in record.captions)
     tokenizer = train_tokenizer(captions, config.vocab_size)

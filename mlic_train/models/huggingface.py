@@ -1,4 +1,4 @@
-"""Caption encoders of Hugging Face transformers, in the place of `mlic_train.models.caption.CaptionEncoder`.
+"""Caption encoders of Hugging Face transformers, in the place of `mlic_train.models.caption.LstmEncoder`.
 
 Nothing here runs code of a repository, and only `load_text_encoder` may open a connection: a run folder has the
 architecture in config.json and the weights in its checkpoint.

@@ -1,25 +1,25 @@
 import torch
 from torch import Tensor, nn
 
-from mlic_train.config import LSTM, ModelConfig
+from mlic_train.config import LSTM, MEAN, ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer
 from .backbone import Backbone, Normalize, feature_grid
 from .calibration import Calibration
-from .caption import CaptionEncoder
+from .caption import LstmEncoder, MeanEncoder
 from .heads import CaptionLabels, Logits, PictureLabels, Positions
 from .output import LabelOutput
 from .picture_and_caption import PictureAndCaption
 
-_EVIDENCE = 4  # of a label: both modalities' logits, and whether there is a picture and a caption at all
+_EVIDENCE = 3  # of a label: what the caption says, what the picture says, and whether there is a picture at all
 
 
 class Hybrid(PictureAndCaption):
-    """A CNN reads the picture, an LSTM the caption, and label queries ask both through a Transformer encoder.
+    """A CNN reads the picture, an LSTM the caption, and label queries put both together in a Transformer encoder.
 
     Picture and caption have logits of their own, which late fusion adds up; with `fusion` "transformer" the answers
-    of the label queries come on top: what neither says alone.
+    of the label queries come on top where there is a caption: what neither says alone.
 
     Graph: `pixels` uint8 (B, H, W, 3), `input_ids` int64 (B, T), `attention_mask` int64 (B, T) -> `logits`
     float32 (B, L). An all-zero picture means "no picture", an all-zero mask row "no caption".
@@ -32,7 +32,7 @@ class Hybrid(PictureAndCaption):
         width, num_labels = config.width, config.num_labels
         self.normalize = Normalize(config.mean or backbone.mean, config.std or backbone.std)
         self.backbone = backbone
-        grid = feature_grid(backbone, config.image_size)
+        feature_grid(backbone, config.image_size)  # refuses pictures that are too small
         self.cells = Positions()
         self.feature_dropout = nn.Dropout(config.dropout)
         self.caption = _caption_encoder(config)
@@ -42,7 +42,7 @@ class Hybrid(PictureAndCaption):
         # What each modality's logits count where both are there: less than alone, for they share their evidence.
         self.picture_share = nn.Parameter(torch.full((num_labels,), 0.6))
         self.caption_share = nn.Parameter(torch.full((num_labels,), 0.6))
-        self.interaction = Interaction(config, backbone.num_features, grid) if config.fusion == "transformer" else None
+        self.interaction = Interaction(config) if config.fusion == "transformer" else None
         self.output = LabelOutput(config.softmax_output)
         self.calibration = Calibration(num_labels)
 
@@ -65,7 +65,7 @@ class Hybrid(PictureAndCaption):
         has_caption = present[:, :1]  # (B, 1): captions are padded on the right
         states = self.caption(input_ids, attention_mask)
         caption = self.caption_labels(self.dropout(states), present)
-        picture = cells = has = None
+        picture = has = None
         if features is None or has_picture is None:
             fused = has_caption * caption
         else:
@@ -77,25 +77,20 @@ class Hybrid(PictureAndCaption):
             caption_share = has_caption - both * (1.0 - self.caption_share)
             fused = picture_share * picture + caption_share * caption
         if self.interaction is not None:
-            fused = fused + self.interaction(cells, has, states, present, picture, caption)
+            fused = fused + has_caption * self.interaction(states, present, caption, has, picture)
         return Logits(self.output(fused), picture, caption)
 
 
 class Interaction(nn.Module):
-    """Label queries, picture positions and caption states through a Transformer encoder: (B, L) to add to the logits.
+    """Label queries and caption states through a Transformer encoder: (B, L) to add to the logits of a captioned row.
 
-    It starts as nothing (its output weights are zero), so that training begins at late fusion. A label's query starts
-    from what both modalities say of it: few rows have all three of picture, caption and labels, too few to read that
-    out of positions and tokens once more.
+    A label's query starts from what both modalities say of it, so the caption is read again in the picture's light. It
+    starts as nothing (its output weights are zero), so that training begins at late fusion.
     """
 
-    def __init__(self, config: ModelConfig, channels: int, grid: tuple[int, int]) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.width
-        self.project = nn.Linear(channels, width)
-        self.positions = nn.Parameter(torch.randn(grid[0] * grid[1], width) * 0.02)
-        self.caption_kind = nn.Parameter(torch.randn(width) * 0.02)
-        self.norm_picture = nn.LayerNorm(width)
         self.norm_caption = nn.LayerNorm(width)
         self.queries = nn.Parameter(torch.randn(config.num_labels, width) * 0.02)
         self.evidence = nn.Linear(_EVIDENCE, width)
@@ -107,48 +102,34 @@ class Interaction(nn.Module):
         self.label_weight = nn.Parameter(torch.zeros(config.num_labels, width))
 
     def forward(
-        self,
-        cells: Tensor | None,
-        has_picture: Tensor | None,
-        states: Tensor,
-        present: Tensor,
-        picture: Tensor | None,
-        caption: Tensor,
+        self, states: Tensor, present: Tensor, caption: Tensor, has_picture: Tensor | None, picture: Tensor | None
     ) -> Tensor:
-        """Both modalities, and what they say alone, to what is to be added: float32 (B, L).
+        """What both modalities say alone, and the caption's words, to what is to be added: float32 (B, L).
 
         Args:
-            cells: (B, h * w, C); None, and so are `has_picture` and `picture`, where no row has a picture.
-            has_picture: (B, 1) float 1/0.
             states: (B, T, D).
             present: (B, T) float 1/0.
-            picture: logits (B, L) of the picture alone.
             caption: logits (B, L) of the caption alone.
+            has_picture: (B, 1) float 1/0; None, and so is `picture`, where no row has a picture.
+            picture: logits (B, L) of the picture alone.
         """
-        num_labels = self.queries.shape[0]
-        has_caption = present[:, :1]
         if has_picture is None or picture is None:
-            has_picture, picture = torch.zeros_like(has_caption), torch.zeros_like(caption)
+            has_picture, picture = torch.zeros_like(present[:, :1]), torch.zeros_like(caption)
         # Each branch has a loss of its own to learn from; what is made of its logits here must not bend them.
-        said = (has_picture * picture.detach(), has_caption * caption.detach())
-        there = (has_picture.expand_as(caption), has_caption.expand_as(caption))
-        tokens = [self.queries + self.evidence(torch.stack((*said, *there), dim=-1))]  # (B, L, D)
-        masks = [torch.ones_like(present[:, :1]).expand(-1, num_labels)]
-        if cells is not None:
-            tokens.append(self.norm_picture(self.project(cells)) + self.positions)
-            masks.append(has_picture.expand(-1, self.positions.shape[0]))
-        tokens.append(self.norm_caption(states) + self.caption_kind)
-        masks.append(present)
-        x, present_all = torch.cat(tokens, dim=1), torch.cat(masks, dim=1)
+        said = (caption.detach(), has_picture * picture.detach(), has_picture.expand_as(caption))
+        queries = self.queries + self.evidence(torch.stack(said, dim=-1))  # (B, L, D)
+        x = torch.cat((queries, self.norm_caption(states)), dim=1)
+        present_all = torch.cat((torch.ones_like(caption), present), dim=1)
         for layer in self.encoder:
             x = layer(x, present_all)
-        answers = self.dropout(self.norm(x[:, :num_labels]))  # (B, L, D)
+        answers = self.dropout(self.norm(x[:, : self.queries.shape[0]]))  # (B, L, D)
         return (answers * self.label_weight).sum(-1)  # type: ignore[no-any-return]
 
 
 def _caption_encoder(config: ModelConfig) -> nn.Module:
-    if config.text_encoder == LSTM:
-        return CaptionEncoder(config.vocab_size, config.width, config.dropout, config.word_dropout)
+    if config.text_encoder in (LSTM, MEAN):
+        encoder = LstmEncoder if config.text_encoder == LSTM else MeanEncoder
+        return encoder(config.vocab_size, config.width, config.dropout, config.word_dropout)
     if config.text_config is None:
         raise ConfigError(
             f"text_encoder is {config.text_encoder!r} but text_config is missing: config.json is incomplete"

@@ -11,7 +11,7 @@ from mlic_train.config import ModelConfig
 from mlic_train.errors import ConfigError
 from mlic_train.models import Cnn, Hybrid, create_model
 from mlic_train.models.backbone import Normalize, create_backbone, feature_grid
-from mlic_train.models.caption import CaptionEncoder
+from mlic_train.models.caption import LstmEncoder, MeanEncoder
 
 
 @pytest.fixture
@@ -112,6 +112,12 @@ def test_the_label_queries_start_from_what_each_modality_says(hybrid: Hybrid) ->
     assert (moved.abs() > 1e-4).all()  # other labels too: their queries see this one's
 
 
+def test_without_a_caption_the_label_queries_add_nothing(hybrid: Hybrid) -> None:
+    pixels, ids, mask = inputs()
+    read = hybrid.branches(hybrid.encode_picture(pixels), torch.ones(4, dtype=torch.bool), ids, torch.zeros_like(mask))
+    torch.testing.assert_close(read.fused, read.picture)
+
+
 def test_a_branch_learns_nothing_through_the_label_queries(hybrid: Hybrid) -> None:
     pixels, ids, mask = inputs()
     with torch.no_grad():
@@ -140,11 +146,22 @@ def test_a_picture_alone_has_the_pictures_own_logits(small_model: ModelConfig) -
 
 def test_word_dropout_leaves_out_whole_tokens() -> None:
     torch.manual_seed(0)
-    encoder = CaptionEncoder(50, 8, dropout=0.0, word_dropout=0.5).train()
+    encoder = LstmEncoder(50, 8, dropout=0.0, word_dropout=0.5).train()
     kept = encoder.word_dropout(encoder.embedding(torch.randint(1, 50, (4, 40))))
     silent = (kept == 0).all(dim=-1)
     assert 0.3 < silent.float().mean() < 0.7
     assert not (kept[~silent] == 0).any()
+
+
+def test_the_mean_encoder_reads_neither_order_nor_padding() -> None:
+    torch.manual_seed(0)
+    encoder = MeanEncoder(50, 8, dropout=0.0).eval()
+    ids = torch.tensor([[3, 7, 9, 0], [9, 3, 7, 44]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0]])
+    states = encoder(ids, mask)
+    torch.testing.assert_close(states[0], states[1])
+    torch.testing.assert_close(states[0, 0], encoder.embedding.weight[[3, 7, 9]].mean(dim=0))
+    assert encoder(ids, torch.zeros_like(mask)).abs().max() == 0  # no caption: nothing, and no NaN
 
 
 def test_stochastic_depth_reaches_the_backbone() -> None:

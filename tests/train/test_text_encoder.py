@@ -402,7 +402,7 @@ def test_more_tokens_than_the_encoder_reads_are_refused(
     [
         ("cnn", "some/encoder", None, "cnn reads no captions; leave --text-encoder out"),
         ("cnn", "lstm", "some/encoder", "cnn reads no captions; leave --embedding out"),
-        ("hybrid", "some/encoder", "some/encoder", "--embedding is for the LSTM"),
+        ("hybrid", "some/encoder", "some/encoder", "leave --embedding out"),
     ],
 )
 def test_an_encoder_that_nothing_would_use_is_refused(
