@@ -49,8 +49,8 @@ def build_cache(
 ) -> FeatureCache:
     """Open the cache of these pictures and this backbone, computing it first if it is not there.
 
-    The file's name holds a hash of the backbone's weights, the preprocessing, the variants and every picture's path,
-    size and time of change, so a cache is never used for something else.
+    The file's name holds a hash of the backbone's weights, the preprocessing, the variants and every picture's bytes,
+    so a cache is never used for something else, and serves a data folder that was copied or moved.
 
     Args:
         model: its normalisation and backbone are used, in eval mode.
@@ -104,6 +104,5 @@ def _key(model: nn.Module, paths: Sequence[Path], spec: ImageSpec, variants: Seq
         if name.startswith(("backbone.", "normalize.")):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     for path in paths:
-        status = path.stat()
-        digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:24]

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 
 from mlic_train.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
 from mlic_train.config import ModelConfig, TrainConfig
@@ -352,6 +354,7 @@ def test_the_feature_cache_changes_nothing(
 
 def test_the_feature_cache_is_reused_and_not_mistaken(
     tmp_path: Path,
+    colours: Path,
     splits: Splits,
     small_model: ModelConfig,
     small_train: TrainConfig,
@@ -364,8 +367,17 @@ def test_the_feature_cache_is_reused_and_not_mistaken(
     before = files()
     train_run(tmp_path / "b", small_model, config, splits)
     assert files() == before
+    moved = tmp_path / "moved"
+    shutil.copytree(colours, moved, copy_function=shutil.copyfile)  # with other times of change
+    train_run(tmp_path / "moved-run", small_model, config, load_splits(DataOptions(moved)))
+    assert files() == before
+    Image.new("RGB", (16, 16), "white").save(
+        next(r.image for r in load_splits(DataOptions(moved)).train.records if r.image)
+    )
+    train_run(tmp_path / "changed", small_model, config, load_splits(DataOptions(moved)))
+    assert len(files()) == len(before) + 1
     train_run(tmp_path / "c", dataclasses.replace(small_model, image_size=24), config, splits)
-    assert len(files()) == len(before) + 2
+    assert len(files()) == len(before) + 3
 
 
 @pytest.mark.parametrize(
