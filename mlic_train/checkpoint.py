@@ -4,12 +4,9 @@ A checkpoint is one file, written to a temporary name and renamed, so that a kil
 older or the newer one, whole. Nothing is pickled: tensors are safetensors, everything else is JSON in its header.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from mlic_runtime.manifest import TOKENIZER_NAME
 from . import config as configuration
 from .config import ModelConfig, TrainConfig
 from .errors import CheckpointError
+from .files import atomic_path, write_bytes
 from .models import Model, create_model
 
 CONFIG_NAME = "config.json"
@@ -63,30 +61,6 @@ class State:
     thresholds: list[float] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it is synced and renamed to `path` on success, removed on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def write_run_config(folder: Path, config: RunConfig, tokenizer: bytes | None) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoint import checkpoint_digest, write_bytes
+from .checkpoint import checkpoint_digest
 from .config import TEACHER_SEES
 from .data import Record, fingerprint, read_split
 from .data.check import find_overlap
 from .dataset import target_of
 from .errors import CheckpointError, ConfigError, DataError
+from .files import write_bytes
 from .progress import progress_bar
 from .splits import Splits
 from .teacher import load_teachers, soft_labels

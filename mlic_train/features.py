@@ -13,8 +13,8 @@ from torch import nn
 from mlic_runtime.image import read_pixels
 from mlic_runtime.manifest import ImageSpec
 
-from .checkpoint import atomic_path
 from .data import Record
+from .files import atomic_path
 from .models import Model
 from .transforms import flip
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mlic_train.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, write_bytes
+from mlic_train.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State
 from mlic_train.cli import run_configs, start_run
 from mlic_train.config import read_json
 from mlic_train.errors import CheckpointError, ConfigError, TrainError
+from mlic_train.files import write_bytes
 from mlic_train.splits import Splits
 from mlic_train.training import resume_run
 

@@ -8,7 +8,6 @@ import torch
 
 from mlic_train.checkpoint import (
     State,
-    atomic_path,
     load_backbone,
     load_checkpoint,
     load_trained,
@@ -18,6 +17,7 @@ from mlic_train.checkpoint import (
 )
 from mlic_train.config import ModelConfig
 from mlic_train.errors import CheckpointError, ConfigError
+from mlic_train.files import atomic_path
 from mlic_train.models import create_model
 
 
