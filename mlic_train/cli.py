@@ -1,9 +1,7 @@
-"""`mlic-train` and `mlic-export`. stdout is data, stderr is progress; torch is imported when work begins."""
+"""`mlic-train`. stdout is data, stderr is progress; torch is imported when work begins."""
 
 import dataclasses
 import json
-import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,12 +28,12 @@ from .config import (
     ModelConfig,
     TrainConfig,
 )
-from .data import DATA_FORMATS
-from .progress import progress_bar
+from .data_options import data_from, data_options, list_skipped
+from .progress import log_line, progress_bar
 
 if TYPE_CHECKING:
     from .checkpoint import State
-    from .data import LabelSet, Split
+    from .data import LabelSet
     from .distillation import Distillation
     from .splits import DataOptions, Splits
 
@@ -48,34 +46,6 @@ _RATE = click.FloatRange(0, 1)
 _MODEL_FIELDS = {f.name for f in dataclasses.fields(ModelConfig)}
 _TRAIN_FIELDS = {f.name for f in dataclasses.fields(TrainConfig)}
 _CONV3_SIZE = 112  # the three convolutions divide by 8: 14 x 14 positions, as many as the encoder can attend to
-
-
-def _log(line: str) -> None:
-    if os.environ.get("RANK", "0") != "0":  # of several processes under torchrun, one speaks
-        return
-    from tqdm import tqdm
-
-    with tqdm.external_write_mode(file=sys.stderr):
-        click.echo(line, err=True)
-
-
-def data_options(command: F) -> F:
-    """The options that say where the data is."""
-    options = [
-        click.option("--data", "folder", type=_FOLDER, help="Folder with train, val, test, labels.csv and images/."),
-        click.option("--train", "train_files", type=_FILE, multiple=True, help="Training rows; may be repeated."),
-        click.option("--val", type=_FILE, multiple=True, help="Validation rows (thresholds, best checkpoint)."),
-        click.option("--test", type=_FILE, multiple=True, help="Test rows, measured once at the end."),
-        click.option("--captions", type=_FILE, multiple=True, help="More captions with labels, without pictures."),
-        click.option("--labels", "labels_file", type=_FILE, help="labels.csv: LabelID,Name."),
-        click.option("--images", type=_FOLDER, help="The pictures' folder (default: images/ beside the rows)."),
-        click.option("--data-format", type=click.Choice(DATA_FORMATS), default="auto", show_default=True),
-        click.option("--no-pictures", is_flag=True, help="Read captions and labels only."),
-        click.option("--skip-bad-rows", is_flag=True, help="Leave bad rows out and list them, instead of stopping."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.command(cls=MlicCommand, context_settings={"show_default": True})
@@ -171,7 +141,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:
     mlic-train --data my-data --backbone tf_efficientnet_lite0
                --backbone-weights package --freeze-backbone --cache-features
     """  # noqa: D301 # click needs the backspace itself
-    data = _data(options)
+    data = data_from(options)
     if options["check"]:
         _check(ctx, data)
         return
@@ -181,15 +151,15 @@ def train(ctx: click.Context, /, **options: Any) -> None:
     folder = options["output"] or Path("runs", options["name"])
     splits = load_splits(data)
     for split in splits.named().values():
-        _list_skipped(split)
+        list_skipped(split)
     if options["resume"]:
         names = _MODEL_FIELDS | _TRAIN_FIELDS
         wanted = {key: value for key, value in options.items() if key in names and explicit(ctx, key)}
-        state = resume_run(folder, splits, wanted=wanted, device=options["device"], log=_log)
+        state = resume_run(folder, splits, wanted=wanted, device=options["device"], log=log_line)
     else:
         state = start_run(ctx, folder, splits)
     if not state.finished:
-        _log(f"interrupted in epoch {state.epoch + 1}; go on with the same command and --resume")
+        log_line(f"interrupted in epoch {state.epoch + 1}; go on with the same command and --resume")
         ctx.exit(130)
     _report(folder, splits.labels, state, options["output_format"])
 
@@ -199,7 +169,7 @@ def start_run(
     folder: Path,
     splits: "Splits",
     *,
-    log: Callable[[str], None] = _log,
+    log: Callable[[str], None] = log_line,
     keep_going: "Callable[[State], bool]" = lambda _: True,
 ) -> "State":
     """Train a new run into `folder` with the options of `ctx`, a context of `train`; see `training.train_run`."""
@@ -229,65 +199,6 @@ def run_configs(ctx: click.Context) -> tuple[ModelConfig, TrainConfig]:
         ConfigError: options that do not go together.
     """
     return _configs({**ctx.params, **_model_defaults(ctx, ctx.params["name"])})
-
-
-@click.command(cls=MlicCommand, context_settings={"show_default": True})
-@click.version_option(package_name="mlic-train")
-@click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to export.")
-@click.option("--run", type=_FOLDER, help="A run folder.  [default: the newest of the model, else the released one]")
-@click.option("--runs", type=_NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
-@click.option("--output", type=_NEW_FOLDER, help="The package's folder.  [default: exported/MODEL]")
-@click.option("--package-version", default="0.1.0", help="The package's version.")
-@click.option("--save-checkpoint", type=_NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
-@data_options
-def export(name: str, **options: Any) -> None:
-    """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
-
-    The graph is compared with PyTorch first; if they differ, nothing is written. With --data the package's metrics are
-    measured anew, with the exported graph itself; without, they are those of the checkpoint.
-
-    \b
-    mlic-export --model hybrid
-    mlic-export --run runs/hybrid --data my-data --output packages/hybrid
-    """  # noqa: D301 # click needs the backspace itself
-    from .checkpoint import load_trained, save_half
-    from .export import export_package
-    from .runs import find_run
-    from .splits import load_splits
-
-    folder = options["run"] or find_run(options["runs"], name)
-    trained = load_trained(folder)
-    if trained.config.model.name != name:
-        raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; give --model")
-    output = options["output"] or Path("exported", name)
-    _log(f"exporting {folder} to {output}")
-    if options["save_checkpoint"]:
-        trained = save_half(trained, options["save_checkpoint"])
-    data = _data(options)
-    splits = load_splits(data) if data.folder or data.train else None
-    manifest = export_package(trained, output, version=options["package_version"], splits=splits, log=_log)
-    for precision, parity in manifest.parity.items():
-        click.echo(
-            f"{output}: {precision}, {parity.shapes} shapes, {parity.rows} rows, "
-            f"max |difference| {parity.max_abs_difference:.2g}, {parity.equal_decisions:.1%} equal decisions"
-        )
-
-
-def _data(options: Mapping[str, Any]) -> "DataOptions":
-    from .splits import DataOptions
-
-    return DataOptions(
-        folder=options["folder"],
-        train=options["train_files"],
-        val=options["val"],
-        test=options["test"],
-        captions=options["captions"],
-        labels_file=options["labels_file"],
-        images=options["images"],
-        data_format=options["data_format"],
-        skip_bad_rows=options["skip_bad_rows"],
-        pictures=not options["no_pictures"],
-    )
 
 
 def _distillation(options: Mapping[str, Any]) -> "Distillation":
@@ -333,13 +244,6 @@ def _check(ctx: click.Context, data: "DataOptions") -> None:
     errors = sum(problem.severity == "error" for problem in problems)
     click.echo(f"{errors} errors, {len(problems) - errors} warnings", err=True)
     ctx.exit(1 if errors else 0)
-
-
-def _list_skipped(split: "Split") -> None:
-    for problem in split.skipped:
-        _log(f"skipped {problem}")
-    if split.skipped:
-        _log(f"skipped {len(split.skipped)} bad rows")
 
 
 def _report(folder: Path, labels: "LabelSet", state: "State", output_format: str) -> None:

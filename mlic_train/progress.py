@@ -1,5 +1,21 @@
+"""What a command says while it works, on stderr."""
+
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator
+
+import click
+
+
+def log_line(line: str) -> None:
+    """Print a line above any progress bar; of several processes under torchrun, only the first does."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        click.echo(line, err=True)
 
 
 @contextlib.contextmanager

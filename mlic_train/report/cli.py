@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from mlic_runtime.cli import MlicCommand
-from mlic_train.cli import _data, _log, data_options
-from mlic_train.progress import progress_bar
+from mlic_train.data_options import data_from, data_options
+from mlic_train.progress import log_line, progress_bar
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -32,7 +32,7 @@ def data(output: Path, **options: Any) -> None:
     """  # noqa: D301 # click needs the backspace itself
     from .data import write_data_report
 
-    write_data_report(_data(options), output, progress=progress_bar)
+    write_data_report(data_from(options), output, progress=progress_bar)
     click.echo(output)
 
 
@@ -54,13 +54,13 @@ def run(run_folder: Path, split: str, picture: Path | None, worst: int, output: 
     output = output or run_folder / "report.html"
     write_run_report(
         run_folder,
-        _data(options),
+        data_from(options),
         output,
         split=split,
         picture=picture,
         worst=worst,
         progress=progress_bar,
-        log=_log,
+        log=log_line,
     )
     click.echo(output)
 
@@ -87,11 +87,11 @@ def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str
     from .parts import check_writable, save_page
 
     check_writable(output)
-    given = _data(options)
+    given = data_from(options)
     comparison = comparing.compare_runs(
-        runs, given if given.folder or given.train else None, split=split, progress=progress_bar, log=_log
+        runs, given if given.folder or given.train else None, split=split, progress=progress_bar, log=log_line
     )
     save_page(output, compare_page(comparison))
-    _log(f"wrote {output}")
+    log_line(f"wrote {output}")
     formats = {"table": comparing.as_table, "csv": comparing.as_csv, "json": comparing.as_json}
     click.echo(formats[output_format](comparison), nl=False)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlic_runtime.cli import MlicCommand
-from mlic_train.cli import _data, _list_skipped, _log, data_options, train
+from mlic_train.cli import train
 from mlic_train.config import MODELS
+from mlic_train.data_options import data_from, data_options, list_skipped
 from mlic_train.errors import ConfigError, TrainError
+from mlic_train.progress import log_line
 
 from .options import Training, data_arguments, options_of, searchable
 from .space import PRESETS, Space, Value, read_space
@@ -106,9 +108,9 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     from mlic_train.fit import interrupts
     from mlic_train.splits import load_splits
 
-    splits = load_splits(_data(options))
+    splits = load_splits(data_from(options))
     for split in splits.named().values():
-        _list_skipped(split)
+        list_skipped(split)
     from .runner import Runner
     from .workers import Workers
 
@@ -117,7 +119,7 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     workers = Workers(folder)
     with workers.alive():
         study = _study(options, sampler, points, space, training.settings(example), splits, folder, workers)
-        runner = Runner(study, space, training, splits, folder, workers, keep=options["keep"], log=_log)
+        runner = Runner(study, space, training, splits, folder, workers, keep=options["keep"], log=log_line)
         try:
             with interrupts() as stopped:
                 runner.run(stopped)
@@ -126,7 +128,7 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
             code = 130
     _conclude(study, runner, space, training, folder, options["output_format"])
     if code:
-        _log("interrupted; go on with the same command")
+        log_line("interrupted; go on with the same command")
         ctx.exit(code)
 
 
@@ -219,13 +221,15 @@ def _conclude(
         click.echo(as_table(rows, space.names, command), nl=False)
     for row in rows:
         if row.state == "failed":
-            _log(f"trial {row.trial} failed: {row.message}")
+            log_line(f"trial {row.trial} failed: {row.message}")
     unfinished = [row.trial for row in rows if row.state == "running"]
     if unfinished:
-        _log(f"other processes run trial {', '.join(map(str, unfinished))}; give the command again for their results")
+        log_line(
+            f"other processes run trial {', '.join(map(str, unfinished))}; give the command again for their results"
+        )
     hidden = study.out_of_sight()
     if hidden:
         listed = ", ".join(f"{number} ({worker})" for number, worker in sorted(hidden.items()))
-        _log(f"of these, out of sight from this folder: {listed}; if such a process is gone, add --take-over")
+        log_line(f"of these, out of sight from this folder: {listed}; if such a process is gone, add --take-over")
     if all(row.state == "failed" for row in rows):
         raise TrainError(f"none of the {len(rows)} trials could be trained; the first says: {rows[0].message}")

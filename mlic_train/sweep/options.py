@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from mlic_train.cli import data_options, explicit, run_configs, train
+from mlic_train.cli import explicit, run_configs, train
 from mlic_train.config import ModelConfig, TrainConfig
+from mlic_train.data_options import data_options
 
 from .space import Value
 

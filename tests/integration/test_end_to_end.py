@@ -39,7 +39,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options += ["--learning-rate", "0.01", "--device", "cpu", "--drop-caption", "0.5"]
     trained = command("mlic_train.cli:train", "--data", root, *options, cwd=root)
     assert trained.returncode == 0, trained.stderr
-    exported = command("mlic_train.cli:export", "--model", "hybrid", cwd=root)
+    exported = command("mlic_train.export_cli:export", "--model", "hybrid", cwd=root)
     assert exported.returncode == 0, exported.stderr
     return root / "exported" / "hybrid"
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from mlic_train import cli
 from mlic_train.checkpoint import load_trained
-from mlic_train.cli import export, train
+from mlic_train.cli import train
+from mlic_train.export_cli import export
+from mlic_train.progress import log_line
 
 SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
 SMALL += ["--learning-rate", "0.01", "--device", "cpu"]
@@ -222,5 +223,5 @@ def test_of_several_processes_one_speaks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, lines: list[str]
 ) -> None:
     monkeypatch.setenv("RANK", rank)
-    cli._log("once")
+    log_line("once")
     assert capsys.readouterr().err.splitlines() == lines
