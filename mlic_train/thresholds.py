@@ -1,48 +1,42 @@
 """Decision thresholds, one per label, fitted on the validation split only."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from .config import threshold_goal
 
-_GRID = np.round(np.arange(0.10, 0.901, 0.01), 2)
+_GRID = np.round(np.arange(0.10, 0.901, 0.01), 2)  # (G,)
 _FINE_GRID = np.round(np.arange(0.01, 0.991, 0.01), 2)  # for a precision or recall close to 1
 _SHRINKAGE = 50.0  # positives at which a label's own optimum and the global threshold weigh the same
+_RESAMPLES = 200
 
 Floats = npt.NDArray[np.floating]
 Counts = npt.NDArray[np.integer]
+Decisions = npt.NDArray[np.bool_]
 
 
-def rows_f1(decisions: npt.NDArray[np.bool_], targets: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """F1 = 2 TP / (predicted + true) of every row (B); a row with neither counts as 1. Both bool (B, L)."""
-    hits = (decisions & targets).sum(axis=1)
-    total = decisions.sum(axis=1) + targets.sum(axis=1)
-    return np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
+def samples_f1(decisions: Decisions, targets: Decisions) -> float:
+    """Mean over the rows of F1 = 2 TP / (predicted + true); a row with neither counts as 1. Both bool (B, L)."""
+    return float(_rows_f1(*_count(decisions, targets)).mean())
 
 
-def samples_f1(decisions: npt.NDArray[np.bool_], targets: npt.NDArray[np.bool_]) -> float:
-    """Mean of `rows_f1`."""
-    return float(rows_f1(decisions, targets).mean())
-
-
-def micro_f1(decisions: npt.NDArray[np.bool_], targets: npt.NDArray[np.bool_]) -> float:
+def micro_f1(decisions: Decisions, targets: Decisions) -> float:
     """F1 = 2 TP / (predicted + true) of all decisions together; 1 where there is neither. Both bool (B, L)."""
-    total = int(decisions.sum() + targets.sum())
-    return 2 * int((decisions & targets).sum()) / total if total else 1.0
+    hits, total = _count(decisions, targets)
+    return float(_rows_f1(hits.sum(), total.sum()))
 
 
-def fit_thresholds(
-    probabilities: Floats, targets: npt.NDArray[np.bool_], goal: str = "samples_f1"
-) -> npt.NDArray[np.float64]:
+def fit_thresholds(probabilities: Floats, targets: Decisions, goal: str = "samples_f1") -> npt.NDArray[np.float64]:
     """Thresholds (L) for a goal.
 
-    First the best global threshold g, then the best threshold t of each label (for F1 with the others at g). For
-    samples F1 t must gain more than one standard error of the gain over the rows, else it is g (the one-standard-error
-    rule of Breiman et al. 1984, "Classification and Regression Trees"). A label's own threshold is shrunk towards g by
-    its number of positives n: g + n / (n + 50) * (t - g), because the optimum of a label with few positives is mostly
+    First the best global threshold g, then the best threshold t of each label (for F1 with the others at g). F1 is
+    flat around its optimum, so "best" is the mean of the optima of 200 bootstrap resamples of the rows (Breiman 1996,
+    "Bagging Predictors"): the optimum of the rows alone jumps between far values that are equally good. For samples F1
+    t must gain more than one standard error of the gain over the rows, else it is g (the one-standard-error rule of
+    Breiman et al. 1984, "Classification and Regression Trees"). A label's own threshold is shrunk towards g by its
+    number of positives n: g + n / (n + 50) * (t - g), because the optimum of a label with few positives is mostly
     noise.
 
     Of "precision=P" t is the lowest threshold from 0.01 to 0.99 that reaches P on these rows; where none does, the
@@ -66,7 +60,7 @@ def fit_thresholds(
     if len(targets) == 0:
         return np.full(probabilities.shape[1], 0.5)
     if wanted is None:
-        overall, own = _for_f1(probabilities, targets, samples_f1 if name == "samples_f1" else micro_f1)
+        overall, own = _for_f1(probabilities, targets, by_row=name == "samples_f1")
     else:
         overall, own = _for_level(probabilities, targets, name, wanted)
     positives = targets.sum(axis=0)
@@ -74,44 +68,50 @@ def fit_thresholds(
     return np.round(fitted, 4)
 
 
-def _for_f1(
-    probabilities: Floats,
-    targets: npt.NDArray[np.bool_],
-    score: Callable[[npt.NDArray[np.bool_], npt.NDArray[np.bool_]], float],
-) -> tuple[float, npt.NDArray[np.float64]]:
+def _count(decisions: Decisions, targets: Decisions) -> tuple[Counts, Counts]:
+    """Of every row (B): labels that are predicted and true, and predicted + true; both bool (B, L)."""
+    return (decisions & targets).sum(axis=1), decisions.sum(axis=1) + targets.sum(axis=1)
+
+
+def _rows_f1(hits: Counts, total: Counts) -> npt.NDArray[np.float64]:
+    return np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
+
+
+def _for_f1(probabilities: Floats, targets: Decisions, *, by_row: bool) -> tuple[float, npt.NDArray[np.float64]]:
     """The best global threshold, and of each label the best with the others there (L)."""
-    overall = _best([score(probabilities >= value, targets) for value in _GRID])
+    counts = [_count(probabilities >= value, targets) for value in _GRID]
+    overall = _best(np.stack([hits for hits, _ in counts]), np.stack([total for _, total in counts]), by_row=by_row)
     decisions = probabilities >= overall
+    hits, total = _count(decisions, targets)
     own = np.full(targets.shape[1], overall)
     for label in range(targets.shape[1]):
-        scores = []
-        for value in _GRID:
-            changed = decisions.copy()
-            changed[:, label] = probabilities[:, label] >= value
-            scores.append(score(changed, targets))
-        own[label] = _best(scores)
-        if score is samples_f1 and not _is_clear(probabilities, targets, overall, label, own[label]):
-            own[label] = overall
+        true, given = targets[:, label], decisions[:, label]
+        other_hits, other_total = hits - (given & true), total - given
+        tried = probabilities[:, label] >= _GRID[:, None]  # (G, B)
+        value = _best(other_hits + (tried & true), other_total + tried, by_row=by_row)
+        moved = probabilities[:, label] >= value
+        gain = _rows_f1(other_hits + (moved & true), other_total + moved) - _rows_f1(hits, total)
+        if not by_row or gain.mean() > gain.std() / math.sqrt(len(gain)):
+            own[label] = value
     return overall, own
 
 
-def _is_clear(probabilities: Floats, targets: npt.NDArray[np.bool_], overall: float, label: int, value: float) -> bool:
-    """Does this threshold of `label` gain more than one standard error of the gain over the rows?"""
-    decisions = probabilities >= overall
-    changed = decisions.copy()
-    changed[:, label] = probabilities[:, label] >= value
-    gain = rows_f1(changed, targets) - rows_f1(decisions, targets)
-    return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
-
-
-def _best(scores: list[float]) -> float:
-    """The middle of the grid values that reach the best score: the least fragile of equals."""
-    best = np.flatnonzero(np.asarray(scores) >= max(scores) - 1e-12)
-    return float(_GRID[best[len(best) // 2]])
+def _best(hits: Counts, total: Counts, *, by_row: bool) -> float:
+    """The mean over resamples of the rows of the grid's best value, of equals the middle one; both (G, B)."""
+    rng = np.random.default_rng(0)
+    rows = hits.shape[1]
+    by_value = _rows_f1(hits, total)
+    found = []
+    for _ in range(_RESAMPLES):
+        weights = np.bincount(rng.integers(rows, size=rows), minlength=rows)
+        scores = by_value @ weights / rows if by_row else _rows_f1(hits @ weights, total @ weights)
+        best = np.flatnonzero(scores >= scores.max() - 1e-12)
+        found.append(_GRID[best[len(best) // 2]])
+    return float(np.mean(found))
 
 
 def _for_level(
-    probabilities: Floats, targets: npt.NDArray[np.bool_], name: str, wanted: float
+    probabilities: Floats, targets: Decisions, name: str, wanted: float
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """The thresholds that reach a precision or recall: of all decisions together, and of each label (L)."""
     decisions = [probabilities >= value for value in _FINE_GRID]

@@ -158,6 +158,17 @@ def test_a_threshold_of_its_own_must_gain_more_than_chance_would() -> None:
     assert len(set(moved[1:])) == 1
 
 
+@pytest.mark.parametrize("goal", ["samples_f1", "micro_f1"])
+def test_among_far_values_that_are_equally_good_the_threshold_does_not_jump(goal: str) -> None:
+    """Rows that want a threshold under 0.3 and as many that want one over 0.7: one row more must not decide."""
+    low = np.tile([[0.9, 0.3, 0.1]], (50, 1)), np.tile([[True, True, False]], (50, 1))
+    high = np.tile([[0.9, 0.7, 0.1]], (50, 1)), np.tile([[True, False, False]], (50, 1))
+    for more in (low, high):
+        probabilities = np.concatenate([low[0], high[0], more[0][:1]])
+        targets = np.concatenate([low[1], high[1], more[1][:1]])
+        assert 0.3 < fit_thresholds(probabilities, targets, goal)[0] < 0.7
+
+
 def test_a_label_with_few_positives_stays_near_the_global_threshold() -> None:
     rng = np.random.default_rng(0)
     targets = rng.random((1000, 3)) < 0.5
