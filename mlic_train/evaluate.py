@@ -20,9 +20,11 @@ def compute_metrics(
 
     Returns:
         samples_f1, micro_f1, macro_f1, map (macro average precision over the labels that occur), ece (expected
-        calibration error over all B x L label decisions, 15 bins of equal width, Naeini et al. 2015), rows, and where
-        there are negatives: negatives, false_labels_per_negative.
+        calibration error over all B x L label decisions, 15 bins of equal width, Naeini et al. 2015), log_loss (mean
+        binary cross-entropy of the same decisions, in nats: it has no threshold, and needs the fewest rows to tell two
+        models apart), rows, and where there are negatives: negatives, false_labels_per_negative.
     """
+    from torch.nn.functional import binary_cross_entropy
     from torchmetrics.functional.classification import (
         binary_average_precision,
         binary_calibration_error,
@@ -46,6 +48,7 @@ def compute_metrics(
         precisions = [binary_average_precision(scores[:, i], truth[:, i]) for i in truth.any(dim=0).nonzero()[:, 0]]
         result["map"] = float(torch.stack(precisions).mean())
         result["ece"] = float(binary_calibration_error(scores.flatten(), truth.flatten(), n_bins=15, norm="l1"))
+        result["log_loss"] = float(binary_cross_entropy(scores, truth.float()))
     if not labelled.all():
         result["negatives"] = int((~labelled).sum())
         result["false_labels_per_negative"] = float((probabilities[~labelled] >= thresholds).sum(axis=1).mean())

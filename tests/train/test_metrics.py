@@ -48,6 +48,11 @@ def test_calibration_error_by_hand() -> None:
     assert compute_metrics(probabilities, targets, HALF[:2])["ece"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_log_loss_by_hand() -> None:
+    right = np.where(TARGETS, PROBABILITIES, 1 - PROBABILITIES)[:3]  # the fourth row has no label
+    assert compute_metrics(PROBABILITIES, TARGETS, HALF)["log_loss"] == pytest.approx(-np.log(right).mean(), abs=1e-5)
+
+
 def test_calibration_error_leaves_negatives_out() -> None:
     expected = compute_metrics(PROBABILITIES[:3], TARGETS[:3], HALF)["ece"]
     assert compute_metrics(PROBABILITIES, TARGETS, HALF)["ece"] == expected
