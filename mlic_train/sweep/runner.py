@@ -83,6 +83,7 @@ class Runner:
                 parameters=self._values(trial),
                 seconds=trial.user_attrs.get(SECONDS),
                 message=trial.user_attrs.get(MESSAGE),
+                metrics=self._metrics(trial),
                 **trial.user_attrs.get(RESULT, {}),
             )
             for trial in self._study.trials
@@ -96,6 +97,13 @@ class Runner:
         """In the space's order. A trial of a grid has them while it waits, before they are parameters to Optuna."""
         known = trial.params or trial.system_attrs.get("fixed_params", {})
         return {name: known[name] for name in self._space.names if name in known}
+
+    def _metrics(self, trial: FrozenTrial) -> Mapping[str, Mapping[str, float]] | None:
+        file = self.run_folder(trial.number) / METRICS_NAME
+        if trial.state is not TrialState.COMPLETE or not self._is_ours(file.parent) or not file.is_file():
+            return None
+        metrics: Mapping[str, Mapping[str, float]] = read_json(file)["metrics"]
+        return metrics
 
     def _run(self, trial: Trial) -> None:
         values = self._space.suggest(trial)

@@ -19,7 +19,8 @@ class Row:
 
     The losses are those of the epoch whose weights were kept, per batch in training and over all rows of val. For a
     complete trial `val_samples_f1` is the calibrated model's, for a pruned one that of its best epoch. `seconds` are
-    those of all processes that worked on it.
+    those of all processes that worked on it. `metrics` are those of a complete trial by split and mode, where its run
+    folder can be read.
     """
 
     trial: int
@@ -31,6 +32,7 @@ class Row:
     val_samples_f1: float | None = None
     seconds: float | None = None
     message: str | None = None
+    metrics: Mapping[str, Mapping[str, float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row as it stands in JSON."""

@@ -85,6 +85,7 @@ def test_the_best_command_line_trains_the_best_trial_again(grid: Callable[..., R
     table = json.loads(grid(space, "--format", "json", *SMALL, "--epochs", "2", "--seed", "3").stdout)
     assert table["best"]["command"] == command
     assert table["best"]["val_samples_f1"] == metrics["val"]["samples_f1"]
+    assert table["trials"][0]["metrics"] == metrics
     kept = tmp_path / "sweep" / f"trial-{table['best']['trial']:04d}"
     assert json.loads((kept / "metrics.json").read_text())["metrics"] == metrics
 
