@@ -17,6 +17,7 @@ from .config import (
     FUSIONS,
     LOSSES,
     LSTM,
+    MEAN,
     MIXED_PRECISIONS,
     MODEL_DEFAULTS,
     MODELS,
@@ -29,6 +30,7 @@ from .config import (
     TrainConfig,
 )
 from .data_options import data_from, data_options, list_skipped
+from .errors import ConfigError
 from .progress import log_line, progress_bar
 
 if TYPE_CHECKING:
@@ -198,6 +200,11 @@ def run_configs(ctx: click.Context) -> tuple[ModelConfig, TrainConfig]:
     Raises:
         ConfigError: options that do not go together.
     """
+    encoder = ctx.params["text_encoder"]
+    for name in ("vocab_size", "word_dropout"):
+        if encoder not in (LSTM, MEAN) and explicit(ctx, name):
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option} is for lstm and mean, the text encoder {encoder} has its own: leave it out")
     return _configs({**ctx.params, **_model_defaults(ctx, ctx.params["name"])})
 
 

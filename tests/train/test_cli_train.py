@@ -127,6 +127,17 @@ def test_wrong_use_is_one_clear_line(
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(("option", "value"), [("--vocab-size", "500"), ("--word-dropout", "0.1")])
+def test_an_option_that_the_text_encoder_would_not_read_is_refused(
+    colours: Path, tmp_path: Path, option: str, value: str
+) -> None:
+    given = ["--data", colours, "--output", tmp_path / "run", "--text-encoder", "some/encoder", option, value]
+    refused = run(train, *given)
+    assert refused.exit_code == 1
+    assert f"{option} is for lstm and mean, the text encoder some/encoder has its own: leave it out" in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_captions_alone_train_without_their_pictures(data: Path, tmp_path: Path) -> None:
     shutil.rmtree(data / "images")
     for split in ("train", "val", "test"):
