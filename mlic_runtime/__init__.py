@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bench import BenchBackend, BenchReport, benchmark
+    from .catalog import ListedModel, list_models
     from .errors import (
         CaptionError,
         ImageError,
@@ -39,6 +40,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "IntegrityError",
+    "ListedModel",
     "Manifest",
     "ManifestError",
     "MlicError",
@@ -55,12 +57,14 @@ __all__ = [
     "__version__",
     "benchmark",
     "bundled_models",
+    "list_models",
     "load_package",
     "open_rows",
 ]
 
 _MODULES = {
     "bench": ("BenchBackend", "BenchReport", "benchmark"),
+    "catalog": ("ListedModel", "list_models"),
     "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
     "manifest": ("Manifest",),
     "package": ("ModelPackage", "bundled_models", "load_package"),

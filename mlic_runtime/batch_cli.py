@@ -12,7 +12,7 @@ import click
 from .errors import InputError, OutputError
 from .partial import PartialFile, Sink, StreamSink
 from .progress import Progress
-from .render import BATCH_FORMATS, FORMATS, LIST_SEPARATOR, BatchFormat, Csv, JsonLines, Submission, printable
+from .render import LIST_SEPARATOR, BatchFormat, Csv, JsonLines, Submission, printable
 from .row_files import CAPTION_COLUMNS, IMAGE_COLUMNS
 from .rows import STDIN, RowError, RowReader, open_rows
 
@@ -101,40 +101,6 @@ def batch_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
-
-
-def check_usage(context: click.Context, image: str | None, input_: str | None, format_: str | None) -> None:
-    """Refuse options that do not go together.
-
-    Raises:
-        click.UsageError: see the message.
-    """
-    given = {
-        parameter.name: "/".join([*parameter.opts, *parameter.secondary_opts])
-        for parameter in context.command.params
-        if parameter.name is not None
-        and context.get_parameter_source(parameter.name) is not click.core.ParameterSource.DEFAULT
-    }
-    if input_ is None:
-        if image is None:
-            raise click.UsageError("Missing argument 'IMAGE', or '--input' for many.", context)
-        for name in BatchOptions.__dataclass_fields__:
-            if name in given:
-                raise click.UsageError(f"'{given[name]}' needs '--input'.", context)
-        if format_ is not None and format_ not in FORMATS:
-            raise click.UsageError(f"'--format {format_}' needs '--input'.", context)
-        return
-    if image is not None:
-        raise click.UsageError("IMAGE and '--input' exclude each other.", context)
-    if format_ is not None and format_ not in BATCH_FORMATS:
-        listed = f"{', '.join(BATCH_FORMATS[:-1])} or {BATCH_FORMATS[-1]}"
-        raise click.UsageError(f"'--input' needs '--format' {listed}; found {format_}.", context)
-    if "resume" in given and "output" not in given:
-        raise click.UsageError("'--resume' needs '--output'.", context)
-    if "label_ids" in given and format_ != "submission":
-        raise click.UsageError("'--label-ids' needs '--format submission'.", context)
-    if context.params["pictures"] is False and context.params["captions"] is False:
-        raise click.UsageError("'--no-pictures' and '--no-captions' exclude each other.", context)
 
 
 def run_batch(

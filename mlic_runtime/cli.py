@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from . import __version__
-from .batch_cli import BatchOptions, Deciding, batch_options, check_usage, run_batch
+from .batch_cli import BatchOptions, Deciding, batch_options, run_batch
 from .errors import ImageError, MlicError
 from .files import MAX_PIXELS
 from .manifest import PRECISIONS
 from .providers import AUTO, PROVIDERS
-from .render import BATCH_FORMATS, FORMATS, bench_table, encode, printable, to_json
+from .render import BATCH_FORMATS, FORMATS, MODEL_FORMATS, bench_table, encode, printable, to_json
+from .usage import check_usage
 
 _COMMAND_LINE = f"{__name__}.command_line"
 
@@ -47,8 +48,9 @@ def _model_options(command: _Command) -> _Command:
         (
             click.option(
                 "--model",
-                metavar="FOLDER|NAME",
-                help="Model package: a folder or a bundled name.  [default: $MLIC_MODEL, else the bundled one]",
+                metavar="FOLDER|FILE|NAME",
+                help="Model package: a folder, a .mlic file, or the name of an installed or bundled one.  "
+                "[default: $MLIC_MODEL, else the model hybrid]",
             ),
             click.option(
                 "--precision",
@@ -83,6 +85,14 @@ def _model_options(command: _Command) -> _Command:
 @click.argument("caption", required=False)
 @batch_options
 @_model_options
+@click.option(
+    "--list-models", is_flag=True, help="List the models that have a name here, and where they come from; then stop."
+)
+@click.option(
+    "--verify",
+    metavar="PACKAGE",
+    help="Check every file of a model package (see --model): name, bytes, start of its sha256; then stop.",
+)
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Replace the threshold of every label.")
 @click.option("--top-k", type=click.IntRange(1), help="Show only the K most probable labels.")
 @click.option("--at-least-one", is_flag=True, help="Where no label reaches its threshold, predict the most probable.")
@@ -92,7 +102,7 @@ def _model_options(command: _Command) -> _Command:
     type=click.Choice(list(dict.fromkeys([*FORMATS, *BATCH_FORMATS]))),
     help="json: one indented object; jsonl: the same on one line; csv: image, caption, model, labels joined by ';', "
     "then the probability of each label in a column p_LABEL, and with --input a column error; submission: ImageID and "
-    "Labels, only with --input.  [default: table; with --input jsonl]",
+    "Labels, only with --input; --list-models: table, json, jsonl or csv.  [default: table; with --input jsonl]",
 )
 @click.option(
     "--max-pixels",
@@ -114,6 +124,8 @@ def infer(
     provider: str,
     threads: int | None,
     spin: bool,
+    list_models: bool,
+    verify: str | None,
     threshold: float | None,
     top_k: int | None,
     at_least_one: bool,
@@ -131,6 +143,12 @@ def infer(
     same command with --resume.
     """
     check_usage(context, image, input_, format_)
+    if list_models:
+        _list_models(format_ or "table")
+        return
+    if verify is not None:
+        _verify(verify)
+        return
     from .predictor import Predictor
 
     predictor = Predictor.load(
@@ -219,6 +237,22 @@ def _progress(stack: contextlib.ExitStack, length: int) -> Callable[[], object]:
         return lambda: None
     progress_bar = stack.enter_context(click.progressbar(length=length, label="Measuring", file=sys.stderr))
     return lambda: progress_bar.update(1)
+
+
+def _list_models(format_: str) -> None:
+    from .catalog import list_models
+
+    _write(MODEL_FORMATS[format_](list_models()))
+
+
+def _verify(path_or_name: str) -> None:
+    from .package import load_package
+
+    package = load_package(path_or_name)
+    width = max(map(len, package.manifest.files))
+    for name, spec in package.verified():
+        _write(f"{name:{width}}  {spec.bytes:>10}  {spec.sha256[:12]}\n")
+    _write("ok\n")
 
 
 def _read_stdin() -> bytes:

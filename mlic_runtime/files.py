@@ -30,6 +30,11 @@ def open_regular(path: str | os.PathLike[str], *, follow_symlinks: bool = True) 
         raise
 
 
+def reason(error: OSError) -> str:
+    """What an `OSError` says, without the file's name, for the end of a message."""
+    return "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+
+
 def _require_regular(status: os.stat_result) -> None:
     mode = status.st_mode
     if stat.S_ISDIR(mode):

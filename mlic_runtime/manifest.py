@@ -24,11 +24,15 @@ PRECISIONS = ("fp32", "fp16", "int8")
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZE_MODES = ("stretch", "crop")
 
+# Of a file of a package; inside an archive too.
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_SIDE = 4096  # pixels; a larger input is a mistake or an attack, no edge model has it
 _MAX_TOKENS = 8192
+
+_MAY_BE_MISSING = {"may_be_missing": True}  # of a field: a key that older manifests do not have
 
 Number = float | int
 Metrics = Mapping[str, Number]
@@ -75,18 +79,30 @@ class FileSpec:
 
 
 @dataclass(frozen=True)
-class ParitySpec:
-    """How far a graph is from the PyTorch model it was exported from, over `shapes` (B, T) shapes and `rows` rows.
+class AgreementSpec:
+    """How far a graph is from the PyTorch model it was exported from, over `rows` rows.
 
     `max_abs_difference` is in logits; `equal_decisions` is the share in [0, 1] of label decisions that agree.
     """
 
-    shapes: int
     rows: int
     max_abs_difference: float
+    equal_decisions: float
+
+
+@dataclass(frozen=True)
+class ParitySpec(AgreementSpec):
+    """How far a graph is from PyTorch on made-up rows of `shapes` (B, T) shapes, and on real ones.
+
+    A logit may differ by `atol` + `rtol` * |logit|. `splits` is {split: agreement on its rows}, with the same keys as
+    `Manifest.metrics`; it is empty for a package that was exported without data, and may be left out: manifests
+    from before it was there have none, and their schema_version is the same.
+    """
+
+    shapes: int
     atol: float
     rtol: float
-    equal_decisions: float
+    splits: Mapping[str, AgreementSpec] = field(default_factory=dict, metadata=_MAY_BE_MISSING)
 
 
 @dataclass(frozen=True)
@@ -202,10 +218,10 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     unknown = sorted(set(value) - set(fields))
     if unknown:
         raise ManifestError(f"{MANIFEST_NAME}: unknown key {where}.{unknown[0]}; known: {', '.join(fields)}")
-    missing = sorted(name for name in fields if name not in value)
+    missing = sorted(name for name in fields.keys() - value.keys() if fields[name].metadata != _MAY_BE_MISSING)
     if missing:
         raise ManifestError(f"{MANIFEST_NAME}: {where}.{missing[0]} is missing")
-    return kind(**{name: _build(hints[name], value[name], f"{where}.{name}") for name in fields})
+    return kind(**{name: _build(hints[name], value[name], f"{where}.{name}") for name in fields if name in value})
 
 
 def _is_scalar(value: Any, kinds: tuple[type, ...]) -> bool:
@@ -260,7 +276,7 @@ def _check_files(manifest: Manifest) -> None:
     _expect(len(precisions) > 0, "manifest.files", "at least one graph (a file with a precision)", list(manifest.files))
     _expect(len(set(precisions)) == len(precisions), "manifest.files", "one graph per precision", precisions)
     for name, spec in manifest.files.items():
-        _expect(bool(_FILE_NAME.match(name)), "manifest.files", "plain file names inside the package folder", name)
+        _expect(bool(FILE_NAME.match(name)), "manifest.files", "plain file names inside the package folder", name)
         _expect(
             bool(_SHA256.match(spec.sha256)), f"files.{name}.sha256", "64 lower-case hexadecimal digits", spec.sha256
         )

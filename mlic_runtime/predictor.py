@@ -115,7 +115,7 @@ class Predictor:
         """Load a model package.
 
         Args:
-            path_or_name: the folder or bundled name (see `package.find_package`); None means the default.
+            path_or_name: a folder, a `.mlic` file or a name (see `package.find_package`); None means the default.
             provider: ONNX Runtime's execution provider (see `session.create_session`).
             precision: "fp32", "fp16" or "int8"; None means the first graph that the manifest lists.
             threads: threads per run; None means as many as this process may use.

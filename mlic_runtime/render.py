@@ -12,6 +12,7 @@ from .rows import RowError
 
 if TYPE_CHECKING:
     from .bench import BenchReport
+    from .catalog import ListedModel
     from .predictor import Prediction
 
 BATCH_FORMATS = ("jsonl", "csv", "submission")
@@ -133,6 +134,43 @@ FORMATS: dict[str, Callable[["Prediction", tuple[str, ...]], str]] = {
     "json": _infer_json,
     "jsonl": _infer_jsonl,
     "csv": _infer_csv,
+}
+
+
+def _models_table(models: "list[ListedModel]") -> str:
+    rows: list[tuple[str, ...]] = [("name", "version", "precisions", "bytes", "from", "path")]
+    for model in models:
+        size = "" if model.bytes is None else str(model.bytes)
+        last = model.path or "" if model.error is None else f"cannot be used: {model.error}"
+        row = (model.name, model.version or "", ",".join(model.precisions), size, model.source, last)
+        rows.append(tuple(map(printable, row)))
+    *widths, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = []
+    for name, version, precisions, size, source, last in rows:
+        cells = [f"{name:{widths[0]}}", f"{version:{widths[1]}}", f"{precisions:{widths[2]}}", f"{size:>{widths[3]}}"]
+        lines.append("  ".join([*cells, f"{source:{widths[4]}}", last]) + "\n")
+    return "".join(lines)
+
+
+def _models_json(models: "list[ListedModel]") -> str:
+    return to_json({"models": [model.to_dict() for model in models]}, indent=2)
+
+
+def _models_jsonl(models: "list[ListedModel]") -> str:
+    return "".join(to_json(model.to_dict(), indent=None) for model in models)
+
+
+def _models_csv(models: "list[ListedModel]") -> str:
+    columns = ("name", "source", "version", "precisions", "bytes", "path", "error")
+    rows = [{**model.to_dict(), "precisions": LIST_SEPARATOR.join(model.precisions)} for model in models]
+    return _csv_line(list(columns)) + "".join(_csv_line([row[column] for column in columns]) for row in rows)
+
+
+MODEL_FORMATS: dict[str, Callable[["list[ListedModel]"], str]] = {
+    "table": _models_table,
+    "json": _models_json,
+    "jsonl": _models_jsonl,
+    "csv": _models_csv,
 }
 
 

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .archive import write_archive
     from .checkpoint import Trained, load_trained
     from .config import ModelConfig, TrainConfig
     from .errors import CheckpointError, ConfigError, DataError, ExportError, TrainError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .thresholds import fit_thresholds
     from .tokenizer import train_tokenizer
     from .training import resume_run, train_run
+    from .triton import export_triton
+    from .wheel import write_wheel
 
 __version__ = "0.1.0"
 
@@ -35,12 +38,15 @@ _MODULES = {
     "create_loss": "losses",
     "create_model": "models",
     "export_package": "export",
+    "export_triton": "triton",
     "fit_thresholds": "thresholds",
     "load_splits": "splits",
     "load_trained": "checkpoint",
     "resume_run": "training",
     "train_run": "training",
     "train_tokenizer": "tokenizer",
+    "write_archive": "archive",
+    "write_wheel": "wheel",
 }
 
 __all__ = [
@@ -57,12 +63,15 @@ __all__ = [
     "create_loss",
     "create_model",
     "export_package",
+    "export_triton",
     "fit_thresholds",
     "load_splits",
     "load_trained",
     "resume_run",
     "train_run",
     "train_tokenizer",
+    "write_archive",
+    "write_wheel",
 ]
 
 

@@ -57,8 +57,13 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
     for precision, parity in manifest.parity.items():
         lines.append(
             f"- `{precision}`: largest difference {parity.max_abs_difference:.2g} in logits over {parity.rows} rows in "
-            f"{parity.shapes} (B, T) shapes, {parity.equal_decisions:.1%} equal decisions."
+            f"{parity.shapes} (B, T) shapes, {parity.equal_decisions:.3%} equal decisions."
         )
+        lines += [
+            f"  - on `{split}`: {found.max_abs_difference:.2g} over {found.rows} rows, "
+            f"{found.equal_decisions:.3%} equal decisions."
+            for split, found in parity.splits.items()
+        ]
     lines += ["", "## Provenance", ""]
     lines += [f"- {key}: {value}" for key, value in manifest.provenance.items()]
     lines += ["", "## Limits", "", *_limits(manifest), ""]

@@ -2,14 +2,9 @@
 
 import dataclasses
 import hashlib
-import io
-import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
-
-import torch
 
 from mlic_runtime.manifest import (
     CARD_NAME,
@@ -23,18 +18,15 @@ from mlic_runtime.manifest import (
     dump_manifest,
 )
 from mlic_runtime.package import load_package
-from mlic_runtime.session import ATTENTION_MASK, INPUT_IDS, LOGITS, PIXELS, create_session
+from mlic_runtime.session import create_session
 
 from .card import write_card
 from .checkpoint import Trained, checkpoint_digest
 from .errors import ExportError
-from .measure import measure_graph
-from .models import Model
-from .parity import check_parity, example_inputs
+from .files import atomic_folder
+from .graph import OPSET, export_graph
+from .parity import check_parity, check_rows
 from .splits import Splits
-
-OPSET = 17  # the first with LayerNormalization; ONNX Runtime Web and mobile read it
-GRAPH_NAME = "model.fp32.onnx"
 
 
 def export_package(
@@ -59,98 +51,69 @@ def export_package(
     """
     if output.exists() and not (output.is_dir() and (not any(output.iterdir()) or (output / MANIFEST_NAME).is_file())):
         raise ExportError(f"{output} exists and is not a model package; choose another --output")
-    graph = export_graph(trained.model, trained.config.model.max_length)
-    session = create_session(graph)
-    parity = check_parity(trained, session)
-    metrics = trained.state.metrics if splits is None else measure_graph(trained, session, splits, log)
-    files = {GRAPH_NAME: graph}
-    if trained.tokenizer is not None:
-        files[TOKENIZER_NAME] = trained.tokenizer
-    manifest = _manifest(trained, files, parity, version, metrics)
-    files[CARD_NAME] = write_card(manifest, trained.config).encode()
-    listed = {**manifest.files, CARD_NAME: _file_spec(CARD_NAME, files[CARD_NAME])}
-    manifest = dataclasses.replace(manifest, files=listed)
-    files[MANIFEST_NAME] = dump_manifest(manifest).encode()
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
-    try:
-        temporary.chmod(0o755)
+    manifest, files = build_package(trained, version=version, splits=splits, log=log)
+    with atomic_folder(output) as temporary:
         for name, content in files.items():
             (temporary / name).write_bytes(content)
         load_package(temporary).verify()
-        replace_folder(temporary, output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 
-def export_graph(model: Model, max_length: int) -> bytes:
-    """The ONNX graph of the contract, as bytes: B and T dynamic, standard operators, weights inside.
+def build_package(
+    trained: Trained, *, version: str, splits: Splits | None, log: Callable[[str], None]
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What a model package holds, {file name: content} with manifest.json, once its graphs agree with PyTorch.
 
-    The TorchScript-based exporter is used on purpose: with an LSTM and attention in one graph its result passes the
-    parity check at every shape; torch.export's specialises on the traced ones (pytorch#191855).
+    Args:
+        trained: the model.
+        version: the package's version.
+        splits: real rows to compare and measure the graphs on; None compares made-up rows only and takes the metrics
+            of the checkpoint.
+        log: called with lines of progress.
+
+    Raises:
+        ExportError: a graph disagrees with PyTorch.
+        PackageError: a graph breaks the contract, or fails.
+        DataError: the data has other labels than the model.
     """
-    inputs = example_inputs(model, rows=2, tokens=min(5, max_length))
-    names = [PIXELS, INPUT_IDS, ATTENTION_MASK][: len(inputs)]
-    axes = {PIXELS: {0: "B"}, INPUT_IDS: {0: "B", 1: "T"}, ATTENTION_MASK: {0: "B", 1: "T"}, LOGITS: {0: "B"}}
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode():
-        # What it warns of: that it is not the default, and that LSTMs may fail at other batches. Parity tells.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model.eval(),
-            inputs,
-            buffer,  # type: ignore[arg-type] # a stream is accepted here, only the annotation says otherwise
-            input_names=names,
-            output_names=[LOGITS],
-            dynamic_axes={name: axes[name] for name in (*names, LOGITS)},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    return buffer.getvalue()
-
-
-def replace_folder(new: Path, old: Path) -> None:
-    """Put the folder `new` in the place of `old`: two renames, and `old` is back if the second fails."""
-    if not old.exists():
-        new.rename(old)
-        return
-    aside = old.with_name(f".{old.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    old.rename(aside)
-    try:
-        new.rename(old)
-    except OSError:
-        aside.rename(old)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _manifest(
-    trained: Trained,
-    files: Mapping[str, bytes],
-    parity: ParitySpec,
-    version: str,
-    metrics: Mapping[str, Metrics],
-) -> Manifest:
-    model, provenance = trained.config.model, dict(trained.config.provenance)
-    provenance["checkpoint_sha256"] = checkpoint_digest(trained.folder)
-    provenance["opset"] = OPSET
+    graphs = {"fp32": export_graph(trained.model, trained.config.model.max_length)}
+    files: dict[str, bytes] = {}
+    specs: dict[str, FileSpec] = {}
+    parity: dict[str, ParitySpec] = {}
+    metrics: dict[str, Mapping[str, Metrics]] = {}
+    for precision, graph in graphs.items():
+        session = create_session(graph)
+        parity[precision] = check_parity(trained, session, precision)
+        metrics[precision] = trained.state.metrics
+        if splits is not None:
+            agreements, metrics[precision] = check_rows(trained, session, splits, log, precision)
+            parity[precision] = dataclasses.replace(parity[precision], splits=agreements)
+        name = f"model.{precision}.onnx"
+        files[name], specs[name] = graph, _file_spec(graph, precision)
+    if trained.tokenizer is not None:
+        files[TOKENIZER_NAME], specs[TOKENIZER_NAME] = trained.tokenizer, _file_spec(trained.tokenizer)
     thresholds = trained.state.thresholds
-    return Manifest(
+    model = trained.config.model
+    manifest = Manifest(
         name=model.name,
         version=version,
         labels=tuple(LabelSpec(name, value) for name, value in zip(model.labels, thresholds, strict=True)),
         image=model.image_spec,
         text=model.text_spec,
-        files={name: _file_spec(name, content) for name, content in files.items()},
-        metrics={"fp32": metrics},
-        parity={"fp32": parity},
-        provenance=provenance,
+        files=specs,
+        metrics=metrics,
+        parity=parity,
+        provenance={
+            **trained.config.provenance,
+            "checkpoint_sha256": checkpoint_digest(trained.folder),
+            "opset": OPSET,
+            "onnxslim": metadata.version("onnxslim"),
+        },
     )
+    card = write_card(manifest, trained.config).encode()
+    manifest = dataclasses.replace(manifest, files={**specs, CARD_NAME: _file_spec(card)})
+    return manifest, {**files, CARD_NAME: card, MANIFEST_NAME: dump_manifest(manifest).encode()}
 
 
-def _file_spec(name: str, content: bytes) -> FileSpec:
-    precision = "fp32" if name == GRAPH_NAME else None
+def _file_spec(content: bytes, precision: str | None = None) -> FileSpec:
     return FileSpec(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), precision=precision)

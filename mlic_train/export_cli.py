@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from mlic_runtime.archive import ARCHIVE_SUFFIX
 from mlic_runtime.cli import MlicCommand
 
 from .config import MODELS
@@ -20,38 +21,63 @@ _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to export.")
 @click.option("--run", type=_FOLDER, help="A run folder.  [default: the newest of the model, else the released one]")
 @click.option("--runs", type=_NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
-@click.option("--output", type=_NEW_FOLDER, help="The package's folder.  [default: exported/MODEL]")
+@click.option(
+    "--layout",
+    type=click.Choice(("package", "triton")),
+    default="package",
+    help="What to write: a model package, or instead of it the model's folder in a Triton model repository.",
+)
+@click.option(
+    "--output",
+    type=_NEW_FOLDER,
+    help="The package's folder, or the Triton model repository.  [default: exported/MODEL, or triton]",
+)
 @click.option("--package-version", default="0.1.0", help="The package's version.")
+@click.option("--single-file", is_flag=True, help="Write the package as one file too, OUTPUT.mlic.")
+@click.option("--wheel", is_flag=True, help="Write the package as a wheel too, beside OUTPUT; pip installs it.")
 @click.option("--save-checkpoint", type=_NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
 @data_options
 def export(name: str, **options: Any) -> None:
     """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
 
-    The graph is compared with PyTorch first; if they differ, nothing is written. With --data the package's metrics are
-    measured anew, with the exported graph itself; without, they are those of the checkpoint.
+    The graph is compared with PyTorch first; if they differ, nothing is written. With --data it is compared on all rows
+    of val and test as well, and the package's metrics are measured anew, with the exported graph itself; without, they
+    are those of the checkpoint. What was compared is printed as a table.
 
     \b
     mlic-export --model hybrid
     mlic-export --run runs/hybrid --data my-data --output packages/hybrid
+    mlic-export --run runs/hybrid --layout triton --output model-repository
     """  # noqa: D301 # click needs the backspace itself
+    from .archive import write_archive
     from .checkpoint import load_trained, save_half
     from .export import export_package
+    from .parity import parity_table
     from .runs import find_run
     from .splits import load_splits
+    from .triton import export_triton
+    from .wheel import normalise_version, write_wheel
 
+    if options["layout"] == "triton" and (options["single_file"] or options["wheel"]):
+        raise click.UsageError("--single-file and --wheel write a model package; leave --layout triton out")
+    if options["wheel"]:
+        normalise_version(options["package_version"])  # refused now, not when everything is measured
     folder = options["run"] or find_run(options["runs"], name)
     trained = load_trained(folder)
     if trained.config.model.name != name:
         raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; give --model")
-    output = options["output"] or Path("exported", name)
+    output = options["output"] or (Path("exported", name) if options["layout"] == "package" else Path("triton"))
     log_line(f"exporting {folder} to {output}")
     if options["save_checkpoint"]:
         trained = save_half(trained, options["save_checkpoint"])
     data = data_from(options)
     splits = load_splits(data) if data.folder or data.train else None
-    manifest = export_package(trained, output, version=options["package_version"], splits=splits, log=log_line)
-    for precision, parity in manifest.parity.items():
-        click.echo(
-            f"{output}: {precision}, {parity.shapes} shapes, {parity.rows} rows, "
-            f"max |difference| {parity.max_abs_difference:.2g}, {parity.equal_decisions:.1%} equal decisions"
-        )
+    write = export_package if options["layout"] == "package" else export_triton
+    manifest = write(trained, output, version=options["package_version"], splits=splits, log=log_line)
+    click.echo(parity_table(manifest.parity), nl=False)
+    if options["single_file"]:
+        file = output.with_name(f"{output.name}{ARCHIVE_SUFFIX}")
+        write_archive(output, file)
+        click.echo(file)
+    if options["wheel"]:
+        click.echo(write_wheel(output, output.parent))

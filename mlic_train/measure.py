@@ -1,8 +1,10 @@
 """Metrics of a trained model on a split, by mode: both modalities, picture only, caption only."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,10 +17,8 @@ from .checkpoint import RunConfig, Trained
 from .config import ModelConfig
 from .data import Record
 from .dataset import Batch, Examples
-from .errors import DataError
 from .evaluate import compute_metrics
 from .predict import MODES, Outputs, Run, predict_modes
-from .splits import Splits
 
 _BATCH_SIZE = 16
 
@@ -50,35 +50,40 @@ def report(outputs: Mapping[str, Outputs], thresholds: Sequence[float]) -> dict[
     for mode, rows in outputs.items():
         arrays = (sigmoid(rows.logits), rows.targets, np.asarray(thresholds))
         metrics = {**compute_metrics(*arrays), **bootstrap_intervals(*arrays)}
-        results["" if mode == "both" else f"-{mode}"] = metrics
+        results[mode_suffix(mode)] = metrics
     return results
 
 
-def measure_graph(
-    trained: Trained, session: GraphSession, splits: Splits, log: Callable[[str], None]
-) -> dict[str, dict[str, float]]:
-    """Metrics of the exported graph on val and test, by split and mode.
+def mode_suffix(mode: str) -> str:
+    """What follows a split's name where the rows are of one mode: "" for both, "-picture-only", "-caption-only"."""
+    return "" if mode == "both" else f"-{mode}"
 
-    Raises:
-        DataError: the data has other labels than the model.
+
+def collect_both(
+    trained: Trained, session: GraphSession, records: Sequence[Record]
+) -> dict[str, tuple[npt.NDArray[np.float32], Outputs]]:
+    """What the model in PyTorch says of one split (logits float32 (N, L)), and what its graph says, by mode.
+
+    A picture is decoded, and a caption tokenised, once for both sides.
+
+    Args:
+        trained: the model.
+        session: its graph.
+        records: the split.
     """
-    size, names = trained.config.model.image_size, trained.config.model.labels
-    if splits.labels.names != names:
-        raise DataError(f"the data has the labels {splits.labels.names}, the model {names}; give the right --labels")
+    size = trained.config.model.image_size
 
     def run(batch: Batch) -> Tensor:
         rows = len(batch.targets)
-        pixels = np.zeros((rows, size, size, 3), np.uint8) if batch.pixels is None else batch.pixels.numpy()
-        tokens = [tensor.numpy() for tensor in (batch.input_ids, batch.attention_mask) if tensor is not None]
-        return torch.from_numpy(session.run(pixels, *tokens))
+        pixels = torch.zeros(rows, size, size, 3, dtype=torch.uint8) if batch.pixels is None else batch.pixels
+        inputs = [tensor for tensor in (pixels, batch.input_ids, batch.attention_mask) if tensor is not None]
+        found = torch.from_numpy(session.run(*(tensor.numpy() for tensor in inputs)))
+        return torch.cat([trained.model(*inputs), found], dim=1)  # side by side, (B, 2 L)
 
-    results: dict[str, dict[str, float]] = {}
-    for name, split in splits.named().items():
-        if name != "train":
-            log(f"measuring the graph on {name}")
-            outputs = collect(trained, run, split.records)
-            for mode, metrics in report(outputs, trained.state.thresholds).items():
-                results[name + mode] = metrics
+    results = {}
+    for mode, outputs in collect(trained, run, records).items():
+        expected, found = np.split(outputs.logits, 2, axis=1)
+        results[mode] = (expected, dataclasses.replace(outputs, logits=found))
     return results
 
 

@@ -1,19 +1,47 @@
-"""Does the exported graph say what the PyTorch model says, at every shape?"""
+"""Does the exported graph say what the PyTorch model says, at every shape and on real rows?
+
+The checks go from cheap to dear: names, types and dynamic axes of inputs and outputs (`create_session` refuses a
+graph that breaks the contract in them), fixed axes, then shapes, values and decisions on made-up rows, and values and
+decisions on real ones. The first that fails ends the export; nothing is written.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlic_runtime.manifest import ParitySpec
+from mlic_runtime.manifest import AgreementSpec, Metrics, ParitySpec
 from mlic_runtime.postprocess import decide, sigmoid
 from mlic_runtime.session import GraphSession
 
 from .checkpoint import Trained
-from .errors import ExportError
+from .errors import DataError, ExportError
+from .measure import collect_both, mode_suffix, report
 from .models import Cnn, Model
+from .splits import Splits
 
-ATOL = 1e-4  # in logits
-RTOL = 1e-4
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a graph of one precision may be from PyTorch.
+
+    A logit may differ by `atol` + `rtol` * |logit|; the share of equal label decisions is at least `equal_decisions`,
+    in [0, 1].
+    """
+
+    atol: float
+    rtol: float
+    equal_decisions: float
+
+
+ATOL = 1e-4  # in logits: 25 millionths of a probability at most
+TOLERANCES: Mapping[str, Tolerance] = {"fp32": Tolerance(ATOL, rtol=0.0, equal_decisions=1.0)}
 # (B, T): one row, one token, odd ones, the traced shape, longer and larger than traced.
 SHAPES = ((1, 1), (2, 5), (7, 1), (3, 17), (5, 31), (16, 8))
 _SEED = 0
@@ -41,32 +69,130 @@ def example_inputs(model: Model, rows: int, tokens: int, seed: int = _SEED) -> t
     return pixels, ids * mask, mask
 
 
-def check_parity(trained: Trained, session: GraphSession) -> ParitySpec:
+def check_parity(trained: Trained, session: GraphSession, precision: str = "fp32") -> ParitySpec:
     """Compare a graph in ONNX Runtime with the model in PyTorch over SHAPES.
 
+    Args:
+        trained: the model.
+        session: its graph.
+        precision: a key of TOLERANCES.
+
     Raises:
-        ExportError: a value differs by more than ATOL + RTOL * |logit|, or a decision differs; the message names
-            the shape.
+        ExportError: an axis that should be fixed is not, or a shape, a value or too many decisions differ; the message
+            names the shape.
         PackageError: the graph fails at one of the shapes.
     """
-    thresholds = np.asarray(trained.state.thresholds)
-    largest, rows, equal = 0.0, 0, []
+    config, tolerance = trained.config.model, TOLERANCES[precision]
+    found_sides = (session.height, session.width, session.num_labels)
+    sides = (config.image_size, config.image_size, config.num_labels)
+    if found_sides != sides:
+        raise ExportError(
+            f"parity of {precision} failed: H, W, L of the graph are {found_sides} (None: dynamic), expected {sides}; "
+            "nothing was written"
+        )
+    pairs = []
     for index, (batch, tokens) in enumerate(SHAPES):
-        inputs = example_inputs(trained.model, batch, min(tokens, trained.config.model.max_length), seed=index)
+        inputs = example_inputs(trained.model, batch, min(tokens, config.max_length), seed=index)
         with torch.inference_mode():
             expected = trained.model(*inputs).numpy()
         found = session.run(*(tensor.numpy() for tensor in inputs))
-        if found.shape != expected.shape:
-            raise ExportError(f"parity failed at B={batch}, T={tokens}: shape {found.shape}, expected {expected.shape}")
-        difference = np.abs(found - expected)
-        if (difference > ATOL + RTOL * np.abs(expected)).any():
-            raise ExportError(
-                f"parity failed at B={batch}, T={tokens}: logits differ by {difference.max():.3g}, "
-                f"at most {ATOL:g} + {RTOL:g} * |logit| is allowed; nothing was written"
+        _check_values(expected, found, precision, f"B={batch}, T={tokens}")
+        pairs.append((expected, found))
+    all_expected, all_found = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    agreement = _agree(trained, all_expected, all_found, precision, "made-up rows")
+    return ParitySpec(**dataclasses.asdict(agreement), shapes=len(SHAPES), atol=tolerance.atol, rtol=tolerance.rtol)
+
+
+def check_rows(
+    trained: Trained, session: GraphSession, splits: Splits, log: Callable[[str], None], precision: str = "fp32"
+) -> tuple[dict[str, AgreementSpec], dict[str, Metrics]]:
+    """Compare a graph with the model on all rows of val and test, in every mode, and measure it on the way.
+
+    Args:
+        trained: the model.
+        session: its graph.
+        splits: real rows with labels.
+        log: called with lines of progress.
+        precision: a key of TOLERANCES.
+
+    Returns:
+        The agreement, and the graph's metrics, both by split and mode: "val", "val-picture-only", ...
+
+    Raises:
+        DataError: the data has other labels than the model.
+        ExportError: a value or too many decisions differ; the message names split and mode.
+        PackageError: the graph fails.
+    """
+    names = trained.config.model.labels
+    if splits.labels.names != names:
+        raise DataError(f"the data has the labels {splits.labels.names}, the model {names}; give the right --labels")
+    agreements: dict[str, AgreementSpec] = {}
+    metrics: dict[str, Metrics] = {}
+    for name, split in splits.named().items():
+        if name == "train":
+            continue
+        log(f"measuring the {precision} graph on {name}, beside PyTorch")
+        graph = {}
+        for mode, (expected, found) in collect_both(trained, session, split.records).items():
+            key = name + mode_suffix(mode)
+            _check_values(expected, found.logits, precision, key)
+            agreements[key] = _agree(trained, expected, found.logits, precision, key)
+            graph[mode] = found
+        metrics |= {name + suffix: measured for suffix, measured in report(graph, trained.state.thresholds).items()}
+    return agreements, metrics
+
+
+def parity_table(parity: Mapping[str, ParitySpec]) -> str:
+    """What was checked, by precision, a line for each check; those of names and axes have nothing to count."""
+    lines = [f"{'precision':9}  {'check':20}  {'rows':>6}  {'max |difference|':>16}  {'equal decisions':>15}"]
+    for precision, spec in parity.items():
+        lines += [f"{precision:9}  {check:20}  {'-':>6}  {'-':>16}  {'-':>15}" for check in ("names and types", "axes")]
+        for check, found in ((f"{spec.shapes} (B, T) shapes", spec), *spec.splits.items()):
+            lines.append(
+                f"{precision:9}  {check:20}  {found.rows:6}  {found.max_abs_difference:16.2g}  "
+                f"{found.equal_decisions:15.3%}"
             )
-        equal.append(decide(sigmoid(found), thresholds) == decide(sigmoid(expected), thresholds))
-        largest, rows = max(largest, float(difference.max())), rows + batch
-    share = float(np.concatenate(equal).mean())
-    if share < 1.0:
-        raise ExportError(f"parity failed: {1 - share:.2%} of the label decisions differ; nothing was written")
-    return ParitySpec(len(SHAPES), rows, largest, ATOL, RTOL, share)
+    return "\n".join(lines) + "\n"
+
+
+def _check_values(expected: Logits, found: Logits, precision: str, where: str) -> None:
+    """Both sides' logits, float32 (B, L).
+
+    Raises:
+        ExportError: another shape, or a logit that differs by more than the precision may.
+    """
+    if found.shape != expected.shape:
+        raise ExportError(
+            f"parity of {precision} failed at {where}: shape {found.shape}, expected {expected.shape}; "
+            "nothing was written"
+        )
+    tolerance = TOLERANCES[precision]
+    difference = np.abs(found - expected)
+    # Written so that NaN, where PyTorch gives it, does not pass.
+    if not (difference <= tolerance.atol + tolerance.rtol * np.abs(expected)).all():
+        raise ExportError(
+            f"parity of {precision} failed at {where}: logits differ by {difference.max():.3g}, "
+            f"at most {tolerance.atol:g} + {tolerance.rtol:g} * |logit| is allowed; nothing was written"
+        )
+
+
+def _agree(trained: Trained, expected: Logits, found: Logits, precision: str, where: str) -> AgreementSpec:
+    """How far both sides' logits, float32 (N, L), are apart.
+
+    Raises:
+        ExportError: more label decisions differ than may; the message names the first.
+    """
+    thresholds = trained.state.thresholds
+    sides = [sigmoid(expected), sigmoid(found)]
+    equal = np.equal(*(decide(side, thresholds) for side in sides))
+    share = float(equal.mean())
+    least = TOLERANCES[precision].equal_decisions
+    if share < least:
+        row, label = np.argwhere(~equal)[0]
+        raise ExportError(
+            f"parity of {precision} failed at {where}: {1 - share:.3%} of the label decisions differ, at most "
+            f"{1 - least:.3%} may; the first is {trained.config.model.labels[label]!r} in row {row}, with probability "
+            f"{sides[0][row, label]:.7f} in PyTorch, {sides[1][row, label]:.7f} in the graph and the threshold "
+            f"{thresholds[label]:g}; nothing was written"
+        )
+    return AgreementSpec(len(found), float(np.abs(found - expected).max()), share)

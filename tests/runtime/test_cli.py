@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import json
 import os
@@ -123,6 +124,34 @@ def test_text_is_written_as_it_is(picture: Path) -> None:
     assert "Straße 犬 😀" in run_infer(picture, "Straße 犬 😀", "--format", "jsonl").stdout
 
 
+# --- mlic-infer: packages
+
+
+def test_verify_prints_a_line_for_every_file(tiny: Path) -> None:
+    result = run_infer("--verify", tiny)
+    assert (result.exit_code, result.stderr) == (0, "")
+    *lines, last = result.stdout.splitlines()
+    assert last == "ok"
+    assert [line.split()[:2] for line in lines] == [
+        ["model.fp32.onnx", "898"],
+        ["model.fp16.onnx", "856"],
+        ["tokenizer.json", "394"],
+        ["README.md", "58"],
+    ]
+    for line in lines:
+        digest = hashlib.sha256((tiny / line.split()[0]).read_bytes()).hexdigest()
+        assert line.split()[2] == digest[:12]
+
+
+def test_verify_stops_at_the_first_problem(tiny_copy: Path) -> None:
+    (tiny_copy / "model.fp16.onnx").write_bytes(b"")
+    result = run_infer("--verify", tiny_copy)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("model.fp32.onnx ")
+    assert result.stdout.count("\n") == 1
+    assert result.stderr == f"Error: {tiny_copy}/model.fp16.onnx has 0 bytes, expected 856\n"
+
+
 # --- mlic-infer: options and errors
 
 
@@ -137,13 +166,14 @@ def test_the_model_can_be_given(picture: Path, tiny_picture: Path) -> None:
     [
         (["missing.jpg"], "cannot read picture 'missing.jpg': there is no such file"),
         (["."], "cannot read picture '.': it is a directory"),
-        (["PICTURE", "--model", "unknown"], "there is no folder or model named 'unknown'"),
-        (["PICTURE", "--model", "./unknown"], "there is no folder './unknown'"),
+        (["PICTURE", "--model", "unknown"], "there is no folder, .mlic file or model named 'unknown'"),
+        (["PICTURE", "--model", "./unknown"], "there is no folder or .mlic file './unknown'"),
         (["PICTURE", "--precision", "int8"], "has no int8 graph; it has: fp32, fp16"),
         (["PICTURE", "--provider", "directml"], "offers no provider 'directml'; available here: "),
         (["PICTURE", "--max-pixels", "47"], "8 x 6 pixels are more than the limit of 47"),
         (["PICTURE", "--threshold", "nan"], "threshold must be in [0, 1], found nan"),
         (["-"], "cannot read a picture from standard input: it is empty"),
+        (["--verify", "unknown"], "there is no folder, .mlic file or model named 'unknown'"),
         (["a\nb.jpg", "--model", "un\nknown"], r"'un\nknown'"),
     ],
 )
@@ -170,6 +200,12 @@ def test_what_mlic_refuses_is_one_line_and_exit_code_1(picture: Path, arguments:
         ["PICTURE", "--format", "xml"],
         ["PICTURE", "--provider", "gpu"],
         ["PICTURE", "--precision", "fp8"],
+        ["PICTURE", "--list-models"],
+        ["PICTURE", "--verify", "hybrid"],
+        ["--list-models", "--verify", "hybrid"],
+        ["--list-models", "--format", "submission"],
+        ["--verify", "hybrid", "--format", "json"],
+        ["--verify", "hybrid", "--model", "hybrid"],
         ["PICTURE", "--surprise"],
     ],
 )
@@ -188,12 +224,21 @@ def test_the_version_is_shown() -> None:
 # --- real processes
 
 
-@pytest.mark.parametrize("code", [INFER, BENCH])
-def test_help_loads_nothing_heavy(code: str) -> None:
+@pytest.mark.usefixtures("use_tiny")
+@pytest.mark.parametrize(
+    ("code", "arguments", "output"),
+    [
+        (INFER, ["--help"], b"Example:  mlic-infer"),
+        (BENCH, ["--help"], b"Example:  mlic-bench"),
+        (INFER, ["--list-models"], b"$MLIC_MODEL"),
+        (INFER, ["--verify", "TINY"], b"\nok\n"),
+    ],
+)
+def test_what_runs_no_graph_loads_nothing_heavy(tiny: Path, code: str, arguments: list[str], output: bytes) -> None:
     report = "import atexit, sys; atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr)); "
-    result = run_process(report + code, "--help")
+    result = run_process(report + code, *[str(tiny) if argument == "TINY" else argument for argument in arguments])
     assert result.returncode == 0
-    assert b"Example:  mlic-" in result.stdout
+    assert output in result.stdout
     loaded = result.stderr.decode()
     for module in ("numpy", "PIL", "onnxruntime", "tokenizers", "torch"):
         assert f"'{module}'" not in loaded

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from mlic_runtime.errors import ManifestError
-from mlic_runtime.manifest import dump_manifest, parse_manifest
+from mlic_runtime.manifest import AgreementSpec, ParitySpec, dump_manifest, parse_manifest
 
 Edit = Callable[[dict[str, Any]], object]
+PARITY = {"rows": 34, "max_abs_difference": 6.2e-06, "equal_decisions": 1.0, "shapes": 6, "atol": 0.0001, "rtol": 0.0}
 
 
 @pytest.fixture
@@ -76,6 +77,8 @@ def test_the_precisions_keep_the_order_of_the_files(tiny: Path) -> None:
         (lambda m: m["files"]["README.md"].update(sha256="ABC"), "64 lower-case hexadecimal digits"),
         (lambda m: m["files"]["README.md"].update(bytes=-1), "0 or more"),
         (lambda m: m["provenance"].update(seed=[1]), "provenance.seed must be str or float or int"),
+        (lambda m: m["parity"].update(fp32={**PARITY, "val": {}}), "unknown key manifest.parity.fp32.val"),
+        (lambda m: m["parity"].update(fp32={**PARITY, "splits": {"val": {}}}), "splits.val.equal_decisions is missing"),
     ],
 )
 def test_a_manifest_that_breaks_a_rule_is_refused_by_name(data: dict[str, Any], change: Edit, message: str) -> None:
@@ -103,3 +106,19 @@ def test_a_number_too_large_for_a_float_is_refused(data: dict[str, Any]) -> None
     text = json.dumps(data).replace('"threshold": 0.5', '"threshold": 1e999')
     with pytest.raises(ManifestError, match="threshold must be float, found inf"):
         parse_manifest(text)
+
+
+def test_a_parity_without_splits_is_read(data: dict[str, Any]) -> None:
+    """Packages that were exported before real rows were compared have none."""
+    data["parity"] = {"fp32": PARITY}
+    manifest = parse_manifest(json.dumps(data))
+    assert manifest.parity["fp32"] == ParitySpec(34, 6.2e-06, 1.0, shapes=6, atol=1e-4, rtol=0.0, splits={})
+    assert parse_manifest(dump_manifest(manifest)) == manifest
+
+
+def test_a_parity_says_how_far_the_real_rows_are(data: dict[str, Any]) -> None:
+    real = {"rows": 492, "max_abs_difference": 7.5e-06, "equal_decisions": 1.0}
+    data["parity"] = {"fp32": {**PARITY, "splits": {"val": real}}}
+    manifest = parse_manifest(json.dumps(data))
+    assert manifest.parity["fp32"].splits == {"val": AgreementSpec(492, 7.5e-06, 1.0)}
+    assert parse_manifest(dump_manifest(manifest)) == manifest

@@ -17,11 +17,12 @@ Edit = Callable[[dict[str, Any]], object]
 
 @pytest.fixture
 def bundle(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installation that bundles the model "hybrid" and a folder without a manifest."""
+    """An installation that bundles the model "hybrid" and a folder without a manifest; no other model is installed."""
     models = tmp_path / "installed" / "models"
     shutil.copytree(tiny, models / "hybrid")
     (models / "unfinished").mkdir()
     monkeypatch.setattr(package_module, "_HERE", models.parent)
+    monkeypatch.setattr(package_module, "installed_models", dict)
     return models
 
 
@@ -143,7 +144,7 @@ def test_an_unknown_model_lists_those_that_are_there(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: "str | Path"
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelNotFoundError, match=r"there is no folder .*; bundled models: hybrid$"):
+    with pytest.raises(ModelNotFoundError, match=r"there is no folder.*; available models: hybrid$"):
         find_package(value)
 
 
@@ -155,13 +156,28 @@ def test_an_unknown_model_in_the_variable_says_so(bundle: Path, monkeypatch: pyt
 
 def test_without_a_bundled_model_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package_module, "_HERE", tmp_path)
-    with pytest.raises(ModelNotFoundError, match=r"give the folder .* \$MLIC_MODEL; bundled models: none"):
+    monkeypatch.setattr(package_module, "installed_models", dict)
+    with pytest.raises(ModelNotFoundError, match=r"give a model package, .* \$MLIC_MODEL; available models: none"):
         find_package()
 
 
-def test_a_file_is_not_a_model_package(tiny: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="is not a folder"):
+def test_any_other_file_is_not_a_model_package(tiny: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"is not a folder or a \.mlic file; a model package is one"):
         find_package(tiny / "manifest.json")
+
+
+def test_what_makes_a_folder_importable_is_no_additional_file(tiny_copy: Path) -> None:
+    (tiny_copy / "__init__.py").touch()
+    (tiny_copy / "__pycache__").mkdir()
+    load_package(tiny_copy).verify()
+
+
+def test_a_file_is_reported_once_it_is_verified(tiny_copy: Path) -> None:
+    (tiny_copy / "tokenizer.json").unlink()
+    reported = load_package(tiny_copy).verified()
+    assert [next(reported)[0], next(reported)[0]] == ["model.fp32.onnx", "model.fp16.onnx"]
+    with pytest.raises(IntegrityError, match=r"tokenizer\.json"):
+        next(reported)
 
 
 def test_only_folders_with_a_manifest_are_bundled_models(bundle: Path) -> None:

@@ -1,12 +1,17 @@
 import csv
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from mlic_train.checkpoint import RunConfig, State, Trained, load_trained, save_checkpoint, write_run_config
 from mlic_train.config import ModelConfig, TrainConfig
+from mlic_train.models import create_model
+from mlic_train.tokenizer import train_tokenizer, vocabulary_size
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 210)}
 
@@ -62,3 +67,36 @@ def small_model() -> ModelConfig:
 @pytest.fixture
 def small_train() -> TrainConfig:
     return TrainConfig(epochs=3, batch_size=8, text_batch_size=8, learning_rate=0.01, patience=0)
+
+
+@pytest.fixture
+def make_trained(tmp_path: Path) -> Callable[..., Trained]:
+    """Write the run folder `name` of a model with random weights, complete in every other way, and load it."""
+
+    def make(config: ModelConfig, name: str = "run", seed: int = 0) -> Trained:
+        captions = ["a red wall", "a green wall and a blue door", "one red and one blue thing"] * 4
+        tokenizer = train_tokenizer(captions) if config.reads_captions else None
+        if tokenizer is not None:
+            config = dataclasses.replace(config, vocab_size=vocabulary_size(tokenizer))
+        torch.manual_seed(seed)
+        model = create_model(config)
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name == "interaction.label_weight":  # it starts at zero, which would hide the Transformer
+                torch.nn.init.normal_(parameter)
+        state = State(thresholds=[0.1, 0.2, 0.3], metrics={"val": {"samples_f1": 0.5, "rows": 12}})
+        folder = tmp_path / name
+        write_run_config(folder, RunConfig(config, TrainConfig(), {"seed": seed, "data_note": "made up"}), tokenizer)
+        save_checkpoint(folder / "best.safetensors", model.state_dict(), state)
+        return load_trained(folder)
+
+    return make
+
+
+@pytest.fixture
+def trained(make_trained: Callable[..., Trained], small_model: ModelConfig) -> Trained:
+    return make_trained(small_model)
+
+
+@pytest.fixture
+def cnn(make_trained: Callable[..., Trained], small_model: ModelConfig) -> Trained:
+    return make_trained(dataclasses.replace(small_model, name="cnn"), "cnn")

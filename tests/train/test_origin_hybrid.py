@@ -19,7 +19,8 @@ from mlic_train.checkpoint import load_trained
 from mlic_train.cli import run_configs, train
 from mlic_train.config import LSTM, MODEL_DEFAULTS, ORIGIN_HYBRID, ModelConfig, TrainConfig, threshold_goal
 from mlic_train.errors import ConfigError
-from mlic_train.export import export_graph, export_package
+from mlic_train.export import export_package
+from mlic_train.graph import export_graph
 from mlic_train.models import OriginHybrid, create_model
 from mlic_train.models.origin_hybrid import NUM_TRIGRAMS, Join, trigrams
 from mlic_train.parity import ATOL, SHAPES, example_inputs

@@ -26,7 +26,8 @@ from mlic_train.checkpoint import LAST_NAME, load_checkpoint, load_trained
 from mlic_train.config import ModelConfig, TrainConfig
 from mlic_train.embedding import initial_embedding
 from mlic_train.errors import ConfigError
-from mlic_train.export import export_graph, export_package
+from mlic_train.export import export_package
+from mlic_train.graph import export_graph
 from mlic_train.models import Hybrid, create_model
 from mlic_train.models.huggingface import ENCODERS, HuggingFaceEncoder, load_text_encoder
 from mlic_train.parity import ATOL, SHAPES, example_inputs

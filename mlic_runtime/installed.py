@@ -1,0 +1,85 @@
+"""Model packages that are distributions of their own, found by entry point without running any of their code.
+
+A distribution offers a model under the entry point group `mlic_runtime.models`: the entry point's name is the model's,
+its value an importable package whose folder holds manifest.json and the files that it lists. `mlic_train.wheel`
+writes such a distribution.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import PackageError
+from .manifest import MANIFEST_NAME
+
+ENTRY_POINT_GROUP = "mlic_runtime.models"
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model that a distribution offers.
+
+    Attributes:
+        name: of the model.
+        source: the distribution's name and version.
+        module: the dotted name of the package whose folder is the model package.
+    """
+
+    name: str
+    source: str
+    module: str
+
+    def folder(self) -> Path:
+        """The model package.
+
+        `find_spec` imports the parents of a dotted name, and so runs their code. It is asked for the first part only,
+        which runs nothing, and which editable installations need (they bring finders of their own); the rest of
+        the way is folders.
+
+        Raises:
+            PackageError: no such package is installed, or manifest.json is not in it.
+        """
+        top, *below = parts = self.module.split(".")
+        try:
+            spec = importlib.util.find_spec(top) if all(part.isidentifier() for part in parts) else None
+        except (ImportError, ValueError):  # ValueError: imported already, without a spec
+            spec = None
+        locations = None if spec is None else spec.submodule_search_locations
+        if not locations:
+            raise PackageError(
+                f"model {self.name!r} of {self.source} should be in the package {self.module!r}, which is not there: "
+                "install it again"
+            )
+        folders = [Path(location, *below) for location in locations]
+        for folder in folders:
+            if (folder / MANIFEST_NAME).is_file():
+                return folder
+        raise PackageError(
+            f"model {self.name!r} of {self.source} has no {MANIFEST_NAME} in {folders[0]}: install it again"
+        )
+
+
+def installed_models() -> dict[str, tuple[InstalledModel, ...]]:
+    """What distributions offer, by name, sorted; more than one under a name is a conflict, see `the_only_one`."""
+    # Here, because it costs 30 ms of CPU time (it loads email and zipfile), which a model given as a path need not pay.
+    from importlib.metadata import entry_points
+
+    found: dict[str, tuple[InstalledModel, ...]] = {}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        source = "an unknown distribution" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+        found[entry.name] = (*found.get(entry.name, ()), InstalledModel(entry.name, source, entry.value))
+    return {name: tuple(sorted(found[name], key=lambda model: model.source)) for name in sorted(found)}
+
+
+def the_only_one(models: tuple[InstalledModel, ...]) -> InstalledModel:
+    """The model of a name that was found.
+
+    Raises:
+        PackageError: more than one distribution offers it.
+    """
+    if len(models) > 1:
+        raise PackageError(
+            f"model {models[0].name!r} is offered by {' and '.join(model.source for model in models)}: "
+            "uninstall all but one, or give the folder of the one that you mean"
+        )
+    return models[0]
