@@ -13,16 +13,20 @@ from mlic_train.runs import find_run, released_run
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def package() -> ModelPackage:
-    return load_package(ROOT / "exported" / "hybrid")
+RELEASED = ("hybrid", "cnn")
 
 
-def test_the_released_package_is_whole(package: ModelPackage) -> None:
-    package.verify()
+def released_package(name: str) -> ModelPackage:
+    return load_package(ROOT / "exported" / name)
 
 
-def test_it_beats_the_constant_answer_and_its_own_picture_only_mode(package: ModelPackage) -> None:
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_released_package_is_whole(name: str) -> None:
+    released_package(name).verify()
+
+
+def test_the_hybrid_beats_the_constant_answer_and_its_own_picture_only_mode() -> None:
+    package = released_package("hybrid")
     metrics = package.manifest.metrics[package.manifest.precisions[0]]
     always_person = 0.58  # samples F1 on the 500 labelled test rows
     assert metrics["test"]["rows"] == 500
@@ -31,20 +35,23 @@ def test_it_beats_the_constant_answer_and_its_own_picture_only_mode(package: Mod
     assert {"samples_f1", "micro_f1", "macro_f1", "map"} <= metrics["val"].keys() & metrics["test"].keys()
 
 
-def test_exporting_the_released_checkpoint_gives_the_released_graph(package: ModelPackage, tmp_path: Path) -> None:
-    folder = find_run(tmp_path / "no-runs-here", "hybrid")
-    assert folder == released_run("hybrid")
-    manifest = export_package(load_trained(folder), tmp_path / "hybrid", version=package.manifest.version)
-    assert manifest.labels == package.manifest.labels
-    assert manifest.provenance["checkpoint_sha256"] == package.manifest.provenance["checkpoint_sha256"]
+@pytest.mark.parametrize("name", RELEASED)
+def test_exporting_the_released_checkpoint_gives_the_released_graph(name: str, tmp_path: Path) -> None:
+    released = released_package(name).manifest
+    folder = find_run(tmp_path / "no-runs-here", name)
+    assert folder == released_run(name)
+    manifest = export_package(load_trained(folder), tmp_path / name, version=released.version)
+    assert manifest.labels == released.labels
+    assert manifest.provenance["checkpoint_sha256"] == released.provenance["checkpoint_sha256"]
     assert manifest.parity["fp32"].equal_decisions == 1.0
 
 
-def test_the_manifest_names_the_released_checkpoint(package: ModelPackage) -> None:
-    folder = released_run("hybrid")
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_manifest_names_the_released_checkpoint(name: str) -> None:
+    folder = released_run(name)
     assert folder is not None
     digest = hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()
-    assert package.manifest.provenance["checkpoint_sha256"] == digest
+    assert released_package(name).manifest.provenance["checkpoint_sha256"] == digest
 
 
 def test_all_weights_together_stay_small() -> None:
