@@ -17,13 +17,13 @@ from .config import (
     FUSIONS,
     LOSSES,
     LSTM,
-    MEAN,
     MIXED_PRECISIONS,
     MODEL_DEFAULTS,
     MODELS,
     MONITORS,
     OPTIMIZERS,
     ORIGIN_BACKBONE,
+    OWN_TEXT_ENCODERS,
     SCHEDULES,
     TEACHER_SEES,
     ModelConfig,
@@ -202,7 +202,7 @@ def run_configs(ctx: click.Context) -> tuple[ModelConfig, TrainConfig]:
     """
     encoder = ctx.params["text_encoder"]
     for name in ("vocab_size", "word_dropout"):
-        if encoder not in (LSTM, MEAN) and explicit(ctx, name):
+        if encoder not in OWN_TEXT_ENCODERS and explicit(ctx, name):
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option} is for lstm and mean, the text encoder {encoder} has its own: leave it out")
     return _configs({**ctx.params, **_model_defaults(ctx, ctx.params["name"])})

@@ -38,6 +38,7 @@ MODEL_DEFAULTS: Mapping[str, Mapping[str, str | float]] = {
 }
 LSTM = "lstm"
 MEAN = "mean"
+OWN_TEXT_ENCODERS = (LSTM, MEAN)  # any other name is where a Hugging Face encoder is
 
 T = TypeVar("T")
 
@@ -51,10 +52,10 @@ class ModelConfig:
     Transformer encoder; `hidden` is the width of the fully connected layer of `cnn` and `origin_hybrid`. `dropout`
     acts before the output layer (and on picture features), `encoder_dropout` inside the Transformer encoder,
     `word_dropout` is the probability that a token's embedding is left out for a step, `drop_path` the stochastic depth
-    of a timm backbone (Huang et al. 2016). `fusion` "late" adds the logits of picture and caption, "transformer" lets
-    label queries read both as well. `text_encoder` is "lstm", "mean" (a caption is the mean of its token embeddings, a
-    baseline without order) or where a Hugging Face encoder was loaded from, `text_config` then its architecture (the
-    content of its config.json), so that the run folder needs nothing else.
+    of a timm backbone (Huang et al. 2016). `fusion` "late" adds the logits of picture and caption, "transformer" adds
+    what label queries that start from both read in the caption. `text_encoder` is "lstm", "mean" (a caption is the
+    mean of its token embeddings, a baseline without order) or where a Hugging Face encoder was loaded from,
+    `text_config` then its architecture (the content of its config.json), so that the run folder needs nothing else.
     """
 
     name: str = "hybrid"

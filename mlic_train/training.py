@@ -31,7 +31,7 @@ from .checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from .config import LSTM, MEAN, ORIGIN_HYBRID, ModelConfig, TrainConfig
+from .config import LSTM, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfig, TrainConfig
 from .data import Record
 from .data.summary import fingerprint
 from .dataset import Examples
@@ -239,7 +239,7 @@ def _caption_side(config: ModelConfig, splits: Splits, embedding: str | None) ->
         return _CaptionSide(config)
     if config.name == ORIGIN_HYBRID:
         return _CaptionSide(dataclasses.replace(config, vocab_size=VOCAB_SIZE), character_tokenizer())
-    if config.text_encoder not in (LSTM, MEAN):
+    if config.text_encoder not in OWN_TEXT_ENCODERS:
         if embedding is not None:
             raise ConfigError("--text-encoder brings token embeddings of its own: leave --embedding out")
         return _pretrained_captions(config)

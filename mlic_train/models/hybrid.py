@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from mlic_train.config import LSTM, MEAN, ModelConfig
+from mlic_train.config import LSTM, OWN_TEXT_ENCODERS, ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer
@@ -127,7 +127,7 @@ class Interaction(nn.Module):
 
 
 def _caption_encoder(config: ModelConfig) -> nn.Module:
-    if config.text_encoder in (LSTM, MEAN):
+    if config.text_encoder in OWN_TEXT_ENCODERS:
         encoder = LstmEncoder if config.text_encoder == LSTM else MeanEncoder
         return encoder(config.vocab_size, config.width, config.dropout, config.word_dropout)
     if config.text_config is None:
