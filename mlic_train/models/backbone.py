@@ -28,8 +28,9 @@ class Normalize(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Uint8 (B, H, W, 3) -> float32 (B, 3, H, W)."""
-        normalized = (pixels.float() - self.mean) / self.std
-        return normalized.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W)
+        planes = pixels.permute(0, 3, 1, 2).float()  # (B, H, W, 3) -> (B, 3, H, W)
+        # On planes, because ONNX Runtime subtracts a number per plane ten times faster than three per pixel.
+        return (planes - self.mean[:, None, None]) / self.std[:, None, None]
 
 
 class Conv3(nn.Sequential):
