@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .catalog import ListedModel, list_models
     from .errors import (
         CaptionError,
+        ChoiceError,
         ImageError,
         InputError,
         IntegrityError,
@@ -37,6 +38,7 @@ __all__ = [
     "BenchBackend",
     "BenchReport",
     "CaptionError",
+    "ChoiceError",
     "ImageError",
     "InputError",
     "IntegrityError",

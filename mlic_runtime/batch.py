@@ -13,7 +13,7 @@ from .rows import Row, RowError
 FORMAT_VERSION = 1  # of what a journal's identity means
 
 
-def identify(predictor: Predictor, precision: str | None, options: Identity) -> Identity:
+def identify(predictor: Predictor, options: Identity) -> Identity:
     """What the bytes of a result file depend on: the model, the versions that compute, and the options."""
     import hashlib
 
@@ -25,9 +25,9 @@ def identify(predictor: Predictor, precision: str | None, options: Identity) -> 
     manifest = predictor.manifest
     return {
         "format_version": FORMAT_VERSION,
-        "model": f"{manifest.name}@{manifest.version}",
+        "model": manifest.title,
         "manifest_sha256": hashlib.sha256(dump_manifest(manifest).encode()).hexdigest(),
-        "precision": precision or manifest.precisions[0],
+        "precision": predictor.precision,
         "provider": predictor.session.provider,
         "threads": predictor.session.threads,
         "mlic_runtime": __version__,

@@ -103,14 +103,11 @@ def batch_options(command: _Command) -> _Command:
     return command
 
 
-def run_batch(
-    predictor: "Predictor", precision: str | None, source: str, format_: str, deciding: Deciding, options: BatchOptions
-) -> None:
+def run_batch(predictor: "Predictor", source: str, format_: str, deciding: Deciding, options: BatchOptions) -> None:
     """Predict the rows of `source` and write the results.
 
     Args:
         predictor: the model.
-        precision: which graph it runs, as it was asked for.
         source: what `--input` names.
         format_: one of BATCH_FORMATS.
         deciding: how to predict.
@@ -148,7 +145,7 @@ def run_batch(
         sink: Sink = StreamSink(sys.stdout.buffer)
         if options.output is not None:
             _refuse_input_as_output(source, options.output)
-            sink = PartialFile(options.output, identify(predictor, precision, identity), resume=options.resume)
+            sink = PartialFile(options.output, identify(predictor, identity), resume=options.resume)
         stack.callback(sink.close)
         progress = Progress(sys.stderr, reader.share)
         stack.callback(progress.close)

@@ -1,31 +1,23 @@
 """How fast a model package runs here, alone and against other backends, measured in turns."""
 
-import os
-import platform
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from .errors import InputError, MlicError, PackageError
-from .image import ImageSource, Pixels, read_pixels
-from .manifest import TOKENIZER_NAME
+from .feed import Tokens, package_feed
+from .image import ImageSource, Pixels
+from .latency import Logits, Seconds, describe_machine, milliseconds, require_positive, time_in_turns
+from .loading import open_graph
 from .package import ModelPackage
-from .providers import available_cpus
-from .session import GraphSession, create_session
+from .providers import AUTO
+from .session import GraphSession
 
 ENTRY_POINT_GROUP = "mlic_runtime.bench_backends"
-DEFAULT_CAPTION = "A dog runs along the beach while two people watch"
-_SEED = 0
-
-Tokens: TypeAlias = npt.NDArray[np.int64] | None
-Logits: TypeAlias = npt.NDArray[np.float32]
 
 
 class BenchBackend(Protocol):
@@ -122,27 +114,27 @@ def benchmark(
     threads: int | None = None,
     spin: bool = False,
     provider: str = "cpu",
-    precision: str | None = None,
+    precision: str = AUTO,
     against: Sequence[str] = (),
     checkpoint: str | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> BenchReport:
     """Measure the graph: from pixels and tokens in memory to logits in memory, without decoding or tokenising.
 
-    Every backend runs once in each round, one after the other (A B A B ...), so that whatever else the machine does
-    falls on all of them.
+    The backends take turns, see `latency.time_in_turns`.
 
     Args:
         package: the model package.
         image: the picture for every row; None means pseudo-random pixels from a fixed seed.
-        caption: the caption for every row; None means DEFAULT_CAPTION. It must be None for a model that reads none.
+        caption: the caption for every row; None means `feed.DEFAULT_CAPTION`. It must be None for a model that
+            reads none.
         batch_size: rows per run, >= 1.
         runs: measured rounds, >= 1.
         warmup: rounds before them, >= 1.
         threads: threads per run for every backend; None means as many as this process may use.
         spin: see `session.create_session`.
         provider: execution provider of the runtime.
-        precision: which graph; None means the first that the manifest lists.
+        precision: which graph, or "auto"; see `loading.open_graph`.
         against: backends that must be compared; empty means every installed one that can run this package, with
             a note in the report for each that cannot.
         checkpoint: handed to the backends; what it names is theirs to say.
@@ -152,30 +144,26 @@ def benchmark(
         InputError: a number out of range, an unknown backend in `against`, or a caption that is not read.
         MlicError: whatever keeps the runtime, or a backend in `against`, from running.
     """
-    for name, value in (("batch_size", batch_size), ("runs", runs), ("warmup", warmup)):
-        if value < 1:
-            raise InputError(f"{name} must be 1 or more, found {value}")
-    manifest = package.manifest
-    chosen = precision or manifest.precisions[0]
-    threads = available_cpus() if threads is None else threads
-    session = create_session(package.read_graph(chosen), provider=provider, threads=threads, spin=spin)
-    feed, picture, text = _make_feed(package, image, caption, batch_size)
-    others, notes = _load_backends(package, threads, against, checkpoint)
+    require_positive(batch_size=batch_size, runs=runs, warmup=warmup)
+    graph = open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin)
+    session = graph.session
+    feed = package_feed(package, image=image, caption=caption, batch_size=batch_size)
+    others, notes = _load_backends(package, session.threads, against, checkpoint)
     backends: list[BenchBackend] = [_Runtime(session), *others]
-    seconds, logits = _measure(backends, feed, runs, warmup, progress)
+    seconds, logits = time_in_turns([backend.run for backend in backends], feed, runs, warmup, progress)
     return BenchReport(
-        model=f"{manifest.name}@{manifest.version}",
-        precision=chosen,
+        model=package.manifest.title,
+        precision=graph.precision,
         provider=session.provider,
         batch_size=batch_size,
-        threads=threads,
+        threads=session.threads,
         spin=spin,
         warmup=warmup,
         runs=runs,
-        picture=picture,
-        caption=text,
-        tokens=0 if feed[1] is None else feed[1].shape[1],
-        machine=_machine(),
+        picture=feed.picture,
+        caption=feed.caption,
+        tokens=feed.tokens,
+        machine=describe_machine(),
         timings=tuple(_timing(backend, row, batch_size) for backend, row in zip(backends, seconds, strict=True)),
         comparisons=tuple(
             _compare(backends[index].name, seconds[0], seconds[index], logits[0], logits[index])
@@ -196,29 +184,6 @@ class _Runtime:
 
     def run(self, pixels: Pixels, input_ids: Tokens, attention_mask: Tokens) -> Logits:
         return self._session.run(pixels, input_ids, attention_mask)
-
-
-def _make_feed(
-    package: ModelPackage, image: ImageSource | None, caption: str | None, batch_size: int
-) -> tuple[tuple[Pixels, Tokens, Tokens], str, str | None]:
-    """((pixels, input_ids, attention_mask), what the picture is, the caption used)."""
-    spec, text = package.manifest.image, package.manifest.text
-    if image is None:
-        one = np.random.default_rng(_SEED).integers(0, 256, (spec.height, spec.width, 3), dtype=np.uint8)
-        picture = f"synthetic: pseudo-random pixels, seed {_SEED}"
-    else:
-        one = read_pixels(image, spec)
-        picture = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "from memory"
-    pixels = np.repeat(one[np.newaxis], batch_size, axis=0)
-    if text is None:
-        if caption is not None:
-            raise InputError(f"model {package.manifest.name} reads no caption: leave it out")
-        return (pixels, None, None), picture, None
-    from .text import CaptionTokenizer  # here, because a model without captions need not load tokenizers
-
-    caption = DEFAULT_CAPTION if caption is None else caption
-    ids, mask = CaptionTokenizer(package.read(TOKENIZER_NAME), text).encode([caption] * batch_size)
-    return (pixels, ids, mask), picture, caption
 
 
 def _load_backends(
@@ -254,64 +219,16 @@ def _load_backend(entry: EntryPoint, package: ModelPackage, threads: int, checkp
     return backend
 
 
-def _measure(
-    backends: Sequence[BenchBackend],
-    feed: tuple[Pixels, Tokens, Tokens],
-    runs: int,
-    warmup: int,
-    progress: Callable[[], object],
-) -> tuple[npt.NDArray[np.float64], list[Logits]]:
-    """(seconds (number of backends, runs), the logits (B, L) of each backend)."""
-    seconds = np.empty((len(backends), runs), dtype=np.float64)
-    logits: list[Logits] = []
-    for turn in range(-warmup, runs):
-        logits = []
-        for index, backend in enumerate(backends):
-            start = time.perf_counter()
-            result = backend.run(*feed)
-            elapsed = time.perf_counter() - start
-            logits.append(result)
-            if turn >= 0:
-                seconds[index, turn] = elapsed
-        progress()
-    return seconds, logits
-
-
-def _timing(backend: BenchBackend, seconds: npt.NDArray[np.float64], batch_size: int) -> Timing:
-    p50, p90, p99 = (round(float(value) * 1000, 4) for value in np.percentile(seconds, (50, 90, 99)))
+def _timing(backend: BenchBackend, seconds: Seconds, batch_size: int) -> Timing:
+    p50, p90, p99 = milliseconds(seconds, 50, 90, 99)
     rate = round(batch_size * len(seconds) / float(seconds.sum()), 2)
     return Timing(backend.name, backend.version, p50, p90, p99, rate)
 
 
-def _compare(
-    name: str, ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64], expected: Logits, found: Logits
-) -> Comparison:
+def _compare(name: str, ours: Seconds, theirs: Seconds, expected: Logits, found: Logits) -> Comparison:
     if expected.shape != found.shape:
         raise PackageError(
             f"{name} gave logits of shape {found.shape}, the runtime {expected.shape}: not the same model"
         )
     p10, median, p90 = (round(float(value), 3) for value in np.percentile(theirs / ours, (10, 50, 90)))
     return Comparison(name, median, p10, p90, float(np.abs(expected - found).max()))
-
-
-def _machine() -> dict[str, str | int]:
-    return {
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cpus": available_cpus(),
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def _processor() -> str:
-    """The CPU's model name; `platform.processor()` is empty or vague on Linux."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

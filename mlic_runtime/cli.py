@@ -4,8 +4,8 @@ import contextlib
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,8 +15,12 @@ from .errors import ImageError, MlicError
 from .files import MAX_PIXELS
 from .manifest import PRECISIONS
 from .providers import AUTO, PROVIDERS
-from .render import BATCH_FORMATS, FORMATS, MODEL_FORMATS, bench_table, encode, printable, to_json
-from .usage import check_usage
+from .render import BATCH_FORMATS, FORMATS, MODEL_FORMATS, bench_table, choice_table, encode, printable, to_json
+from .usage import check_choose, check_usage
+
+if TYPE_CHECKING:
+    from .choices import Choice
+    from .predictor import Predictor
 
 _COMMAND_LINE = f"{__name__}.command_line"
 
@@ -54,8 +58,11 @@ def _model_options(command: _Command) -> _Command:
             ),
             click.option(
                 "--precision",
-                type=click.Choice(PRECISIONS),
-                help="Which graph of the package to run.  [default: the first one it lists]",
+                type=click.Choice([*PRECISIONS, AUTO]),
+                default=AUTO,
+                show_default=True,
+                help="Which graph of the package to run. auto: the one that mlic-bench --choose found best on this "
+                "machine, else the one that the package recommends for the provider, else the first that it lists.",
             ),
             click.option(
                 "--provider",
@@ -111,6 +118,7 @@ def _model_options(command: _Command) -> _Command:
     show_default=True,
     help="Refuse larger pictures (width x height).",
 )
+@click.option("-v", "--verbose", is_flag=True, help="Say on standard error what runs, and why in that precision.")
 @click.version_option(__version__, prog_name="mlic-infer")
 @click.pass_context
 def infer(
@@ -120,7 +128,7 @@ def infer(
     caption: str | None,
     input_: str | None,
     model: str | None,
-    precision: str | None,
+    precision: str,
     provider: str,
     threads: int | None,
     spin: bool,
@@ -131,6 +139,7 @@ def infer(
     at_least_one: bool,
     format_: str | None,
     max_pixels: int,
+    verbose: bool,
     **batch: Any,
 ) -> None:
     """Predict the labels of IMAGE, a picture file, with its optional CAPTION; or of many, with --input.
@@ -154,9 +163,11 @@ def infer(
     predictor = Predictor.load(
         model, provider=provider, precision=precision, threads=threads, spin=spin, max_pixels=max_pixels
     )
+    if verbose:
+        _say_what_runs(predictor)
     if input_ is not None:
         deciding = Deciding(threshold, top_k, at_least_one, max_pixels)
-        run_batch(predictor, precision, input_, format_ or "jsonl", deciding, BatchOptions(**batch))
+        run_batch(predictor, input_, format_ or "jsonl", deciding, BatchOptions(**batch))
         return
     source = _read_stdin() if image == "-" else image
     prediction = predictor.predict(source, caption, threshold=threshold, top_k=top_k, at_least_one=at_least_one)
@@ -182,12 +193,21 @@ def infer(
 )
 @click.option("--checkpoint", metavar="FOLDER", help="Checkpoint for the backends that need one, such as pytorch.")
 @click.option(
+    "--choose",
+    is_flag=True,
+    help="Measure every precision of the model instead, and make the best one what --precision auto takes on this "
+    "machine. A less exact one must be at least 5 % faster at the median.",
+)
+@click.option(
     "--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output."
 )
 @click.version_option(__version__, prog_name="mlic-bench")
+@click.pass_context
 def bench(
+    context: click.Context,
+    /,
     model: str | None,
-    precision: str | None,
+    precision: str,
     provider: str,
     threads: int | None,
     spin: bool,
@@ -198,6 +218,7 @@ def bench(
     warmup: int,
     against: tuple[str, ...],
     checkpoint: str | None,
+    choose: bool,
     format_: str,
 ) -> None:
     """Measure how fast a model runs on this machine.
@@ -205,38 +226,75 @@ def bench(
     Measured is the graph alone, warm: from pixels and tokens in memory to logits. Other installed backends
     (mlic-train brings "pytorch") take turns with the runtime, and their logits are compared.
     """
-    from .bench import benchmark
+    if choose:
+        check_choose(context)
     from .package import load_package
 
     package = load_package(model)
-    with contextlib.ExitStack() as stack:
+    measuring: dict[str, Any] = {
+        "image": image,
+        "caption": caption,
+        "runs": runs,
+        "warmup": warmup,
+        "threads": threads,
+        "spin": spin,
+        "provider": provider,
+    }
+    if choose:
+        from .choosing import choose_precision
+
+        with _progress(runs + warmup) as step:
+            chosen = choose_precision(package, progress=step, **measuring)
+        _save(chosen.choice)
+        _report(context, chosen.to_dict(), choice_table(chosen), format_)
+        return
+    from .bench import benchmark
+
+    with _progress(runs + warmup) as step:
         report = benchmark(
             package,
-            image=image,
-            caption=caption,
             batch_size=batch_size,
-            runs=runs,
-            warmup=warmup,
-            threads=threads,
-            spin=spin,
-            provider=provider,
             precision=precision,
             against=against,
             checkpoint=checkpoint,
-            progress=_progress(stack, runs + warmup),
+            progress=step,
+            **measuring,
         )
     for note in report.notes:
         click.echo(f"Note: {printable(note)}", err=True)
-    result = {"command": click.get_current_context().meta[_COMMAND_LINE], **report.to_dict()}
-    _write(to_json(result, indent=2) if format_ == "json" else bench_table(report))
+    _report(context, report.to_dict(), bench_table(report), format_)
 
 
-def _progress(stack: contextlib.ExitStack, length: int) -> Callable[[], object]:
+def _say_what_runs(predictor: "Predictor") -> None:
+    session = predictor.session
+    threads = "1 thread" if session.threads == 1 else f"{session.threads} threads"
+    runs = f"{predictor.manifest.title}: {predictor.precision} on {session.provider}, {threads}"
+    click.echo(f"{runs} (precision: {predictor.precision_reason})", err=True)
+
+
+@contextlib.contextmanager
+def _progress(length: int) -> Iterator[Callable[[], object]]:
     """What to call after every step: a progress bar on a terminal, nothing in a pipe."""
     if not sys.stderr.isatty():
-        return lambda: None
-    progress_bar = stack.enter_context(click.progressbar(length=length, label="Measuring", file=sys.stderr))
-    return lambda: progress_bar.update(1)
+        yield lambda: None
+        return
+    with click.progressbar(length=length, label="Measuring", file=sys.stderr) as progress_bar:
+        yield lambda: progress_bar.update(1)
+
+
+def _save(choice: "Choice") -> None:
+    from .choices import save_choice
+
+    path, broken = save_choice(choice)
+    if broken is not None:
+        click.echo(f"Note: replaced a file that {printable(broken)}", err=True)
+    takes = f"from now on --precision auto takes {choice.precision} for {choice.model} on {choice.provider}"
+    click.echo(f"Wrote {printable(str(path))}: {takes}.", err=True)
+
+
+def _report(context: click.Context, content: dict[str, Any], table: str, format_: str) -> None:
+    command = {"command": context.meta[_COMMAND_LINE]}
+    _write(to_json({**command, **content}, indent=2) if format_ == "json" else table)
 
 
 def _list_models(format_: str) -> None:

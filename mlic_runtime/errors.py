@@ -13,11 +13,13 @@ class MlicError(Exception):
         │   └── CaptionError        the caption is not a text, or the model reads none
         ├── OutputError             a result file that cannot be written, replaced or resumed
         ├── ProviderError           the execution provider is unknown or not available here
+        ├── ChoiceError             the file of chosen precisions cannot be read or written
         └── mlic_train.errors.TrainError   everything that training and export raise
             ├── DataError           training data that cannot be read
             ├── ConfigError         options that do not go together
             ├── CheckpointError     a run folder or checkpoint that cannot be used
-            └── ExportError         a graph that failed its parity gate; nothing was written
+            ├── ExportError         a graph that failed its parity gate; nothing was written
+            └── SignatureError      a key or signature that cannot be used, or the two do not belong together
 
     A message says what was found, what was expected and what to do about it.
     """
@@ -57,3 +59,7 @@ class OutputError(MlicError):
 
 class ProviderError(MlicError):
     """The execution provider is unknown or not available here."""
+
+
+class ChoiceError(MlicError):
+    """The file of chosen precisions cannot be read or written."""

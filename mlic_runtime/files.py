@@ -1,8 +1,9 @@
-"""Files that others chose: regular files only, never a wait, and a limit for pictures."""
+"""Files that others chose: regular files only, never a wait, and a limit for pictures. Files never half-written."""
 
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,26 @@ def open_regular(path: str | os.PathLike[str], *, follow_symlinks: bool = True) 
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
+        raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that nobody sees it half-written, not even after a power failure; its folder is made if missing.
+
+    Raises:
+        OSError: it cannot be written; what was there before is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
         raise
 
 

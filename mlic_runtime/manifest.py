@@ -8,19 +8,18 @@ import dataclasses
 import json
 import math
 import re
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from .errors import ManifestError
+from .providers import PROVIDERS
+from .typed_json import MAY_BE_MISSING, TypedJsonError, build, must_be, parse_object
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 CARD_NAME = "README.md"
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")  # the most exact first
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZE_MODES = ("stretch", "crop")
 
@@ -31,8 +30,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_SIDE = 4096  # pixels; a larger input is a mistake or an attack, no edge model has it
 _MAX_TOKENS = 8192
-
-_MAY_BE_MISSING = {"may_be_missing": True}  # of a field: a key that older manifests do not have
 
 Number = float | int
 Metrics = Mapping[str, Number]
@@ -102,7 +99,22 @@ class ParitySpec(AgreementSpec):
     shapes: int
     atol: float
     rtol: float
-    splits: Mapping[str, AgreementSpec] = field(default_factory=dict, metadata=_MAY_BE_MISSING)
+    splits: Mapping[str, AgreementSpec] = field(default_factory=dict, metadata=MAY_BE_MISSING)
+
+
+@dataclass(frozen=True)
+class LatencySpec:
+    """Wall time of one warm run of one picture with a caption, from pixels and tokens in memory to logits in memory.
+
+    `machine` is the processor's name, `threads` what one run used; `p50_ms` and `p90_ms` are percentiles over `runs`
+    runs, in milliseconds.
+    """
+
+    machine: str
+    threads: int
+    runs: int
+    p50_ms: float
+    p90_ms: float
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,10 @@ class Manifest:
 
     `text` is None for a model that reads no caption (its graph has only the input `pixels`). `metrics` is
     {precision: {split: {metric: number}}}; `provenance` is free of structure: {key: text or number}.
+
+    `latency` is {precision: {provider: what was measured when the package was exported}}, and `recommended`
+    {provider: the precision that is worth its loss there}; either may be left out, as by manifests from before they
+    were there.
     """
 
     name: str
@@ -121,6 +137,8 @@ class Manifest:
     files: Mapping[str, FileSpec]
     metrics: Mapping[str, Mapping[str, Metrics]] = field(default_factory=dict)
     parity: Mapping[str, ParitySpec] = field(default_factory=dict)
+    latency: Mapping[str, Mapping[str, LatencySpec]] = field(default_factory=dict, metadata=MAY_BE_MISSING)
+    recommended: Mapping[str, str] = field(default_factory=dict, metadata=MAY_BE_MISSING)
     provenance: Mapping[str, str | Number] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -141,6 +159,11 @@ class Manifest:
         )
 
     @property
+    def title(self) -> str:
+        """What results call the model: name@version."""
+        return f"{self.name}@{self.version}"
+
+    @property
     def precisions(self) -> tuple[str, ...]:
         """The precisions that the package has a graph for, in the order of the manifest's `files`."""
         return tuple(spec.precision for spec in self.files.values() if spec.precision is not None)
@@ -153,18 +176,19 @@ def parse_manifest(text: str | bytes) -> Manifest:
         ManifestError: not JSON, an unknown schema_version or key, a missing key, a wrong type, a value out of range.
     """
     try:
-        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{MANIFEST_NAME} is not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ManifestError(f"{MANIFEST_NAME} must hold a JSON object, found {type(data).__name__}")
+        data = parse_object(text)
+    except TypedJsonError as error:
+        raise ManifestError(f"{MANIFEST_NAME} {error}") from None
     version = data.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise ManifestError(
             f"{MANIFEST_NAME} has schema_version {version!r}; this mlic-runtime reads {SCHEMA_VERSION}: "
             "update mlic-runtime or export the package again"
         )
-    manifest: Manifest = _build(Manifest, data, "manifest")
+    try:
+        manifest: Manifest = build(Manifest, data, "manifest")
+    except TypedJsonError as error:
+        raise ManifestError(f"{MANIFEST_NAME}: {error}") from None
     return manifest
 
 
@@ -175,73 +199,9 @@ def dump_manifest(manifest: Manifest) -> str:
     return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {next(n for n in names if names.count(n) > 1)!r}")
-    return result
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number in JSON")
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Turn parsed JSON into `kind` (a dataclass, tuple, Mapping, union or scalar type) or raise ManifestError."""
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        _expect(isinstance(value, list), where, "a list", value)
-        return tuple(_build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        _expect(isinstance(value, dict), where, "an object", value)
-        return {k: _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        structured = [a for a in arguments if dataclasses.is_dataclass(a)]
-        if structured:
-            return _build(structured[0], value, where)
-        scalars = tuple(a for a in arguments if a is not type(None))
-        _expect(_is_scalar(value, scalars), where, " or ".join(a.__name__ for a in scalars), value)
-        return value
-    _expect(_is_scalar(value, (kind,)), where, kind.__name__, value)
-    return float(value) if kind is float else value
-
-
-def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    _expect(isinstance(value, dict), where, "an object", value)
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = sorted(set(value) - set(fields))
-    if unknown:
-        raise ManifestError(f"{MANIFEST_NAME}: unknown key {where}.{unknown[0]}; known: {', '.join(fields)}")
-    missing = sorted(name for name in fields.keys() - value.keys() if fields[name].metadata != _MAY_BE_MISSING)
-    if missing:
-        raise ManifestError(f"{MANIFEST_NAME}: {where}.{missing[0]} is missing")
-    return kind(**{name: _build(hints[name], value[name], f"{where}.{name}") for name in fields if name in value})
-
-
-def _is_scalar(value: Any, kinds: tuple[type, ...]) -> bool:
-    if isinstance(value, bool):
-        return bool in kinds
-    if isinstance(value, int) and float in kinds:
-        return abs(value) < 2**53
-    if isinstance(value, float):
-        return float in kinds and math.isfinite(value)
-    return isinstance(value, kinds)
-
-
-def _expect(condition: bool, where: str, expected: str, found: Any) -> None:
+def _expect(condition: bool, where: str, expected: str, found: object) -> None:
     if not condition:
-        raise ManifestError(f"{MANIFEST_NAME}: {where} must be {expected}, found {_short(found)}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        raise ManifestError(f"{MANIFEST_NAME}: {must_be(where, expected, found)}")
 
 
 def _check(manifest: Manifest) -> None:
@@ -269,6 +229,7 @@ def _check(manifest: Manifest) -> None:
         _expect(1 <= text.max_length <= _MAX_TOKENS, "text.max_length", f"1 to {_MAX_TOKENS} tokens", text.max_length)
         _expect(0 <= text.pad_id < text.vocab_size, "text.pad_id", f"in [0, {text.vocab_size})", text.pad_id)
     _check_files(manifest)
+    _check_speed(manifest)
 
 
 def _check_files(manifest: Manifest) -> None:
@@ -292,3 +253,25 @@ def _check_files(manifest: Manifest) -> None:
         f"set exactly when {TOKENIZER_NAME} is listed",
         manifest.text,
     )
+
+
+def _check_speed(manifest: Manifest) -> None:
+    one_here = f"one that the package has a graph for ({', '.join(manifest.precisions)})"
+    for precision, providers in manifest.latency.items():
+        _expect(precision in manifest.precisions, "a precision in manifest.latency", one_here, precision)
+        for provider, spec in providers.items():
+            where = f"latency.{precision}.{provider}"
+            _expect_provider(provider, f"latency.{precision}")
+            printable = spec.machine.isprintable() and spec.machine.strip() != ""
+            _expect(printable, f"{where}.machine", "a name of printable characters", spec.machine)
+            _expect(spec.threads >= 1, f"{where}.threads", "1 or more", spec.threads)
+            _expect(spec.runs >= 1, f"{where}.runs", "1 or more", spec.runs)
+            sane = 0.0 < spec.p50_ms <= spec.p90_ms < math.inf
+            _expect(sane, where, "0 < p50_ms <= p90_ms", (spec.p50_ms, spec.p90_ms))
+    for provider, precision in manifest.recommended.items():
+        _expect_provider(provider, "recommended")
+        _expect(precision in manifest.precisions, f"recommended.{provider}", one_here, precision)
+
+
+def _expect_provider(provider: str, where: str) -> None:
+    _expect(provider in PROVIDERS, f"a provider in manifest.{where}", f"one of {', '.join(PROVIDERS)}", provider)

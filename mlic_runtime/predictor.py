@@ -14,12 +14,12 @@ import numpy.typing as npt
 from .errors import CaptionError, ImageError, InputError, PackageError
 from .files import MAX_PIXELS
 from .image import ImageSource, Pixels, read_pixels
+from .loading import OpenedGraph, open_graph
 from .manifest import TOKENIZER_NAME, Manifest
 from .package import ModelPackage, load_package
 from .postprocess import decide, sigmoid
-from .providers import available_cpus
+from .providers import AUTO, available_cpus
 from .rows import Row, RowError
-from .session import GraphSession, check_agreement, create_session
 from .stream import stream_rows
 
 if TYPE_CHECKING:
@@ -84,21 +84,30 @@ class Predictor:
         >>> predictor = Predictor.load()  # doctest: +SKIP
         >>> predictor.predict("beach.jpg", "A dog runs on the beach").labels  # doctest: +SKIP
         ('dog',)
+
+    Attributes:
+        manifest: of the model package.
+        labels: their names, in the order of the manifest.
+        precision: which graph of the package runs: "fp32", "fp16" or "int8", never "auto".
+        precision_reason: what decided that; see `loading.OpenedGraph`.
+        session: the graph.
     """
 
     def __init__(
         self,
         package: ModelPackage,
-        session: GraphSession,
+        graph: OpenedGraph,
         tokenizer: "CaptionTokenizer | None",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.manifest: Manifest = package.manifest
         self.labels: tuple[str, ...] = tuple(label.name for label in package.manifest.labels)
-        self.session = session
+        self.precision: str = graph.precision
+        self.precision_reason: str = graph.reason
+        self.session = graph.session
         self._tokenizer = tokenizer
         self._max_pixels = max_pixels
-        self._model = f"{package.manifest.name}@{package.manifest.version}"
+        self._model = package.manifest.title
         self._thresholds = np.array([label.threshold for label in package.manifest.labels], dtype=np.float64)
 
     @classmethod
@@ -107,7 +116,7 @@ class Predictor:
         path_or_name: str | Path | None = None,
         *,
         provider: str = "cpu",
-        precision: str | None = None,
+        precision: str = AUTO,
         threads: int | None = None,
         spin: bool = False,
         max_pixels: int = MAX_PIXELS,
@@ -117,7 +126,8 @@ class Predictor:
         Args:
             path_or_name: a folder, a `.mlic` file or a name (see `package.find_package`); None means the default.
             provider: ONNX Runtime's execution provider (see `session.create_session`).
-            precision: "fp32", "fp16" or "int8"; None means the first graph that the manifest lists.
+            precision: "fp32", "fp16" or "int8"; "auto" means what `mlic-bench --choose` found best on this machine,
+                else what the package recommends for the provider, else the first graph that its manifest lists.
             threads: threads per run; None means as many as this process may use.
             spin: see `session.create_session`.
             max_pixels: pictures with more pixels (width x height) are refused.
@@ -125,18 +135,17 @@ class Predictor:
         Raises:
             PackageError: the package is missing, damaged or does not keep the contract.
             ProviderError: the provider is unknown or not available here.
+            ChoiceError: the precision is "auto", and the file of chosen precisions cannot be used.
         """
         package = load_package(path_or_name)
         manifest = package.manifest
-        graph = package.read_graph(precision or manifest.precisions[0])
-        session = create_session(graph, provider=provider, threads=threads, spin=spin)
-        check_agreement(session, manifest)
+        graph = open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin)
         tokenizer = None
         if manifest.text is not None:
             from .text import CaptionTokenizer  # here, because a model without captions need not load tokenizers
 
             tokenizer = CaptionTokenizer(package.read(TOKENIZER_NAME), manifest.text)
-        return cls(package, session, tokenizer, max_pixels)
+        return cls(package, graph, tokenizer, max_pixels)
 
     def predict(
         self,

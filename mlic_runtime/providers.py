@@ -1,7 +1,8 @@
-"""Execution providers by their short names, and how many CPUs this process may use."""
+"""Execution providers by their short names, how many CPUs this process may use, and what they are called."""
 
 import math
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ AUTO_ORDER = ("cuda", "directml", "coreml", "openvino", "xnnpack", "cpu")
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def candidates(provider: str, offered: Sequence[str]) -> tuple[str, ...]:
@@ -55,6 +57,18 @@ def available_cpus() -> int:
     # macOS and Windows know no affinity that Python could ask for.
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([count, *(math.ceil(limit) for limit in _cgroup_limits())]))
+
+
+def processor_name() -> str:
+    """The CPU's model name; `platform.processor()` is empty or vague on Linux."""
+    try:
+        with _CPUINFO.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("model name") and (name := line.partition(":")[2].strip()):
+                    return name
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
 
 
 def _cgroup_limits() -> list[float]:

@@ -13,6 +13,7 @@ from .rows import RowError
 if TYPE_CHECKING:
     from .bench import BenchReport
     from .catalog import ListedModel
+    from .choosing import ChoiceReport
     from .predictor import Prediction
 
 BATCH_FORMATS = ("jsonl", "csv", "submission")
@@ -181,11 +182,7 @@ def bench_table(report: "BenchReport") -> str:
     lines = [
         f"model      {report.model}, {report.precision}, provider {report.provider}",
         f"input      batch size {report.batch_size}, {report.tokens} tokens a caption",
-        f"picture    {printable(report.picture)}",
-        f"caption    {'none' if report.caption is None else printable(report.caption)}",
-        f"measured   the graph alone, warm: {report.runs} runs after {report.warmup}, {report.threads} threads",
-        f"machine    {report.machine['processor']}, {report.machine['cpus']} CPUs, {report.machine['platform']}",
-        "",
+        *_circumstances(report),
         f"{'backend':{width}}  {'p50 ms':>9}  {'p90 ms':>9}  {'p99 ms':>9}  {'pictures/s':>10}",
     ]
     for name, timing in zip(names, report.timings, strict=True):
@@ -200,6 +197,30 @@ def bench_table(report: "BenchReport") -> str:
             f"logits differ by at most {comparison.max_abs_difference:.1e}"
         )
     return "\n".join(lines) + "\n"
+
+
+def choice_table(report: "ChoiceReport") -> str:
+    """The report of `mlic-bench --choose` for people."""
+    lines = [
+        f"model      {report.model}, provider {report.provider}",
+        f"input      one picture, {report.tokens} tokens a caption",
+        *_circumstances(report),
+        f"precision  {'MB':>9}  {'p50 ms':>9}  {'p90 ms':>9}",
+    ]
+    for row in report.precisions:
+        mark = "  chosen" if row.precision == report.chosen else ""
+        lines.append(f"{row.precision:9}  {row.bytes / 1e6:9.2f}  {row.p50_ms:9.3f}  {row.p90_ms:9.3f}{mark}")
+    return "\n".join(lines) + "\n"
+
+
+def _circumstances(report: "BenchReport | ChoiceReport") -> list[str]:
+    return [
+        f"picture    {printable(report.picture)}",
+        f"caption    {'none' if report.caption is None else printable(report.caption)}",
+        f"measured   the graph alone, warm: {report.runs} runs after {report.warmup}, {report.threads} threads",
+        f"machine    {report.machine['processor']}, {report.machine['cpus']} CPUs, {report.machine['platform']}",
+        "",
+    ]
 
 
 def to_json(value: dict[str, Any], indent: int | None) -> str:

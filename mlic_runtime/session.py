@@ -1,6 +1,7 @@
 """ONNX Runtime behind the graph contract: `pixels` (and perhaps a caption's tokens) in, `logits` out."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ PIXELS, INPUT_IDS, ATTENTION_MASK, LOGITS = "pixels", "input_ids", "attention_ma
 _PICTURE_INPUTS = {PIXELS: ("tensor(uint8)", 4)}
 _CAPTION_INPUTS = {INPUT_IDS: ("tensor(int64)", 2), ATTENTION_MASK: ("tensor(int64)", 2)}
 _OUTPUTS = {LOGITS: ("tensor(float)", 2)}
+_Loaded = TypeVar("_Loaded")
+
 _ERRORS_ONLY = 3  # ONNX Runtime's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 
 
@@ -98,13 +101,30 @@ def create_session(
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be 1 or more, found {threads}")
     count = available_cpus() if threads is None else threads
+    return first_that_loads(provider, lambda name: _create(graph, name, count, spin))
+
+
+def first_that_loads(provider: str, load: Callable[[str], _Loaded]) -> _Loaded:
+    """Load something with the best execution provider that can.
+
+    Args:
+        provider: a key of `providers.PROVIDERS`, or "auto" for the best one that loads here.
+        load: called with the name of one provider after the other, best first, until it raises no ProviderError.
+
+    Returns:
+        What `load` returned.
+
+    Raises:
+        ProviderError: an unknown provider, one that is not offered, or that of `load` for the last candidate.
+        MlicError: any other that `load` raised; no more candidates were tried.
+    """
     names = candidates(provider, onnxruntime.get_available_providers())
     for name in names[:-1]:
         try:
-            return _create(graph, name, count, spin)
+            return load(name)
         except ProviderError:
             continue  # "auto" asked for the best that loads
-    return _create(graph, names[-1], count, spin)
+    return load(names[-1])
 
 
 def check_agreement(session: GraphSession, manifest: Manifest) -> None:

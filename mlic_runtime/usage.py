@@ -1,4 +1,4 @@
-"""Which arguments and options of `mlic-infer` go together."""
+"""Which arguments and options of a command go together."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from .render import BATCH_FORMATS, FORMATS, MODEL_FORMATS
 
 
 def check_usage(context: click.Context, image: str | None, input_: str | None, format_: str | None) -> None:
-    """Refuse options that do not go together.
+    """Refuse options of `mlic-infer` that do not go together.
 
     Raises:
         click.UsageError: see the message.
@@ -44,6 +44,22 @@ def check_usage(context: click.Context, image: str | None, input_: str | None, f
         raise click.UsageError("'--label-ids' needs '--format submission'.", context)
     if context.params["pictures"] is False and context.params["captions"] is False:
         raise click.UsageError("'--no-pictures' and '--no-captions' exclude each other.", context)
+
+
+def check_choose(context: click.Context) -> None:
+    """Refuse options of `mlic-bench` that do not go with `--choose`.
+
+    Raises:
+        click.UsageError: see the message.
+    """
+    given = _given(context)
+    for name in ("precision", "against", "checkpoint"):
+        if name in given:
+            raise click.UsageError(f"'--choose' and '{given[name]}' exclude each other.", context)
+    if context.params["batch_size"] != 1:
+        raise click.UsageError(
+            f"'--choose' measures one picture at a time; found '--batch-size' {context.params['batch_size']}.", context
+        )
 
 
 def _given(context: click.Context) -> dict[str, str]:

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import pytest
+
+from mlic_runtime.providers import PROVIDERS
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -18,6 +21,14 @@ Field = Callable[[int, "int | str | bytes"], bytes]
 @pytest.fixture(autouse=True)
 def _no_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLIC_MODEL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's file of chosen precisions lies; the file is not there, and neither is its folder."""
+    folder = tmp_path_factory.mktemp("config")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+    return folder / "mlic" / "precision.json"
 
 
 @pytest.fixture
@@ -98,3 +109,39 @@ def proto() -> Field:
         return varint(number << 3 | 2) + varint(len(payload)) + payload
 
     return field
+
+
+class FakeRuntime:
+    """Stands in for onnxruntime.InferenceSession: records its arguments, loads only the providers in `loadable`."""
+
+    def __init__(self, loadable: set[str], broken: bool = False) -> None:
+        self.loadable, self.broken = {PROVIDERS[name] for name in loadable}, broken
+        self.options: Any = None
+        self.providers: list[list[str]] = []
+
+    def __call__(self, graph: bytes, options: Any, providers: list[str], enable_fallback: int) -> Any:
+        assert enable_fallback == 0
+        self.options = options
+        self.providers.append(providers)
+        if self.broken and providers[0] != PROVIDERS["cpu"]:
+            raise RuntimeError("no\ndevice")
+        real = _REAL_SESSION(graph, options, providers=[PROVIDERS["cpu"]])
+        loaded = [name for name in providers if name in self.loadable]
+        real.get_providers = lambda: loaded
+        return real
+
+
+_REAL_SESSION = onnxruntime.InferenceSession
+
+
+@pytest.fixture
+def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeRuntime]:
+    """Pretend that onnxruntime offers some providers, of which some load: (offered, loadable, broken)."""
+
+    def install(offered: list[str], loadable: set[str], broken: bool = False) -> FakeRuntime:
+        fake = FakeRuntime(loadable, broken)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [PROVIDERS[n] for n in offered])
+        monkeypatch.setattr(onnxruntime, "InferenceSession", fake)
+        return fake
+
+    return install

@@ -13,7 +13,10 @@ from PIL import Image
 
 import mlic_runtime
 from mlic_runtime import partial as partial_module
+from mlic_runtime.choices import Choice, graphs_digest, save_choice
 from mlic_runtime.cli import infer
+from mlic_runtime.package import load_package
+from mlic_runtime.providers import processor_name
 
 FORMATS = ("jsonl", "csv", "submission")
 
@@ -245,6 +248,19 @@ def test_another_model_is_refused(
     edit_manifest(tiny_copy, lambda data: data["labels"][0].update(threshold=0.51))
     result = run(rows, output, "--resume", "--model", str(tiny_copy))
     assert "it was begun with manifest_sha256 " in result.stderr
+
+
+def test_a_choice_that_was_made_meanwhile_does_not_mix_precisions(rows: Path, output: Path, tiny: Path) -> None:
+    expected = uninterrupted(rows, output)
+    partial, journal = interrupted(rows, output)
+    manifest = load_package(tiny).manifest
+    save_choice(Choice("tiny", graphs_digest(manifest), "cpu", processor_name(), "fp16", {"fp16": 1.0}))
+    result = run(rows, output, "--resume")
+    assert result.exit_code == 1
+    assert 'it was begun with precision "fp32", and this is "fp16"; repeat the first command' in result.stderr
+    assert files_of(output) == (partial, journal)
+    run(rows, output, "--resume", "--precision", "fp32")
+    assert output.read_bytes() == expected
 
 
 @pytest.mark.parametrize("change", [lambda text: text.replace("\n0.png,", "\nx.png,"), lambda text: text[:100]])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlic_runtime import bench
+from mlic_runtime import bench, feed
 from mlic_runtime.bench import BenchBackend, benchmark
 from mlic_runtime.errors import CaptionError, ImageError, InputError, MlicError, PackageError
 from mlic_runtime.package import ModelPackage, load_package
@@ -81,7 +81,7 @@ def test_the_runtime_alone_is_measured_and_the_report_says_how(package: ModelPac
     assert (report.model, report.precision, report.provider) == ("tiny@1.0.0", "fp32", "cpu")
     assert (report.runs, report.warmup, report.batch_size, report.threads) == (5, 2, 3, 1)
     assert report.picture == "synthetic: pseudo-random pixels, seed 0"
-    assert report.caption == bench.DEFAULT_CAPTION
+    assert report.caption == feed.DEFAULT_CAPTION
     assert report.tokens == 6
     (timing,) = report.timings
     assert timing.name == "mlic-runtime"

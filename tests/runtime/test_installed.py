@@ -183,7 +183,7 @@ def test_the_table_shows_where_a_model_comes_from_and_what_is_wrong_with_it(inst
     header, *lines = result.stdout.splitlines()
     assert header.split() == ["name", "version", "precisions", "bytes", "from", "path"]
     rows = {line.split()[0]: line for line in lines}
-    assert rows["small"].split()[1:] == ["1.0.0", "fp32,fp16", "3396", "acme-small", "1.0", str(folder)]
+    assert rows["small"].split()[1:] == ["1.0.0", "fp32,fp16", "3434", "acme-small", "1.0", str(folder)]
     assert "acme-broken 1.0" in rows["broken\\x1b"]
     assert "cannot be used: model 'broken\\x1b' of acme-broken 1.0 has no manifest.json" in rows["broken\\x1b"]
     assert len({line.index(word) for line, word in ((header, "from"), (rows["small"], "acme-small"))}) == 1
@@ -203,7 +203,7 @@ def test_the_list_has_formats_for_programs(install: Install) -> None:
         "source": "acme-small 1.0",
         "version": "1.0.0",
         "precisions": "fp32;fp16",
-        "bytes": "3396",
+        "bytes": "3434",
         "path": str(folder),
         "error": "",
     } in rows

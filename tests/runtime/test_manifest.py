@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from mlic_runtime.errors import ManifestError
-from mlic_runtime.manifest import AgreementSpec, ParitySpec, dump_manifest, parse_manifest
+from mlic_runtime.manifest import AgreementSpec, LatencySpec, ParitySpec, dump_manifest, parse_manifest
 
 Edit = Callable[[dict[str, Any]], object]
 PARITY = {"rows": 34, "max_abs_difference": 6.2e-06, "equal_decisions": 1.0, "shapes": 6, "atol": 0.0001, "rtol": 0.0}
+LATENCY = {"machine": "Some CPU @ 2 GHz", "threads": 2, "runs": 50, "p50_ms": 12.5, "p90_ms": 14.0}
 
 
 @pytest.fixture
@@ -122,3 +123,65 @@ def test_a_parity_says_how_far_the_real_rows_are(data: dict[str, Any]) -> None:
     manifest = parse_manifest(json.dumps(data))
     assert manifest.parity["fp32"].splits == {"val": AgreementSpec(492, 7.5e-06, 1.0)}
     assert parse_manifest(dump_manifest(manifest)) == manifest
+
+
+# --- speed
+
+
+def with_speed(data: dict[str, Any]) -> None:
+    data["latency"] = {"fp32": {"cpu": {**LATENCY}, "cuda": {**LATENCY}}, "fp16": {"cpu": {**LATENCY}}}
+    data["recommended"] = {"cpu": "fp16"}
+
+
+def test_a_manifest_without_latency_and_recommendation_is_read(data: dict[str, Any]) -> None:
+    """Packages that were exported before have neither."""
+    del data["latency"], data["recommended"]
+    manifest = parse_manifest(json.dumps(data))
+    assert (manifest.latency, manifest.recommended) == ({}, {})
+    assert list(json.loads(dump_manifest(manifest)))[-5:] == [
+        "metrics",
+        "parity",
+        "latency",
+        "recommended",
+        "provenance",
+    ]
+
+
+def test_latency_and_recommendation_are_kept(data: dict[str, Any]) -> None:
+    with_speed(data)
+    manifest = parse_manifest(json.dumps(data))
+    assert manifest.latency["fp32"]["cuda"] == LatencySpec("Some CPU @ 2 GHz", 2, 50, 12.5, 14.0)
+    assert manifest.recommended == {"cpu": "fp16"}
+    assert parse_manifest(dump_manifest(manifest)) == manifest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: m["latency"].update(int8={}),
+            r"a precision in manifest.latency must be one .*\(fp32, fp16\).*'int8'",
+        ),
+        (lambda m: m["latency"]["fp32"].update(gpu=LATENCY), "a provider in manifest.latency.fp32 must be .*'gpu'"),
+        (lambda m: m["latency"]["fp32"]["cpu"].update(machine=""), "latency.fp32.cpu.machine must be"),
+        (lambda m: m["latency"]["fp32"]["cpu"].update(machine="a\nb"), "latency.fp32.cpu.machine must be"),
+        (
+            lambda m: m["latency"]["fp32"]["cpu"].update(threads=0),
+            "latency.fp32.cpu.threads must be 1 or more, found 0",
+        ),
+        (lambda m: m["latency"]["fp32"]["cpu"].update(runs=0), "latency.fp32.cpu.runs must be 1 or more, found 0"),
+        (lambda m: m["latency"]["fp32"]["cpu"].update(p50_ms=0), r"latency.fp32.cpu must be 0 < .*found \(0.0, 14.0\)"),
+        (lambda m: m["latency"]["fp32"]["cpu"].update(p50_ms=15), r"latency.fp32.cpu must be 0 < p50_ms <= p90_ms"),
+        (lambda m: m["latency"]["fp32"]["cpu"].update(p99_ms=15), "unknown key manifest.latency.fp32.cpu.p99_ms"),
+        (lambda m: m["latency"]["fp32"]["cpu"].pop("runs"), "manifest.latency.fp32.cpu.runs is missing"),
+        (lambda m: m.update(latency=None), "manifest.latency must be an object"),
+        (lambda m: m["recommended"].update(cpu="int8"), r"recommended.cpu must be one .*\(fp32, fp16\).*'int8'"),
+        (lambda m: m["recommended"].update(gpu="fp32"), "a provider in manifest.recommended must be .*'gpu'"),
+        (lambda m: m["recommended"].update(cpu=None), "manifest.recommended.cpu must be str"),
+    ],
+)
+def test_speeds_that_cannot_be_are_refused(data: dict[str, Any], change: Edit, message: str) -> None:
+    with_speed(data)
+    change(data)
+    with pytest.raises(ManifestError, match=message):
+        parse_manifest(json.dumps(data))

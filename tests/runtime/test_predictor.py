@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mlic_runtime.errors import CaptionError, ImageError, InputError, IntegrityError, ManifestError, PackageError
+from mlic_runtime.loading import open_graph
 from mlic_runtime.package import ModelPackage, load_package
 from mlic_runtime.predictor import Prediction, Predictor
-from mlic_runtime.session import create_session
 
 Pixels = npt.NDArray[np.uint8]
 Edit = Callable[[dict[str, Any]], object]
@@ -230,9 +230,9 @@ def test_as_many_labels_as_the_graph_has_outputs(tiny_copy: Path, edit_manifest:
 def test_the_labels_are_counted_again_in_every_answer(tiny_picture: Path, orange: Pixels) -> None:
     package = load_package(tiny_picture)
     fewer = dataclasses.replace(package.manifest, labels=package.manifest.labels[:2])
-    session = create_session(package.read_graph("fp32"))
+    graph = open_graph(package)
     with pytest.raises(PackageError, match=r"gave logits of shape \(1, 3\), expected \(1, 2\)"):
-        Predictor(ModelPackage(package.path, fewer), session, None).predict(orange)
+        Predictor(ModelPackage(package.path, fewer), graph, None).predict(orange)
 
 
 def test_the_graph_takes_the_size_of_the_manifest(tiny_copy: Path, edit_manifest: Callable[[Path, Edit], None]) -> None:

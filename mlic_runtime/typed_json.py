@@ -1,0 +1,114 @@
+"""JSON text into frozen dataclasses: every key known, every value of the type in its annotation."""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+MAY_BE_MISSING = {"may_be_missing": True}  # metadata of a field: a key that older files do not have
+
+
+class TypedJsonError(ValueError):
+    """The text is not what its dataclass says; whoever reads it turns this into an `MlicError` that names the file."""
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Read a JSON object strictly: no key twice, no NaN, no Infinity.
+
+    Raises:
+        TypedJsonError: see above.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise TypedJsonError(f"is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise TypedJsonError(f"must hold a JSON object, found {type(data).__name__}")
+    return data
+
+
+def build(kind: Any, value: Any, where: str) -> Any:
+    """Turn parsed JSON into `kind`.
+
+    Args:
+        kind: a dataclass, tuple[X, ...], Mapping[str, X], union with None or of scalars, or a scalar type.
+        value: parsed JSON.
+        where: what to call it in messages, such as "manifest.labels".
+
+    Raises:
+        TypedJsonError: an unknown or missing key, or a wrong type; the message begins with `where`.
+    """
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        expect(isinstance(value, list), where, "a list", value)
+        return tuple(build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        expect(isinstance(value, dict), where, "an object", value)
+        return {k: build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        structured = [a for a in arguments if dataclasses.is_dataclass(a)]
+        if structured:
+            return build(structured[0], value, where)
+        scalars = tuple(a for a in arguments if a is not type(None))
+        expect(_is_scalar(value, scalars), where, " or ".join(a.__name__ for a in scalars), value)
+        return value
+    expect(_is_scalar(value, (kind,)), where, kind.__name__, value)
+    return float(value) if kind is float else value
+
+
+def expect(condition: bool, where: str, expected: str, found: object) -> None:
+    """Refuse what breaks a rule.
+
+    Raises:
+        TypedJsonError: `condition` is false.
+    """
+    if not condition:
+        raise TypedJsonError(must_be(where, expected, found))
+
+
+def must_be(where: str, expected: str, found: object) -> str:
+    """The message for a value that breaks a rule; the value is cut short."""
+    text = repr(found)
+    return f"{where} must be {expected}, found {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    expect(isinstance(value, dict), where, "an object", value)
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(value) - set(fields))
+    if unknown:
+        raise TypedJsonError(f"unknown key {where}.{unknown[0]}; known: {', '.join(fields)}")
+    missing = sorted(name for name in fields.keys() - value.keys() if fields[name].metadata != MAY_BE_MISSING)
+    if missing:
+        raise TypedJsonError(f"{where}.{missing[0]} is missing")
+    return kind(**{name: build(hints[name], value[name], f"{where}.{name}") for name in fields if name in value})
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"duplicate key {next(n for n in names if names.count(n) > 1)!r}")
+    return result
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _is_scalar(value: Any, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, int) and float in kinds:
+        return abs(value) < 2**53
+    if isinstance(value, float):
+        return float in kinds and math.isfinite(value)
+    return isinstance(value, kinds)
