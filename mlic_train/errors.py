@@ -19,3 +19,7 @@ class CheckpointError(TrainError):
 
 class ExportError(TrainError):
     """The exported graph does not agree with the PyTorch model; nothing was written."""
+
+
+class SignatureError(TrainError):
+    """A key or a signature of a model package that cannot be used, or the two do not belong together."""
