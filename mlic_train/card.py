@@ -41,7 +41,8 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
     if text is not None:
         lines[-1] += " An all-black picture means that there is none."
         lines.append(f"- Caption: at most {text.max_length} tokens of a vocabulary of {text.vocab_size}.")
-    lines += ["", "## Metrics", ""]
+    lines += ["", "## Intended use", "", *_intended_use(manifest), "", "## Graphs", "", *_graphs(manifest), ""]
+    lines += ["## Metrics", ""]
     fixed = config.train.threshold_for.startswith("fixed")
     thresholds = "Thresholds are fixed." if fixed else "Thresholds were fitted on the validation split."
     for precision, splits in manifest.metrics.items():
@@ -64,9 +65,11 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
             f"{found.equal_decisions:.3%} equal decisions."
             for split, found in parity.splits.items()
         ]
-    lines += ["", "## Provenance", ""]
-    lines += [f"- {key}: {value}" for key, value in manifest.provenance.items()]
-    lines += ["", "## Limits", "", *_limits(manifest), ""]
+    lines += ["", "## Training data and licences", "", str(manifest.provenance.get("data_note", "Not stated.")), ""]
+    lines += ["## Provenance", ""]
+    lines += [f"- {key}: {value}" for key, value in manifest.provenance.items() if key != "data_note"]
+    lines += ["", "## How to reproduce", "", *_reproduce(manifest), "", "## Files", "", *_hashes(manifest), ""]
+    lines += ["## Limits", "", *_limits(manifest), ""]
     return "\n".join(lines)
 
 
@@ -85,6 +88,61 @@ def _cell(metrics: Metrics, name: str) -> str:
         return str(value)
     low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
     return f"{value:.4f}" if low is None or high is None else f"{value:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def _intended_use(manifest: Manifest) -> list[str]:
+    what = "pictures with captions, pictures or captions" if manifest.text is not None else "pictures"
+    return [
+        f"Proposing labels for {what} like those it was trained on, for search and sorting, or for a person to check.",
+        "Not for decisions about people, nor where a missed or a false label does harm.",
+    ]
+
+
+def _graphs(manifest: Manifest) -> list[str]:
+    """A line for each precision: what it costs and what it gives."""
+    providers = list(dict.fromkeys(name for measured in manifest.latency.values() for name in measured))
+    titles = ["precision", "MB", "val samples F1", "test samples F1", *(f"ms on {name}" for name in providers)]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for precision in manifest.precisions:
+        splits = manifest.metrics.get(precision, {})
+        measured = manifest.latency.get(precision, {})
+        cells = [
+            f"`{precision}`",
+            f"{manifest.files[manifest.graph_name(precision)].bytes / 1e6:.2f}",
+            *(_cell(splits.get(split, {}), "samples_f1") for split in ("val", "test")),
+            *(f"{measured[name].p50_ms:.1f}" if name in measured else "" for name in providers),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    for name in providers:
+        spec = next(measured[name] for measured in manifest.latency.values() if name in measured)
+        lines += [
+            "",
+            f"Milliseconds on `{name}`: median of {spec.runs} runs of one picture, all graphs in turns, {spec.threads} "
+            f"threads of {spec.machine}. `--precision auto` takes `{manifest.recommended[name]}` there, unless "
+            "`mlic-bench --choose` finds another to be faster on the device.",
+        ]
+    return lines
+
+
+def _reproduce(manifest: Manifest) -> list[str]:
+    checkpoint = str(manifest.provenance.get("checkpoint_sha256", ""))[:12]
+    latency = " --latency" if manifest.latency else ""
+    return [
+        f"From the checkpoint whose sha256 starts with {checkpoint} and the data of the fingerprint above:",
+        "",
+        "```",
+        f"mlic-export --model {manifest.name} --data DATA --precision {','.join(manifest.precisions)}{latency} "
+        f"--package-version {manifest.version}",
+        "```",
+        "",
+        "The same versions on the same kind of machine give the same bytes, but for measured milliseconds.",
+    ]
+
+
+def _hashes(manifest: Manifest) -> list[str]:
+    """Of every file but this one and manifest.json, which holds them all."""
+    lines = ["| file | bytes | sha256 |", "|---|---|---|"]
+    return lines + [f"| {name} | {spec.bytes} | `{spec.sha256}` |" for name, spec in manifest.files.items()]
 
 
 def _limits(manifest: Manifest) -> list[str]:

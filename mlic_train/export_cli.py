@@ -7,6 +7,7 @@ import click
 
 from mlic_runtime.archive import ARCHIVE_SUFFIX
 from mlic_runtime.cli import MlicCommand
+from mlic_runtime.manifest import PRECISIONS
 
 from .config import MODELS
 from .data_options import data_from, data_options
@@ -14,6 +15,16 @@ from .progress import log_line
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def _precisions(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(","))
+    unknown = next((name for name in names if name not in PRECISIONS), None)
+    if unknown is not None:
+        raise click.BadParameter(f"{unknown!r} is none of {', '.join(PRECISIONS)}")
+    if len(set(names)) != len(names):
+        raise click.BadParameter(f"{value!r} names a precision twice")
+    return names
 
 
 @click.command(cls=MlicCommand, context_settings={"show_default": True})
@@ -32,6 +43,30 @@ _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
     type=_NEW_FOLDER,
     help="The package's folder, or the Triton model repository.  [default: exported/MODEL, or triton]",
 )
+@click.option(
+    "--precision",
+    "precisions",
+    callback=_precisions,
+    default="fp32",
+    metavar="NAME[,NAME...]",
+    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. Others than fp32 are fitted to --data.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0),
+    default=0.5,
+    help="Refuse a graph that loses more than this of validation samples F1, in points (hundredths).",
+)
+@click.option(
+    "--latency",
+    is_flag=True,
+    help="Measure the graphs on this machine, and recommend the fastest to the runtime; no two exports are then equal.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --latency: draw F1 against latency and size to this file, a .png or .svg.",
+)
 @click.option("--package-version", default="0.1.0", help="The package's version.")
 @click.option("--single-file", is_flag=True, help="Write the package as one file too, OUTPUT.mlic.")
 @click.option("--wheel", is_flag=True, help="Write the package as a wheel too, beside OUTPUT; pip installs it.")
@@ -42,22 +77,26 @@ def export(name: str, **options: Any) -> None:
 
     The graph is compared with PyTorch first; if they differ, nothing is written. With --data it is compared on all rows
     of val and test as well, and the package's metrics are measured anew, with the exported graph itself; without, they
-    are those of the checkpoint. What was compared is printed as a table.
+    are those of the checkpoint. What was compared is printed as a table. The same model, data and options give the same
+    bytes, unless --latency puts measured times into the package.
 
     \b
     mlic-export --model hybrid
-    mlic-export --run runs/hybrid --data my-data --output packages/hybrid
+    mlic-export --run runs/hybrid --data my-data --precision fp32,fp16,int8 --latency --output packages/hybrid
     mlic-export --run runs/hybrid --layout triton --output model-repository
     """  # noqa: D301 # click needs the backspace itself
     from .archive import write_archive
     from .checkpoint import load_trained, save_half
-    from .export import export_package
+    from .export import ExportOptions, export_package
     from .parity import parity_table
+    from .report.precisions import plot_precisions
     from .runs import find_run
     from .splits import load_splits
     from .triton import export_triton
     from .wheel import normalise_version, write_wheel
 
+    if options["plot"] and not (options["latency"] and (options["folder"] or options["train_files"])):
+        raise click.UsageError("--plot draws what --latency and --data measure; give both")
     if options["layout"] == "triton" and (options["single_file"] or options["wheel"]):
         raise click.UsageError("--single-file and --wheel write a model package; leave --layout triton out")
     if options["wheel"]:
@@ -73,8 +112,16 @@ def export(name: str, **options: Any) -> None:
     data = data_from(options)
     splits = load_splits(data) if data.folder or data.train else None
     write = export_package if options["layout"] == "package" else export_triton
-    manifest = write(trained, output, version=options["package_version"], splits=splits, log=log_line)
+    wanted = ExportOptions(
+        version=options["package_version"],
+        precisions=options["precisions"],
+        max_drop=options["max_drop"],
+        latency=options["latency"],
+    )
+    manifest = write(trained, output, wanted, splits=splits, log=log_line)
     click.echo(parity_table(manifest.parity), nl=False)
+    if options["plot"]:
+        plot_precisions(manifest, options["plot"])
     if options["single_file"]:
         file = output.with_name(f"{output.name}{ARCHIVE_SUFFIX}")
         write_archive(output, file)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,7 +17,9 @@ from .config import ModelConfig
 from .data import Record
 from .dataset import Batch, Examples
 from .evaluate import compute_metrics
+from .learner import Learner
 from .predict import MODES, Outputs, Run, predict_modes
+from .splits import Splits
 
 _BATCH_SIZE = 16
 
@@ -46,12 +47,13 @@ def collect(
 
 def report(outputs: Mapping[str, Outputs], thresholds: Sequence[float]) -> dict[str, dict[str, float]]:
     """Metrics with their bootstrap intervals: {"": both, "-picture-only": ..., "-caption-only": ...}."""
-    results = {}
-    for mode, rows in outputs.items():
-        arrays = (sigmoid(rows.logits), rows.targets, np.asarray(thresholds))
-        metrics = {**compute_metrics(*arrays), **bootstrap_intervals(*arrays)}
-        results[mode_suffix(mode)] = metrics
-    return results
+    return {mode_suffix(mode): score(rows, thresholds) for mode, rows in outputs.items()}
+
+
+def score(outputs: Outputs, thresholds: Sequence[float]) -> dict[str, float]:
+    """Metrics with their bootstrap intervals."""
+    arrays = (sigmoid(outputs.logits), outputs.targets, np.asarray(thresholds))
+    return {**compute_metrics(*arrays), **bootstrap_intervals(*arrays)}
 
 
 def mode_suffix(mode: str) -> str:
@@ -59,32 +61,53 @@ def mode_suffix(mode: str) -> str:
     return "" if mode == "both" else f"-{mode}"
 
 
-def collect_both(
-    trained: Trained, session: GraphSession, records: Sequence[Record]
-) -> dict[str, tuple[npt.NDArray[np.float32], Outputs]]:
-    """What the model in PyTorch says of one split (logits float32 (N, L)), and what its graph says, by mode.
-
-    A picture is decoded, and a caption tokenised, once for both sides.
+def collect_splits(trained: Trained, run: Run, splits: Splits) -> dict[str, Outputs]:
+    """What the model, or its graph, says of all rows of val and test: {"val", "val-picture-only", ..., "test", ...}.
 
     Args:
-        trained: the model.
-        session: its graph.
-        records: the split.
+        trained: whose model it is.
+        run: `run_model` or `run_graph`.
+        splits: real rows with labels.
     """
-    size = trained.config.model.image_size
+    return {
+        name + mode_suffix(mode): outputs
+        for name, split in splits.named().items()
+        if name != "train"
+        for mode, outputs in collect(trained, run, split.records).items()
+    }
+
+
+def run_model(trained: Trained) -> Run:
+    """The model in PyTorch, as it is trained: it is told which rows have a picture, and its graph has to see it.
+
+    A picture that is black all over is none, as in the graph. The backbone works once per picture, not once per mode.
+    """
+    learner = Learner(trained.model, trained.config.train).eval()
+    last: list[Tensor] = []  # the pixels of the batch that was last seen, and their features
 
     def run(batch: Batch) -> Tensor:
-        rows = len(batch.targets)
-        pixels = torch.zeros(rows, size, size, 3, dtype=torch.uint8) if batch.pixels is None else batch.pixels
-        inputs = [tensor for tensor in (pixels, batch.input_ids, batch.attention_mask) if tensor is not None]
-        found = torch.from_numpy(session.run(*(tensor.numpy() for tensor in inputs)))
-        return torch.cat([trained.model(*inputs), found], dim=1)  # side by side, (B, 2 L)
+        if batch.pixels is not None:
+            if not last or last[0] is not batch.pixels:
+                last[:] = [batch.pixels, trained.model.encode_picture(batch.pixels)]
+            visible = batch.pixels.flatten(1).any(dim=1)
+            batch = dataclasses.replace(batch, pixels=None, features=last[1], has_picture=visible)
+        logits: Tensor = learner(batch)
+        return logits
 
-    results = {}
-    for mode, outputs in collect(trained, run, records).items():
-        expected, found = np.split(outputs.logits, 2, axis=1)
-        results[mode] = (expected, dataclasses.replace(outputs, logits=found))
-    return results
+    return run
+
+
+def run_graph(trained: Trained, session: GraphSession) -> Run:
+    """A graph of the model."""
+    size = trained.config.model.image_size
+    return lambda batch: torch.from_numpy(session.run(*(tensor.numpy() for tensor in graph_inputs(batch, size))))
+
+
+def graph_inputs(batch: Batch, size: int) -> list[Tensor]:
+    """`pixels` uint8 (B, size, size, 3), and where captions are read `input_ids` and `attention_mask` int64 (B, T)."""
+    empty = torch.zeros(len(batch.targets), size, size, 3, dtype=torch.uint8) if batch.pixels is None else None
+    given = (batch.pixels if empty is None else empty, batch.input_ids, batch.attention_mask)
+    return [tensor for tensor in given if tensor is not None]
 
 
 def caption_tokenizer(config: RunConfig, tokenizer: bytes | None) -> CaptionTokenizer | None:

@@ -21,7 +21,7 @@ from mlic_runtime.manifest import CARD_NAME, TOKENIZER_NAME, Manifest
 
 from .checkpoint import Trained
 from .errors import ExportError
-from .export import build_package
+from .export import ExportOptions, build_package
 from .files import atomic_folder
 from .parity import SHAPES
 from .splits import Splits
@@ -31,7 +31,6 @@ LABELS_NAME = "labels.txt"
 GRAPH_NAME = "1/model.onnx"  # version 1, and the file name that Triton expects of ONNX Runtime's models
 
 MAX_BATCH_SIZE = max(batch for batch, _ in SHAPES)  # the largest batch that parity was checked at
-_PRECISION = "fp32"
 _DATA_TYPES: Mapping[int, str] = {
     onnx.TensorProto.UINT8: "TYPE_UINT8",
     onnx.TensorProto.INT64: "TYPE_INT64",
@@ -42,8 +41,8 @@ _DATA_TYPES: Mapping[int, str] = {
 def export_triton(
     trained: Trained,
     repository: Path,
+    options: ExportOptions = ExportOptions(),  # noqa: B008 # frozen
     *,
-    version: str = "0.1.0",
     splits: Splits | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
@@ -52,7 +51,7 @@ def export_triton(
     Args:
         trained: the model.
         repository: the folder that Triton is started with; other models in it are left alone.
-        version: the model's version, a parameter of the configuration (Triton's own number is 1).
+        options: what to write: one precision, and the version, a parameter of the configuration (Triton's own is 1).
         splits: see `export_package`.
         log: called with lines of progress.
 
@@ -60,11 +59,14 @@ def export_triton(
         The manifest that the model package would have.
 
     Raises:
-        ExportError: `repository`/NAME is something else than what this writes, or the graph disagrees with PyTorch.
+        ExportError: `repository`/NAME is something else than what this writes, or the graph disagrees with PyTorch, or
+            there is more than one precision: Triton's form has one graph.
     """
+    if len(options.precisions) != 1:
+        raise ExportError(f"a Triton model has one graph; give one --precision, not {', '.join(options.precisions)}")
     folder = repository / trained.config.model.name
     _check_replaceable(folder)
-    manifest, package = build_package(trained, version=version, splits=splits, log=log)
+    manifest, package = build_package(trained, options, splits=splits, log=log)
     files = _model_files(manifest, package)
     with atomic_folder(folder) as temporary:
         for name, content in files.items():
@@ -75,7 +77,7 @@ def export_triton(
 
 def _model_files(manifest: Manifest, package: Mapping[str, bytes]) -> dict[str, bytes]:
     """From a model package's files, {name: content}, to those of the model's folder, {path below it: content}."""
-    graph = package[manifest.graph_name(_PRECISION)]
+    graph = package[manifest.graph_name(manifest.precisions[0])]
     files = {
         CONFIG_NAME: config_pbtxt(manifest, graph).encode(),
         LABELS_NAME: "".join(f"{label.name}\n" for label in manifest.labels).encode(),

@@ -7,7 +7,7 @@ import pytest
 
 from mlic_runtime.package import ModelPackage, load_package
 from mlic_train.checkpoint import load_trained
-from mlic_train.export import export_package
+from mlic_train.export import ExportOptions, export_package
 from mlic_train.runs import find_run, released_run
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_exporting_the_released_checkpoint_gives_the_released_graph(name: str, t
     released = released_package(name).manifest
     folder = find_run(tmp_path / "no-runs-here", name)
     assert folder == released_run(name)
-    manifest = export_package(load_trained(folder), tmp_path / name, version=released.version)
+    manifest = export_package(load_trained(folder), tmp_path / name, ExportOptions(version=released.version))
     assert manifest.labels == released.labels
     assert manifest.provenance["checkpoint_sha256"] == released.provenance["checkpoint_sha256"]
     assert manifest.parity["fp32"].equal_decisions == 1.0

@@ -17,7 +17,7 @@ from mlic_train.bench import PyTorchBackend
 from mlic_train.checkpoint import Trained, load_trained, save_half
 from mlic_train.config import ModelConfig
 from mlic_train.errors import CheckpointError, ExportError
-from mlic_train.export import export_package
+from mlic_train.export import ExportOptions, export_package
 from mlic_train.measure import caption_tokenizer
 from mlic_train.parity import ATOL, example_inputs
 from mlic_train.runs import find_run, newest_run
@@ -25,7 +25,7 @@ from mlic_train.splits import DataOptions, load_splits
 
 
 def test_the_package_holds_what_the_manifest_says(trained: Trained, tmp_path: Path) -> None:
-    manifest = export_package(trained, tmp_path / "package", version="1.2.3")
+    manifest = export_package(trained, tmp_path / "package", ExportOptions(version="1.2.3"))
     package = load_package(tmp_path / "package")
     package.verify()
     assert package.manifest == manifest

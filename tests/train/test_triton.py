@@ -21,7 +21,7 @@ from mlic_runtime.package import load_package
 from mlic_runtime.session import create_session
 from mlic_train.checkpoint import Trained
 from mlic_train.errors import ExportError
-from mlic_train.export import build_package, export_package
+from mlic_train.export import ExportOptions, build_package, export_package
 from mlic_train.export_cli import export
 from mlic_train.parity import SHAPES
 from mlic_train.splits import DataOptions, load_splits
@@ -169,7 +169,7 @@ def test_the_configuration_describes_the_graph(trained: Trained, tmp_path: Path)
 
 
 def test_a_client_finds_thresholds_and_preprocessing_in_the_parameters(trained: Trained, tmp_path: Path) -> None:
-    manifest = export_triton(trained, tmp_path, version="1.2.3")
+    manifest = export_triton(trained, tmp_path, ExportOptions(version="1.2.3"))
     config = parse((tmp_path / "hybrid" / CONFIG_NAME).read_text("utf-8"))
     found = {key: value.string_value for key, value in config.parameters.items()}
     assert found.keys() == {"model_version", "checkpoint_sha256", "thresholds", "image", "text"}
@@ -191,7 +191,7 @@ def test_a_model_without_captions_has_one_input(cnn: Trained, tmp_path: Path) ->
 
 
 def test_names_and_sides_come_from_the_graph(trained: Trained) -> None:
-    manifest, files = build_package(trained, version="1.0.0", splits=None, log=lambda _: None)
+    manifest, files = build_package(trained, ExportOptions(version="1.0.0"), splits=None, log=lambda _: None)
     model = onnx.load_from_string(files["model.fp32.onnx"])
     model.graph.input[0].name = "picture"
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 48
@@ -202,7 +202,7 @@ def test_names_and_sides_come_from_the_graph(trained: Trained) -> None:
 
 
 def test_any_label_survives_the_text_format(trained: Trained) -> None:
-    manifest, files = build_package(trained, version="1.0.0", splits=None, log=lambda _: None)
+    manifest, files = build_package(trained, ExportOptions(version="1.0.0"), splits=None, log=lambda _: None)
     names = ('a "quoted" label', "back\\slash \\n", "Füße 👣 'x' # {}")
     manifest = dataclasses.replace(manifest, labels=tuple(LabelSpec(name, 0.25) for name in names))
     config = parse(config_pbtxt(manifest, files["model.fp32.onnx"]))
@@ -222,8 +222,8 @@ def test_a_batch_of_the_largest_size_runs(trained: Trained, tmp_path: Path) -> N
 def test_exporting_again_replaces_the_model_and_nothing_else(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "other" / "1").mkdir(parents=True)
     (tmp_path / "other" / "1" / "model.onnx").write_bytes(b"mine")
-    export_triton(trained, tmp_path, version="1.0.0")
-    export_triton(trained, tmp_path, version="2.0.0")
+    export_triton(trained, tmp_path, ExportOptions(version="1.0.0"))
+    export_triton(trained, tmp_path, ExportOptions(version="2.0.0"))
     assert '"2.0.0"' in (tmp_path / "hybrid" / CONFIG_NAME).read_text("utf-8")
     assert (tmp_path / "other" / "1" / "model.onnx").read_bytes() == b"mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hybrid", "other", "run"]

@@ -1,0 +1,61 @@
+"""A float16 graph from a float32 one; what would overflow stays in float32."""
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from .ranges import Ranges
+
+LIMIT = 65504.0 / 4
+"""The largest value that is left to float16, whose own limit is four times as large: rows that were not seen may give
+larger ones."""
+
+
+def to_float16(graph: bytes, ranges: Ranges) -> tuple[bytes, tuple[str, ...]]:
+    """The graph with weights and arithmetic in float16; inputs and outputs keep their types.
+
+    Args:
+        graph: the float32 graph, an ONNX file's content.
+        ranges: of its tensors, on rows like those it will see.
+
+    Returns:
+        The graph, and the names of the operators that stay in float32 because a value of theirs exceeds LIMIT.
+    """
+    model = onnx.load_from_string(graph)
+    largest = {**ranges.largest(), **{tensor.name: _largest(tensor) for tensor in model.graph.initializer}}
+    kept = tuple(
+        node.name
+        for node in model.graph.node
+        if any(largest.get(name, 0.0) > LIMIT for name in (*node.input, *node.output))
+    )
+    converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(kept))
+    _join(converted.graph)
+    data: bytes = converted.SerializeToString(deterministic=True)
+    return data, kept
+
+
+def _join(graph: onnx.GraphProto) -> None:
+    """Undo float32 -> float16 -> float32, which the converter puts between two operators that stay in float32."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        before = made_by.get(node.input[0]) if _casts_to(node, onnx.TensorProto.FLOAT) else None
+        if before is not None and _casts_to(before, onnx.TensorProto.FLOAT16):
+            renamed[node.output[0]] = before.input[0]
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):  # the second of each pair, then the first
+        used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        for node in [node for node in graph.node if _casts_to(node, kind) and node.output[0] not in used]:
+            graph.node.remove(node)
+
+
+def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
+    return node.op_type == "Cast" and node.attribute[0].i == kind
+
+
+def _largest(tensor: onnx.TensorProto) -> float:
+    if tensor.data_type != onnx.TensorProto.FLOAT:
+        return 0.0
+    return float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))

@@ -1,0 +1,66 @@
+"""What each precision of a model package costs and gives, drawn."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlic_runtime.manifest import Manifest
+from mlic_train.files import atomic_path
+
+_SPLITS = {"val": "tab:blue", "test": "tab:orange"}
+_MARKERS = "os^Dv"
+
+
+def plot_precisions(manifest: Manifest, path: Path) -> None:
+    """Draw samples F1 against latency and against size, with the Pareto front of each split.
+
+    Args:
+        manifest: of a package with measured graphs; what was not measured is not drawn.
+        path: the file to write; its suffix says the format, such as .png or .svg.
+    """
+    providers = list(dict.fromkeys(name for measured in manifest.latency.values() for name in measured))
+    figure = Figure(figsize=(5 * (len(providers) + 1), 3.6), layout="constrained")
+    panels = list(figure.subplots(1, len(providers) + 1, sharey=True, squeeze=False)[0])
+    for axes, provider in zip(panels, providers, strict=False):
+        latency = {name: manifest.latency[name].get(provider) for name in manifest.latency}
+        spec = next(found for found in latency.values() if found is not None)
+        _draw(axes, manifest, {name: found.p50_ms for name, found in latency.items() if found is not None})
+        axes.set_xlabel(f"median ms a picture on {provider}, {spec.threads} threads")
+        axes.set_title(spec.machine, fontsize=9)
+    files = {name: manifest.files[manifest.graph_name(name)].bytes / 1e6 for name in manifest.precisions}
+    _draw(panels[-1], manifest, files)
+    panels[-1].set_xlabel("MB of the graph")
+    panels[0].set_ylabel("samples F1")
+    panels[0].legend(fontsize=8)
+    figure.suptitle(f"{manifest.name} {manifest.version}", fontsize=11)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=120)
+
+
+def _draw(axes: Axes, manifest: Manifest, costs: dict[str, float]) -> None:
+    """One panel: `costs` is {precision: what it costs}, the less the better; bars are 95 % bootstrap intervals."""
+    for split, colour in _SPLITS.items():
+        points = {
+            precision: (cost, metrics["samples_f1"], metrics["samples_f1_low"], metrics["samples_f1_high"])
+            for precision, cost in costs.items()
+            if (metrics := manifest.metrics.get(precision, {}).get(split)) and "samples_f1_low" in metrics
+        }
+        for (precision, (cost, f1, low, high)), marker in zip(points.items(), _MARKERS, strict=False):
+            axes.errorbar(cost, f1, [[f1 - low], [high - f1]], color=colour, marker=marker, capsize=3, alpha=0.9)
+            axes.annotate(precision, (cost, f1), textcoords="offset points", xytext=(6, 5), fontsize=8)
+        front = pareto_front([(cost, f1) for cost, f1, _, _ in points.values()])
+        axes.plot(
+            [cost for cost, _ in front], [gain for _, gain in front], "--", color=colour, linewidth=1, label=split
+        )
+    axes.grid(alpha=0.25)
+    axes.set_xlim(left=0)
+
+
+def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those of the points (cost, gain) for which no other has as much gain at less cost, the cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or gain > front[-1][1]:
+            front.append((cost, gain))
+    return front

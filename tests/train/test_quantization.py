@@ -1,0 +1,193 @@
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mlic_runtime.graph_safety import check_graph
+from mlic_runtime.session import GraphSession, create_session
+from mlic_train.checkpoint import Trained
+from mlic_train.graph import export_graph
+from mlic_train.inputs import Inputs, draw_rows, make_inputs
+from mlic_train.quantization import Block, Quantizer
+from mlic_train.ranges import measure_ranges
+from mlic_train.splits import DataOptions, Splits, load_splits
+
+
+@pytest.fixture
+def splits(colours: Path) -> Splits:
+    return load_splits(DataOptions(colours))
+
+
+@pytest.fixture
+def rows(trained: Trained, splits: Splits) -> list[Inputs]:
+    return make_inputs(trained, draw_rows(trained, splits.train.records, 20))
+
+
+def make_graph(nodes: Sequence[onnx.NodeProto], weights: dict[str, np.ndarray]) -> bytes:
+    """A graph from `pixels` to `logits`, opset 17."""
+    graph = helper.make_graph(
+        list(nodes),
+        "made-up",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["B", 8, 8, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 2])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def residual_graph(factor: float = 1.0) -> bytes:
+    """A stem, a block of two convolutions with a residual sum, a head; the stem's first channel is `factor` larger."""
+    rng = np.random.default_rng(0)
+    stem = rng.normal(size=(4, 3, 1, 1)).astype(np.float32) / 255
+    stem[0] *= factor
+    head = rng.normal(size=(4, 2)).astype(np.float32)
+    head[0] /= factor
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["pixels"], ["floats"], "/Cast", to=TensorProto.FLOAT),
+        node("Transpose", ["floats"], ["planes"], "/Transpose", perm=[0, 3, 1, 2]),
+        node("Conv", ["planes", "stem"], ["s"], "/backbone/stem/Conv"),
+        node("Relu", ["s"], ["s2"], "/backbone/act/Relu"),
+        node("Conv", ["s2", "w1"], ["a"], "/backbone/blocks/blocks.0/conv1/Conv"),
+        node("Clip", ["a", "zero", "six"], ["a2"], "/backbone/blocks/blocks.0/act/Clip"),
+        node("Conv", ["a2", "w2"], ["b"], "/backbone/blocks/blocks.0/conv2/Conv"),
+        node("Add", ["b", "s2"], ["c"], "/backbone/blocks/blocks.0/Add"),
+        node("ReduceMean", ["c"], ["m"], "/pool/ReduceMean", axes=[2, 3], keepdims=0),
+        node("MatMul", ["m", "head"], ["d"], "/head/MatMul"),
+        node("Add", ["d", "bias"], ["logits"], "/head/Add"),
+    ]
+    weights = {
+        "stem": stem,
+        "w1": rng.normal(size=(4, 4, 1, 1)).astype(np.float32),
+        "w2": rng.normal(size=(4, 4, 1, 1)).astype(np.float32),
+        "zero": np.float32(0),
+        "six": np.float32(6),
+        "head": head,
+        "bias": np.zeros(2, dtype=np.float32),
+    }
+    return make_graph(nodes, {name: np.asarray(array) for name, array in weights.items()})
+
+
+def noise_rows(count: int = 3, seed: int = 0) -> list[Inputs]:
+    rng = np.random.default_rng(seed)
+    return [{"pixels": rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)} for _ in range(count)]
+
+
+def run(session: GraphSession, feed: Inputs) -> np.ndarray:
+    values: list[Any] = list(feed.values())
+    return session.run(*values)
+
+
+def quantizer_of(graph: bytes) -> Quantizer:
+    return Quantizer(graph, measure_ranges(graph, noise_rows()))
+
+
+def test_what_belongs_together_is_one_block_and_sums_without_convolutions_are_none() -> None:
+    assert quantizer_of(residual_graph()).blocks == [
+        Block("/backbone/stem", ("/backbone/stem/Conv", "/backbone/act/Relu")),
+        Block(
+            "/backbone/blocks/blocks.0",
+            (
+                "/backbone/blocks/blocks.0/conv1/Conv",
+                "/backbone/blocks/blocks.0/act/Clip",
+                "/backbone/blocks/blocks.0/conv2/Conv",
+                "/backbone/blocks/blocks.0/Add",
+            ),
+        ),
+        Block("/head/MatMul", ("/head/MatMul",)),
+    ]
+
+
+def test_the_embedding_is_quantized_and_other_lookups_are_not(trained: Trained, rows: list[Inputs]) -> None:
+    graph = export_graph(trained.model, 64)
+    blocks = {block.name for block in Quantizer(graph, measure_ranges(graph, rows)).blocks}
+    assert {name for name in blocks if "Gather" in name} == {"/caption/embedding/Gather"}
+    assert any("attention/to_qkv" in name for name in blocks)
+    assert any(name.startswith("/backbone") for name in blocks)
+
+
+def test_only_the_blocks_asked_for_become_int8() -> None:
+    quantizer = quantizer_of(residual_graph())
+    for index, block in enumerate(quantizer.blocks):
+        model = onnx.load_from_string(quantizer.quantize([block]))
+        kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+        int8 = {name.removesuffix("_quantized") for name, kind in kinds.items() if kind == TensorProto.INT8}
+        assert int8 & {"stem", "w1", "w2", "head"} == ({"stem"}, {"w1", "w2"}, {"head"})[index]
+    assert all("Quantize" not in node.op_type for node in onnx.load_from_string(quantizer.quantize([])).graph.node)
+
+
+def test_a_quantized_graph_keeps_the_contract_and_has_standard_operators_only(
+    trained: Trained, rows: list[Inputs]
+) -> None:
+    graph = export_graph(trained.model, 64)
+    quantizer = Quantizer(graph, measure_ranges(graph, rows))
+    int8 = quantizer.quantize(quantizer.blocks)
+    check_graph(int8, "model.int8.onnx")
+    model = onnx.load_from_string(int8)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    assert not model.metadata_props
+    assert len(int8) < 0.6 * len(graph)
+    assert Counter(node.op_type for node in model.graph.node)["QuantizeLinear"] > 5
+    before, after = create_session(graph), create_session(int8)
+    for feed in rows:
+        expected, found = run(before, feed), run(after, feed)
+        assert found == pytest.approx(expected, abs=0.3)
+        assert not np.array_equal(found, expected)
+
+
+def test_nothing_in_int8_is_the_graph_as_it_was(trained: Trained, rows: list[Inputs]) -> None:
+    graph = export_graph(trained.model, 64)
+    same = create_session(Quantizer(graph, measure_ranges(graph, rows)).quantize([]))
+    for feed in rows:
+        assert np.array_equal(run(same, feed), run(create_session(graph), feed))
+
+
+def test_quantizing_twice_gives_the_same_bytes(trained: Trained, rows: list[Inputs]) -> None:
+    graph = export_graph(trained.model, 64)
+    once, twice = (Quantizer(graph, measure_ranges(graph, rows)) for _ in range(2))
+    assert once.quantize(once.blocks) == twice.quantize(twice.blocks)
+
+
+def test_what_hurts_is_seen_in_the_logits() -> None:
+    # One channel with values a thousand times those of the others takes nearly all of the 256 steps.
+    even, uneven = (quantizer_of(residual_graph(factor)).measure_noise(noise_rows(1, seed=1)) for factor in (1, 1000))
+    assert [noise.mean_square for noise in uneven] == sorted((noise.mean_square for noise in uneven), reverse=True)
+    loss = {noise.block.name: noise.mean_square for noise in uneven}
+    usual = {noise.block.name: noise.mean_square for noise in even}
+    assert loss["/backbone/stem"] > 10 * usual["/backbone/stem"]
+    assert all(value > 0 for value in loss.values())
+
+
+def test_the_ranges_are_those_of_the_rows() -> None:
+    rows = noise_rows()
+    largest = measure_ranges(residual_graph(), rows).largest()
+    assert largest["floats"] == max(float(feed["pixels"].max()) for feed in rows)
+    assert largest["a2"] <= 6.0
+
+
+def test_rows_are_drawn_alike_and_pictures_come_first(trained: Trained, splits: Splits) -> None:
+    records = splits.train.records
+    drawn = draw_rows(trained, records, 40)
+    assert drawn == draw_rows(trained, list(records), 40)
+    assert len(drawn) == 40
+    assert all(record.image is not None for record in drawn[:36])
+    assert all(record.image is None for record in drawn[36:])
+    assert drawn[:36] != [record for record in records if record.image is not None]
+
+
+def test_inputs_come_in_every_mode_that_the_model_knows(trained: Trained, cnn: Trained, splits: Splits) -> None:
+    records = draw_rows(trained, splits.train.records, 8)
+    both, picture, caption = make_inputs(trained, records)
+    assert list(both) == ["pixels", "input_ids", "attention_mask"]
+    assert not picture["attention_mask"].any()
+    assert np.array_equal(picture["pixels"], both["pixels"])
+    assert not caption["pixels"].any()
+    assert np.array_equal(caption["input_ids"], both["input_ids"])
+    assert [list(feed) for feed in make_inputs(cnn, records)] == [["pixels"]]
