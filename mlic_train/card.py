@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 
-from mlic_runtime.manifest import Manifest, Metrics
+from mlic_runtime.manifest import AgreementSpec, Manifest, Metrics
 
 from .checkpoint import RunConfig
 
@@ -55,16 +55,7 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
         "## Parity with PyTorch",
         "",
     ]
-    for precision, parity in manifest.parity.items():
-        lines.append(
-            f"- `{precision}`: largest difference {parity.max_abs_difference:.2g} in logits over {parity.rows} rows in "
-            f"{parity.shapes} (B, T) shapes, {parity.equal_decisions:.3%} equal decisions."
-        )
-        lines += [
-            f"  - on `{split}`: {found.max_abs_difference:.2g} over {found.rows} rows, "
-            f"{found.equal_decisions:.3%} equal decisions."
-            for split, found in parity.splits.items()
-        ]
+    lines += _parity(manifest)
     lines += ["", "## Training data and licences", "", str(manifest.provenance.get("data_note", "Not stated.")), ""]
     lines += ["## Provenance", ""]
     lines += [f"- {key}: {value}" for key, value in manifest.provenance.items() if key != "data_note"]
@@ -91,7 +82,7 @@ def _cell(metrics: Metrics, name: str) -> str:
 
 
 def _intended_use(manifest: Manifest) -> list[str]:
-    what = "pictures with captions, pictures or captions" if manifest.text is not None else "pictures"
+    what = "captioned pictures, pictures alone or captions alone" if manifest.text is not None else "pictures"
     return [
         f"Proposing labels for {what} like those it was trained on, for search and sorting, or for a person to check.",
         "Not for decisions about people, nor where a missed or a false label does harm.",
@@ -124,15 +115,43 @@ def _graphs(manifest: Manifest) -> list[str]:
     return lines
 
 
+def _parity(manifest: Manifest) -> list[str]:
+    """A line for each set of rows, a column for each precision."""
+    specs = manifest.parity
+    lines = [
+        "Largest difference of a logit, and the share of equal decisions.",
+        "",
+        "| rows | " + " | ".join(f"`{precision}`" for precision in specs) + " |",
+        "|---" * (len(specs) + 1) + "|",
+    ]
+    shapes, made_up = next((spec.shapes, spec.rows) for spec in specs.values())
+    checks: list[tuple[str, list[AgreementSpec]]] = [
+        (f"{made_up} made up, {shapes} (B, T) shapes", list(specs.values()))
+    ]
+    for split, found in next(iter(specs.values())).splits.items():
+        checks.append((f"{found.rows} of {split}", [spec.splits[split] for spec in specs.values()]))
+    for name, agreements in checks:
+        cells = [f"{found.max_abs_difference:.2g}, {found.equal_decisions:.3%}" for found in agreements]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def _reproduce(manifest: Manifest) -> list[str]:
     checkpoint = str(manifest.provenance.get("checkpoint_sha256", ""))[:12]
-    latency = " --latency" if manifest.latency else ""
+    with_data = any(parity.splits for parity in manifest.parity.values())
+    options = [
+        f"--model {manifest.name}",
+        *(["--data DATA"] if with_data else []),
+        f"--precision {','.join(manifest.precisions)}",
+        *(["--latency"] if manifest.latency else []),
+        f"--package-version {manifest.version}",
+    ]
     return [
-        f"From the checkpoint whose sha256 starts with {checkpoint} and the data of the fingerprint above:",
+        f"From the checkpoint whose sha256 starts with {checkpoint}"
+        + (" and the data of the fingerprint above:" if with_data else ":"),
         "",
         "```",
-        f"mlic-export --model {manifest.name} --data DATA --precision {','.join(manifest.precisions)}{latency} "
-        f"--package-version {manifest.version}",
+        " ".join(["mlic-export", *options]),
         "```",
         "",
         "The same versions on the same kind of machine give the same bytes, but for measured milliseconds.",

@@ -40,21 +40,24 @@ def plot_precisions(manifest: Manifest, path: Path) -> None:
 
 def _draw(axes: Axes, manifest: Manifest, costs: dict[str, float]) -> None:
     """One panel: `costs` is {precision: what it costs}, the less the better; bars are 95 % bootstrap intervals."""
-    for split, colour in _SPLITS.items():
+    widest = max(costs.values())
+    for (split, colour), shift in zip(_SPLITS.items(), (0.0, 0.008 * widest), strict=True):  # so that bars stand apart
         points = {
             precision: (cost, metrics["samples_f1"], metrics["samples_f1_low"], metrics["samples_f1_high"])
             for precision, cost in costs.items()
             if (metrics := manifest.metrics.get(precision, {}).get(split)) and "samples_f1_low" in metrics
         }
         for (precision, (cost, f1, low, high)), marker in zip(points.items(), _MARKERS, strict=False):
-            axes.errorbar(cost, f1, [[f1 - low], [high - f1]], color=colour, marker=marker, capsize=3, alpha=0.9)
+            axes.errorbar(
+                cost + shift, f1, [[f1 - low], [high - f1]], color=colour, marker=marker, capsize=3, alpha=0.9
+            )
             axes.annotate(precision, (cost, f1), textcoords="offset points", xytext=(6, 5), fontsize=8)
         front = pareto_front([(cost, f1) for cost, f1, _, _ in points.values()])
         axes.plot(
             [cost for cost, _ in front], [gain for _, gain in front], "--", color=colour, linewidth=1, label=split
         )
     axes.grid(alpha=0.25)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.15 * widest)
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -93,13 +93,19 @@ def test_metrics_can_be_measured_on_the_graph(trained: Trained, tmp_path: Path, 
     }
     assert manifest.metrics["fp32"]["val"]["rows"] == 12
     assert manifest.parity["fp32"].splits.keys() == manifest.metrics["fp32"].keys()
-    assert "on `val-picture-only`: " in (tmp_path / "package" / "README.md").read_text()
+    assert "| 12 of val-picture-only | " in (tmp_path / "package" / "README.md").read_text()
 
 
 def test_the_card_repeats_the_manifest(trained: Trained, tmp_path: Path) -> None:
     export_package(trained, tmp_path / "package")
     card = (tmp_path / "package" / "README.md").read_text()
-    for expected in ("# hybrid 0.1.0", "| green | 0.200 |", "| val | 0.5000 |", "made up", "100.000% equal decisions"):
+    for expected in (
+        "# hybrid 0.1.0",
+        "| green | 0.200 |",
+        "| val | 0.5000 |",
+        "made up",
+        "34 made up, 6 (B, T) shapes | ",
+    ):
         assert expected in card
 
 
