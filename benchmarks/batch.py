@@ -24,7 +24,7 @@ from PIL import Image
 
 from mlic_runtime import Predictor, Row, open_rows
 from mlic_runtime.bench import DEFAULT_CAPTION
-from mlic_runtime.providers import available_cpus
+from mlic_runtime.cpus import available_cpus
 
 _SYNTHETIC = 64  # different pictures
 
@@ -90,7 +90,9 @@ def memory_of_rows(
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=available_cpus, help="[default: the CPUs]")
-@click.option("--threads", type=click.IntRange(1), help="Threads for one run of the graph.  [default: the CPUs]")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Threads for one run of the graph.  [default: the physical cores]"
+)
 @click.option("--memory-rows", type=click.IntRange(10), help="Also show that memory does not grow with so many rows.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
 def main(

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     )
     from .manifest import Manifest
     from .package import ModelPackage, bundled_models, load_package
-    from .predictor import Prediction, Predictor
+    from .prediction import Prediction
+    from .predictor import Predictor
     from .rows import Row, RowError, RowReader, open_rows
 
 __version__ = "0.1.0"
@@ -70,7 +71,8 @@ _MODULES = {
     "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
     "manifest": ("Manifest",),
     "package": ("ModelPackage", "bundled_models", "load_package"),
-    "predictor": ("Prediction", "Predictor"),
+    "prediction": ("Prediction",),
+    "predictor": ("Predictor",),
     "rows": ("Row", "RowError", "RowReader", "open_rows"),
 }
 _ORIGIN = {name: module for module, names in _MODULES.items() for name in names}

@@ -17,10 +17,9 @@ def identify(predictor: Predictor, options: Identity) -> Identity:
     """What the bytes of a result file depend on: the model, the versions that compute, and the options."""
     import hashlib
 
-    import onnxruntime
-
     from . import __version__
     from .manifest import dump_manifest
+    from .ort import onnxruntime
 
     manifest = predictor.manifest
     return {

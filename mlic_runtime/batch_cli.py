@@ -82,7 +82,7 @@ def batch_options(command: _Command) -> _Command:
             click.option(
                 "--workers",
                 type=click.IntRange(1),
-                help="Threads that decode pictures.  [default: as many as this process may use]",
+                help="Threads that decode pictures.  [default: one per CPU that this process may use]",
             ),
             click.option(
                 "--on-error",

@@ -6,26 +6,29 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 
 from .errors import InputError, MlicError, PackageError
-from .feed import Tokens, package_feed
+from .feed import Feed, Tokens, package_feed
 from .image import ImageSource, Pixels
-from .latency import Logits, Seconds, describe_machine, milliseconds, require_positive, time_in_turns
-from .loading import open_graph
+from .latency import Logits, Seconds, busy_notes, describe_machine, milliseconds, require_positive, time_in_turns
+from .loading import OpenedGraph, open_graph
+from .ort import onnxruntime
 from .package import ModelPackage
 from .providers import AUTO
 from .session import GraphSession
 
 ENTRY_POINT_GROUP = "mlic_runtime.bench_backends"
+QUANTILES = tuple(range(0, 101, 5))  # percentages at which a report keeps the distribution of a latency
 
 
 class BenchBackend(Protocol):
     """Another way to run the same model, to be compared with the runtime.
 
     A distribution offers one under the entry point group `mlic_runtime.bench_backends`. The entry point names a
-    callable (a class will do), called as `backend(package: ModelPackage, threads: int, checkpoint: str | None)`,
-    that returns an object as described here. It raises an `MlicError` if it cannot run this package.
+    callable (a class will do), called as `backend(package: ModelPackage, threads: int, checkpoint: str | None,
+    precision: str)`, that returns an object as described here. `precision` is that of the graph which the runtime runs;
+    a backend that has weights of its own may disregard it. It raises an `MlicError` if it cannot run this package. If
+    the callable has an attribute `only_if_asked`, a text that says why, it is left out unless it is asked for by name.
 
     Attributes:
         name: what it is called in the report, such as "pytorch".
@@ -52,7 +55,8 @@ class BenchBackend(Protocol):
 class Timing:
     """Wall time of one warm run of a batch, in milliseconds, and what follows from it.
 
-    `pictures_per_second` is the number of pictures over the total time of all runs.
+    `pictures_per_second` is the number of pictures over the total time of all runs. `quantiles_ms` has the percentiles
+    QUANTILES, from the shortest run to the longest.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Timing:
     p90_ms: float
     p99_ms: float
     pictures_per_second: float
+    quantiles_ms: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ def benchmark(
     precision: str = AUTO,
     against: Sequence[str] = (),
     checkpoint: str | None = None,
+    cache: bool = True,
     progress: Callable[[], object] = lambda: None,
 ) -> BenchReport:
     """Measure the graph: from pixels and tokens in memory to logits in memory, without decoding or tokenising.
@@ -131,35 +137,122 @@ def benchmark(
         batch_size: rows per run, >= 1.
         runs: measured rounds, >= 1.
         warmup: rounds before them, >= 1.
-        threads: threads per run for every backend; None means as many as this process may use.
+        threads: threads per run for every backend; None: one per physical core that this process may use.
         spin: see `session.create_session`.
         provider: execution provider of the runtime.
         precision: which graph, or "auto"; see `loading.open_graph`.
         against: backends that must be compared; empty means every installed one that can run this package, with
             a note in the report for each that cannot.
         checkpoint: handed to the backends; what it names is theirs to say.
+        cache: see `loading.open_graph`.
         progress: called after every round, warm-up included.
 
     Raises:
         InputError: a number out of range, an unknown backend in `against`, or a caption that is not read.
         MlicError: whatever keeps the runtime, or a backend in `against`, from running.
     """
-    require_positive(batch_size=batch_size, runs=runs, warmup=warmup)
-    graph = open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin)
-    session = graph.session
-    feed = package_feed(package, image=image, caption=caption, batch_size=batch_size)
-    others, notes = _load_backends(package, session.threads, against, checkpoint)
-    backends: list[BenchBackend] = [_Runtime(session), *others]
-    seconds, logits = time_in_turns([backend.run for backend in backends], feed, runs, warmup, progress)
+    (report,) = benchmark_grid(
+        package,
+        batch_sizes=(batch_size,),
+        threads=(threads,),
+        image=image,
+        caption=caption,
+        runs=runs,
+        warmup=warmup,
+        spin=spin,
+        provider=provider,
+        precision=precision,
+        against=against,
+        checkpoint=checkpoint,
+        cache=cache,
+        progress=progress,
+    )
+    return report
+
+
+def benchmark_grid(
+    package: ModelPackage,
+    *,
+    batch_sizes: Sequence[int],
+    threads: Sequence[int | None] = (None,),
+    image: ImageSource | None = None,
+    caption: str | None = None,
+    runs: int = 50,
+    warmup: int = 10,
+    spin: bool = False,
+    provider: str = "cpu",
+    precision: str = AUTO,
+    against: Sequence[str] = (),
+    checkpoint: str | None = None,
+    cache: bool = True,
+    progress: Callable[[], object] = lambda: None,
+) -> tuple[BenchReport, ...]:
+    """Measure every combination of batch sizes and threads as `benchmark` does: in turns within a combination.
+
+    Args:
+        package: the model package.
+        batch_sizes: rows per run, each >= 1.
+        threads: threads per run, each >= 1, or None as in `benchmark`. All is loaded anew for each.
+        image: this and what follows: see `benchmark`.
+        caption: the same.
+        runs: of each combination.
+        warmup: the same.
+        spin: the same.
+        provider: the same.
+        precision: the same.
+        against: the same.
+        checkpoint: the same.
+        cache: the same.
+        progress: the same.
+
+    Returns:
+        Reports, all batch sizes for the first number of threads first.
+
+    Raises:
+        MlicError: see `benchmark`.
+    """
+    for batch_size in batch_sizes:
+        require_positive(batch_size=batch_size)
+    require_positive(runs=runs, warmup=warmup)
+    busy = busy_notes()  # now, for the measurement itself is work
+    reports = []
+    for count in threads:
+        graph = open_graph(package, provider=provider, precision=precision, threads=count, spin=spin, cache=cache)
+        others, notes = _load_backends(package, graph, against, checkpoint)
+        backends: list[BenchBackend] = [_Runtime(graph.session), *others]
+        for batch_size in batch_sizes:
+            feed = package_feed(package, image=image, caption=caption, batch_size=batch_size)
+            seconds, logits = time_in_turns([backend.run for backend in backends], feed, runs, warmup, progress)
+            turns = _Turns(backends, feed, seconds, logits, warmup, spin, (*busy, *notes))
+            reports.append(_report(package, graph, turns))
+    return tuple(reports)
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """What was run in turns, how, and what came of it."""
+
+    backends: list[BenchBackend]
+    feed: Feed
+    seconds: Seconds
+    logits: list[Logits]
+    warmup: int
+    spin: bool
+    notes: tuple[str, ...]
+
+
+def _report(package: ModelPackage, graph: OpenedGraph, turns: _Turns) -> BenchReport:
+    backends, feed, seconds, logits = turns.backends, turns.feed, turns.seconds, turns.logits
+    batch_size = len(feed.pixels)
     return BenchReport(
         model=package.manifest.title,
         precision=graph.precision,
-        provider=session.provider,
+        provider=graph.session.provider,
         batch_size=batch_size,
-        threads=session.threads,
-        spin=spin,
-        warmup=warmup,
-        runs=runs,
+        threads=graph.session.threads,
+        spin=turns.spin,
+        warmup=turns.warmup,
+        runs=seconds.shape[1],
         picture=feed.picture,
         caption=feed.caption,
         tokens=feed.tokens,
@@ -169,7 +262,7 @@ def benchmark(
             _compare(backends[index].name, seconds[0], seconds[index], logits[0], logits[index])
             for index in range(1, len(backends))
         ),
-        notes=tuple(notes),
+        notes=turns.notes,
     )
 
 
@@ -187,42 +280,48 @@ class _Runtime:
 
 
 def _load_backends(
-    package: ModelPackage, threads: int, against: Sequence[str], checkpoint: str | None
+    package: ModelPackage, graph: OpenedGraph, against: Sequence[str], checkpoint: str | None
 ) -> tuple[list[BenchBackend], list[str]]:
     """(backends that can run this package, notes on what is missing)."""
     installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
-    hint = "install mlic-train to compare with PyTorch"
+    hint = "install mlic-train, which brings it"
     for name in against:
         if name not in installed:
             raise InputError(
-                f"no bench backend {name!r}; installed: {', '.join(sorted(installed)) or f'none ({hint})'}"
+                f"no bench backend {name!r}; installed: {', '.join(sorted(installed)) or 'none'}"
+                + (f" ({hint})" if name == "pytorch" else "")
             )
     backends, notes = [], []
     for name in dict.fromkeys(against or sorted(installed)):
         try:
-            backends.append(_load_backend(installed[name], package, threads, checkpoint))
+            backends.append(_load_backend(installed[name], package, graph, checkpoint, asked=bool(against)))
         except MlicError as error:
             if against:
                 raise
             notes.append(f"not compared with {name}: {error}")
-    if not installed:
-        notes.append(f"no other backend is installed: {hint}")
+    if not against and "pytorch" not in installed:
+        notes.append(f"not compared with pytorch: {hint}")
     return backends, notes
 
 
-def _load_backend(entry: EntryPoint, package: ModelPackage, threads: int, checkpoint: str | None) -> BenchBackend:
+def _load_backend(
+    entry: EntryPoint, package: ModelPackage, graph: OpenedGraph, checkpoint: str | None, *, asked: bool
+) -> BenchBackend:
     try:
         factory = entry.load()
     except ImportError as error:
         raise InputError(f"bench backend {entry.name!r} cannot be imported: {error}") from error
-    backend: BenchBackend = factory(package, threads, checkpoint)
+    reason: str | None = getattr(factory, "only_if_asked", None)
+    if reason is not None and not asked:
+        raise InputError(f"{reason}; --against {entry.name} asks for it")
+    backend: BenchBackend = factory(package, graph.session.threads, checkpoint, graph.precision)
     return backend
 
 
 def _timing(backend: BenchBackend, seconds: Seconds, batch_size: int) -> Timing:
     p50, p90, p99 = milliseconds(seconds, 50, 90, 99)
     rate = round(batch_size * len(seconds) / float(seconds.sum()), 2)
-    return Timing(backend.name, backend.version, p50, p90, p99, rate)
+    return Timing(backend.name, backend.version, p50, p90, p99, rate, milliseconds(seconds, *QUANTILES))
 
 
 def _compare(name: str, ours: Seconds, theirs: Seconds, expected: Logits, found: Logits) -> Comparison:

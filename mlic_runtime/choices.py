@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import click
 
+from .cpus import processor_name
 from .errors import ChoiceError
 from .files import open_regular, reason, replace_file
 from .manifest import PRECISIONS, Manifest
-from .providers import PROVIDERS, processor_name
+from .providers import PROVIDERS
 from .typed_json import TypedJsonError, build, expect, parse_object
 
 CHOICES_VERSION = 1

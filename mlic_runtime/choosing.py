@@ -7,7 +7,7 @@ from typing import Any
 from .choices import Choice, graphs_digest
 from .feed import package_feed
 from .image import ImageSource
-from .latency import describe_machine, fastest, measure_latency, require_positive
+from .latency import busy_notes, describe_machine, fastest, measure_latency, require_positive
 from .loading import open_graphs
 from .package import ModelPackage
 
@@ -38,6 +38,7 @@ class ChoiceReport:
     tokens: int
     machine: dict[str, str | int]
     precisions: tuple[MeasuredPrecision, ...]
+    notes: tuple[str, ...]
     choice: Choice
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def choose_precision(
     threads: int | None = None,
     spin: bool = False,
     provider: str = "cpu",
+    cache: bool = True,
     progress: Callable[[], object] = lambda: None,
 ) -> ChoiceReport:
     """Measure every graph of a package in turns; nothing is saved (see `choices.save_choice`).
@@ -70,6 +72,7 @@ def choose_precision(
         threads: see `session.create_session`.
         spin: see `session.create_session`.
         provider: see `loading.open_graphs`.
+        cache: see `loading.open_graphs`.
         progress: called after every round, warm-up included.
 
     Raises:
@@ -78,8 +81,9 @@ def choose_precision(
     """
     require_positive(runs=runs, warmup=warmup)
     manifest = package.manifest
+    notes = busy_notes()
     feed = package_feed(package, image=image, caption=caption)
-    sessions = open_graphs(package, provider=provider, threads=threads, spin=spin)
+    sessions = open_graphs(package, provider=provider, threads=threads, spin=spin, cache=cache)
     latency = measure_latency(sessions, feed, runs=runs, warmup=warmup, progress=progress)
     chosen = fastest(latency)
     used = sessions[chosen]
@@ -100,6 +104,7 @@ def choose_precision(
             MeasuredPrecision(name, manifest.files[manifest.graph_name(name)].bytes, spec.p50_ms, spec.p90_ms)
             for name, spec in latency.items()
         ),
+        notes=notes,
         choice=Choice(
             model=manifest.title,
             graphs=graphs_digest(manifest),

@@ -1,11 +1,13 @@
 """What a measurement runs on: pixels and tokens in memory, and what they were made from."""
 
+import io
 import os
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from .errors import InputError
 from .image import ImageSource, Pixels, read_pixels
@@ -14,6 +16,7 @@ from .package import ModelPackage
 
 DEFAULT_CAPTION = "A dog runs along the beach while two people watch"
 _SEED = 0
+_JPEG_SIZE = (640, 480)  # width, height: COCO's most common size
 
 Tokens: TypeAlias = npt.NDArray[np.int64] | None
 
@@ -89,6 +92,15 @@ def make_feed(
     caption = DEFAULT_CAPTION if caption is None else caption
     ids, mask = CaptionTokenizer(tokenizer, text_spec).encode([caption] * batch_size)
     return Feed(pixels, ids, mask, picture, caption)
+
+
+def synthetic_jpeg() -> tuple[bytes, str]:
+    """(a JPEG file that decodes like a photograph's, how it was made up): smooth noise from a fixed seed."""
+    width, height = _JPEG_SIZE
+    coarse = np.random.default_rng(_SEED).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(coarse).resize(_JPEG_SIZE, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+    return stream.getvalue(), f"synthetic: JPEG of {width} x {height} pixels, smooth noise, seed {_SEED}"
 
 
 def package_feed(

@@ -1,26 +1,30 @@
 """How long a run takes here, measured in turns, and which precision is worth its loss."""
 
+import functools
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
+from .cpus import available_cpus, processor_name
 from .errors import InputError
 from .feed import Feed, Tokens
 from .image import Pixels
 from .manifest import PRECISIONS, LatencySpec
-from .providers import available_cpus, processor_name
+from .ort import onnxruntime
 from .session import GraphSession
 
 WORTH_IT = 0.05  # the share of the median time that a less exact precision must save
+BUSY = 0.5  # load average for each CPU above which a machine counts as busy
 
 Logits: TypeAlias = npt.NDArray[np.float32]
 Run: TypeAlias = Callable[[Pixels, Tokens, Tokens], Logits]
 Seconds: TypeAlias = npt.NDArray[np.float64]
+_Result = TypeVar("_Result")
 
 
 def measure_latency(
@@ -92,20 +96,32 @@ def time_in_turns(
         InputError: `runs` or `warmup` is below 1.
         MlicError: a backend failed.
     """
+    calls = [functools.partial(run, *feed.arrays) for run in backends]
+    return call_in_turns(calls, runs, warmup, progress)
+
+
+def call_in_turns(
+    calls: Sequence[Callable[[], _Result]], runs: int, warmup: int, progress: Callable[[], object]
+) -> tuple[Seconds, list[_Result]]:
+    """As `time_in_turns`, for whatever can be called: wall time in seconds, (number of calls, runs), and last results.
+
+    Raises:
+        InputError: `runs` or `warmup` is below 1.
+    """
     require_positive(runs=runs, warmup=warmup)
-    seconds = np.empty((len(backends), runs), dtype=np.float64)
-    logits: list[Logits] = []
+    seconds = np.empty((len(calls), runs), dtype=np.float64)
+    results: list[_Result] = []
     for turn in range(-warmup, runs):
-        logits = []
-        for index, run in enumerate(backends):
+        results = []
+        for index, call in enumerate(calls):
             start = time.perf_counter()
-            result = run(*feed.arrays)
+            result = call()
             elapsed = time.perf_counter() - start
-            logits.append(result)
+            results.append(result)
             if turn >= 0:
                 seconds[index, turn] = elapsed
         progress()
-    return seconds, logits
+    return seconds, results
 
 
 def milliseconds(seconds: Seconds, *percentiles: int) -> tuple[float, ...]:
@@ -122,6 +138,23 @@ def require_positive(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise InputError(f"{name} must be 1 or more, found {value}")
+
+
+def busy_notes() -> tuple[str, ...]:
+    """A warning if other work keeps this machine busy, to be asked for before measuring; else nothing.
+
+    Busy is a load average of the last minute above BUSY for each CPU that this process may use. Windows has no load
+    average. In a container the load is that of the whole machine, so this warns too often rather than too seldom.
+    """
+    if not hasattr(os, "getloadavg"):
+        return ()
+    load, cpus = os.getloadavg()[0], available_cpus()
+    if load <= BUSY * cpus:
+        return ()
+    return (
+        f"the machine is busy: load average {load:.1f} in the last minute, more than {BUSY} for each of "
+        f"{cpus} CPUs; trust ratios rather than times",
+    )
 
 
 def describe_machine() -> dict[str, str | int]:

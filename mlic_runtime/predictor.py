@@ -1,80 +1,34 @@
 """`Predictor`: pictures and captions in, labels and probabilities out."""
 
-import math
 import os
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from .background import Background
+from .cpus import available_cpus
 from .errors import CaptionError, ImageError, InputError, PackageError
 from .files import MAX_PIXELS
-from .image import ImageSource, Pixels, read_pixels
+from .image import ImageSource, Pixels, prepare_formats, to_pixels, view_image
 from .loading import OpenedGraph, open_graph
 from .manifest import TOKENIZER_NAME, Manifest
 from .package import ModelPackage, load_package
 from .postprocess import decide, sigmoid
-from .providers import AUTO, available_cpus
+from .prediction import Prediction, PredictionOptions, check_count
+from .providers import AUTO
 from .rows import Row, RowError
-from .stream import stream_rows
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from .text import CaptionTokenizer
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says about one picture with its caption.
-
-    Attributes:
-        image: the path as it was given, or None for a picture from memory and for no picture; of a `Row` its title.
-        caption: the caption as it was given.
-        labels: the names of the predicted labels, those whose probability reaches their threshold, most probable first.
-        probabilities: {label: probability in [0, 1]}, most probable first; only the first k if `top_k` was given.
-        model: "name@version" of the model package.
-    """
-
-    image: str | None
-    caption: str | None
-    labels: tuple[str, ...]
-    probabilities: dict[str, float]
-    model: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same content, ready for `json.dumps`."""
-        return {
-            "image": self.image,
-            "caption": self.caption,
-            "labels": list(self.labels),
-            "probabilities": dict(self.probabilities),
-            "model": self.model,
-        }
-
-    def __repr__(self) -> str:
-        found = ", ".join(
-            f"{label} {self.probabilities[label]:.2f}" if label in self.probabilities else label
-            for label in self.labels
-        )
-        return f"<Prediction {self.image or '(no path)'}: {found or 'no label'}>"
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """How probabilities become predictions; see `Predictor.predict`."""
-
-    threshold: float | None
-    top_k: int | None
-    at_least_one: bool
-
-    def __post_init__(self) -> None:
-        if self.top_k is not None:
-            _check_count("top_k", self.top_k)
-        if self.threshold is not None and not (math.isfinite(self.threshold) and 0 <= self.threshold <= 1):
-            raise InputError(f"threshold must be in [0, 1], found {self.threshold}")
+_Predictor = TypeVar("_Predictor", bound="Predictor")
 
 
 class Predictor:
@@ -90,6 +44,8 @@ class Predictor:
         labels: their names, in the order of the manifest.
         precision: which graph of the package runs: "fp32", "fp16" or "int8", never "auto".
         precision_reason: what decided that; see `loading.OpenedGraph`.
+        graph_origin: whether the graph came from the cache; see `loading.OpenedGraph`.
+        provider_reason: what decided `session.provider`; same.
         session: the graph.
     """
 
@@ -104,6 +60,8 @@ class Predictor:
         self.labels: tuple[str, ...] = tuple(label.name for label in package.manifest.labels)
         self.precision: str = graph.precision
         self.precision_reason: str = graph.reason
+        self.graph_origin: str = graph.origin
+        self.provider_reason: str = graph.provider_reason
         self.session = graph.session
         self._tokenizer = tokenizer
         self._max_pixels = max_pixels
@@ -112,7 +70,7 @@ class Predictor:
 
     @classmethod
     def load(
-        cls,
+        cls: type[_Predictor],
         path_or_name: str | Path | None = None,
         *,
         provider: str = "cpu",
@@ -120,7 +78,8 @@ class Predictor:
         threads: int | None = None,
         spin: bool = False,
         max_pixels: int = MAX_PIXELS,
-    ) -> "Predictor":
+        cache: bool = True,
+    ) -> _Predictor:
         """Load a model package.
 
         Args:
@@ -128,9 +87,10 @@ class Predictor:
             provider: ONNX Runtime's execution provider (see `session.create_session`).
             precision: "fp32", "fp16" or "int8"; "auto" means what `mlic-bench --choose` found best on this machine,
                 else what the package recommends for the provider, else the first graph that its manifest lists.
-            threads: threads per run; None means as many as this process may use.
+            threads: threads per run; None means one for every physical core that this process may use.
             spin: see `session.create_session`.
             max_pixels: pictures with more pixels (width x height) are refused.
+            cache: see `loading.open_graph`.
 
         Raises:
             PackageError: the package is missing, damaged or does not keep the contract.
@@ -138,14 +98,10 @@ class Predictor:
             ChoiceError: the precision is "auto", and the file of chosen precisions cannot be used.
         """
         package = load_package(path_or_name)
-        manifest = package.manifest
-        graph = open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin)
-        tokenizer = None
-        if manifest.text is not None:
-            from .text import CaptionTokenizer  # here, because a model without captions need not load tokenizers
-
-            tokenizer = CaptionTokenizer(package.read(TOKENIZER_NAME), manifest.text)
-        return cls(package, graph, tokenizer, max_pixels)
+        # At the same time: ONNX Runtime does not hold Python's lock while it loads a graph.
+        tokenizer = Background(lambda: _load_tokenizer(package))
+        graph = open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin, cache=cache)
+        return cls(package, graph, tokenizer.result(), max_pixels)
 
     def predict(
         self,
@@ -170,7 +126,7 @@ class Predictor:
             CaptionError: the caption is not a text, or the model reads none.
             InputError: neither picture nor caption, or an option out of range.
         """
-        options = _Options(threshold, top_k, at_least_one)
+        options = PredictionOptions(threshold, top_k, at_least_one)
         return self._predict_batch([image], [caption], options)[0]
 
     def predict_many(
@@ -205,8 +161,8 @@ class Predictor:
             raise InputError(
                 f"found {len(images)} images but {len(captions)} captions: give one caption (or None) each"
             )
-        _check_count("batch_size", batch_size)
-        options = _Options(threshold, top_k, at_least_one)
+        check_count("batch_size", batch_size)
+        options = PredictionOptions(threshold, top_k, at_least_one)
         predictions: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             batch = [images[index] for index in range(start, min(start + batch_size, len(images)))]
@@ -230,7 +186,7 @@ class Predictor:
         Args:
             rows: such as `open_rows` gives; read a few batches ahead of the results, and only while they are asked for.
             batch_size: see `predict_many`.
-            workers: how many threads decode pictures, >= 1; None means as many as this process may use CPUs.
+            workers: how many threads decode pictures, >= 1; None means one for every CPU that this process may use.
             on_error: "record" gives a `RowError` in the place of a row that cannot be predicted; "stop" raises it.
             threshold: see `predict`.
             top_k: see `predict`.
@@ -244,11 +200,12 @@ class Predictor:
             MlicError: what no row can be blamed for.
         """
         workers = available_cpus() if workers is None else workers
-        _check_count("batch_size", batch_size)
-        _check_count("workers", workers)
+        check_count("batch_size", batch_size)
+        check_count("workers", workers)
         if on_error not in ("record", "stop"):
             raise InputError(f"on_error must be 'record' or 'stop', found {on_error!r}")
-        options = _Options(threshold, top_k, at_least_one)
+        options = PredictionOptions(threshold, top_k, at_least_one)
+        from .stream import stream_rows  # here, because a single prediction need not load concurrent.futures
 
         def run(good: list[Row], pixels: Pixels) -> list[Prediction]:
             return self._run([row.title for row in good], [row.caption for row in good], pixels, options)
@@ -273,7 +230,7 @@ class Predictor:
         """Nothing to release: the graph lives as long as the object."""
 
     def _predict_batch(
-        self, images: list[ImageSource | None], captions: list[str | None], options: "_Options"
+        self, images: list[ImageSource | None], captions: list[str | None], options: PredictionOptions
     ) -> list[Prediction]:
         for image, caption in zip(images, captions, strict=True):
             self._check_pair(image, caption)
@@ -282,7 +239,7 @@ class Predictor:
         pixels = np.zeros((len(images), spec.height, spec.width, 3), dtype=np.uint8)
         for out, image in zip(pixels, images, strict=True):
             if image is not None:
-                read_pixels(image, spec, out, max_pixels=self._max_pixels)
+                self._preprocess(self._decode(image), out)
         return self._run([_path(image) for image in images], captions, pixels, options)
 
     def _prepare(self, row: Row, out: Pixels) -> None:
@@ -293,18 +250,43 @@ class Predictor:
             raise CaptionError(f"a caption must be a text (str) or None, found {type(row.caption).__name__}")
         self._check_pair(row.image, row.caption)
         if row.image is not None:
-            read_pixels(row.image, self.manifest.image, out, max_pixels=self._max_pixels)
+            self._preprocess(self._decode(row.image), out)
 
     def _run(
-        self, titles: list[str | None], captions: list[str | None], pixels: Pixels, options: "_Options"
+        self, titles: list[str | None], captions: list[str | None], pixels: Pixels, options: PredictionOptions
     ) -> list[Prediction]:
-        tokens = () if self._tokenizer is None else self._tokenizer.encode(captions)
+        tokens = self._tokenise(captions)
+        logits = self._run_graph(pixels, tokens)
+        return self._postprocess(titles, captions, logits, options)
+
+    # The five steps of every prediction; `stages` times them by overriding them.
+
+    def _decode(self, source: ImageSource) -> "Image.Image":
+        return view_image(source, spec=self.manifest.image, max_pixels=self._max_pixels)
+
+    def _preprocess(self, image: "Image.Image", out: Pixels) -> None:
+        to_pixels(image, self.manifest.image, out)
+
+    def _tokenise(self, captions: list[str | None]) -> tuple[npt.NDArray[np.int64], ...]:
+        """(input_ids, attention_mask), or nothing for a model that reads no caption."""
+        return () if self._tokenizer is None else self._tokenizer.encode(captions)
+
+    def _run_graph(self, pixels: Pixels, tokens: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float32]:
         logits = self.session.run(pixels, *tokens)
-        if logits.shape != (len(titles), len(self.labels)):
+        if logits.shape != (len(pixels), len(self.labels)):
             raise PackageError(
                 f"the graph of {self._model} gave logits of shape {logits.shape}, "
-                f"expected ({len(titles)}, {len(self.labels)}): one per label of the manifest"
+                f"expected ({len(pixels)}, {len(self.labels)}): one per label of the manifest"
             )
+        return logits
+
+    def _postprocess(
+        self,
+        titles: list[str | None],
+        captions: list[str | None],
+        logits: npt.NDArray[np.float32],
+        options: PredictionOptions,
+    ) -> list[Prediction]:
         probabilities = sigmoid(logits)
         threshold = options.threshold
         thresholds = self._thresholds if threshold is None else np.full_like(self._thresholds, threshold)
@@ -341,9 +323,13 @@ class Predictor:
         )
 
 
-def _check_count(name: str, count: int) -> None:
-    if count < 1:
-        raise InputError(f"{name} must be 1 or more, found {count}")
+def _load_tokenizer(package: ModelPackage) -> "CaptionTokenizer | None":
+    prepare_formats()
+    if package.manifest.text is None:
+        return None
+    from .text import CaptionTokenizer  # here, because a model without captions need not load tokenizers
+
+    return CaptionTokenizer(package.read(TOKENIZER_NAME), package.manifest.text)
 
 
 def _path(image: ImageSource | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Results as text: the formats of `mlic-infer`, and the tables of both commands."""
+"""Results as text: the formats of `mlic-infer`."""
 
 import csv
 import io
@@ -11,10 +11,8 @@ from .errors import InputError
 from .rows import RowError
 
 if TYPE_CHECKING:
-    from .bench import BenchReport
     from .catalog import ListedModel
-    from .choosing import ChoiceReport
-    from .predictor import Prediction
+    from .prediction import Prediction
 
 BATCH_FORMATS = ("jsonl", "csv", "submission")
 LIST_SEPARATOR = ";"  # between labels in one cell: a name may hold spaces, and mlic-train reads such cells
@@ -173,54 +171,6 @@ MODEL_FORMATS: dict[str, Callable[["list[ListedModel]"], str]] = {
     "jsonl": _models_jsonl,
     "csv": _models_csv,
 }
-
-
-def bench_table(report: "BenchReport") -> str:
-    """The report of `mlic-bench` for people."""
-    names = [f"{timing.name} ({timing.version})" for timing in report.timings]
-    width = max(len(name) for name in names)
-    lines = [
-        f"model      {report.model}, {report.precision}, provider {report.provider}",
-        f"input      batch size {report.batch_size}, {report.tokens} tokens a caption",
-        *_circumstances(report),
-        f"{'backend':{width}}  {'p50 ms':>9}  {'p90 ms':>9}  {'p99 ms':>9}  {'pictures/s':>10}",
-    ]
-    for name, timing in zip(names, report.timings, strict=True):
-        columns = (
-            f"{timing.p50_ms:9.3f}  {timing.p90_ms:9.3f}  {timing.p99_ms:9.3f}  {timing.pictures_per_second:10.1f}"
-        )
-        lines.append(f"{name:{width}}  {columns}")
-    for comparison in report.comparisons:
-        lines.append(
-            f"{comparison.name} took {comparison.ratio:.2f} times as long as mlic-runtime (median of pairs; "
-            f"p10 {comparison.ratio_p10:.2f}, p90 {comparison.ratio_p90:.2f}); "
-            f"logits differ by at most {comparison.max_abs_difference:.1e}"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def choice_table(report: "ChoiceReport") -> str:
-    """The report of `mlic-bench --choose` for people."""
-    lines = [
-        f"model      {report.model}, provider {report.provider}",
-        f"input      one picture, {report.tokens} tokens a caption",
-        *_circumstances(report),
-        f"precision  {'MB':>9}  {'p50 ms':>9}  {'p90 ms':>9}",
-    ]
-    for row in report.precisions:
-        mark = "  chosen" if row.precision == report.chosen else ""
-        lines.append(f"{row.precision:9}  {row.bytes / 1e6:9.2f}  {row.p50_ms:9.3f}  {row.p90_ms:9.3f}{mark}")
-    return "\n".join(lines) + "\n"
-
-
-def _circumstances(report: "BenchReport | ChoiceReport") -> list[str]:
-    return [
-        f"picture    {printable(report.picture)}",
-        f"caption    {'none' if report.caption is None else printable(report.caption)}",
-        f"measured   the graph alone, warm: {report.runs} runs after {report.warmup}, {report.threads} threads",
-        f"machine    {report.machine['processor']}, {report.machine['cpus']} CPUs, {report.machine['platform']}",
-        "",
-    ]
 
 
 def to_json(value: dict[str, Any], indent: int | None) -> str:

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from .errors import InputError
+from .errors import CaptionError, InputError
 from .files import open_regular
 
 # Names of columns and keys, in any mixture of upper and lower case; everything else is not read.
 IMAGE_COLUMNS = ("ImageID", "image", "path")
 CAPTION_COLUMNS = ("Caption",)
+SIDECAR_SUFFIX = ".txt"
 
-# Of a row, in bytes. A quote that is never closed, or a file that is one line, ends in an error and not in all of the
-# memory. (The csv module has a limit of its own for a cell, 131,072 characters.)
+# Of a row, or of a caption that is a file of its own. A quote that is never closed, or a file that is one line, ends in
+# an error and not in all of the memory. (The csv module has a limit of its own for a cell, 131,072 characters.)
 MAX_ROW_BYTES = 1024 * 1024
 
 _EXPECTED = f"a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, or {CAPTION_COLUMNS[0]}, or both"
@@ -147,22 +148,41 @@ def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterato
     return rows(), lambda: done / total if total else 1.0
 
 
-def read_sidecar(image: str, sidecar: Path) -> Cells:
-    """The caption of a picture from the text file beside it; no file, no caption."""
-    try:
-        with open_regular(sidecar) as stream:
-            content = stream.read(MAX_ROW_BYTES + 1)
-    except FileNotFoundError:
-        return Values(image, None)
-    except OSError as error:
-        return Problem(image, f"cannot read the caption {str(sidecar)!r}: {error.strerror or error}")
+def decode_caption(content: bytes, name: str) -> str | None:
+    """A caption that is a file of its own, in UTF-8; None where it is blank.
+
+    Args:
+        content: of the file, up to MAX_ROW_BYTES + 1.
+        name: what errors call the file.
+
+    Raises:
+        CaptionError: it has more than MAX_ROW_BYTES, or is not UTF-8.
+    """
     if len(content) > MAX_ROW_BYTES:
-        return Problem(image, f"the caption {str(sidecar)!r} has more than {MAX_ROW_BYTES} bytes")
+        raise CaptionError(f"the caption {name} has more than {MAX_ROW_BYTES} bytes")
     caption = content.decode("utf-8-sig", "surrogateescape")
     broken = not_utf8(caption)
     if broken:
-        return Problem(image, f"the caption {str(sidecar)!r}: {broken}")
-    return Values(image, _clean(caption))
+        raise CaptionError(f"the caption {name}: {broken}")
+    return _clean(caption)
+
+
+def read_sidecar(picture: Path) -> str | None:
+    """The caption of a picture from the .txt file beside it; see `decode_caption`.
+
+    Raises:
+        CaptionError: it cannot be read.
+        FileNotFoundError: there is none.
+    """
+    path = picture.parent / f"{picture.stem}{SIDECAR_SUFFIX}"
+    try:
+        with open_regular(path) as stream:
+            content = stream.read(MAX_ROW_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CaptionError(f"cannot read the caption {str(path)!r}: {error.strerror or error}") from error
+    return decode_caption(content, repr(str(path)))
 
 
 def text_of(text: str) -> str:

@@ -9,17 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .errors import InputError
+from .errors import CaptionError, InputError
 from .files import open_regular
-from .row_files import Cells, Problem, open_parquet, read_csv, read_jsonl, read_sidecar, text_of
+from .row_files import Cells, Problem, Values, open_parquet, read_csv, read_jsonl, read_sidecar, text_of
 
 if TYPE_CHECKING:
     from .image import ImageSource
 
 STDIN = "-"
-# What a folder is searched for: the usual endings of `image.FORMATS`.
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-SIDECAR_SUFFIX = ".txt"
+# What a folder is searched for: the usual endings of `image.FORMATS`, and those of HEIC, which is an error where its
+# plug-in is missing: to pass over such pictures would be to lose them silently.
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 
 _PARQUET_SUFFIXES = (".parquet", ".pq")
 _SUFFIXES = (".csv", ".jsonl", ".ndjson", *_PARQUET_SUFFIXES)
@@ -240,7 +240,7 @@ def _folder_reader(folder: Path, make: _Maker) -> RowReader:
     def cells() -> Iterator[Cells]:
         nonlocal done
         for path in _pictures(folder):
-            yield read_sidecar(str(path.relative_to(folder)), path.with_suffix(SIDECAR_SUFFIX))
+            yield _with_sidecar(str(path.relative_to(folder)), path)
             done += 1
 
     def share() -> float:
@@ -252,6 +252,15 @@ def _folder_reader(folder: Path, make: _Maker) -> RowReader:
     if next(_pictures(folder), None) is None:
         raise InputError(f"there is no picture in {str(folder)!r}; expected files in {', '.join(PICTURE_SUFFIXES)}")
     return reader
+
+
+def _with_sidecar(name: str, path: Path) -> Cells:
+    try:
+        return Values(name, read_sidecar(path))
+    except FileNotFoundError:
+        return Values(name, None)
+    except CaptionError as error:
+        return Problem(name, str(error))
 
 
 def _pictures(folder: Path) -> Iterator[Path]:

@@ -6,6 +6,14 @@ import click
 
 from .batch_cli import BatchOptions
 from .render import BATCH_FORMATS, FORMATS, MODEL_FORMATS
+from .rows import STDIN
+
+# Each measures something else than mlic-bench does without it -> what it gives no meaning to.
+_BENCH_MODES = {
+    "choose": ("precision", "against", "checkpoint"),
+    "stages": ("against", "checkpoint"),
+    "cold_start": ("against", "checkpoint"),
+}
 
 
 def check_usage(context: click.Context, image: str | None, input_: str | None, format_: str | None) -> None:
@@ -33,9 +41,12 @@ def check_usage(context: click.Context, image: str | None, input_: str | None, f
                 raise click.UsageError(f"'{given[name]}' needs '--input'.", context)
         if format_ is not None and format_ not in FORMATS:
             raise click.UsageError(f"'--format {format_}' needs '--input'.", context)
+        _check_caption(context, image)
         return
     if image is not None:
         raise click.UsageError("IMAGE and '--input' exclude each other.", context)
+    if context.params["sidecar"]:
+        raise click.UsageError("'--sidecar' needs IMAGE; '--input FOLDER' reads such files by itself.", context)
     if format_ is not None and format_ not in BATCH_FORMATS:
         raise click.UsageError(f"'--input' needs '--format' {_either(BATCH_FORMATS)}; found {format_}.", context)
     if "resume" in given and "output" not in given:
@@ -46,20 +57,39 @@ def check_usage(context: click.Context, image: str | None, input_: str | None, f
         raise click.UsageError("'--no-pictures' and '--no-captions' exclude each other.", context)
 
 
-def check_choose(context: click.Context) -> None:
-    """Refuse options of `mlic-bench` that do not go with `--choose`.
+def check_bench(context: click.Context) -> None:
+    """Refuse options of `mlic-bench` that do not go together.
 
     Raises:
         click.UsageError: see the message.
     """
     given = _given(context)
-    for name in ("precision", "against", "checkpoint"):
+    modes = [mode for mode in _BENCH_MODES if context.params[mode]]
+    if not modes:
+        return
+    mode, *more = modes
+    for name in (*more, *_BENCH_MODES[mode]):
         if name in given:
-            raise click.UsageError(f"'--choose' and '{given[name]}' exclude each other.", context)
-    if context.params["batch_size"] != 1:
+            raise click.UsageError(f"'{given[mode]}' and '{given[name]}' exclude each other.", context)
+    if context.params["batch_size"] != (1,):
+        found = ",".join(map(str, context.params["batch_size"]))
         raise click.UsageError(
-            f"'--choose' measures one picture at a time; found '--batch-size' {context.params['batch_size']}.", context
+            f"'{given[mode]}' measures one picture at a time; found '--batch-size' {found}.", context
         )
+    if len(context.params["threads"] or ()) > 1:
+        found = ",".join(map(str, context.params["threads"]))
+        raise click.UsageError(f"'{given[mode]}' takes one number of threads; found '--threads' {found}.", context)
+
+
+def _check_caption(context: click.Context, image: str) -> None:
+    caption = context.params["caption"]
+    if context.params["sidecar"]:
+        if caption is not None:
+            raise click.UsageError("CAPTION and '--sidecar' exclude each other.", context)
+        if image == STDIN:
+            raise click.UsageError("'--sidecar' needs IMAGE to be a file: nothing lies beside standard input.", context)
+    if image == STDIN == caption:
+        raise click.UsageError("IMAGE and CAPTION cannot both be '-': there is only one standard input.", context)
 
 
 def _given(context: click.Context) -> dict[str, str]:

@@ -1,11 +1,14 @@
-"""PyTorch as a competitor in `mlic-bench`; found by the runtime through the entry point `pytorch`."""
+"""PyTorch as a competitor in `mlic-bench`; found through the entry points `pytorch` and `torch-compile`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from mlic_runtime.errors import InputError
+from mlic_runtime.feed import package_feed
 from mlic_runtime.package import ModelPackage
 
 from .checkpoint import checkpoint_digest, load_trained
@@ -20,6 +23,7 @@ class PyTorchBackend:
         package: the package that is measured; its `checkpoint_sha256` says which checkpoint it was exported from.
         threads: intra-op threads, the same as the runtime's.
         checkpoint: a run folder; None takes the released checkpoint of the package's name.
+        precision: not used, the checkpoint is what it is.
 
     Raises:
         CheckpointError: no checkpoint, or not the one that the package was exported from.
@@ -27,7 +31,7 @@ class PyTorchBackend:
 
     name = "pytorch eager"
 
-    def __init__(self, package: ModelPackage, threads: int, checkpoint: str | None) -> None:
+    def __init__(self, package: ModelPackage, threads: int, checkpoint: str | None, precision: str) -> None:
         folder = released_run(package.manifest.name) if checkpoint is None else Path(checkpoint)
         if folder is None:
             raise CheckpointError(f"no released checkpoint of {package.manifest.name}: give --checkpoint RUN_FOLDER")
@@ -37,7 +41,7 @@ class PyTorchBackend:
                 f"the package was not exported from {folder}: give --checkpoint with the run folder that it came from"
             )
         self.version = str(torch.__version__)
-        self._model = trained.model
+        self._model: Callable[..., torch.Tensor] = trained.model
         torch.set_num_threads(threads)
 
     def run(
@@ -50,4 +54,28 @@ class PyTorchBackend:
         arrays = [array for array in (pixels, input_ids, attention_mask) if array is not None]
         with torch.inference_mode():
             logits = self._model(*(torch.from_numpy(array) for array in arrays))
-        return logits.numpy()  # type: ignore[no-any-return]
+        return logits.numpy()
+
+
+class TorchCompileBackend(PyTorchBackend):
+    """The same model through `torch.compile`, with PyTorch's default backend and mode.
+
+    It is compiled here, for one picture; another shape is compiled when it first runs, in the warm-up.
+
+    Raises:
+        CheckpointError: see `PyTorchBackend`.
+        InputError: it cannot be compiled here, such as for want of a C++ compiler.
+    """
+
+    name = "torch.compile"
+    only_if_asked = "compiling takes minutes"
+
+    def __init__(self, package: ModelPackage, threads: int, checkpoint: str | None, precision: str) -> None:
+        super().__init__(package, threads, checkpoint, precision)
+        self._model = torch.compile(self._model)
+        feed = package_feed(package)
+        try:
+            self.run(*feed.arrays)
+        except Exception as error:  # dynamo's, inductor's and the compiler's errors have no common base class
+            cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            raise InputError(f"torch.compile failed ({cause}): it needs a C++ compiler such as g++") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from mlic_runtime.cli import MlicCommand
+from mlic_runtime.command import MlicCommand
 from mlic_runtime.manifest import INTERPOLATIONS, RESIZE_MODES
 
 from .config import (

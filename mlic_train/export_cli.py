@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mlic_runtime.archive import ARCHIVE_SUFFIX
-from mlic_runtime.cli import MlicCommand
+from mlic_runtime.command import MlicCommand
 from mlic_runtime.manifest import PRECISIONS
 
 from .config import MODELS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlic_runtime.cli import MlicCommand
+from mlic_runtime.command import MlicCommand
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _NEW_FILE = click.Path(dir_okay=False, path_type=Path)

@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlic_runtime import Manifest, MlicError, load_package
+from mlic_runtime.cpus import available_cpus, processor_name
 from mlic_runtime.manifest import PRECISIONS
 from mlic_runtime.postprocess import decide, sigmoid
-from mlic_runtime.providers import available_cpus, processor_name
 from mlic_runtime.session import ATTENTION_MASK, INPUT_IDS, PIXELS, create_session
 
 HERE = Path(__file__).resolve().parent

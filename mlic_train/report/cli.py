@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mlic_runtime.cli import MlicCommand
+from mlic_runtime.command import MlicCommand
 from mlic_train.data_options import data_from, data_options
 from mlic_train.progress import log_line, progress_bar
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlic_runtime.cli import MlicCommand
+from mlic_runtime.command import MlicCommand
 from mlic_train.cli import train
 from mlic_train.config import MODELS
 from mlic_train.data_options import data_from, data_options, list_skipped

@@ -65,7 +65,7 @@ def test_the_picture_alone_is_enough(package: Path, tmp_path: Path) -> None:
 def test_bench_compares_with_pytorch_on_the_same_inputs(package: Path, tmp_path: Path) -> None:
     run = package.parents[1] / "runs" / "hybrid"
     options = ["--model", package, "--checkpoint", run, "--against", "pytorch", "--runs", 3, "--warmup", 1]
-    done = command("mlic_runtime.cli:bench", *options, "--format", "json", cwd=tmp_path)
+    done = command("mlic_runtime.bench_cli:bench", *options, "--format", "json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [timing["name"] for timing in report["timings"]] == ["mlic-runtime", "pytorch eager"]

@@ -1,7 +1,10 @@
 import hashlib
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
+from PIL import Image
 
 from mlic_runtime.providers import PROVIDERS
 
 DATA = Path(__file__).parents[1] / "data"
 
+Encode = Callable[..., bytes]
 Edit = Callable[[dict[str, Any]], object]
 Field = Callable[[int, "int | str | bytes"], bytes]
 
@@ -29,6 +34,25 @@ def settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     folder = tmp_path_factory.mktemp("config")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     return folder / "mlic" / "precision.json"
+
+
+@pytest.fixture(autouse=True)
+def graph_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's optimised graphs lie; neither the folder nor the one above it is there."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "mlic" / "graphs"
+
+
+@pytest.fixture(autouse=True)
+def load_average(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Pretend a load average of the last minute; 0 unless a test says otherwise."""
+
+    def pretend(load: float) -> None:
+        monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0), raising=False)  # Windows has none
+
+    pretend(0.0)
+    return pretend
 
 
 @pytest.fixture
@@ -92,6 +116,33 @@ def tiny_logits() -> Callable[[npt.NDArray[np.uint8], str], npt.NDArray[np.float
 
 
 @pytest.fixture
+def colours() -> npt.NDArray[np.uint8]:
+    """uint8 (24, 40, 3): four corners of different colours, so that every turn shows."""
+    pixels = np.full((24, 40, 3), 255, dtype=np.uint8)
+    pixels[:12, :20] = (255, 0, 0)
+    pixels[:12, 20:] = (0, 255, 0)
+    pixels[12:, :20] = (0, 0, 255)
+    return pixels
+
+
+@pytest.fixture
+def noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def encode() -> Encode:
+    """The bytes of a picture file: (image, format of Pillow, options of `Image.save`)."""
+
+    def save(image: Image.Image, format_: str, **options: object) -> bytes:
+        stream = BytesIO()
+        image.save(stream, format_, **options)
+        return stream.getvalue()
+
+    return save
+
+
+@pytest.fixture
 def proto() -> Field:
     """A protobuf field: an int becomes a varint, text and bytes are length-delimited."""
 
@@ -109,6 +160,23 @@ def proto() -> Field:
         return varint(number << 3 | 2) + varint(len(payload)) + payload
 
     return field
+
+
+@pytest.fixture
+def install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Pretend that a distribution is installed, which nothing else then is: (name, version, the package's folder)."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    monkeypatch.setattr(sys, "path", [str(folder)])
+
+    def add(name: str, version: str, package: str | None = "onnxruntime", site: Path = folder) -> Path:
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        if package is not None:
+            (info / "RECORD").write_text(f"{package}/__init__.py,,\n{info.name}/METADATA,,\n")
+        return site
+
+    return add
 
 
 class FakeRuntime:

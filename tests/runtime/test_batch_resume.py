@@ -15,8 +15,8 @@ import mlic_runtime
 from mlic_runtime import partial as partial_module
 from mlic_runtime.choices import Choice, graphs_digest, save_choice
 from mlic_runtime.cli import infer
+from mlic_runtime.cpus import processor_name
 from mlic_runtime.package import load_package
-from mlic_runtime.providers import processor_name
 
 FORMATS = ("jsonl", "csv", "submission")
 

@@ -25,9 +25,9 @@ class Echo:
     version = "1.2"
     log: "list[tuple[str, Any]]"
 
-    def __init__(self, package: ModelPackage, threads: int, checkpoint: "str | None") -> None:
-        self.session = create_session(package.read_graph("fp32"), threads=threads)
-        type(self).log = [("made", (threads, checkpoint))]
+    def __init__(self, package: ModelPackage, threads: int, checkpoint: "str | None", precision: str) -> None:
+        self.session = create_session(package.read_graph(precision), threads=threads)
+        type(self).log = [("made", (threads, checkpoint, precision))]
 
     def run(
         self,
@@ -44,7 +44,7 @@ class WrongModel(Echo):
         return np.ascontiguousarray(super().run(*feed)[:, :2])
 
 
-def refuse(package: ModelPackage, threads: int, checkpoint: "str | None") -> BenchBackend:
+def refuse(package: ModelPackage, threads: int, checkpoint: "str | None", precision: str) -> BenchBackend:
     raise PackageError("give a checkpoint")
 
 
@@ -88,20 +88,19 @@ def test_the_runtime_alone_is_measured_and_the_report_says_how(package: ModelPac
     assert 0 < timing.p50_ms <= timing.p90_ms <= timing.p99_ms
     assert timing.pictures_per_second > 0
     assert report.comparisons == ()
-    assert report.notes == ("no other backend is installed: install mlic-train to compare with PyTorch",)
+    assert report.notes == ("not compared with pytorch: install mlic-train, which brings it",)
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["machine"]["cpus"] >= 1
 
 
 def test_another_backend_takes_turns_and_its_logits_are_compared(package: ModelPackage, install: Install) -> None:
     install(echo=Echo)
     report = benchmark(package, runs=4, warmup=1, batch_size=2, threads=1, checkpoint="somewhere")
-    assert Echo.log == [("made", (1, "somewhere"))] + [("run", (2, 6, 8, 3))] * 5
+    assert Echo.log == [("made", (1, "somewhere", "fp32"))] + [("run", (2, 6, 8, 3))] * 5
     assert [timing.name for timing in report.timings] == ["mlic-runtime", "echo"]
     (comparison,) = report.comparisons
     assert comparison.name == "echo"
     assert comparison.max_abs_difference == pytest.approx(0.25)
     assert 0 < comparison.ratio_p10 <= comparison.ratio <= comparison.ratio_p90
-    assert report.notes == ()
 
 
 def test_the_ratio_is_the_median_over_pairs() -> None:
@@ -133,12 +132,23 @@ def test_a_backend_that_cannot_run_is_a_note_unless_it_was_asked_for(package: Mo
         benchmark(package, runs=1, warmup=1, against=["absent"])
 
 
+def test_a_backend_may_wait_to_be_asked_for(package: ModelPackage, install: Install) -> None:
+    class Slow(Echo):
+        only_if_asked = "it takes minutes"
+
+    install(pytorch=Echo, slow=Slow)
+    report = benchmark(package, runs=1, warmup=1)
+    assert report.notes == ("not compared with slow: it takes minutes; --against slow asks for it",)
+    assert len(report.timings) == 2
+    assert len(benchmark(package, runs=1, warmup=1, against=["slow"]).timings) == 2
+
+
 def test_an_unknown_backend_lists_the_installed_ones(package: ModelPackage, install: Install) -> None:
     install(echo=Echo)
-    with pytest.raises(InputError, match="no bench backend 'pytorch'; installed: echo"):
-        benchmark(package, against=["pytorch"])
+    with pytest.raises(InputError, match=r"no bench backend 'tvm'; installed: echo$"):
+        benchmark(package, against=["tvm"])
     install()
-    with pytest.raises(InputError, match=r"installed: none \(install mlic-train to compare with PyTorch\)"):
+    with pytest.raises(InputError, match=r"'pytorch'; installed: none \(install mlic-train, which brings it\)"):
         benchmark(package, against=["pytorch"])
 
 
@@ -171,3 +181,36 @@ def test_numbers_start_at_one(package: ModelPackage, name: str) -> None:
     options: dict[str, Any] = {name: 0}
     with pytest.raises(InputError, match=f"{name} must be 1 or more, found 0"):
         benchmark(package, **options)
+
+
+def test_a_grid_measures_every_combination(package: ModelPackage, install: Install) -> None:
+    install(echo=Echo)
+    rounds: list[None] = []
+    reports = bench.benchmark_grid(
+        package, batch_sizes=[2, 1], threads=[1, 2], runs=2, warmup=1, progress=lambda: rounds.append(None)
+    )
+    assert [(report.threads, report.batch_size) for report in reports] == [(1, 2), (1, 1), (2, 2), (2, 1)]
+    assert len(rounds) == 12
+    assert Echo.log == [("made", (2, None, "fp32")), *[("run", (2, 6, 8, 3))] * 3, *[("run", (1, 6, 8, 3))] * 3]
+    for report in reports:
+        assert [timing.name for timing in report.timings] == ["mlic-runtime", "echo"]
+    with pytest.raises(InputError, match="batch_size must be 1 or more, found 0"):
+        bench.benchmark_grid(package, batch_sizes=[1, 0])
+
+
+def test_the_quantiles_of_a_timing_reach_from_the_shortest_run_to_the_longest() -> None:
+    seconds = np.array([3.0, 1.0, 2.0])
+    timing = bench._timing(WrongModel.__new__(WrongModel), seconds, 2)
+    assert (timing.quantiles_ms[0], timing.quantiles_ms[10], timing.quantiles_ms[-1]) == (1000.0, 2000.0, 3000.0)
+    assert (bench.QUANTILES[0], bench.QUANTILES[10], bench.QUANTILES[-1]) == (0, 50, 100)
+    assert timing.quantiles_ms[10] == timing.p50_ms
+    assert timing.pictures_per_second == 1.0
+
+
+def test_a_busy_machine_is_a_note(
+    package: ModelPackage, install: Install, load_average: Callable[[float], None]
+) -> None:
+    install(pytorch=Echo)
+    load_average(1000.0)
+    (note,) = benchmark(package, runs=1, warmup=1).notes
+    assert note.startswith("the machine is busy: load average 1000.0 in the last minute, more than 0.5 for each of ")

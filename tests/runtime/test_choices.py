@@ -12,10 +12,10 @@ import pytest
 import mlic_runtime
 from mlic_runtime import choices as choices_module
 from mlic_runtime.choices import Choice, choices_path, find_choice, graphs_digest, save_choice
+from mlic_runtime.cpus import processor_name
 from mlic_runtime.errors import ChoiceError
 from mlic_runtime.manifest import Manifest
 from mlic_runtime.package import load_package
-from mlic_runtime.providers import processor_name
 
 Edit = Callable[[dict[str, Any]], object]
 

@@ -9,15 +9,16 @@ from click.testing import CliRunner, Result
 
 from mlic_runtime import bench as bench_module
 from mlic_runtime import choosing
+from mlic_runtime.bench_cli import bench
 from mlic_runtime.choices import find_choice
 from mlic_runtime.choosing import choose_precision
-from mlic_runtime.cli import bench, infer
+from mlic_runtime.cli import infer
+from mlic_runtime.cpus import processor_name
 from mlic_runtime.errors import InputError
 from mlic_runtime.latency import WORTH_IT
 from mlic_runtime.manifest import LatencySpec
 from mlic_runtime.package import ModelPackage, load_package
 from mlic_runtime.predictor import Predictor
-from mlic_runtime.providers import processor_name
 from mlic_runtime.session import GraphSession
 
 Measured = Callable[..., None]
@@ -195,9 +196,12 @@ def test_help_says_what_auto_is_and_when_a_precision_earns_its_place() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "tiny@1.0.0: fp32 on cpu, 2 threads (precision: the package's first)\n"),
-        (["--threads", "1"], "tiny@1.0.0: fp32 on cpu, 1 thread (precision: the package's first)\n"),
-        (["--precision", "fp16"], "tiny@1.0.0: fp16 on cpu, 2 threads (precision: as asked)\n"),
+        ([], "tiny@1.0.0: fp32 on cpu, 2 threads (precision: the package's first; graph: from the cache)\n"),
+        (
+            ["--threads", "1"],
+            "tiny@1.0.0: fp32 on cpu, 1 thread (precision: the package's first; graph: from the cache)\n",
+        ),
+        (["--precision", "fp16"], "tiny@1.0.0: fp16 on cpu, 2 threads (precision: as asked; graph: from the cache)\n"),
     ],
 )
 def test_verbose_says_what_runs_and_why(arguments: list[str], line: str, tmp_path: Path) -> None:
@@ -217,8 +221,8 @@ def test_verbose_names_a_choice_and_a_recommendation(
     (tmp_path / "rows.csv").write_text("caption\nred\n")
     command = ["--input", str(tmp_path / "rows.csv"), "--verbose"]
     assert "fp16 on cpu, " in (said := CliRunner().invoke(infer, command).stderr)
-    assert said.endswith(" (precision: recommended by the package)\n")
+    assert said.endswith(" (precision: recommended by the package; graph: added to the cache)\n")
     took(fp32=10.0, fp16=11.0)
     assert choose().exit_code == 0
     assert "fp32 on cpu, " in (said := CliRunner().invoke(infer, command).stderr)
-    assert said.endswith(" (precision: chosen by mlic-bench --choose)\n")
+    assert said.endswith(" (precision: chosen by mlic-bench --choose; graph: from the cache)\n")

@@ -15,7 +15,8 @@ from PIL import Image
 
 import mlic_runtime
 from mlic_runtime import bench as bench_module
-from mlic_runtime.cli import bench, infer
+from mlic_runtime.bench_cli import bench
+from mlic_runtime.cli import infer
 from mlic_runtime.predictor import Predictor
 
 
@@ -54,7 +55,7 @@ def run_process(
 
 
 INFER = "from mlic_runtime.cli import infer; infer(prog_name='mlic-infer')"
-BENCH = "from mlic_runtime.cli import bench; bench(prog_name='mlic-bench')"
+BENCH = "from mlic_runtime.bench_cli import bench; bench(prog_name='mlic-bench')"
 
 
 # --- mlic-infer: output
@@ -283,7 +284,7 @@ def test_bench_prints_a_table_and_its_notes_on_stderr() -> None:
     assert "model      tiny@1.0.0, fp32, provider cpu\n" in result.stdout
     assert "picture    synthetic: pseudo-random pixels, seed 0\n" in result.stdout
     assert "mlic-runtime (onnxruntime " in result.stdout
-    assert result.stderr == "Note: no other backend is installed: install mlic-train to compare with PyTorch\n"
+    assert result.stderr == "Note: not compared with pytorch: install mlic-train, which brings it\n"
 
 
 @pytest.mark.usefixtures("use_tiny", "no_backends")

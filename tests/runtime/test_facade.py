@@ -13,7 +13,8 @@ SOURCE = Path(__file__).parents[2] / "mlic_runtime"
 HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch")
 # What a device has installed: the dependencies in mlic_runtime/pyproject.toml.
 ALLOWED = {"click", "numpy", "onnxruntime", "PIL", "tokenizers"}
-EXTRAS = {"row_files.py": {"pyarrow"}}  # its optional dependencies, by the one module that may ask for them
+# Its optional dependencies, by the one module that may ask for them.
+EXTRAS = {"heif.py": {"pillow_heif"}, "openvino_backend.py": {"openvino"}, "row_files.py": {"pyarrow"}}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -1,10 +1,14 @@
 import csv
+import importlib
+import importlib.machinery
+import importlib.metadata
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from mlic_runtime import package as package_module
 from mlic_runtime.catalog import ListedModel, list_models
 from mlic_runtime.cli import infer
 from mlic_runtime.errors import ModelNotFoundError, PackageError
+from mlic_runtime.installed import installed_models
 from mlic_runtime.package import find_package, load_package
 
 Install = Callable[..., Path]
@@ -237,3 +242,56 @@ def test_another_process_finds_it_and_loads_nothing_heavy(install: Install, site
         )
         assert "fp32" in result.stdout
         assert not {"numpy", "PIL", "onnxruntime", "tokenizers", "torch", "acme_small"} & set(result.stderr.split())
+
+
+# --- the look that saves a search
+
+
+@pytest.fixture
+def only_site(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Python's path is one folder, with one distribution that offers no model."""
+    (site / "other-1.0.dist-info").mkdir()
+    (site / "other-1.0.dist-info" / "entry_points.txt").write_text("[console_scripts]\nother = other:main\n")
+    (site / "bare-1.0.dist-info").mkdir()
+    (site / "debian-1.0.egg-info").write_text("Name: debian\n")
+    monkeypatch.setattr(sys, "path", [str(site), str(site / "missing")])
+    monkeypatch.setattr(sys, "meta_path", [importlib.machinery.PathFinder])
+    return site
+
+
+def test_importlib_metadata_is_not_asked_where_nobody_offers_a_model(
+    only_site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: pytest.fail("was asked"))
+    assert installed_models() == {}
+
+
+@pytest.mark.parametrize("where", ["small-1.0.dist-info", "small.egg-info", "small.egg/EGG-INFO", "small.zip"])
+def test_whatever_importlib_metadata_finds_is_found(where: str, only_site: Path) -> None:
+    about, offer = "Name: small\nVersion: 1\n", "[mlic_runtime.models]\nsmall = small\n"
+    files = {"METADATA": about, "PKG-INFO": about, "entry_points.txt": offer}
+    if where.endswith(".zip"):
+        with zipfile.ZipFile(only_site / where, "w") as archive:
+            for name, text in files.items():
+                archive.writestr(f"small-1.dist-info/{name}", text)
+        sys.path.append(str(only_site / where))
+    else:
+        (only_site / where).mkdir(parents=True)
+        for name, text in files.items():
+            (only_site / where / name).write_text(text)
+        if "/" in where:
+            sys.path.append(str(only_site / "small.egg"))
+    importlib.invalidate_caches()
+    assert list(installed_models()) == ["small"]
+
+
+def test_a_finder_of_its_own_is_asked(only_site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder(importlib.metadata.DistributionFinder):
+        def find_distributions(self, context: object = None) -> list[importlib.metadata.Distribution]:
+            asked.append(context)
+            return []
+
+    asked: list[object] = []
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
+    assert installed_models() == {}
+    assert asked

@@ -1,5 +1,7 @@
+import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlic_runtime import providers
+from mlic_runtime import cpus, latency
 from mlic_runtime.errors import CaptionError, ImageError, InputError
 from mlic_runtime.feed import DEFAULT_CAPTION, Feed, make_feed, package_feed
 from mlic_runtime.latency import WORTH_IT, fastest, measure_latency
@@ -111,7 +113,7 @@ def test_graphs_take_turns_and_warm_up_is_not_counted(clock: Clock, feed: Feed) 
     found = measure_latency(sessions, feed, runs=3, warmup=4, progress=lambda: rounds.append(None))
     assert log == ["A", "B"] * 7
     assert len(rounds) == 7
-    machine = providers.processor_name()
+    machine = cpus.processor_name()
     assert found == {
         "fp32": LatencySpec(machine, 3, 3, p50_ms=20.0, p90_ms=28.0),
         "int8": LatencySpec(machine, 3, 3, p50_ms=4.0, p90_ms=8.0),
@@ -193,15 +195,30 @@ def test_the_processor_is_called_by_its_model_name(
 ) -> None:
     if content is not None:
         (tmp_path / "cpuinfo").write_text(content)
-    monkeypatch.setattr(providers, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpus, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(platform, "processor", lambda: "by platform")
-    assert providers.processor_name() == expected
+    assert cpus.processor_name() == expected
 
 
 def test_a_processor_always_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "_CPUINFO", tmp_path / "missing")
+    monkeypatch.setattr(cpus, "_CPUINFO", tmp_path / "missing")
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    assert providers.processor_name() == "aarch64"
+    assert cpus.processor_name() == "aarch64"
     monkeypatch.setattr(platform, "machine", lambda: "")
-    assert providers.processor_name() == "unknown"
+    assert cpus.processor_name() == "unknown"
+
+
+def test_a_machine_is_busy_above_half_a_load_for_each_cpu(
+    load_average: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "available_cpus", lambda: 4)
+    load_average(2.0)
+    assert latency.busy_notes() == ()
+    load_average(2.1)
+    assert latency.busy_notes() == (
+        "the machine is busy: load average 2.1 in the last minute, more than 0.5 for each of 4 CPUs; "
+        "trust ratios rather than times",
+    )
+    monkeypatch.delattr(os, "getloadavg")
+    assert latency.busy_notes() == ()

@@ -9,9 +9,10 @@ import pytest
 from mlic_runtime import ChoiceError, ManifestError, PackageError, Predictor, ProviderError, bench
 from mlic_runtime.bench import benchmark
 from mlic_runtime.choices import Choice, graphs_digest, save_choice
+from mlic_runtime.cpus import processor_name
 from mlic_runtime.loading import open_graph, open_graphs
 from mlic_runtime.package import ModelPackage, load_package
-from mlic_runtime.providers import PROVIDERS, processor_name
+from mlic_runtime.providers import PROVIDERS
 
 FakeRuntime = Callable[..., Any]
 

@@ -1,7 +1,5 @@
 import dataclasses
-import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from PIL import Image
 from mlic_runtime.errors import CaptionError, ImageError, InputError, IntegrityError, ManifestError, PackageError
 from mlic_runtime.loading import open_graph
 from mlic_runtime.package import ModelPackage, load_package
-from mlic_runtime.predictor import Prediction, Predictor
+from mlic_runtime.predictor import Predictor
 
 Pixels = npt.NDArray[np.uint8]
 Edit = Callable[[dict[str, Any]], object]
@@ -182,19 +180,6 @@ def test_the_limit_for_pictures_can_be_set(tiny: Path, orange: Pixels) -> None:
         Predictor.load(tiny, max_pixels=47).predict(orange)
 
 
-def test_a_prediction_becomes_plain_data(predictor: Predictor, orange: Pixels) -> None:
-    data = predictor.predict(orange, "bright").to_dict()
-    assert list(data) == ["image", "caption", "labels", "probabilities", "model"]
-    assert json.loads(json.dumps(data, allow_nan=False)) == data
-    assert isinstance(data["labels"], list)
-
-
-def test_a_prediction_is_short_to_look_at() -> None:
-    found = Prediction("a.jpg", None, ("dog", "cat"), {"dog": 0.912}, "m@1")
-    assert repr(found) == "<Prediction a.jpg: dog 0.91, cat>"
-    assert repr(Prediction(None, None, (), {}, "m@1")) == "<Prediction (no path): no label>"
-
-
 def test_every_precision_can_be_asked_for(tiny: Path, orange: Pixels) -> None:
     expected = Predictor.load(tiny).predict(orange, "red")
     assert Predictor.load(tiny, precision="fp32").predict(orange, "red") == expected
@@ -208,14 +193,6 @@ def test_the_default_model_comes_from_the_environment(tiny: Path, monkeypatch: p
     with Predictor.load() as predictor:
         assert predictor.labels == LABELS
         assert predictor.manifest.name == "tiny"
-
-
-def test_threads_share_a_predictor(predictor: Predictor, pictures: list[Pixels]) -> None:
-    captions = ["red", None, "blue", "", "no", "bright", "green"]
-    expected = predictor.predict_many(pictures, captions, batch_size=1)
-    with ThreadPoolExecutor(8) as pool:
-        for _ in range(20):
-            assert list(pool.map(predictor.predict, pictures, captions)) == expected
 
 
 # --- packages that contradict themselves

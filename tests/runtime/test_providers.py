@@ -1,22 +1,15 @@
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
-from mlic_runtime import providers
+from mlic_runtime.cli import infer
 from mlic_runtime.errors import ProviderError
-from mlic_runtime.providers import AUTO_ORDER, PROVIDERS, available_cpus, candidates
+from mlic_runtime.providers import AUTO_ORDER, PROVIDERS, candidates
 
 CPU, CUDA, OPENVINO = PROVIDERS["cpu"], PROVIDERS["cuda"], PROVIDERS["openvino"]
-
-
-@pytest.fixture
-def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 8 CPUs whose cgroup files lie in the returned folder."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(providers, "_CGROUP_ROOT", tmp_path)
-    monkeypatch.setattr(providers, "_OWN_CGROUP", tmp_path / "own")
-    return tmp_path
 
 
 def test_a_provider_that_is_offered_is_the_only_candidate() -> None:
@@ -39,35 +32,45 @@ def test_a_provider_that_is_not_offered_lists_what_is_there() -> None:
         candidates("openvino", [CPU])
 
 
-def test_without_a_limit_the_affinity_counts(cgroup: Path) -> None:
-    assert available_cpus() == 8
+# --- what the command says
 
 
-@pytest.mark.parametrize(
-    ("limit", "expected"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("1000000 100000", 8)]
-)
-def test_the_limit_of_the_container_counts(cgroup: Path, limit: str, expected: int) -> None:
-    (cgroup / "cpu.max").write_text(f"{limit}\n")
-    assert available_cpus() == expected
+@pytest.fixture
+def command(tiny: Path, tmp_path: Path) -> list[str]:
+    picture = str(tmp_path / "red.png")
+    Image.new("RGB", (8, 6), "red").save(picture)
+    return [picture, "red", "--model", str(tiny)]
 
 
-def test_the_smallest_limit_on_the_way_up_counts(cgroup: Path) -> None:
-    (cgroup / "own").write_text("0::/outer/inner\n")
-    (cgroup / "outer" / "inner").mkdir(parents=True)
-    (cgroup / "outer" / "inner" / "cpu.max").write_text("400000 100000")
-    (cgroup / "outer" / "cpu.max").write_text("300000 100000")
-    assert available_cpus() == 3
+def test_verbose_says_which_provider_auto_took_and_why(command: list[str], fake_runtime: Callable[..., object]) -> None:
+    fake_runtime(["cuda", "cpu"], {"cpu"})
+    result = CliRunner().invoke(infer, [*command, "--provider", "auto", "-v"])
+    assert result.exit_code == 0, result.stderr
+    said = result.stderr.splitlines()
+    assert len(said) == 1
+    assert " on cpu, " in said[0]
+    assert "(provider: the best that loads here; provider 'cuda' did not load: " in said[0]
 
 
-@pytest.mark.parametrize(("quota", "expected"), [("-1", 8), ("200000", 2)])
-def test_the_older_kind_of_limit_counts(cgroup: Path, quota: str, expected: int) -> None:
-    (cgroup / "cpu").mkdir()
-    (cgroup / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (cgroup / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert available_cpus() == expected
+def test_verbose_says_that_auto_took_the_first(command: list[str], fake_runtime: Callable[..., object]) -> None:
+    fake_runtime(["cuda", "cpu"], {"cuda", "cpu"})
+    result = CliRunner().invoke(infer, [*command, "--provider", "auto", "-v"])
+    assert " on cuda, " in result.stderr
+    assert "(provider: the best that loads here; precision: " in result.stderr
 
 
-def test_where_python_knows_no_affinity_the_cpus_are_counted(cgroup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert available_cpus() == 5
+def test_a_provider_that_was_named_needs_no_reason(command: list[str], fake_runtime: Callable[..., object]) -> None:
+    fake_runtime(["cuda", "cpu"], {"cuda", "cpu"})
+    result = CliRunner().invoke(infer, [*command, "--provider", "cuda", "-v"])
+    assert " on cuda, " in result.stderr
+    assert "provider:" not in result.stderr
+
+
+def test_a_named_provider_that_does_not_load_is_one_line(
+    command: list[str], fake_runtime: Callable[..., object]
+) -> None:
+    fake_runtime(["cuda", "cpu"], {"cpu"})
+    result = CliRunner().invoke(infer, [*command, "--provider", "cuda"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: provider 'cuda' did not load: ")
+    assert result.stderr.count("\n") == 1

@@ -3,11 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from mlic_runtime import session
+from mlic_runtime.cpus import available_cores
 from mlic_runtime.errors import PackageError, ProviderError
-from mlic_runtime.providers import PROVIDERS, available_cpus
-from mlic_runtime.session import create_session
+from mlic_runtime.providers import PROVIDERS
+from mlic_runtime.session import create_session, first_that_loads
 
 Field = Callable[[int, "int | str | bytes"], bytes]
 Shape = list["int | str"]
@@ -170,7 +173,18 @@ def test_threads_and_spinning_reach_onnx_runtime(
     assert fake.options.inter_op_num_threads == 1
     assert fake.options.get_session_config_entry("session.intra_op.allow_spinning") == expected
     create_session((tiny / "model.fp32.onnx").read_bytes())
-    assert fake.options.intra_op_num_threads == available_cpus()
+    assert fake.options.intra_op_num_threads == available_cores()
+
+
+@pytest.mark.parametrize(("provider", "pattern"), [("cpu", False), ("directml", False), ("cuda", True)])
+def test_memory_is_laid_out_in_advance_only_where_it_helps(
+    tiny: Path, fake_runtime: Callable[..., Any], provider: str, pattern: bool
+) -> None:
+    fake = fake_runtime([provider, "cpu"], {provider, "cpu"})
+    create_session((tiny / "model.fp32.onnx").read_bytes(), provider=provider)
+    assert fake.options.enable_mem_pattern is pattern
+    assert fake.options.enable_cpu_mem_arena is True
+    assert fake.options.execution_mode == onnxruntime.ExecutionMode.ORT_SEQUENTIAL
 
 
 def test_threads_start_at_one(tiny: Path) -> None:
@@ -187,14 +201,49 @@ def test_another_provider_comes_before_the_cpu(tiny: Path, fake_runtime: Callabl
 
 def test_a_provider_that_does_not_load_is_an_error(tiny: Path, fake_runtime: Callable[..., Any]) -> None:
     fake_runtime(["cuda", "cpu"], {"cpu"})
-    with pytest.raises(ProviderError, match=r"'cuda' did not load: .* loaded: CPUExecutionProvider"):
+    message = "provider 'cuda' did not load: its libraries or its device are missing; also offered here: cpu, auto"
+    with pytest.raises(ProviderError, match=f"^{message}$"):
         create_session((tiny / "model.fp32.onnx").read_bytes(), provider="cuda")
 
 
 def test_a_provider_that_fails_is_an_error_on_one_line(tiny: Path, fake_runtime: Callable[..., Any]) -> None:
     fake_runtime(["cuda", "cpu"], {"cpu"}, broken=True)
-    with pytest.raises(ProviderError, match="'cuda' cannot load the graph: no device"):
+    with pytest.raises(ProviderError, match=r"^provider 'cuda' did not load: no device; also offered here: cpu, auto$"):
         create_session((tiny / "model.fp32.onnx").read_bytes(), provider="cuda")
+
+
+def test_a_library_that_does_not_load_is_named_before_onnx_runtime_is_asked(
+    tiny: Path, fake_runtime: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = fake_runtime(["cuda", "cpu"], {"cuda", "cpu"})
+    monkeypatch.setattr(session, "load_libraries", lambda name: "libcuda.so.1: gone" if name == "cuda" else None)
+    with pytest.raises(ProviderError, match=r"^provider 'cuda' did not load: libcuda.so.1: gone; also "):
+        create_session((tiny / "model.fp32.onnx").read_bytes(), provider="cuda")
+    assert fake.providers == []
+    assert create_session((tiny / "model.fp32.onnx").read_bytes(), provider="auto").provider == "cpu"
+
+
+def test_distributions_that_overwrite_each_other_are_named(
+    tiny: Path, fake_runtime: Callable[..., Any], install: Callable[..., Path]
+) -> None:
+    fake_runtime(["cuda", "cpu"], {"cpu"})
+    install("onnxruntime", "1.32.0")
+    install("onnxruntime-gpu", "1.31.1")
+    both = "also offered here: cpu, auto; onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are installed and overwrite"
+    with pytest.raises(ProviderError, match=both):
+        create_session((tiny / "model.fp32.onnx").read_bytes(), provider="cuda")
+
+
+def test_what_decided_the_provider_is_said(fake_runtime: Callable[..., Any]) -> None:
+    def load(name: str) -> str:
+        if name != "cpu":
+            raise ProviderError(f"no {name}")
+        return name
+
+    fake_runtime(["cuda", "openvino", "cpu"], set())
+    assert first_that_loads("cpu", load) == ("cpu", "as asked")
+    assert first_that_loads("auto", load) == ("cpu", "the best that loads here; no cuda; no openvino")
+    assert first_that_loads("auto", lambda name: name) == ("cuda", "the best that loads here")
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from mlic_runtime.errors import CaptionError, ImageError, InputError, PackageError
-from mlic_runtime.predictor import Prediction, Predictor
+from mlic_runtime.prediction import Prediction
+from mlic_runtime.predictor import Predictor
 from mlic_runtime.rows import Row, RowError
 from mlic_runtime.stream import BATCHES_AHEAD
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from mlic_runtime import Predictor
+from mlic_runtime.errors import InputError
+from mlic_runtime.feed import package_feed
 from mlic_runtime.image import read_pixels
 from mlic_runtime.package import load_package
 from mlic_runtime.session import create_session
-from mlic_train.bench import PyTorchBackend
+from mlic_train.bench import PyTorchBackend, TorchCompileBackend
 from mlic_train.checkpoint import Trained, load_trained, save_half
 from mlic_train.config import ModelConfig
 from mlic_train.errors import CheckpointError, ExportError
@@ -140,10 +142,46 @@ def test_without_any_run_the_error_says_how_to_train(tmp_path: Path, monkeypatch
 def test_pytorch_is_a_bench_backend(trained: Trained, tmp_path: Path) -> None:
     export_package(trained, tmp_path / "package")
     package = load_package(tmp_path / "package")
-    backend = PyTorchBackend(package, 1, str(trained.folder))
+    backend = PyTorchBackend(package, 1, str(trained.folder), "fp32")
     inputs = [tensor.numpy() for tensor in example_inputs(trained.model, 2, 4)]
     expected = create_session(package.read_graph("fp32")).run(*inputs)
     np.testing.assert_allclose(backend.run(*inputs), expected, atol=ATOL)
+
+
+def test_torch_compile_is_a_bench_backend(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_package(trained, tmp_path / "package")
+    package = load_package(tmp_path / "package")
+    feed = package_feed(package, batch_size=2)
+    calls: list[int] = []
+
+    def compile_(model: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:  # the real one takes a minute
+        def run(*inputs: torch.Tensor) -> torch.Tensor:
+            calls.append(len(inputs[0]))
+            return model(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    backend = TorchCompileBackend(package, 1, str(trained.folder), "fp32")
+    assert calls == [1]
+    eager = PyTorchBackend(package, 1, str(trained.folder), "fp32")
+    np.testing.assert_array_equal(backend.run(*feed.arrays), eager.run(*feed.arrays))
+    assert calls == [1, 2]
+
+
+def test_a_machine_where_torch_compile_fails_is_told_so(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_package(trained, tmp_path / "package")
+
+    def broken(*inputs: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no compiler\n\nset TORCH_LOGS")
+
+    monkeypatch.setattr(torch, "compile", lambda model: broken)
+    with pytest.raises(
+        InputError, match=r"torch.compile failed \(RuntimeError: no compiler\): it needs a C\+\+ compiler"
+    ):
+        TorchCompileBackend(load_package(tmp_path / "package"), 1, str(trained.folder), "fp32")
 
 
 def test_the_bench_backend_refuses_another_checkpoint(
@@ -152,7 +190,7 @@ def test_the_bench_backend_refuses_another_checkpoint(
     export_package(trained, tmp_path / "package")
     make_trained(trained.config.model, "other", seed=5)
     with pytest.raises(CheckpointError, match=r"was not exported from .*other: give --checkpoint"):
-        PyTorchBackend(load_package(tmp_path / "package"), 1, str(tmp_path / "other"))
+        PyTorchBackend(load_package(tmp_path / "package"), 1, str(tmp_path / "other"), "fp32")
 
 
 def test_the_manifest_says_which_checkpoint_it_came_from(trained: Trained, tmp_path: Path) -> None:

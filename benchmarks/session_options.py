@@ -1,0 +1,152 @@
+"""ONNX Runtime's memory arena, memory patterns and execution mode: CPU time and memory of each, in turns.
+
+Each measurement is a process of its own, because the peak of resident memory never falls. Captions have another length
+in every run, as in use, for ONNX Runtime makes a memory pattern for every shape that occurs; or always the same. Usage:
+python benchmarks/session_options.py [--model PACKAGE] [--rounds N] [--threads N] [--output FILE]
+"""
+
+import json
+import platform
+import random
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnxruntime
+
+from mlic_runtime import load_package
+from mlic_runtime.cpus import available_cores, available_cpus, processor_name
+
+# (arena, pattern, parallel execution); the first is ONNX Runtime's default
+VARIANTS = {
+    "arena and pattern": (True, True, False),
+    "arena only": (True, False, False),
+    "pattern only": (False, True, False),
+    "neither": (False, False, False),
+    "arena and pattern, parallel": (True, True, True),
+}
+RUNS = {1: 40, 16: 8}  # pictures in a batch: measured runs of a process
+LENGTHS = ("varying", "same")
+
+
+def measure_one(
+    model: str | None, precision: str, variant: str, batch: int, length: str, threads: int
+) -> dict[str, float]:
+    """Run a graph in this process: {"cpu_ms" and "wall_ms" per run, "loaded_mb", "end_mb", "peak_mb" resident}."""
+    package = load_package(model)
+    arena, pattern, parallel = VARIANTS[variant]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 2 if parallel else 1
+    options.execution_mode = getattr(onnxruntime.ExecutionMode, "ORT_PARALLEL" if parallel else "ORT_SEQUENTIAL")
+    options.enable_cpu_mem_arena, options.enable_mem_pattern = arena, pattern
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(package.read_graph(precision), options, providers=["CPUExecutionProvider"])
+    loaded = _resident_mb()
+    image, text = package.manifest.image, package.manifest.text
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, image.height, image.width, 3), dtype=np.uint8)
+    lengths = random.Random(0)
+    cpu, wall = [], []
+    for turn in range(-max(2, RUNS[batch] // 4), RUNS[batch]):
+        feed: dict[str, Any] = {"pixels": pixels}
+        if text is not None:
+            size = lengths.randint(1, text.max_length) if length == "varying" else text.max_length // 2
+            tokens = np.full((batch, size), 5, dtype=np.int64)
+            feed |= {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+        start, start_wall = time.process_time(), time.perf_counter()
+        session.run(None, feed)
+        if turn >= 0:
+            cpu.append(time.process_time() - start)
+            wall.append(time.perf_counter() - start_wall)
+    return {
+        "cpu_ms": 1e3 * statistics.median(cpu),
+        "wall_ms": 1e3 * statistics.median(wall),
+        "loaded_mb": loaded,
+        "end_mb": _resident_mb(),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,  # KiB on Linux
+    }
+
+
+def _resident_mb() -> float:  # Linux
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def _in_a_process(*arguments: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+@click.command()
+@click.option("--model", help="A model package.  [default: the released one]")
+@click.option("--precision", "precisions", multiple=True, default=["fp32", "int8"], show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=available_cores, help="[default: the physical cores]")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+@click.option("--one", nargs=3, type=(click.Choice(list(VARIANTS)), int, click.Choice(LENGTHS)), hidden=True)
+def main(
+    model: str | None,
+    precisions: tuple[str, ...],
+    rounds: int,
+    threads: int,
+    output: Path | None,
+    one: tuple[str, int, str] | None,
+) -> None:
+    """Measure the session options that trade memory for time."""
+    if one is not None:
+        click.echo(json.dumps(measure_one(model, precisions[0], *one, threads)))
+        return
+    cases = [(precision, batch, length) for precision in precisions for batch in RUNS for length in LENGTHS]
+    found: dict[tuple[str, int, str, str], list[dict[str, float]]] = {}
+    for turn in range(rounds):
+        for precision, batch, length in cases:
+            for variant in VARIANTS:
+                arguments = ["--precision", precision, "--threads", str(threads), "--one", variant, str(batch), length]
+                result = _in_a_process(*arguments, *(["--model", model] if model else []))
+                found.setdefault((precision, batch, length, variant), []).append(result)
+        click.echo(f"round {turn + 1} of {rounds}", err=True)
+    rows = [
+        {
+            "precision": precision,
+            "batch_size": batch,
+            "lengths": length,
+            "options": variant,
+            **{name: round(statistics.median(row[name] for row in results), 2) for name in results[0]},
+            "cpu_ms_min": round(min(row["cpu_ms"] for row in results), 2),
+            "cpu_ms_max": round(max(row["cpu_ms"] for row in results), 2),
+        }
+        for (precision, batch, length, variant), results in found.items()
+    ]
+    result = {
+        "what": "session options: CPU time of a run, and resident memory, with captions of varying or one length; "
+        "medians over processes, in turns",
+        "command": shlex.join(["python", "benchmarks/session_options.py", *sys.argv[1:]]),
+        "model": load_package(model).manifest.title,
+        "rounds": rounds,
+        "runs": RUNS,
+        "threads": threads,
+        "machine": {"platform": platform.platform(), "processor": processor_name(), "cpus": available_cpus()},
+        "versions": {"python": platform.python_version(), "onnxruntime": version("onnxruntime")},
+        "rows": rows,
+    }
+    for row in rows:
+        click.echo(
+            f"{row['precision']}  batch {row['batch_size']:2}  {row['lengths']:7}  {row['options']:27}  "
+            f"{row['cpu_ms']:7} CPU-ms ({row['cpu_ms_min']} to {row['cpu_ms_max']})  {row['wall_ms']:7} ms  "
+            f"loaded {row['loaded_mb']} MB, end {row['end_mb']} MB, peak {row['peak_mb']} MB"
+        )
+    if output is not None:
+        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""How many CPUs and cores this process may use, and what they are called."""
+
+import math
+import os
+import platform
+from collections.abc import Hashable
+from pathlib import Path
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
+_CPU_ROOT = Path("/sys/devices/system/cpu")
+
+
+def available_cpus() -> int:
+    """How many logical CPUs this process may keep busy: by its affinity, and by the limit of its container if any.
+
+    For work that waits for memory or files much of the time, such as decoding pictures.
+    """
+    affinity = _affinity()
+    return _limited((os.cpu_count() or 1) if affinity is None else len(affinity))
+
+
+def available_cores() -> int:
+    """How many physical cores this process may keep busy; as `available_cpus`, with the threads of a core as one.
+
+    For running a graph: two threads of one core share its arithmetic units, so the second adds little but waiting.
+    Where the system does not say which CPUs share a core, each counts as one.
+    """
+    affinity = _affinity()
+    return available_cpus() if affinity is None else _limited(len({_core_of(cpu) for cpu in affinity}))
+
+
+def processor_name() -> str:
+    """The CPU's model name; `platform.processor()` is empty or vague on Linux."""
+    try:
+        with _CPUINFO.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("model name") and (name := line.partition(":")[2].strip()):
+                    return name
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _affinity() -> set[int] | None:
+    # macOS and Windows know no affinity that Python could ask for.
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def _limited(count: int) -> int:
+    return max(1, min([count, *(math.ceil(limit) for limit in _cgroup_limits())]))
+
+
+def _core_of(cpu: int) -> Hashable:
+    """What is equal for two logical CPUs exactly if they are threads of one core."""
+    topology = _CPU_ROOT / f"cpu{cpu}" / "topology"
+    for name in ("core_cpus_list", "thread_siblings_list"):  # the second is the name before Linux 5.3
+        siblings = _cpu_list(_read(topology / name))
+        if cpu in siblings:
+            return siblings
+    package, core = (_read(topology / name) for name in ("physical_package_id", "core_id"))
+    # -1 means unknown; numbers of cores begin anew in every package.
+    return (package, core) if package.isdecimal() and core.isdecimal() else cpu
+
+
+def _cpu_list(text: str) -> frozenset[int]:
+    """The numbers of "0-1,8"; none if it is malformed."""
+    cpus: set[int] = set()
+    for part in text.split(","):
+        ends = part.split("-")
+        if len(ends) > 2 or not all(end.isdecimal() for end in ends):
+            return frozenset()
+        cpus.update(range(int(ends[0]), int(ends[-1]) + 1))
+    return frozenset(cpus)
+
+
+def _cgroup_limits() -> list[float]:
+    """The CPU limits, in CPUs, of this process's cgroup and those above it (v2), or of the container (v1)."""
+    limits = []
+    for folder in _cgroup_folders():
+        fields = _read(folder / "cpu.max").split()  # "max 100000" or "150000 100000": microseconds per period
+        if len(fields) == 2 and fields[0] != "max":
+            limits.append(int(fields[0]) / int(fields[1]))
+    quota, period = (_read(_CGROUP_ROOT / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    if quota and period and int(quota) > 0:
+        limits.append(int(quota) / int(period))
+    return limits
+
+
+def _cgroup_folders() -> list[Path]:
+    path = next((line[3:] for line in _read(_OWN_CGROUP).splitlines() if line.startswith("0::/")), "/")
+    folder = _CGROUP_ROOT / path.lstrip("/")
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(_CGROUP_ROOT))]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
