@@ -16,7 +16,7 @@ from .latency import busy_notes, call_in_turns, describe_machine, milliseconds
 from .package import ModelPackage
 
 IMPORTS = "import numpy, onnxruntime, tokenizers, PIL.Image"
-INFER = "from mlic_runtime.cli import infer; infer(prog_name='mlic-infer')"
+INFER = "from mlic_runtime.cli import main; main()"
 # The command ends its process by SystemExit; the last line on stderr is then the number of bytes, or None.
 _PEAK = f"""import sys
 try:

@@ -1,8 +1,6 @@
 """What the commands share: how they fail, their options about the model, how they write."""
 
-import atexit
 import functools
-import gc
 import shlex
 import sys
 import warnings
@@ -33,8 +31,6 @@ class MlicCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click's; an `MlicError` becomes a one-line `click.ClickException`."""
-        # The process ends after the command; to look for garbage in all of its libraries then is a twelfth of its time.
-        atexit.register(gc.freeze)
         with warnings.catch_warnings():
             # Pillow warns about broken metadata of good pictures; here, stderr is for progress and errors.
             warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -54,7 +54,7 @@ def run_process(
     )
 
 
-INFER = "from mlic_runtime.cli import infer; infer(prog_name='mlic-infer')"
+INFER = "from mlic_runtime.cli import main; main()"
 BENCH = "from mlic_runtime.bench_cli import bench; bench(prog_name='mlic-bench')"
 
 
