@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from mlic_runtime import Predictor, Row, open_rows
-from mlic_runtime.bench import DEFAULT_CAPTION
+from mlic_runtime.feed import DEFAULT_CAPTION
 from mlic_runtime.cpus import available_cpus
 
 _SYNTHETIC = 64  # different pictures
