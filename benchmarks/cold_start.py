@@ -26,12 +26,11 @@ from typing import Any, NamedTuple
 
 import click
 
+from mlic_runtime.cold_start import IMPORTS, INFER
 from mlic_runtime.cpus import available_cpus, processor_name
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("onnxruntime", "tokenizers", "numpy", "pillow", "click")
-IMPORTS = "import numpy, onnxruntime, tokenizers, PIL.Image"
-INFER = "from mlic_runtime.cli import main; main()"
 PYTORCH = """
 import sys
 from pathlib import Path

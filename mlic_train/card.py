@@ -3,6 +3,7 @@ from collections.abc import Mapping
 from mlic_runtime.manifest import AgreementSpec, Manifest, Metrics
 
 from .checkpoint import RunConfig
+from .latency import by_provider
 
 _TITLES = {
     "samples_f1": "samples F1",
@@ -91,21 +92,20 @@ def _intended_use(manifest: Manifest) -> list[str]:
 
 def _graphs(manifest: Manifest) -> list[str]:
     """A line for each precision: what it costs and what it gives."""
-    providers = list(dict.fromkeys(name for measured in manifest.latency.values() for name in measured))
+    providers = by_provider(manifest.latency)
     titles = ["precision", "MB", "val samples F1", "test samples F1", *(f"ms on {name}" for name in providers)]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for precision in manifest.precisions:
         splits = manifest.metrics.get(precision, {})
-        measured = manifest.latency.get(precision, {})
         cells = [
             f"`{precision}`",
             f"{manifest.files[manifest.graph_name(precision)].bytes / 1e6:.2f}",
             *(_cell(splits.get(split, {}), "samples_f1") for split in ("val", "test")),
-            *(f"{measured[name].p50_ms:.1f}" if name in measured else "" for name in providers),
+            *(f"{specs[precision].p50_ms:.1f}" if precision in specs else "" for specs in providers.values()),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    for name in providers:
-        spec = next(measured[name] for measured in manifest.latency.values() if name in measured)
+    for name, specs in providers.items():
+        spec = next(iter(specs.values()))
         lines += [
             "",
             f"Milliseconds on `{name}`: median of {spec.runs} runs of one picture, all graphs in turns, {spec.threads} "

@@ -41,8 +41,13 @@ def measure_graphs(trained: Trained, graphs: Mapping[str, bytes]) -> Latency:
 
 def recommend(latency: Latency) -> dict[str, str]:
     """{provider: the precision to run there}, by `mlic_runtime.latency.fastest`."""
-    by_provider: dict[str, dict[str, LatencySpec]] = {}
+    return {provider: fastest(measured) for provider, measured in by_provider(latency).items()}
+
+
+def by_provider(latency: Latency) -> dict[str, dict[str, LatencySpec]]:
+    """The other way round: {provider: {precision: what was measured}}."""
+    found: dict[str, dict[str, LatencySpec]] = {}
     for precision, measured in latency.items():
         for provider, spec in measured.items():
-            by_provider.setdefault(provider, {})[precision] = spec
-    return {provider: fastest(measured) for provider, measured in by_provider.items()}
+            found.setdefault(provider, {})[precision] = spec
+    return found

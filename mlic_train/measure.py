@@ -61,18 +61,21 @@ def mode_suffix(mode: str) -> str:
     return "" if mode == "both" else f"-{mode}"
 
 
-def collect_splits(trained: Trained, run: Run, splits: Splits) -> dict[str, Outputs]:
+def collect_splits(
+    trained: Trained, run: Run, splits: Splits, names: Sequence[str] = ("val", "test")
+) -> dict[str, Outputs]:
     """What the model, or its graph, says of all rows of val and test: {"val", "val-picture-only", ..., "test", ...}.
 
     Args:
         trained: whose model it is.
         run: `run_model` or `run_graph`.
         splits: real rows with labels.
+        names: which of them; one that is not there gives nothing.
     """
     return {
         name + mode_suffix(mode): outputs
         for name, split in splits.named().items()
-        if name != "train"
+        if name in names
         for mode, outputs in collect(trained, run, split.records).items()
     }
 
@@ -105,9 +108,9 @@ def run_graph(trained: Trained, session: GraphSession) -> Run:
 
 def graph_inputs(batch: Batch, size: int) -> list[Tensor]:
     """`pixels` uint8 (B, size, size, 3), and where captions are read `input_ids` and `attention_mask` int64 (B, T)."""
-    empty = torch.zeros(len(batch.targets), size, size, 3, dtype=torch.uint8) if batch.pixels is None else None
-    given = (batch.pixels if empty is None else empty, batch.input_ids, batch.attention_mask)
-    return [tensor for tensor in given if tensor is not None]
+    rows = len(batch.targets)
+    pixels = torch.zeros(rows, size, size, 3, dtype=torch.uint8) if batch.pixels is None else batch.pixels
+    return [tensor for tensor in (pixels, batch.input_ids, batch.attention_mask) if tensor is not None]
 
 
 def caption_tokenizer(config: RunConfig, tokenizer: bytes | None) -> CaptionTokenizer | None:

@@ -15,7 +15,7 @@ from .evaluate import compute_metrics
 from .graph import export_graph
 from .half_precision import to_float16
 from .inputs import Inputs, draw_rows, make_inputs
-from .measure import collect, mode_suffix, run_graph
+from .measure import collect_splits, run_graph
 from .predict import MODES, Outputs
 from .quantization import Noise, Quantizer
 from .ranges import measure_ranges
@@ -99,8 +99,7 @@ def make_graphs(
 
 def collect_val(trained: Trained, graph: bytes, splits: Splits) -> dict[str, Outputs]:
     """What a graph says of val, by the keys of `measure.collect_splits`."""
-    found = collect(trained, run_graph(trained, create_session(graph)), splits.val.records)
-    return {"val" + mode_suffix(mode): outputs for mode, outputs in found.items()}
+    return collect_splits(trained, run_graph(trained, create_session(graph)), splits, ("val",))
 
 
 def largest_drop(trained: Trained, expected: Mapping[str, Outputs], found: Mapping[str, Outputs]) -> float:

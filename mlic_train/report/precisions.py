@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from mlic_runtime.manifest import Manifest
 from mlic_train.files import atomic_path
+from mlic_train.latency import by_provider
 
 _SPLITS = {"val": "tab:blue", "test": "tab:orange"}
 _MARKERS = "os^Dv"
@@ -19,13 +20,12 @@ def plot_precisions(manifest: Manifest, path: Path) -> None:
         manifest: of a package with measured graphs; what was not measured is not drawn.
         path: the file to write; its suffix says the format, such as .png or .svg.
     """
-    providers = list(dict.fromkeys(name for measured in manifest.latency.values() for name in measured))
+    providers = by_provider(manifest.latency)
     figure = Figure(figsize=(5 * (len(providers) + 1), 3.6), layout="constrained")
     panels = list(figure.subplots(1, len(providers) + 1, sharey=True, squeeze=False)[0])
-    for axes, provider in zip(panels, providers, strict=False):
-        latency = {name: manifest.latency[name].get(provider) for name in manifest.latency}
-        spec = next(found for found in latency.values() if found is not None)
-        _draw(axes, manifest, {name: found.p50_ms for name, found in latency.items() if found is not None})
+    for axes, (provider, specs) in zip(panels, providers.items(), strict=False):
+        spec = next(iter(specs.values()))
+        _draw(axes, manifest, {name: found.p50_ms for name, found in specs.items()})
         axes.set_xlabel(f"median ms a picture on {provider}, {spec.threads} threads")
         axes.set_title(spec.machine, fontsize=9)
     files = {name: manifest.files[manifest.graph_name(name)].bytes / 1e6 for name in manifest.precisions}
