@@ -4,10 +4,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from .batch_formats import BatchFormat
 from .errors import InputError, OutputError
 from .partial import Identity, Mark, Sink
 from .predictor import Predictor
-from .render import BatchFormat, encode
+from .render import encode
 from .rows import Row, RowError
 
 FORMAT_VERSION = 1  # of what a journal's identity means

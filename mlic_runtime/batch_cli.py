@@ -1,42 +1,24 @@
-"""What `--input` adds to `mlic-infer`: its options, and the job that they describe."""
+"""What `mlic-infer --input` does: the job that its options describe."""
 
 import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from .batch import identify, predict_to, require_names
+from .batch_formats import BatchFormat, Csv, JsonLines, Submission
+from .batch_options import BatchOptions
+from .columns import STDIN
 from .errors import InputError, OutputError
+from .label_ids import read_label_ids
 from .partial import PartialFile, Sink, StreamSink
+from .predictor import Predictor
 from .progress import Progress
-from .render import LIST_SEPARATOR, BatchFormat, Csv, JsonLines, Submission, printable
-from .row_files import CAPTION_COLUMNS, IMAGE_COLUMNS
-from .rows import STDIN, RowError, RowReader, open_rows
-
-if TYPE_CHECKING:
-    from .predictor import Predictor
-
-_IMAGE, _CAPTION = ", ".join(IMAGE_COLUMNS[:-1]) + f" or {IMAGE_COLUMNS[-1]}", CAPTION_COLUMNS[0]
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, slots=True)
-class BatchOptions:
-    """The options that only `--input` gives a meaning; see `batch_options` for what they are."""
-
-    image_root: str | None
-    pictures: bool
-    captions: bool
-    output: str | None
-    resume: bool
-    batch_size: int
-    workers: int | None
-    on_error: Literal["record", "stop"]
-    label_ids: str | None
+from .render import printable
+from .rows import RowError, RowReader, open_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,61 +31,7 @@ class Deciding:
     max_pixels: int
 
 
-def batch_options(command: _Command) -> _Command:
-    """Add `--input` and the options of BatchOptions to a command."""
-    for option in reversed(
-        (
-            click.option(
-                "--input",
-                "input_",
-                metavar="ROWS|FOLDER|-",
-                help=f"Predict many. ROWS: a .csv, .jsonl or .parquet file with a column {_IMAGE}, a column "
-                f"{_CAPTION}, or both (upper or lower case; other columns are not read). FOLDER: its pictures, also "
-                "those in subfolders, in the order of names, with the captions in .txt files of the same names. "
-                "-: JSON lines from standard input.",
-            ),
-            click.option(
-                "--image-root",
-                type=click.Path(exists=True, file_okay=False),
-                help="Where the pictures of ROWS lie; a name that leads out of it is an error.  "
-                "[default: the folder of ROWS]",
-            ),
-            click.option("--pictures/--no-pictures", default=True, help="--no-pictures: captions only."),
-            click.option("--captions/--no-captions", default=True, help="--no-captions: pictures only."),
-            click.option(
-                "--output", type=click.Path(dir_okay=False), help="Write to this file.  [default: standard output]"
-            ),
-            click.option(
-                "--resume", is_flag=True, help="Go on where an interrupted run with the same options was stopped."
-            ),
-            click.option(
-                "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Rows per run of the graph."
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(1),
-                help="Threads that decode pictures.  [default: one per CPU that this process may use]",
-            ),
-            click.option(
-                "--on-error",
-                type=click.Choice(["record", "stop"]),
-                default="record",
-                show_default=True,
-                help="A row that fails: record the error and go on, or stop.",
-            ),
-            click.option(
-                "--label-ids",
-                metavar="FILE",
-                help="CSV with LabelID,Name. A submission then has ids, separated by spaces.  "
-                f"[default: names, separated by '{LIST_SEPARATOR}']",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def run_batch(predictor: "Predictor", source: str, format_: str, deciding: Deciding, options: BatchOptions) -> None:
+def run_batch(predictor: Predictor, source: str, format_: str, deciding: Deciding, options: BatchOptions) -> None:
     """Predict the rows of `source` and write the results.
 
     Args:
@@ -116,9 +44,6 @@ def run_batch(predictor: "Predictor", source: str, format_: str, deciding: Decid
     Raises:
         MlicError: the job failed, or in the end a row had.
     """
-    from .batch import identify, predict_to, require_names
-    from .label_ids import read_label_ids
-
     failed: list[str] = []
 
     def report(number: int, result: RowError) -> None:

@@ -17,10 +17,11 @@ from .package import ModelPackage
 
 IMPORTS = "import numpy, onnxruntime, tokenizers, PIL.Image"
 INFER = "from mlic_runtime.cli import main; main()"
-# The command ends its process by SystemExit; the last line on stderr is then the number of bytes, or None.
-_PEAK = f"""import sys
+# `main` would end the process at once. The last line on stderr is the number of bytes, or None.
+_PEAK = """import sys
 try:
-    {INFER}
+    from mlic_runtime.cli import infer
+    infer(prog_name="mlic-infer")
 finally:
     from mlic_runtime.memory import peak_bytes
     print(peak_bytes(), file=sys.stderr)

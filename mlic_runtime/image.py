@@ -11,13 +11,11 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from .errors import ImageError
 from .files import MAX_PIXELS, open_regular
-from .heif import is_heic, open_heic
+from .formats import FORMATS, open_picture
 from .manifest import ImageSpec
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # A JPEG's half, quarter or eighth will do if it covers this share of the wanted size. At 1 a picture of 640x480 for a
@@ -44,11 +42,11 @@ def load_image(source: ImageSource, *, spec: ImageSpec | None = None, max_pixels
 
     Args:
         source: a path, the bytes of a picture file, a binary stream, a PIL image or a uint8 array (H, W, 3) RGB.
-            The formats are FORMATS, and HEIC where pillow-heif is installed; of several frames the first counts.
+            Its format is one of `formats.FORMATS`, or HEIC where pillow-heif is installed; the first frame counts.
         spec: the size that is wanted later. With it, a JPEG is decoded at a half, quarter or eighth of its size
             where that still covers 15/16 of it, which is several times faster; the caller must resize afterwards.
-        max_pixels: larger pictures (width x height) are refused before they are decoded. Pillow's own
-            `PIL.Image.MAX_IMAGE_PIXELS` holds as well: raise both for larger pictures.
+        max_pixels: larger pictures (width x height) are refused before they are decoded. For the
+            frames and tiles of GIF, TIFF and WebP, twice Pillow's own `PIL.Image.MAX_IMAGE_PIXELS` holds as well.
 
     Returns:
         A new image in mode "RGB" without metadata.
@@ -74,7 +72,7 @@ def view_image(source: ImageSource, *, spec: ImageSpec | None = None, max_pixels
             return _from_array(source, max_pixels)
         if isinstance(source, Image.Image):
             return _upright_rgb(source, None, max_pixels)
-        with _open_stream(source) as stream, _open_image(stream) as image:
+        with _open_stream(source) as stream, open_picture(stream) as image:
             return _upright_rgb(image, spec, max_pixels)
     except ImageError as error:
         raise ImageError(f"cannot read picture {_describe(source)}: {error}") from None
@@ -145,20 +143,6 @@ def _open_stream(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
     if len(data) == 0:
         raise ImageError("it is empty")
     return BytesIO(data)
-
-
-def prepare_formats() -> None:
-    """Load Pillow's readers of the usual formats now (15 ms of CPU time), not with the first picture."""
-    Image.preinit()
-
-
-def _open_image(stream: BinaryIO) -> Image.Image:
-    try:
-        return Image.open(stream, formats=FORMATS)
-    except UnidentifiedImageError:
-        if not is_heic(stream):
-            raise
-        return open_heic(stream)
 
 
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:

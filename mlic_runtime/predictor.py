@@ -1,7 +1,10 @@
 """`Predictor`: pictures and captions in, labels and probabilities out."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Generator, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -13,18 +16,18 @@ from .background import Background
 from .cpus import available_cpus
 from .errors import CaptionError, ImageError, InputError, PackageError
 from .files import MAX_PIXELS
-from .image import ImageSource, Pixels, prepare_formats, to_pixels, view_image
 from .loading import OpenedGraph, open_graph
 from .manifest import TOKENIZER_NAME, Manifest
 from .package import ModelPackage, load_package
 from .postprocess import decide, sigmoid
 from .prediction import Prediction, PredictionOptions, check_count
 from .providers import AUTO
-from .rows import Row, RowError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from .image import ImageSource, Pixels
+    from .rows import Row, RowError
     from .text import CaptionTokenizer
 
 
@@ -53,7 +56,7 @@ class Predictor:
         self,
         package: ModelPackage,
         graph: OpenedGraph,
-        tokenizer: "CaptionTokenizer | None",
+        tokenizer: CaptionTokenizer | None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.manifest: Manifest = package.manifest
@@ -99,9 +102,12 @@ class Predictor:
         """
         package = load_package(path_or_name)
         # At the same time: ONNX Runtime does not hold Python's lock while it loads a graph.
-        tokenizer = Background(lambda: _load_tokenizer(package))
-        graph = open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin, cache=cache)
-        return cls(package, graph, tokenizer.result(), max_pixels)
+        graph = Background(
+            lambda: open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin, cache=cache)
+        )
+        import_module(".image", __package__)  # and Pillow with it
+        tokenizer = _load_tokenizer(package)
+        return cls(package, graph.result(), tokenizer, max_pixels)
 
     def predict(
         self,
@@ -221,7 +227,7 @@ class Predictor:
             stop_on_error=on_error == "stop",
         )
 
-    def __enter__(self) -> "Predictor":
+    def __enter__(self) -> Predictor:
         return self
 
     def __exit__(
@@ -261,10 +267,14 @@ class Predictor:
 
     # The five steps of every prediction; `stages` times them by overriding them.
 
-    def _decode(self, source: ImageSource) -> "Image.Image":
+    def _decode(self, source: ImageSource) -> Image.Image:
+        from .image import view_image  # here, because `load` loads it while the graph loads
+
         return view_image(source, spec=self.manifest.image, max_pixels=self._max_pixels)
 
-    def _preprocess(self, image: "Image.Image", out: Pixels) -> None:
+    def _preprocess(self, image: Image.Image, out: Pixels) -> None:
+        from .image import to_pixels
+
         to_pixels(image, self.manifest.image, out)
 
     def _tokenise(self, captions: list[str | None]) -> tuple[npt.NDArray[np.int64], ...]:
@@ -323,8 +333,7 @@ class Predictor:
         )
 
 
-def _load_tokenizer(package: ModelPackage) -> "CaptionTokenizer | None":
-    prepare_formats()
+def _load_tokenizer(package: ModelPackage) -> CaptionTokenizer | None:
     if package.manifest.text is None:
         return None
     from .text import CaptionTokenizer  # here, because a model without captions need not load tokenizers

@@ -1,14 +1,9 @@
-"""Results as text: the formats of `mlic-infer`."""
+"""Results as text: the formats of `mlic-infer` for one picture, and for lists of models."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
-
-from .errors import InputError
-from .rows import RowError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .catalog import ListedModel
@@ -19,73 +14,6 @@ LIST_SEPARATOR = ";"  # between labels in one cell: a name may hold spaces, and 
 
 # Valid inside JSON strings, yet terminals obey them, or readers of lines split at them, or UTF-8 has no place for them.
 _JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-class BatchFormat(Protocol):
-    """How the results of many rows become one file: a header, then a record for each."""
-
-    header: str
-
-    def record(self, result: "Prediction | RowError") -> str:
-        """The record of one result, its line end included."""
-
-
-class JsonLines:
-    """One JSON object a line: a prediction, or `{"image", "error": {"type", "message"}}`."""
-
-    header = ""
-
-    def record(self, result: "Prediction | RowError") -> str:
-        """See `BatchFormat`."""
-        return to_json(result.to_dict(), indent=None)
-
-
-class Csv:
-    """The columns of a single prediction, and behind them `error`, which is empty unless the row failed."""
-
-    def __init__(self, labels: tuple[str, ...]) -> None:
-        self._labels = labels
-        self.header = _csv_line([*_csv_columns(labels), "error"])
-
-    def record(self, result: "Prediction | RowError") -> str:
-        """See `BatchFormat`."""
-        if isinstance(result, RowError):
-            error = result.to_dict()["error"]
-            cells = [result.image, *[""] * (3 + len(self._labels))]
-            return _csv_line([*cells, f"{error['type']}: {error['message']}"])
-        return _csv_line([*_csv_cells(result, self._labels), ""])
-
-
-class Submission:
-    """The competition's format: `ImageID,Labels`, the labels in the order of the model.
-
-    With ids they are separated by spaces, as in the competition's files; names are separated by LIST_SEPARATOR. A row
-    that failed has no labels.
-
-    Args:
-        labels: the model's labels.
-        ids: an id for each label, or None to write the names.
-
-    Raises:
-        InputError: a name holds LIST_SEPARATOR.
-    """
-
-    header = "ImageID,Labels\n"
-
-    def __init__(self, labels: tuple[str, ...], ids: tuple[str, ...] | None) -> None:
-        broken = [label for label in labels if LIST_SEPARATOR in label]
-        if ids is None and broken:
-            raise InputError(
-                f"the label {broken[0]!r} holds {LIST_SEPARATOR!r}, which separates labels: give label ids"
-            )
-        self._written = dict(zip(labels, labels if ids is None else ids, strict=True))
-        self._separator = LIST_SEPARATOR if ids is None else " "
-
-    def record(self, result: "Prediction | RowError") -> str:
-        """See `BatchFormat`."""
-        chosen = frozenset() if isinstance(result, RowError) else frozenset(result.labels)
-        cell = self._separator.join(written for label, written in self._written.items() if label in chosen)
-        return _csv_line([result.image, cell])
 
 
 def _infer_table(prediction: "Prediction", labels: tuple[str, ...]) -> str:
@@ -108,21 +36,27 @@ def _infer_jsonl(prediction: "Prediction", labels: tuple[str, ...]) -> str:
 
 
 def _infer_csv(prediction: "Prediction", labels: tuple[str, ...]) -> str:
-    return _csv_line(_csv_columns(labels)) + _csv_line(_csv_cells(prediction, labels))
+    return csv_line(csv_columns(labels)) + csv_line(csv_cells(prediction, labels))
 
 
-def _csv_columns(labels: tuple[str, ...]) -> list[str]:
+def csv_columns(labels: tuple[str, ...]) -> list[str]:
+    """The header of predictions as CSV."""
     # The prefix keeps a label that is called "image" apart from the column of that name.
     return ["image", "caption", "model", "labels", *(f"p_{label}" for label in labels)]
 
 
-def _csv_cells(prediction: "Prediction", labels: tuple[str, ...]) -> list[object]:
+def csv_cells(prediction: "Prediction", labels: tuple[str, ...]) -> list[object]:
+    """A prediction in the columns of `csv_columns`."""
     probabilities = [prediction.probabilities.get(label, "") for label in labels]
     chosen = LIST_SEPARATOR.join(prediction.labels)
     return [prediction.image, prediction.caption, prediction.model, chosen, *probabilities]
 
 
-def _csv_line(cells: list[Any]) -> str:
+def csv_line(cells: list[Any]) -> str:
+    """A record of CSV, with its line end."""
+    import csv  # here, because most predictions are shown otherwise
+    import io
+
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerow(cells)
     return stream.getvalue()
@@ -162,7 +96,7 @@ def _models_jsonl(models: "list[ListedModel]") -> str:
 def _models_csv(models: "list[ListedModel]") -> str:
     columns = ("name", "source", "version", "precisions", "bytes", "path", "error")
     rows = [{**model.to_dict(), "precisions": LIST_SEPARATOR.join(model.precisions)} for model in models]
-    return _csv_line(list(columns)) + "".join(_csv_line([row[column] for column in columns]) for row in rows)
+    return csv_line(list(columns)) + "".join(csv_line([row[column] for column in columns]) for row in rows)
 
 
 MODEL_FORMATS: dict[str, Callable[["list[ListedModel]"], str]] = {

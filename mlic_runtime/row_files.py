@@ -1,4 +1,4 @@
-"""The files that rows are read from: CSV, JSON lines, Parquet, and the .txt beside a picture.
+"""The files that rows are read from: CSV, JSON lines, Parquet.
 
 All are streamed: what is held is one row, however large the file. A row that breaks the rules of its format is a
 `Problem` in its place, and reading goes on with the next line.
@@ -6,27 +6,16 @@ All are streamed: what is held is one row, however large the file. A row that br
 
 import csv
 import json
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from .errors import CaptionError, InputError
-from .files import open_regular
-
-# Names of columns and keys, in any mixture of upper and lower case; everything else is not read.
-IMAGE_COLUMNS = ("ImageID", "image", "path")
-CAPTION_COLUMNS = ("Caption",)
-SIDECAR_SUFFIX = ".txt"
-
-# Of a row, or of a caption that is a file of its own. A quote that is never closed, or a file that is one line, ends in
-# an error and not in all of the memory. (The csv module has a limit of its own for a cell, 131,072 characters.)
-MAX_ROW_BYTES = 1024 * 1024
+from .caption_files import MAX_ROW_BYTES, not_utf8, one_spaced
+from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS
+from .errors import InputError
 
 _EXPECTED = f"a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, or {CAPTION_COLUMNS[0]}, or both"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _PARQUET_ROWS = 1024  # rows held at a time
 
 
@@ -148,43 +137,6 @@ def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterato
     return rows(), lambda: done / total if total else 1.0
 
 
-def decode_caption(content: bytes, name: str) -> str | None:
-    """A caption that is a file of its own, in UTF-8; None where it is blank.
-
-    Args:
-        content: of the file, up to MAX_ROW_BYTES + 1.
-        name: what errors call the file.
-
-    Raises:
-        CaptionError: it has more than MAX_ROW_BYTES, or is not UTF-8.
-    """
-    if len(content) > MAX_ROW_BYTES:
-        raise CaptionError(f"the caption {name} has more than {MAX_ROW_BYTES} bytes")
-    caption = content.decode("utf-8-sig", "surrogateescape")
-    broken = not_utf8(caption)
-    if broken:
-        raise CaptionError(f"the caption {name}: {broken}")
-    return _clean(caption)
-
-
-def read_sidecar(picture: Path) -> str | None:
-    """The caption of a picture from the .txt file beside it; see `decode_caption`.
-
-    Raises:
-        CaptionError: it cannot be read.
-        FileNotFoundError: there is none.
-    """
-    path = picture.parent / f"{picture.stem}{SIDECAR_SUFFIX}"
-    try:
-        with open_regular(path) as stream:
-            content = stream.read(MAX_ROW_BYTES + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise CaptionError(f"cannot read the caption {str(path)!r}: {error.strerror or error}") from error
-    return decode_caption(content, repr(str(path)))
-
-
 def text_of(text: str) -> str:
     """The text on one line, and UTF-8 whatever it holds."""
     return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
@@ -208,7 +160,7 @@ class _Columns:
             broken = not_utf8(value) if isinstance(value, str) else None
             if broken:
                 return Problem(None if what == "picture" else _name(name), f"row {number}, {what}: {broken}")
-        return Values(image if name is None else _name(name), _clean(caption))
+        return Values(image if name is None else _name(name), one_spaced(caption))
 
 
 def _find_columns(names: Sequence[str], notes: list[str]) -> _Columns:
@@ -298,20 +250,6 @@ def _read_lines(stream: BinaryIO) -> Iterator[str | None]:
 
 def _name(text: str | None) -> str | None:
     return None if text is None else text.strip() or None
-
-
-def _clean(caption: str | None) -> str | None:
-    return None if caption is None else " ".join(caption.split()) or None
-
-
-def not_utf8(text: str) -> str | None:
-    """What is wrong with text that holds lone surrogates, from undecodable bytes or out of JSON; None without any."""
-    found = _SURROGATE.search(text)
-    if found is None:
-        return None
-    code = ord(found[0])
-    what = f"byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"character \\u{code:04x}"
-    return f"found the {what}, which is not UTF-8; expected UTF-8 text"
 
 
 def _too_long() -> str:

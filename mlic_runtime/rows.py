@@ -9,15 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .caption_files import read_sidecar
+from .columns import STDIN
 from .errors import CaptionError, InputError
 from .files import open_regular
-from .row_files import Cells, Problem, Values, open_parquet, read_csv, read_jsonl, read_sidecar, text_of
+from .row_files import Cells, Problem, Values, open_parquet, read_csv, read_jsonl, text_of
 
 if TYPE_CHECKING:
     from .image import ImageSource
 
-STDIN = "-"
-# What a folder is searched for: the usual endings of `image.FORMATS`, and those of HEIC, which is an error where its
+# What a folder is searched for: the usual endings of `formats.FORMATS`, and those of HEIC, which is an error where its
 # plug-in is missing: to pass over such pictures would be to lose them silently.
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +10,12 @@ import numpy.typing as npt
 from .cpus import available_cores
 from .distributions import conflict
 from .errors import PackageError, ProviderError
-from .image import Pixels
 from .manifest import Manifest
 from .ort import load_libraries, onnxruntime
 from .providers import PROVIDERS, candidates, offered_names
+
+if TYPE_CHECKING:
+    from .image import Pixels
 
 PIXELS, INPUT_IDS, ATTENTION_MASK, LOGITS = "pixels", "input_ids", "attention_mask", "logits"
 
@@ -58,7 +60,7 @@ class GraphSession:
 
     def run(
         self,
-        pixels: Pixels,
+        pixels: "Pixels",
         input_ids: npt.NDArray[np.int64] | None = None,
         attention_mask: npt.NDArray[np.int64] | None = None,
     ) -> npt.NDArray[np.float32]:

@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from .columns import STDIN
 from .errors import CaptionError, ImageError, InputError
-from .row_files import MAX_ROW_BYTES, SIDECAR_SUFFIX, decode_caption, read_sidecar
-from .rows import STDIN
 
 
 def picture_of(image: str | None) -> str | bytes | None:
@@ -30,9 +29,11 @@ def caption_of(image: str | None, caption: str | None, sidecar: bool) -> str | N
     asked for.
 
     Raises:
-        InputError: the caption cannot be read, is not UTF-8 or has more than MAX_ROW_BYTES.
+        InputError: the caption cannot be read, is not UTF-8 or is too long (see `caption_files`).
     """
     if sidecar and image is not None:
+        from .caption_files import SIDECAR_SUFFIX, read_sidecar  # here, because most captions are arguments
+
         try:
             return read_sidecar(Path(image))
         except FileNotFoundError:
@@ -40,6 +41,8 @@ def caption_of(image: str | None, caption: str | None, sidecar: bool) -> str | N
                 f"there is no {SIDECAR_SUFFIX} file beside the picture {image!r}: write one, or leave --sidecar out"
             ) from None
     if caption == STDIN:
+        from .caption_files import MAX_ROW_BYTES, decode_caption
+
         return decode_caption(_read_stdin("a caption", MAX_ROW_BYTES + 1), "on standard input")
     return caption
 

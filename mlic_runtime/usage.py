@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import click
 
-from .batch_cli import BatchOptions
+from .batch_options import BatchOptions
+from .columns import STDIN
 from .render import BATCH_FORMATS, FORMATS, MODEL_FORMATS
-from .rows import STDIN
 
 # Each measures something else than mlic-bench does without it -> what it gives no meaning to.
 _BENCH_MODES = {
@@ -36,7 +36,7 @@ def check_usage(context: click.Context, image: str | None, input_: str | None, f
     if input_ is None:
         if image is None:
             raise click.UsageError("Missing argument 'IMAGE', or '--input' for many.", context)
-        for name in BatchOptions.__dataclass_fields__:
+        for name in BatchOptions._fields:
             if name in given:
                 raise click.UsageError(f"'{given[name]}' needs '--input'.", context)
         if format_ is not None and format_ not in FORMATS:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlic_runtime.row_files import not_utf8
+from mlic_runtime.caption_files import not_utf8
 from mlic_train.errors import DataError
 
 from .source import read_text

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlic_runtime.row_files import not_utf8
+from mlic_runtime.caption_files import not_utf8
 from mlic_train.errors import DataError
 
 from .records import Problem

@@ -14,7 +14,8 @@ from PIL import Image
 
 from mlic_runtime.errors import ImageError
 from mlic_runtime.files import open_regular
-from mlic_runtime.image import FORMATS, load_image
+from mlic_runtime.formats import FORMATS
+from mlic_runtime.image import load_image
 from mlic_runtime.manifest import ImageSpec
 from mlic_train.data import Split
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import mlic_runtime
 from mlic_runtime import bench as bench_module
+from mlic_runtime import cli
 from mlic_runtime.bench_cli import bench
 from mlic_runtime.cli import infer
 from mlic_runtime.predictor import Predictor
@@ -56,6 +57,11 @@ def run_process(
 
 INFER = "from mlic_runtime.cli import main; main()"
 BENCH = "from mlic_runtime.bench_cli import bench; bench(prog_name='mlic-bench')"
+# Before one of them: the process says in the end what it had loaded, also if it ends by os._exit.
+REPORT = (
+    "import atexit, json, os, sys; end = os._exit; os._exit = lambda code: (atexit._run_exitfuncs(), end(code)); "
+    "atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr, flush=True)); "
+)
 
 
 # --- mlic-infer: output
@@ -236,13 +242,22 @@ def test_the_version_is_shown() -> None:
     ],
 )
 def test_what_runs_no_graph_loads_nothing_heavy(tiny: Path, code: str, arguments: list[str], output: bytes) -> None:
-    report = "import atexit, sys; atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr)); "
-    result = run_process(report + code, *[str(tiny) if argument == "TINY" else argument for argument in arguments])
+    result = run_process(REPORT + code, *[str(tiny) if argument == "TINY" else argument for argument in arguments])
     assert result.returncode == 0
     assert output in result.stdout
-    loaded = result.stderr.decode()
-    for module in ("numpy", "PIL", "onnxruntime", "tokenizers", "torch"):
-        assert f"'{module}'" not in loaded
+    loaded = json.loads(result.stderr)
+    assert "click" in loaded
+    assert not {"numpy", "PIL", "onnxruntime", "tokenizers", "torch"} & set(loaded)
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_a_prediction_loads_neither_what_batches_need_nor_readers_of_other_formats(picture: Path) -> None:
+    result = run_process(REPORT + INFER, picture, "bright")
+    assert result.returncode == 0
+    loaded = set(json.loads(result.stderr))
+    assert {"PIL.PngImagePlugin", "mlic_runtime.predictor"} <= loaded
+    assert not {f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Tiff", "WebP")} & loaded
+    assert not {f"mlic_runtime.{name}" for name in ("batch", "batch_cli", "rows", "row_files", "partial")} & loaded
 
 
 @pytest.mark.usefixtures("use_tiny")
@@ -315,3 +330,12 @@ def test_bench_exit_codes(arguments: list[str], code: int) -> None:
     assert result.exit_code == code
     assert result.stdout == ""
     assert "Error: " in result.stderr
+
+
+def test_a_process_that_ends_with_a_message_leaves_it_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(prog_name: str) -> None:
+        raise SystemExit("a message")
+
+    monkeypatch.setattr(cli, "infer", end)
+    with pytest.raises(SystemExit, match="a message"):
+        cli.main()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mlic_runtime.caption_files import MAX_ROW_BYTES
 from mlic_runtime.errors import InputError
-from mlic_runtime.row_files import MAX_ROW_BYTES
 from mlic_runtime.rows import Row, locate, open_rows
 
 

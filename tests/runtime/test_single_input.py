@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import mlic_runtime
+from mlic_runtime.caption_files import MAX_ROW_BYTES
 from mlic_runtime.cli import infer
-from mlic_runtime.row_files import MAX_ROW_BYTES
 
 pytestmark = pytest.mark.usefixtures("use_tiny")
 
