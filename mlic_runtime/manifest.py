@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from .errors import ManifestError
 from .providers import PROVIDERS
-from .typed_json import MAY_BE_MISSING, TypedJsonError, build, must_be, parse_object
+from .typed_json import MAY_BE_MISSING, TypedJsonError, build, key_name, must_be, parse_object, repeated, shown
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -30,6 +30,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_SIDE = 4096  # pixels; a larger input is a mistake or an attack, no edge model has it
 _MAX_TOKENS = 8192
+_MAX_VOCABULARY = 2**24  # tokens; the largest in use have 2**18
+_MAX_GRAPH_BYTES = 2**31 - 1  # protobuf's limit, and so that of a graph without external data
+_MAX_OTHER_BYTES = 2**25  # of a tokenizer or a card; XLM-RoBERTa's tokenizer, with 250,000 tokens, has 17 MB
 
 Number = float | int
 Metrics = Mapping[str, Number]
@@ -182,7 +185,7 @@ def parse_manifest(text: str | bytes) -> Manifest:
     version = data.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise ManifestError(
-            f"{MANIFEST_NAME} has schema_version {version!r}; this mlic-runtime reads {SCHEMA_VERSION}: "
+            f"{MANIFEST_NAME} has schema_version {shown(version)}; this mlic-runtime reads {SCHEMA_VERSION}: "
             "update mlic-runtime or export the package again"
         )
     try:
@@ -209,9 +212,8 @@ def _check(manifest: Manifest) -> None:
     _expect(bool(_NAME.match(manifest.name)), "manifest.name", "letters, digits, '.', '_', '-'", manifest.name)
     _expect(bool(_NAME.match(manifest.version)), "manifest.version", "a version such as 1.0.0", manifest.version)
     _expect(len(manifest.labels) > 0, "manifest.labels", "at least one label", [])
-    names = [label.name for label in manifest.labels]
-    repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    _expect(repeated is None, "manifest.labels", "labels with unique names", repeated)
+    twice = repeated(label.name for label in manifest.labels)
+    _expect(twice is None, "manifest.labels", "labels with unique names", twice)
     for label in manifest.labels:
         # Printable, because names go to terminals and into files with one prediction a line.
         printable = label.name.isprintable() and label.name.strip() != ""
@@ -227,8 +229,12 @@ def _check(manifest: Manifest) -> None:
     if manifest.text is not None:
         text = manifest.text
         _expect(1 <= text.max_length <= _MAX_TOKENS, "text.max_length", f"1 to {_MAX_TOKENS} tokens", text.max_length)
+        sane = 1 <= text.vocab_size <= _MAX_VOCABULARY
+        _expect(sane, "text.vocab_size", f"1 to {_MAX_VOCABULARY} tokens", text.vocab_size)
         _expect(0 <= text.pad_id < text.vocab_size, "text.pad_id", f"in [0, {text.vocab_size})", text.pad_id)
     _check_files(manifest)
+    for precision, parity in manifest.parity.items():
+        _check_parity(f"parity.{key_name(precision)}", parity)
     _check_speed(manifest)
 
 
@@ -241,8 +247,9 @@ def _check_files(manifest: Manifest) -> None:
         _expect(
             bool(_SHA256.match(spec.sha256)), f"files.{name}.sha256", "64 lower-case hexadecimal digits", spec.sha256
         )
-        _expect(spec.bytes >= 0, f"files.{name}.bytes", "0 or more", spec.bytes)
         other = name in (TOKENIZER_NAME, CARD_NAME)
+        limit = _MAX_OTHER_BYTES if other else _MAX_GRAPH_BYTES
+        _expect(0 <= spec.bytes <= limit, f"files.{name}.bytes", f"0 or more, up to {limit}", spec.bytes)
         graph = spec.precision in PRECISIONS and not other and name != MANIFEST_NAME
         known = graph or (other and spec.precision is None)
         _expect(known, f"files.{name}", f"a graph with a precision, {TOKENIZER_NAME} or {CARD_NAME}", spec.precision)
@@ -253,6 +260,20 @@ def _check_files(manifest: Manifest) -> None:
         f"set exactly when {TOKENIZER_NAME} is listed",
         manifest.text,
     )
+
+
+def _check_parity(where: str, parity: ParitySpec) -> None:
+    tolerances = {"shapes": parity.shapes, "atol": parity.atol, "rtol": parity.rtol}
+    for name, value in tolerances.items():
+        _expect(value >= 0, f"{where}.{name}", "0 or more", value)
+    for place, agreement in {
+        where: parity,
+        **{f"{where}.splits.{key_name(k)}": v for k, v in parity.splits.items()},
+    }.items():
+        _expect(agreement.rows >= 0, f"{place}.rows", "0 or more", agreement.rows)
+        sane = agreement.max_abs_difference >= 0
+        _expect(sane, f"{place}.max_abs_difference", "0 or more", agreement.max_abs_difference)
+        _expect(0 <= agreement.equal_decisions <= 1, f"{place}.equal_decisions", "in [0, 1]", agreement.equal_decisions)
 
 
 def _check_speed(manifest: Manifest) -> None:

@@ -1,7 +1,8 @@
 """`Prediction`: what the model says about one picture with its caption, and the options that shape it."""
 
-import math
+import sys
 from dataclasses import dataclass
+from numbers import Integral, Real  # numpy's numbers are such as well
 from typing import Any
 
 from .errors import InputError
@@ -63,15 +64,17 @@ class PredictionOptions:
     def __post_init__(self) -> None:
         if self.top_k is not None:
             check_count("top_k", self.top_k)
-        if self.threshold is not None and not (math.isfinite(self.threshold) and 0 <= self.threshold <= 1):
-            raise InputError(f"threshold must be in [0, 1], found {self.threshold}")
+        if self.threshold is not None and not (isinstance(self.threshold, Real) and 0 <= self.threshold <= 1):
+            raise InputError(f"threshold must be in [0, 1], found {self.threshold!r}")
 
 
 def check_count(name: str, count: int) -> None:
-    """Refuse a number below 1.
+    """Refuse what is not a whole number of 1 or more, or too large for Python to count to.
 
     Raises:
-        InputError: `count` is one; `name` is the option.
+        InputError: `count` is not one; `name` is the option.
     """
-    if count < 1:
-        raise InputError(f"{name} must be 1 or more, found {count}")
+    if not isinstance(count, Integral) or count < 1:
+        raise InputError(f"{name} must be 1 or more, found {count!r}")
+    if count > sys.maxsize:
+        raise InputError(f"{name} must be at most {sys.maxsize}, found {count}")

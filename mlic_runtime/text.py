@@ -5,10 +5,10 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
 from .errors import CaptionError, PackageError
 from .manifest import TOKENIZER_NAME, TextSpec
+from .tokenizer_safety import library_error, load_tokenizer
 
 Tokens: TypeAlias = npt.NDArray[np.int64]
 
@@ -25,21 +25,13 @@ class CaptionTokenizer:
         spec: length limit, vocabulary size and padding id.
 
     Raises:
-        PackageError: not a tokenizer, one whose ids do not fit `spec.vocab_size`, or one that adds more special
-            tokens than `spec.max_length` holds.
+        PackageError: not a tokenizer, one that `tokenizer_safety` does not accept, one whose ids do not fit
+            `spec.vocab_size`, or one that adds more special tokens than `spec.max_length` holds.
     """
 
     def __init__(self, tokenizer_json: bytes, spec: TextSpec) -> None:
         self.spec = spec
-        try:
-            self._tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
-        except Exception as error:  # the library raises plain Exception
-            raise PackageError(f"{TOKENIZER_NAME} is not a tokenizer: {' '.join(str(error).split())}") from error
-        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        if largest >= spec.vocab_size:
-            raise PackageError(
-                f"{TOKENIZER_NAME} has token ids up to {largest}, but text.vocab_size is {spec.vocab_size}"
-            )
+        self._tokenizer = load_tokenizer(tokenizer_json, spec.vocab_size)
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if special > spec.max_length:
             raise PackageError(
@@ -63,6 +55,7 @@ class CaptionTokenizer:
 
         Raises:
             CaptionError: a caption is neither a text nor None.
+            PackageError: the tokenizer failed on a caption.
         """
         rows = [self._encode_one(caption) for caption in captions]
         length = max((len(row) for row in rows), default=1) or 1
@@ -84,5 +77,8 @@ class CaptionTokenizer:
         if not text.strip():
             return []
         # One by one: a batch call would start a thread pool, which a device with few captions only pays for.
-        encoding = self._tokenizer.encode(text)
+        try:
+            encoding = self._tokenizer.encode(text)
+        except BaseException as error:  # a word that is not in the vocabulary, where that has no unknown token
+            raise library_error(error, f"failed on the caption {text[:40]!r}") from error
         return [] if all(encoding.special_tokens_mask) else encoding.ids

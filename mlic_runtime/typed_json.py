@@ -4,12 +4,19 @@ import dataclasses
 import functools
 import json
 import math
+import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MAY_BE_MISSING = {"may_be_missing": True}  # metadata of a field: a key that older files do not have
+
+_MAX_SHOWN = 60  # characters of a value in a message
+# Not `repr`, which would write all of a value that fills the file, and ends in a RecursionError where it is nested.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _MAX_SHOWN
 
 
 class TypedJsonError(ValueError):
@@ -50,7 +57,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
         return tuple(build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         expect(isinstance(value, dict), where, "an object", value)
-        return {k: build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {k: build(arguments[1], v, f"{where}.{key_name(k)}") for k, v in value.items()}
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
@@ -76,8 +83,28 @@ def expect(condition: bool, where: str, expected: str, found: object) -> None:
 
 def must_be(where: str, expected: str, found: object) -> str:
     """The message for a value that breaks a rule; the value is cut short."""
-    text = repr(found)
-    return f"{where} must be {expected}, found {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{where} must be {expected}, found {shown(found)}"
+
+
+def shown(found: object) -> str:
+    """A value for a message: in quotes if it is a text, on one line, and cut short."""
+    text = _SHORT.repr(found)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+def key_name(name: str) -> str:
+    """A key for a message: as it is, unless it would break the line, or fill it."""
+    return name if name.isprintable() and len(name) <= _MAX_SHOWN else shown(name)
+
+
+def repeated(values: Iterable[str]) -> str | None:
+    """The first value that was there before, or None."""
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
 def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
@@ -86,7 +113,7 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(set(value) - set(fields))
     if unknown:
-        raise TypedJsonError(f"unknown key {where}.{unknown[0]}; known: {', '.join(fields)}")
+        raise TypedJsonError(f"unknown key {where}.{key_name(unknown[0])}; known: {', '.join(fields)}")
     missing = sorted(name for name in fields.keys() - value.keys() if fields[name].metadata != MAY_BE_MISSING)
     if missing:
         raise TypedJsonError(f"{where}.{missing[0]} is missing")
@@ -102,8 +129,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {next(n for n in names if names.count(n) > 1)!r}")
+        raise ValueError(f"duplicate key {shown(repeated(name for name, _ in pairs))}")
     return result
 
 
@@ -114,8 +140,8 @@ def _no_constant(name: str) -> float:
 def _is_scalar(value: Any, kinds: tuple[type, ...]) -> bool:
     if isinstance(value, bool):
         return bool in kinds
-    if isinstance(value, int) and float in kinds:
-        return abs(value) < 2**53
+    if isinstance(value, int):  # beyond 2**53, readers of JSON differ about which number it is
+        return (int in kinds or float in kinds) and abs(value) < 2**53
     if isinstance(value, float):
         return float in kinds and math.isfinite(value)
     return isinstance(value, kinds)

@@ -27,7 +27,7 @@ from .errors import DataError, ExportError
 from .files import atomic_folder
 from .graph import OPSET
 from .latency import Latency, measure_graphs, recommend
-from .measure import collect_splits, run_graph, run_model, score
+from .measure import caption_tokenizer, collect_splits, run_graph, run_model, score
 from .operators import check_operators
 from .parity import check_parity, check_rows
 from .precisions import FULL, MAX_DROP, largest_drop, make_graphs
@@ -99,9 +99,10 @@ def build_package(
     Raises:
         ExportError: a graph disagrees with PyTorch, costs more F1 than it may, or needs operators that not every build
             of ONNX Runtime has.
-        PackageError: a graph breaks the contract, or fails.
+        PackageError: a graph breaks the contract, or fails, or the runtime would refuse the tokenizer.
         DataError: the data has other labels than the model.
     """
+    caption_tokenizer(trained.config, trained.tokenizer)  # at once: without data and --latency nothing else reads it
     expected: dict[str, Outputs] = {}
     if splits is not None:
         _check_labels(trained, splits)
