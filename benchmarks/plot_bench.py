@@ -84,7 +84,9 @@ def draw_stages(axes: Axes, reports: list[Report]) -> None:
 def _line(report: Report, timing: Report, reports: list[Report]) -> dict[str, Any]:
     """Style by precision and threads, so that the colour is left for the backend."""
     kinds = list(dict.fromkeys(_kind(one) for one in reports))
-    label = f"{timing['name']}, {_kind(report)}" if len(kinds) > 1 else timing["name"]
+    # The others run in float32 whatever the runtime's precision is.
+    kind = _kind(report) if timing["name"] == report["timings"][0]["name"] else _threads(report)
+    label = f"{timing['name']}, {kind}" if len(kinds) > 1 else timing["name"]
     return {"linestyle": _STYLES[kinds.index(_kind(report)) % len(_STYLES)], "label": label}
 
 
@@ -119,7 +121,7 @@ def main(files: tuple[Path, ...], output: Path) -> None:
     if stages:
         draw_stages(next(panels), stages)
     for axes in figure.axes:
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes.grid(alpha=0.3)
     machine = reports[0]["machine"]
     figure.suptitle(f"{reports[0]['model']} on {machine['processor']}, {machine['cpus']} CPUs", fontsize="medium")
