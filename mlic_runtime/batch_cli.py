@@ -17,6 +17,7 @@ from .label_ids import read_label_ids
 from .partial import PartialFile, Sink, StreamSink
 from .predictor import Predictor
 from .progress import Progress
+from .remote import absolute
 from .render import printable
 from .rows import RowError, RowReader, open_rows
 
@@ -29,6 +30,7 @@ class Deciding:
     top_k: int | None
     at_least_one: bool
     max_pixels: int
+    allow_truncated: bool
 
 
 def run_batch(predictor: Predictor, source: str, format_: str, deciding: Deciding, options: BatchOptions) -> None:
@@ -61,7 +63,7 @@ def run_batch(predictor: Predictor, source: str, format_: str, deciding: Decidin
         identity = {
             "format": format_,
             "label_ids": None if ids is None else " ".join(ids),
-            "image_root": str(Path(reader.root).absolute()) if options.pictures else None,
+            "image_root": absolute(reader.root) if options.pictures else None,
             "pictures": options.pictures,
             "captions": options.captions,
             "batch_size": options.batch_size,

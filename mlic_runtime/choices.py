@@ -12,7 +12,7 @@ import click
 
 from .cpus import processor_name
 from .errors import ChoiceError
-from .files import open_regular, reason, replace_file
+from .files import open_regular, reason
 from .manifest import PRECISIONS, Manifest
 from .providers import PROVIDERS
 from .typed_json import TypedJsonError, build, expect, parse_object
@@ -100,6 +100,8 @@ def save_choice(choice: Choice) -> Saved:
     Raises:
         ChoiceError: the file cannot be written.
     """
+    from .whole_files import replace_file  # here, because predictions only read
+
     path = choices_path()
     if not path.is_absolute():
         raise ChoiceError(f"cannot write {str(path)!r}: no home folder is known; set XDG_CONFIG_HOME to a folder")

@@ -57,6 +57,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Refuse larger pictures (width x height).",
 )
+@click.option(
+    "--allow-truncated",
+    is_flag=True,
+    help="Of a picture file whose end is missing, take what there is; not of WebP.  [default: refuse it]",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say on standard error what runs, and why in that precision.")
 @click.version_option(__version__, prog_name="mlic-infer")
 @click.pass_context
@@ -80,6 +85,7 @@ def infer(
     at_least_one: bool,
     format_: str | None,
     max_pixels: int,
+    allow_truncated: bool,
     verbose: bool,
     **batch: Any,
 ) -> None:
@@ -91,7 +97,7 @@ def infer(
 
     With --input there is one result for each row, in their order. That of a row which fails is {"image", "error":
     {"type", "message"}}, and the exit code is then 1. A run that was interrupted, however hard, is completed by the
-    same command with --resume.
+    same command with --resume. With --engine ray the results are Parquet files in a folder.
     """
     check_usage(context, image, input_, format_)
     if list_models:
@@ -102,16 +108,25 @@ def infer(
         return
     from .predictor import Predictor
 
+    if batch["engine"] == "ray":
+        threads = threads or 1  # of each worker: the cluster has many
     loading: dict[str, Any] = {"provider": provider, "precision": precision, "threads": threads, "spin": spin}
-    predictor = Predictor.load(model, **loading, max_pixels=max_pixels, cache=cache)
+    loading |= {"max_pixels": max_pixels, "allow_truncated": allow_truncated, "cache": cache}
+    predictor = Predictor.load(model, **loading)
     if verbose:
         _say_what_runs(predictor)
     if input_ is not None:
         from .batch_cli import Deciding, run_batch
 
         gc.enable()  # `main` turned it off
-        deciding = Deciding(threshold, top_k, at_least_one, max_pixels)
-        run_batch(predictor, input_, format_ or "jsonl", deciding, BatchOptions(**batch))
+        deciding = Deciding(threshold, top_k, at_least_one, max_pixels, allow_truncated)
+        options = BatchOptions(**batch)
+        if options.engine == "ray":
+            from .ray_cli import run_on_ray
+
+            run_on_ray(predictor, input_, model, loading, deciding, options)
+        else:
+            run_batch(predictor, input_, format_ or "jsonl", deciding, options)
         return
     text = caption_of(image, caption, sidecar)
     source = picture_of(image)
@@ -154,6 +169,8 @@ def main() -> None:
     garbage collected for one prediction: the libraries make tens of thousands of objects as they load, and keep them.
     """
     gc.disable()
+    # numpy's OpenBLAS would start a thread for each CPU, in 80 ms of CPU time, for products of matrices that we lack.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         infer(prog_name="mlic-infer")
     except SystemExit as end:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from .errors import MlicError
+from .files import write_to
 from .manifest import PRECISIONS
 from .providers import AUTO, PROVIDERS
 from .render import encode, printable
@@ -104,5 +105,4 @@ def _add_model_options(command: _Command, several_threads: bool) -> _Command:
 
 def write(text: str) -> None:
     """Write data to stdout, as UTF-8 whatever the locale says."""
-    sys.stdout.buffer.write(encode(text))
-    sys.stdout.buffer.flush()
+    write_to(sys.stdout.buffer, encode(text))

@@ -1,11 +1,12 @@
-"""Files that others chose: regular files only, never a wait, and a limit for pictures. Files never half-written."""
+"""Files that others chose: regular files only, never a wait, and a limit for pictures; streams that others gave."""
 
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
+
+from .errors import OutputError
 
 MAX_PIXELS = 90_000_000  # width x height of a picture; here because the command line reads it without loading Pillow
 
@@ -31,24 +32,20 @@ def open_regular(path: str | os.PathLike[str], *, follow_symlinks: bool = True) 
         raise
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that nobody sees it half-written, not even after a power failure; its folder is made if missing.
+def write_to(stream: BinaryIO, data: bytes) -> None:
+    """Write to a stream such as standard output, and flush it.
 
     Raises:
-        OSError: it cannot be written; what was there before is untouched.
+        BrokenPipeError: its reader went away.
+        OutputError: it cannot be written, such as to a full disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        stream.write(data)
+        stream.flush()
+    except BrokenPipeError:
         raise
+    except OSError as error:
+        raise OutputError(f"cannot write the output: {reason(error)}; make room, or choose another place") from error
 
 
 def reason(error: OSError) -> str:

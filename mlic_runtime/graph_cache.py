@@ -19,7 +19,6 @@ import platform
 import stat
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,6 +196,8 @@ def _temporary_file(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     _require_private(folder.lstat(), "its folder")
+    import tempfile  # here, because it costs 4 ms, and most processes find their graph
+
     descriptor, name = tempfile.mkstemp(suffix=_TEMPORARY_SUFFIX, dir=folder)
     os.close(descriptor)
     return Path(name)

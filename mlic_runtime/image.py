@@ -2,8 +2,11 @@
 
 import math
 import os
+import re
+from collections import deque
+from collections.abc import Iterator
 from io import BytesIO
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,7 @@ from .errors import ImageError
 from .files import MAX_PIXELS, open_regular
 from .formats import FORMATS, open_picture
 from .manifest import ImageSpec
+from .picture_cost import require_affordable
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
@@ -25,6 +29,11 @@ _COVERED = 15 / 16
 # From 3.0 on, Pillow documents the result of the two-step resize as close to the plain one.
 _REDUCING_GAP = 3.0
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+# Pixels that are converted at a time where it takes several copies: of the largest pictures they would take a gigabyte.
+_STRIP = 1 << 20
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+# A marker that has a length; between the data of two scans there are no others but these (ITU-T T.81, B.1.1).
+_JPEG_SEGMENT, _JPEG_SEGMENT_BYTES = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe]"), 2 + 65_535
 # EXIF orientation -> what makes the picture upright (EXIF 2.32, tag 0x0112); 5 to 8 swap width and height.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,7 +46,13 @@ _UPRIGHT = {
 }
 
 
-def load_image(source: ImageSource, *, spec: ImageSpec | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_image(
+    source: ImageSource,
+    *,
+    spec: ImageSpec | None = None,
+    max_pixels: int = MAX_PIXELS,
+    allow_truncated: bool = False,
+) -> Image.Image:
     """Read a picture as upright RGB; transparency becomes white, 16 bits become 8 by scale.
 
     Args:
@@ -45,8 +60,12 @@ def load_image(source: ImageSource, *, spec: ImageSpec | None = None, max_pixels
             Its format is one of `formats.FORMATS`, or HEIC where pillow-heif is installed; the first frame counts.
         spec: the size that is wanted later. With it, a JPEG is decoded at a half, quarter or eighth of its size
             where that still covers 15/16 of it, which is several times faster; the caller must resize afterwards.
-        max_pixels: larger pictures (width x height) are refused before they are decoded. For the
-            frames and tiles of GIF, TIFF and WebP, twice Pillow's own `PIL.Image.MAX_IMAGE_PIXELS` holds as well.
+        max_pixels: larger pictures (width x height) are refused before they are decoded; what else may cost too much
+            is in `picture_cost`. For the frames and tiles of GIF, TIFF and WebP, twice Pillow's own
+            `PIL.Image.MAX_IMAGE_PIXELS` holds as well.
+        allow_truncated: of a file whose end is missing, take what there is, if it is not only zeros: the missing pixels
+            are grey in a JPEG, else black, or white where the picture has transparency. For JPEG, PNG, GIF, BMP and
+            uncompressed TIFF whose header is whole; a WebP is always refused. A PIL image is the caller's to load.
 
     Returns:
         A new image in mode "RGB" without metadata.
@@ -55,14 +74,20 @@ def load_image(source: ImageSource, *, spec: ImageSpec | None = None, max_pixels
         ImageError: missing, not a regular file, not a picture, truncated, too large, or of an unusable type; the
             message is one line that names the source and the cause.
     """
-    image = view_image(source, spec=spec, max_pixels=max_pixels)
+    image = view_image(source, spec=spec, max_pixels=max_pixels, allow_truncated=allow_truncated)
     if image is source or isinstance(image, ImageFile.ImageFile):
         image = image.copy()
     image.info = {}  # else an orientation that has been applied would be applied again
     return image
 
 
-def view_image(source: ImageSource, *, spec: ImageSpec | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def view_image(
+    source: ImageSource,
+    *,
+    spec: ImageSpec | None = None,
+    max_pixels: int = MAX_PIXELS,
+    allow_truncated: bool = False,
+) -> Image.Image:
     """As `load_image`, with a copy less: the image may be the source itself, or the file's with its metadata.
 
     To look at, such as for `to_pixels`; not to change, to keep, or to load again.
@@ -71,13 +96,25 @@ def view_image(source: ImageSource, *, spec: ImageSpec | None = None, max_pixels
         if isinstance(source, np.ndarray):
             return _from_array(source, max_pixels)
         if isinstance(source, Image.Image):
-            return _upright_rgb(source, None, max_pixels)
-        with _open_stream(source) as stream, open_picture(stream) as image:
-            return _upright_rgb(image, spec, max_pixels)
+            rgb, turn = _load_rgb(source, None, max_pixels)
+        else:
+            rgb, turn = _load_file(source, spec, max_pixels, allow_truncated)
+        return rgb if turn is None else rgb.transpose(turn)
     except ImageError as error:
+        _forget(error)
         raise ImageError(f"cannot read picture {_describe(source)}: {error}") from None
     except Exception as error:  # fed hostile bytes, Pillow's decoders raise nearly anything
+        _forget(error)
         raise ImageError(f"cannot read picture {_describe(source)}: {_cause(error)}") from error
+
+
+def _forget(error: BaseException | None) -> None:
+    """Let go of the variables where an error came from: it may be kept, and with it a picture of any size."""
+    import traceback  # here, because only pictures that fail need it
+
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def to_pixels(image: Image.Image, spec: ImageSpec, out: Pixels | None = None) -> Pixels:
@@ -113,7 +150,12 @@ def to_pixels(image: Image.Image, spec: ImageSpec, out: Pixels | None = None) ->
 
 
 def read_pixels(
-    source: ImageSource, spec: ImageSpec, out: Pixels | None = None, *, max_pixels: int = MAX_PIXELS
+    source: ImageSource,
+    spec: ImageSpec,
+    out: Pixels | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    allow_truncated: bool = False,
 ) -> Pixels:
     """`load_image` and `to_pixels` in one: any picture -> uint8 (H, W, 3) as the model wants it.
 
@@ -122,7 +164,8 @@ def read_pixels(
     Raises:
         ImageError: see `load_image`.
     """
-    return to_pixels(view_image(source, spec=spec, max_pixels=max_pixels), spec, out)
+    image = view_image(source, spec=spec, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    return to_pixels(image, spec, out)
 
 
 def _open_stream(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
@@ -145,6 +188,18 @@ def _open_stream(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
     return BytesIO(data)
 
 
+def _mended(stream: BinaryIO, allow_truncated: bool) -> BinaryIO:
+    """The stream; of a truncated JPEG a copy with the marker of the end, so that libjpeg fills in what is missing."""
+    if not allow_truncated or stream.read(len(_JPEG_START)) != _JPEG_START:
+        return stream
+    data = _JPEG_START + stream.read()
+    for marker in deque(_JPEG_SEGMENT.finditer(data, max(0, len(data) - _JPEG_SEGMENT_BYTES)), maxlen=1):
+        length = data[marker.end() : marker.end() + 2]
+        if len(length) < 2 or marker.end() + int.from_bytes(length, "big") > len(data):
+            data = data[: marker.start()]  # a table of which a part is missing would swallow the end
+    return BytesIO(data + _JPEG_END)
+
+
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ImageError(f"expected a uint8 array of shape (H, W, 3), found {array.dtype} {array.shape}")
@@ -152,16 +207,39 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _upright_rgb(image: Image.Image, spec: ImageSpec | None, max_pixels: int) -> Image.Image:
+def _load_file(
+    source: str | os.PathLike[str] | bytes | BinaryIO, spec: ImageSpec | None, max_pixels: int, allow_truncated: bool
+) -> tuple[Image.Image, Image.Transpose | None]:
+    """As `_load_rgb`; the file's own image ends here, so that turning the result does not hold it in memory as well."""
+    with _open_stream(source) as file, _mended(file, allow_truncated) as stream, open_picture(stream) as image:
+        require_affordable(image, stream, max_pixels)
+        return _load_rgb(image, spec, max_pixels, allow_truncated)
+
+
+def _load_rgb(
+    image: Image.Image, spec: ImageSpec | None, max_pixels: int, allow_truncated: bool = False
+) -> tuple[Image.Image, Image.Transpose | None]:
+    """The image decoded as RGB, and what makes it upright."""
     _check_size(image.size, max_pixels)
     if spec is not None and image.format in ("JPEG", "MPO"):
         size = (math.ceil(_COVERED * spec.width), math.ceil(_COVERED * spec.height))
         image.draft(None, size if _orientation(image) < 5 else size[::-1])
-    image.load()
+    _decode(image, allow_truncated)
     # Only now: a TIFF is turned by loading it, and a PNG may carry its EXIF data behind the pixels.
-    transpose = _UPRIGHT.get(_orientation(image))
-    rgb = _to_rgb(image)
-    return rgb if transpose is None else rgb.transpose(transpose)
+    turn = _UPRIGHT.get(_orientation(image))
+    return _to_rgb(image), turn
+
+
+def _decode(image: Image.Image, allow_truncated: bool) -> None:
+    """`Image.load`, but without `ImageFile.LOAD_TRUNCATED_IMAGES`, which would hold for every thread of the process."""
+    try:
+        image.load()
+    except OSError:
+        if not allow_truncated or not isinstance(image, ImageFile.ImageFile):
+            raise
+        image.tile = []  # so Pillow asks for no more than what it has decoded
+        if image.im is None or image.getbbox() is None:
+            raise
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -187,24 +265,35 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("its pixels are floating-point numbers without a known range: convert it to 8 bits first")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
-        white.paste(layer, mask=layer.getchannel("A"))
+        for box in _strips(image):
+            layer = image.crop(box).convert("RGBA")
+            white.paste(layer, box, mask=layer.getchannel("A"))
         return white
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _scale_sixteen_bit(image: Image.Image) -> Image.Image:
     """65535 becomes 255: Pillow's own conversion would clip everything above 255 to white."""
-    values = np.asarray(image).astype(np.int32)
-    low, high = int(values.min()), int(values.max())
+    low, high = cast(tuple[int, int], image.getextrema()) if image.mode == "I" else (0, 65535)
     if low < 0 or high > 65535:
         raise ImageError(f"its pixels reach from {low} to {high}, expected 16 bits: convert it to 8 bits first")
-    levels = ((values + 128) // 257).astype(np.uint8)
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # of a PNG: the grey that is see-through
-        levels[values == transparent] = 255
+    levels = np.empty((image.height, image.width), dtype=np.uint8)
+    for box in _strips(image):
+        values = np.asarray(image.crop(box)).astype(np.int32)
+        strip = levels[box[1] : box[3]]
+        strip[...] = (values + 128) // 257
+        if isinstance(transparent, int):  # of a PNG: the grey that is see-through
+            strip[values == transparent] = 255
     return Image.fromarray(levels)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes (left, upper, right, lower) as wide as the image, that together are the image."""
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _centre_box(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float]:
@@ -228,6 +317,8 @@ def _cause(error: Exception) -> str:
         return "there is no such file"
     if isinstance(error, UnidentifiedImageError):
         return f"it is not a picture of a known format ({', '.join(FORMATS)})"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

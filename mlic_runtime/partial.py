@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
 from .errors import OutputError
+from .files import write_to
 
 Identity = Mapping[str, str | int | float | bool | None]
 
@@ -77,8 +78,7 @@ class StreamSink:
 
     def append(self, data: bytes, rows: int, errors: int, rows_checksum: int) -> None:
         """See `Sink`."""
-        self._stream.write(data)
-        self._stream.flush()
+        write_to(self._stream, data)
         self.mark = self.mark.after(data, rows, errors, rows_checksum)
 
     def finish(self) -> None:
@@ -180,20 +180,20 @@ class PartialFile:
         # In this order: a journal without FILE.partial then means that FILE.partial has become FILE.
         self._results = _open(self._partial, os.O_CREAT | os.O_EXCL)
         self._log = _open(self._journal, os.O_CREAT | os.O_EXCL)
-        _lock(self._log, self._journal)
+        lock(self._log, self._journal)
         _write(self._log, _line(self._identity))
         os.fsync(self._log)  # without this line nothing can be resumed
 
     def _resume(self) -> None:
         if self._journal.exists():
             self._log = _open(self._journal)
-            _lock(self._log, self._journal)
+            lock(self._log, self._journal)
         lines = _read_journal(self._journal)
         identity, end = next(lines, (None, 0))
         if identity is None:
             self._resume_nothing()
             return
-        self._check_identity(identity)
+        check_identity(identity, self._identity, self._partial)
         if not self._partial.exists() and self._path.exists():
             self._resume_complete(lines)
             return
@@ -231,20 +231,31 @@ class PartialFile:
         self._journal.unlink(missing_ok=True)  # first, see `_begin`
         self._partial.unlink(missing_ok=True)
 
-    def _check_identity(self, found: object) -> None:
-        known = found if isinstance(found, dict) else {}
-        for name in dict.fromkeys([*self._identity, *known]):
-            was, now = known.get(name), self._identity.get(name)
-            if was != now:
-                raise OutputError(
-                    f"cannot resume {str(self._partial)!r}: it was begun with {name} {json.dumps(was)}, and this is "
-                    f"{json.dumps(now)}; repeat the first command line, or delete it to begin anew"
-                )
-
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
             f"cannot write {str(self._partial)!r}: {error.strerror or error}; once that is mended, go on with --resume"
         )
+
+
+def check_identity(found: object, identity: Identity, path: Path) -> None:
+    """Refuse to go on with results that are made from something else.
+
+    Args:
+        found: what an earlier run wrote down.
+        identity: of this run.
+        path: of the results.
+
+    Raises:
+        OutputError: they differ; the message names the first difference.
+    """
+    known = found if isinstance(found, dict) else {}
+    for name in dict.fromkeys([*identity, *known]):
+        was, now = known.get(name), identity.get(name)
+        if was != now:
+            raise OutputError(
+                f"cannot resume {str(path)!r}: it was begun with {name} {json.dumps(was)}, and this is "
+                f"{json.dumps(now)}; repeat the first command line, or delete it to begin anew"
+            )
 
 
 _Lines: TypeAlias = Iterator[tuple[object, int]]
@@ -290,8 +301,12 @@ def _open(path: Path, flags: int = 0) -> int:
     )
 
 
-def _lock(descriptor: int, path: Path) -> None:
-    """Keep a second process away; the lock goes with this process, however it ends."""
+def lock(descriptor: int, path: Path) -> None:
+    """Keep a second process away; the lock goes with this process, however it ends.
+
+    Raises:
+        OutputError: another process has it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows, where nobody else can rename what is open here

@@ -58,6 +58,7 @@ class Predictor:
         graph: OpenedGraph,
         tokenizer: CaptionTokenizer | None,
         max_pixels: int = MAX_PIXELS,
+        allow_truncated: bool = False,
     ) -> None:
         self.manifest: Manifest = package.manifest
         self.labels: tuple[str, ...] = tuple(label.name for label in package.manifest.labels)
@@ -68,6 +69,7 @@ class Predictor:
         self.session = graph.session
         self._tokenizer = tokenizer
         self._max_pixels = max_pixels
+        self._allow_truncated = allow_truncated
         self._model = package.manifest.title
         self._thresholds = np.array([label.threshold for label in package.manifest.labels], dtype=np.float64)
 
@@ -81,6 +83,7 @@ class Predictor:
         threads: int | None = None,
         spin: bool = False,
         max_pixels: int = MAX_PIXELS,
+        allow_truncated: bool = False,
         cache: bool = True,
     ) -> _Predictor:
         """Load a model package.
@@ -93,6 +96,7 @@ class Predictor:
             threads: threads per run; None means one for every physical core that this process may use.
             spin: see `session.create_session`.
             max_pixels: pictures with more pixels (width x height) are refused.
+            allow_truncated: take what there is of a file whose end is missing (see `image.load_image`).
             cache: see `loading.open_graph`.
 
         Raises:
@@ -107,7 +111,7 @@ class Predictor:
         )
         import_module(".image", __package__)  # and Pillow with it
         tokenizer = _load_tokenizer(package)
-        return cls(package, graph.result(), tokenizer, max_pixels)
+        return cls(package, graph.result(), tokenizer, max_pixels, allow_truncated)
 
     def predict(
         self,
@@ -270,7 +274,12 @@ class Predictor:
     def _decode(self, source: ImageSource) -> Image.Image:
         from .image import view_image  # here, because `load` loads it while the graph loads
 
-        return view_image(source, spec=self.manifest.image, max_pixels=self._max_pixels)
+        return view_image(
+            source,
+            spec=self.manifest.image,
+            max_pixels=self._max_pixels,
+            allow_truncated=self._allow_truncated,
+        )
 
     def _preprocess(self, image: Image.Image, out: Pixels) -> None:
         from .image import to_pixels

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlic_runtime.errors import OutputError
 from mlic_runtime.manifest import TOKENIZER_NAME
 
 from . import config as configuration
@@ -117,7 +118,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write one checkpoint file: model, state, and where given the optimizer's tensors and the averaged weights."""
+    """Write one checkpoint file: model, state, and where given the optimizer's tensors and the averaged weights.
+
+    Raises:
+        OutputError: it cannot be written; an older file is as it was.
+    """
     tensors = {_MODEL + name: tensor.detach().contiguous() for name, tensor in model.items()}
     # A parameter that is not trained is the same in the average, but safetensors wants every tensor's memory once.
     tensors |= {_AVERAGE + name: tensor.detach().clone().contiguous() for name, tensor in (average or {}).items()}
@@ -126,7 +131,10 @@ def save_checkpoint(
             for key, value in entries.items():
                 tensors[f"{_OPTIMIZER}{index}.{key}"] = torch.as_tensor(value).detach().contiguous()
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"state": json.dumps(vars(state))})
+        try:
+            save_file(tensors, temporary, metadata={"state": json.dumps(vars(state))})
+        except SafetensorError as error:  # it does not say OSError where the disk is full
+            raise OutputError(f"cannot write {path}: {error}; what was there is unchanged: make room") from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

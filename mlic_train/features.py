@@ -1,6 +1,7 @@
 """Feature maps of a frozen backbone, computed once and read from disk in every epoch after."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mlic_runtime.image import read_pixels
 from mlic_runtime.manifest import ImageSpec
 
 from .data import Record
+from .data.members import PictureFile, image_source
 from .files import atomic_path
 from .models import Model
 from .transforms import flip
@@ -71,7 +73,7 @@ def build_cache(
 
 def _compute(
     model: Model,
-    paths: Sequence[Path],
+    paths: Sequence[PictureFile],
     spec: ImageSpec,
     variants: Sequence[Flips],
     file: Path,
@@ -83,13 +85,14 @@ def _compute(
     with atomic_path(file) as temporary, torch.inference_mode():
         array: np.memmap[Any, np.dtype[np.float32]] | None = None
         for start in range(0, len(paths), _CHUNK):
-            pixels = [read_pixels(path, spec) for path in paths[start : start + _CHUNK]]
+            pixels = [read_pixels(image_source(path), spec) for path in paths[start : start + _CHUNK]]
             for variant, flips in enumerate(variants):
                 batch = torch.from_numpy(np.stack([flip(picture, *flips) for picture in pixels]))
                 features = model.encode_picture(batch.to(device)).cpu().numpy()
                 if array is None:
                     shape = (len(variants), len(paths), *features.shape[1:])
                     array = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+                    _take_room(temporary)
                 array[variant, start : start + len(pixels)] = features
             if progress is not None:
                 progress(start + len(pixels), len(paths))
@@ -98,7 +101,14 @@ def _compute(
     model.train(training)
 
 
-def _key(model: nn.Module, paths: Sequence[Path], spec: ImageSpec, variants: Sequence[Flips]) -> str:
+def _take_room(file: Path) -> None:
+    """Let a sparse file have its place on the disk, or fail: a full disk under mapped memory kills without a word."""
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with file.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+
+
+def _key(model: nn.Module, paths: Sequence[PictureFile], spec: ImageSpec, variants: Sequence[Flips]) -> str:
     digest = hashlib.sha256(repr((spec, tuple(variants))).encode())
     for name, tensor in model.state_dict().items():
         if name.startswith(("backbone.", "normalize.")):

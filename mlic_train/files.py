@@ -3,54 +3,65 @@
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from mlic_runtime.errors import OutputError
+from mlic_runtime.files import reason
+from mlic_runtime.whole_files import temporary_folder
+
+from .exchange import exchange
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it is synced and renamed to `path` on success, removed on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+    """A path for a new file, which is synced and renamed to `path` on success, removed on failure.
+
+    Raises:
+        OutputError: it cannot be written; what is at `path` is as it was.
+    """
+    with _refusing(path), temporary_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written."""
+    """Write a file so that it is never seen half-written.
+
+    Raises:
+        OutputError: it cannot be written; what is at `path` is as it was.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`; it takes the place of `path`, a folder or nothing, on success and goes on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        _replace_folder(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """A new folder; it takes the place of `path`, a folder or nothing, on success and goes on failure.
+
+    Raises:
+        OutputError: it cannot be written; what is at `path` is as it was.
+    """
+    with _refusing(path), temporary_folder(path) as folder:
+        aside = path.with_name(f".{path.name}.old")
+        if aside.exists() and not path.exists():  # killed between two renames, see below
+            aside.rename(path)
+        new = folder / path.name
+        new.mkdir()
+        new.chmod(0o755)
+        yield new
+        if not path.exists():
+            new.rename(path)
+        elif not exchange(new, path):
+            _replace_folder(new, path, aside)
 
 
-def _replace_folder(new: Path, old: Path) -> None:
+def _replace_folder(new: Path, old: Path, aside: Path) -> None:
     """Put the folder `new` in the place of `old`: two renames, and `old` is back if the second fails."""
-    if not old.exists():
-        new.rename(old)
-        return
-    aside = old.with_name(f".{old.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
     old.rename(aside)
     try:
@@ -59,3 +70,14 @@ def _replace_folder(new: Path, old: Path) -> None:
         aside.rename(old)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Say in one line that `path` cannot be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {reason(error)}; what was there is unchanged: mend that and try again"
+        ) from error

@@ -77,7 +77,8 @@ def fit(
         The last state, the same in every process; `finished` is False where training was interrupted.
 
     Raises:
-        TrainError: the loss or a gradient is not finite; the last checkpoint stays as it was.
+        TrainError: the loss or a gradient is not finite; the checkpoints stay as they were.
+        OutputError: a checkpoint cannot be written; the older one stays as it was.
     """
     learner = Learner(model, config)
     optimizer = create_optimizer(model, config)
@@ -142,11 +143,11 @@ def fit(
                         return state
             seconds = time.monotonic() - started
             state = in_first(fabric, partial(_finish_epoch, average.learner, data, config, state, folder, seconds))
-            log(_describe(state.history[-1], config.epochs))
-            if not keep_going(state):
-                return state
-            save_last()
-            if any_of(fabric, interrupted()):
+            go_on = keep_going(state)
+            if go_on:
+                save_last()
+            log(_describe(state.history[-1], config.epochs))  # only now: who reads it may take the epoch for saved
+            if not go_on or any_of(fabric, interrupted()):
                 return state
     return state
 
@@ -164,13 +165,12 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _clip(fabric: Fabric, wrapped: torch.nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:
-    """Bound the gradient's norm where the configuration says so; the norm before that, 0 where nobody needs it.
+    """Bound the gradient's norm where the configuration says so; the norm before that.
 
     Float16 gradients overflow now and then: Fabric's loss scaler sees it, leaves the step out and lowers the scale.
     """
-    if not config.gradient_clip:
-        return 0.0
-    norm = fabric.clip_gradients(wrapped, optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False)
+    bound = config.gradient_clip or math.inf
+    norm = fabric.clip_gradients(wrapped, optimizer, max_norm=bound, error_if_nonfinite=False)
     return 0.0 if norm is None or config.mixed_precision == "fp16" else norm.item()
 
 
@@ -190,10 +190,15 @@ def _finish_epoch(
         return logits
 
     logits, targets = predict_logits(run, data.val, data.tokenizer, config.batch_size, config.workers)
+    loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)))
+    if not math.isfinite(loss):
+        raise TrainError(
+            f"the loss on val is {float(loss)} after epoch {state.epoch + 1} (step {state.global_step}); "
+            "the last checkpoint is kept: lower --learning-rate and start again"
+        )
     probabilities = sigmoid(logits)
     thresholds = fit_thresholds(probabilities, targets, config.threshold_for)
     metrics = compute_metrics(probabilities, targets, thresholds)
-    loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)))
     state.history.append(
         {
             "epoch": state.epoch + 1,
@@ -256,8 +261,9 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 def _not_finite(what: str, value: float, state: State, keys: list[tuple[int, int]], records: Sequence[Record]) -> str:
     first = records[keys[0][1]]
     return (
-        f"the {what} is {value} in epoch {state.epoch + 1}, batch {state.step + 1} (its first record: {first.file}, "
-        f"record {first.number}); the last checkpoint is kept: lower --learning-rate and start again"
+        f"the {what} is {value} in epoch {state.epoch + 1}, batch {state.step + 1} (step {state.global_step + 1}; the "
+        f"batch's first record: {first.file}, record {first.number}); the last checkpoint is kept: lower "
+        "--learning-rate and start again"
     )
 
 

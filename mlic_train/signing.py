@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISREG
 
-from mlic_runtime.errors import IntegrityError, PackageError
+from mlic_runtime.errors import IntegrityError, OutputError, PackageError
 from mlic_runtime.files import open_regular, reason
 from mlic_runtime.manifest import MANIFEST_NAME
 from mlic_runtime.package import ModelPackage, find_package, load_package
@@ -72,8 +72,8 @@ def sign_package(
     try:
         with atomic_path(output) as temporary:
             signer.sign(package.path, temporary)
-    except OSError as error:
-        raise SignatureError(f"cannot write {output}: {reason(error)}") from error
+    except OutputError as error:
+        raise SignatureError(str(error)) from error
     return output
 
 

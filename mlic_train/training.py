@@ -101,6 +101,14 @@ def train_run(
     return _go_on(fabric, folder, read_run_config(folder), splits, log, keep_going)
 
 
+def is_started(folder: Path, device: str = "auto") -> bool:
+    """Whether there is a run in the folder that can be resumed; all processes get the same answer, the first one's.
+
+    For whoever starts the same command again, as torchrun does when a process or a machine was lost.
+    """
+    return in_first(create_fabric(device), (folder / CONFIG_NAME).exists)
+
+
 def resume_run(
     folder: Path,
     splits: Splits,
@@ -131,6 +139,9 @@ def resume_run(
         raise CheckpointError(f"{folder} was trained on other data; resume it with the data it was started with")
     saved = {**dataclasses.asdict(config.model), **dataclasses.asdict(config.train)}
     changes = {name: value for name, value in (wanted or {}).items() if saved[name] != value}
+    pieces = changes.get("vocab_size")
+    if isinstance(pieces, int) and pieces > saved["vocab_size"]:
+        del changes["vocab_size"]  # the captions gave fewer pieces than were asked for
     for name, value in changes.items():
         if name not in _MAY_CHANGE:
             raise ConfigError(

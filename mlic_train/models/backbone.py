@@ -129,13 +129,13 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     """Read .safetensors, or a .pth state dict with PyTorch's restricted unpickler (tensors only, no code)."""
     if not file.is_file():
         raise ConfigError(f"backbone weights {file} do not exist; give a .safetensors or .pth file, 'hub' or 'package'")
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
     try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises several unrelated types for a file that is not a state dict
+    except Exception as error:  # of several unrelated types, for a file that is something else
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"backbone weights {file} cannot be read: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -281,6 +281,36 @@ def test_broken_metadata_is_not_worth_a_warning(picture: Path) -> None:
 
 
 @pytest.mark.usefixtures("use_tiny")
+@pytest.mark.parametrize("many", [False, True])
+def test_an_output_that_is_full_is_one_line(many: bool, picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("caption\nbright\n")
+    arguments: list[str | Path] = ["--input", tmp_path / "rows.csv"] if many else [picture, "bright"]
+    # The command's stdout becomes that device.
+    code = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); " + INFER
+    result = run_process(code, *arguments)
+    assert result.returncode == 1
+    expected = b"Error: cannot write the output: No space left on device; make room, or choose another place\n"
+    assert result.stderr == expected
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_a_truncated_picture_is_an_error_unless_it_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "cut.bmp"
+    Image.new("RGB", (6, 8), "red").save(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    (tmp_path / "rows.csv").write_text("image,caption\ncut.bmp,bright\n")
+    batch = ["--input", str(tmp_path / "rows.csv")]
+    refused = [run_infer(path, "bright"), run_infer(*batch)]
+    assert [result.exit_code for result in refused] == [1, 1]
+    assert all("image file is truncated" in result.stderr for result in refused)
+    allowed = [
+        run_infer(path, "bright", "--format", "jsonl", "--allow-truncated"),
+        run_infer(*batch, "--allow-truncated"),
+    ]
+    assert [json.loads(result.stdout)["labels"] for result in allowed] == [["red"], ["red"]]
+
+
+@pytest.mark.usefixtures("use_tiny")
 def test_a_reader_that_went_away_is_met_with_silence(picture: Path) -> None:
     # The command's stdout becomes a pipe whose reading end is closed.
     code = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); " + INFER

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import random
+import socket
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -67,6 +68,57 @@ def test_a_picture_behind_a_symbolic_link_is_read(picture: Image.Image, colours:
     picture.save(tmp_path / "picture.png")
     (tmp_path / "link.png").symlink_to("picture.png")
     assert (np.asarray(load_image(tmp_path / "link.png")) == colours).all()
+
+
+def test_links_that_lead_nowhere_or_to_no_file_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for target, cause in {
+        "nothing": "there is no such file",
+        "itself.jpg": "Too many levels of symbolic links",
+        "pipe": "it is not a regular file",
+        "folder": "it is a directory",
+        "/dev/null": "it is not a regular file",
+    }.items():
+        link = tmp_path / "itself.jpg"
+        link.symlink_to(target)
+        with pytest.raises(ImageError, match=rf"^cannot read picture '{link}': {cause}"):
+            load_image(link)
+        link.unlink()
+
+
+def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("picture.jpg")
+        with pytest.raises(ImageError, match=r"'picture\.jpg': it is not a regular file"):
+            load_image("picture.jpg")
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="File name too long"):
+        load_image(tmp_path / ("x" * 5000 + ".jpg"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two words.png", "line\nbreak.png", "tab\t.png", "caf\udce9.png", "-rf.png", "*.png", "'\".png", "\u202egnp.png"],
+    ids=ascii,
+)
+def test_odd_names_of_good_pictures_are_read(
+    picture: Image.Image, colours: Pixels, encode: Encode, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(encode(picture, "PNG"))
+    assert (np.asarray(load_image(tmp_path / name)) == colours).all()
+    assert (np.asarray(load_image(str(tmp_path / name))) == colours).all()
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_the_ending_of_a_name_says_nothing(encode: Encode, picture: Image.Image, tmp_path: Path, format_: str) -> None:
+    for ending in (".jpg", ".png", ".txt", ".svg", ""):
+        path = tmp_path / f"picture{ending}"
+        path.write_bytes(encode(picture, format_))
+        assert load_image(path).size == picture.size
 
 
 def test_a_file_without_permission_says_so(

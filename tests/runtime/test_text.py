@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from mlic_runtime import Prediction, Predictor
 from mlic_runtime.errors import CaptionError, PackageError
 from mlic_runtime.manifest import TextSpec
+from mlic_runtime.rows import Row, RowError
 from mlic_runtime.text import MAX_CHARACTERS, CaptionTokenizer
 
 SPEC = TextSpec(max_length=6, vocab_size=7, pad_id=0)
@@ -74,6 +76,71 @@ def test_the_settings_in_the_tokenizer_are_replaced(content: dict[str, Any]) -> 
 def test_a_caption_is_cut_before_it_is_tokenised(tokenizer: CaptionTokenizer) -> None:
     assert tokenizer.encode([" " * MAX_CHARACTERS + "red"])[1].tolist() == [[0]]
     assert tokenizer.encode([" " * (MAX_CHARACTERS - 3) + "red"])[0].tolist() == [[RED]]
+
+
+def test_what_comes_behind_the_cut_does_not_matter(tokenizer: CaptionTokenizer) -> None:
+    blanks = " " * (MAX_CHARACTERS - 10)
+    seen = tokenizer.encode([blanks + "red green "])[0].tolist()
+    assert seen == [[RED, GREEN]]
+    for behind in ("blue " * 200_000, "\0" * 1_000_000, "\ud800" * 1_000_000, "\U0001f600" * 250_000):
+        assert tokenizer.encode([blanks + "red green " + behind])[0].tolist() == seen
+
+
+def test_a_pair_of_surrogates_that_the_cut_divides_is_not_a_character(tokenizer: CaptionTokenizer) -> None:
+    caption = " " * (MAX_CHARACTERS - 1) + "\ud83d\ude00"
+    assert tokenizer.encode([caption])[0].tolist() == [[UNKNOWN]]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "\u05e9\u05dc\u05d5\u05dd",
+        "\u202eder\u202c",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "e" + "\u0301" * 10_000,
+        "\u200b\u200d\ufeff",
+        "\a\b\x1b[2J\x7f\x9b",
+        "\udc00\ud800",
+        "\ufdfa" * 1000,
+        "x" * 1_000_000,
+        "!?" * 500_000,
+    ],
+    ids=ascii,
+)
+def test_any_text_is_tokens_and_leaves_its_neighbours_alone(tokenizer: CaptionTokenizer, caption: str) -> None:
+    ids, mask = tokenizer.encode(["red green", caption, "blue"])
+    assert ids.shape == mask.shape
+    assert ids.shape[1] <= SPEC.max_length
+    assert ids[0, :2].tolist() == [RED, GREEN]
+    assert mask.sum(axis=1).tolist()[::2] == [2, 1]
+    assert mask[1].any()
+    assert set(ids[1][mask[1] == 1].tolist()) <= {UNKNOWN}
+
+
+def test_ten_thousand_captions_at_once_are_answered_as_each_alone(tiny: Path) -> None:
+    predictor = Predictor.load(tiny)
+    kinds = ["red", "green blue", "bright\0red", "\ud800", "no " * 50]
+    alone = [predictor.predict(caption=caption).probabilities for caption in kinds]
+    captions = [kinds[number % len(kinds)] for number in range(10_000)]
+    many = predictor.predict_many([None] * len(captions), captions)
+    rows = predictor.predict_rows(Row(caption=caption) for caption in captions)
+    for predictions in (many, rows):
+        found = list(predictions)
+        assert len(found) == len(captions)
+        for number, prediction in enumerate(found):
+            assert isinstance(prediction, Prediction)
+            expected = alone[number % len(kinds)]
+            assert all(abs(prediction.probabilities[label] - expected[label]) < 1e-6 for label in expected)
+
+
+def test_ten_thousand_captions_of_which_one_is_none(tiny: Path) -> None:
+    captions: list[str | None] = ["red"] * 10_000
+    captions[7_777] = 7  # type: ignore[call-overload] # the point of the test
+    predictor = Predictor.load(tiny)
+    with pytest.raises(CaptionError, match="found int"):
+        predictor.predict_many([None] * len(captions), captions)
+    found = list(predictor.predict_rows(Row(caption=caption) for caption in captions))
+    assert [number for number, result in enumerate(found) if isinstance(result, RowError)] == [7_777]
 
 
 def test_characters_that_are_none_do_no_harm(tokenizer: CaptionTokenizer) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from mlic_train.checkpoint import (
     State,
+    Trained,
     load_backbone,
     load_checkpoint,
     load_trained,
@@ -19,6 +20,7 @@ from mlic_train.config import ModelConfig
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.files import atomic_path
 from mlic_train.models import create_model
+from mlic_train.models.backbone import create_backbone
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
@@ -118,3 +120,46 @@ def test_a_malformed_configuration_is_refused_by_name(tmp_path: Path, content: o
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=message):
         read_run_config(tmp_path)
+
+
+class _Bomb:
+    """Runs code when it is unpickled: the file that it is given appears."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "model.ckpt", "model.bin", "best.safetensors"])
+def test_a_foreign_checkpoint_of_pytorch_is_refused_and_not_opened(tmp_path: Path, name: str) -> None:
+    torch.save({"state": _Bomb(tmp_path / "it ran")}, tmp_path / name)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / name)
+    other = "is not a checkpoint of mlic-train" if name == "best.safetensors" else "pickled checkpoints can run code"
+    assert other in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_a_run_folder_with_a_foreign_best_checkpoint_is_refused(tmp_path: Path, trained: Trained) -> None:
+    torch.save({"state": _Bomb(tmp_path / "it ran")}, trained.folder / "best.safetensors")
+    with pytest.raises(CheckpointError, match=r"best\.safetensors is not a checkpoint of mlic-train"):
+        load_trained(trained.folder)
+    assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_checkpoint_that_is_cut_off_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "last.safetensors"
+    save_checkpoint(path, {"weight": torch.zeros(100)}, State())
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match="is not a checkpoint of mlic-train"):
+        load_checkpoint(path)
+
+
+def test_damaged_weights_of_a_backbone_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ConfigError, match=r"weights\.safetensors cannot be read: "):
+        create_backbone("tf_efficientnet_lite0", tmp_path / "weights.safetensors")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -130,6 +131,16 @@ def test_a_run_killed_before_its_first_step_resumes(
         with pytest.raises(KeyboardInterrupt):
             train_run(tmp_path / "run", small_model, small_train, splits)
     assert resume_run(tmp_path / "run", splits).finished
+
+
+def test_a_run_that_was_given_more_pieces_than_its_captions_have_resumes_with_the_same_options(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    config = dataclasses.replace(small_train, epochs=1)
+    train_run(tmp_path / "run", dataclasses.replace(small_model, vocab_size=5000), config, splits)
+    assert resume_run(tmp_path / "run", splits, wanted={"vocab_size": 5000, "epochs": 1}).finished
+    with pytest.raises(ConfigError, match="was started with vocab_size"):
+        resume_run(tmp_path / "run", splits, wanted={"vocab_size": 10})
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
@@ -262,7 +273,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mlic_train.fit.create_loss", lambda *_: lambda logits, targets: logits.sum() * torch.nan)
-    with pytest.raises(TrainError, match=r"the loss is nan in epoch 1, batch 1 .*(train|captions)\.csv, record \d+"):
+    with pytest.raises(
+        TrainError, match=r"the loss is nan in epoch 1, batch 1 \(step 1; .*(train|captions)\.csv, record \d+"
+    ):
         train_run(tmp_path / "run", small_model, small_train, splits)
     assert load_checkpoint(tmp_path / "run" / LAST_NAME).state.global_step == 0
 
@@ -277,6 +290,65 @@ def test_a_gradient_that_is_not_finite_stops_too(
     with pytest.raises(TrainError, match=r"the gradient is (nan|inf) in epoch 1, batch 1 "):
         train_run(tmp_path / "run", small_model, small_train, splits)
     assert load_checkpoint(tmp_path / "run" / LAST_NAME).state.global_step == 0
+
+
+def test_a_gradient_that_is_not_finite_stops_without_a_bound_too(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the last batch of an epoch: behind it a checkpoint would be written, with weights that are not finite."""
+    config, batches = dataclasses.replace(small_train, gradient_clip=0.0), 8
+    left = batches
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal left
+        left -= torch.is_grad_enabled()
+        return (logits - logits.detach()).abs().sqrt().sum() if left == 0 else logits.square().mean()
+
+    monkeypatch.setattr("mlic_train.fit.create_loss", lambda *_: loss)
+    with pytest.raises(TrainError, match=r"the gradient is (nan|inf) in epoch 1, batch 8 \(step 8; the batch's first "):
+        train_run(tmp_path / "run", small_model, dataclasses.replace(config, auxiliary_weight=0.0), splits)
+    assert load_checkpoint(tmp_path / "run" / LAST_NAME).state.global_step == 0
+
+
+def test_a_gradient_bound_of_zero_changes_no_gradient(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    for name, bound in (("none", 0.0), ("far", 1e6)):
+        train_run(tmp_path / name, small_model, dataclasses.replace(small_train, epochs=1, gradient_clip=bound), splits)
+    assert_same(weights(tmp_path / "none"), weights(tmp_path / "far"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_on_val_that_is_not_finite_keeps_both_checkpoints(
+    tmp_path: Path,
+    splits: Splits,
+    small_model: ModelConfig,
+    small_train: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    value: float,
+) -> None:
+    folder = tmp_path / "run"
+    train_run(folder, small_model, dataclasses.replace(small_train, epochs=1), splits)
+    older = {name: (folder / name).read_bytes() for name in (BEST_NAME, LAST_NAME)}
+    monkeypatch.setattr("mlic_train.fit.predict_logits", lambda *_: (np.full((12, 3), value), np.zeros((12, 3), bool)))
+    with pytest.raises(
+        TrainError, match=r"the loss on val is (nan|inf) after epoch 2 \(step 16\); the last checkpoint"
+    ):
+        resume_run(folder, splits, wanted={"epochs": 2})
+    assert {name: (folder / name).read_bytes() for name in older} == older
+
+
+def test_an_epoch_is_reported_when_it_is_saved(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    saved: list[int] = []
+
+    def log(line: str) -> None:
+        if line.startswith("epoch "):
+            saved.append(load_checkpoint(tmp_path / "run" / LAST_NAME).state.epoch)
+
+    train_run(tmp_path / "run", small_model, small_train, splits, log=log)
+    assert saved == [1, 2, 3]
 
 
 def test_an_existing_run_is_not_overwritten(
@@ -372,7 +444,7 @@ def test_the_feature_cache_is_reused_and_not_mistaken(
     train_run(tmp_path / "moved-run", small_model, config, load_splits(DataOptions(moved)))
     assert files() == before
     Image.new("RGB", (16, 16), "white").save(
-        next(r.image for r in load_splits(DataOptions(moved)).train.records if r.image)
+        next(r.image for r in load_splits(DataOptions(moved)).train.records if isinstance(r.image, Path))
     )
     train_run(tmp_path / "changed", small_model, config, load_splits(DataOptions(moved)))
     assert len(files()) == len(before) + 1

@@ -1,0 +1,274 @@
+"""Kill -9 at random moments, again and again: does training, sweep, export or batch lose what it reported as saved?
+
+    python benchmarks/interruptions.py [--kills N] [--kind KIND]... [--seed N] [--output FILE]
+    python benchmarks/interruptions.py --full-disk [--output FILE]
+
+Every job is killed and started again until it ends by itself; then its result must be that of a run that nobody
+interrupted, and the next job begins, until there were enough kills. Half of the moments are drawn from the whole
+duration, half from the 20 ms after the next temporary folder appears then. A job is a process of its own, forked from
+this one, which has loaded the libraries but not used them: so moments fall into the work and not into imports.
+
+--full-disk puts the outputs on a tmpfs that has less and less room instead; mounting one takes root, or
+`unshare -rm python benchmarks/interruptions.py --full-disk`.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import random
+import shlex
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: threads do not survive a fork
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import click
+import full_disk
+import onnx  # noqa: F401 # loaded before forking, as are the next three
+import onnxruntime  # noqa: F401
+import onnxslim  # noqa: F401
+import optuna
+import torch
+from interruption_jobs import Batch, Export, LostError, Sweep, Training, difference, make_data, temporaries
+
+from mlic_runtime.cli import infer
+from mlic_runtime.cpus import available_cpus, processor_name
+from mlic_train import parity, training  # noqa: F401
+from mlic_train.cli import train
+from mlic_train.export_cli import export
+from mlic_train.sweep import runner, study  # noqa: F401
+from mlic_train.sweep.cli import sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "tests" / "data" / "tiny"
+KINDS = ("training", "sweep", "export", "batch")
+COMMANDS = {"mlic-train": train, "mlic-sweep": sweep, "mlic-export": export, "mlic-infer": infer}
+AIM_SECONDS = 0.02
+PATIENCE = 300.0  # seconds for a job of a few
+LIBRARIES = ("torch", "safetensors", "optuna", "onnx", "onnxruntime", "onnxslim", "numpy")
+
+Job = Training | Sweep | Export | Batch
+
+
+class Ended(NamedTuple):
+    """How an attempt ended: exit code (negative: the signal), stdout, stderr, seconds."""
+
+    code: int
+    out: str
+    error: str
+    seconds: float
+
+
+def start(command: list[str], scratch: Path) -> int:
+    """Fork a process that runs one of MLIC's commands; its pid."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            target = os.open(scratch / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(target, number)
+        try:
+            COMMANDS[command[0]].main(args=command[1:], prog_name=command[0])
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def attempt(job: Job, scratch: Path, delay: float | None = None, aimed: float | None = None) -> Ended:
+    """Run a job's next command, to its end or until it is killed.
+
+    Args:
+        job: see `interruption_jobs`.
+        scratch: a folder for its stdout and stderr.
+        delay: kill it after so many seconds.
+        aimed: kill it so many seconds after the first temporary folder that appears behind that delay.
+    """
+    began = time.monotonic()
+    pid = start(job.command(), scratch)
+    due = None if delay is None else began + delay
+    before = killed = None
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        now = time.monotonic()
+        if ended:
+            break
+        if aimed is not None and due is not None and now >= due:
+            there = set(temporaries(job.written))
+            before = there if before is None else before
+            if there - before:
+                due, aimed = now + aimed, None
+        elif not killed and (now - began > PATIENCE or (due is not None and now >= due)):
+            os.kill(pid, signal.SIGKILL)
+            killed = True
+        time.sleep(0.001)
+    out, error = ((scratch / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+    if now - began > PATIENCE:
+        raise LostError(f"hangs: {shlex.join(job.command())}: {error[-1000:]}")
+    return Ended(os.waitstatus_to_exitcode(status), out, error, now - began)
+
+
+def finish(job: Job, scratch: Path) -> Ended:
+    """Run a job to its end.
+
+    Raises:
+        LostError: it failed.
+    """
+    ended = attempt(job, scratch)
+    if ended.code:
+        raise LostError(f"{shlex.join(job.command())} failed: {ended.error[-2000:]}")
+    return ended
+
+
+def interrupt(
+    job: Job, expected: dict[str, Any], duration: float, kills: int, dice: random.Random, scratch: Path
+) -> Any:
+    """Kill a job `kills` times; the job begins anew whenever it got to its end.
+
+    Raises:
+        LostError: something was lost.
+    """
+    phases: Counter[str] = Counter()
+    done, largest, deaths, fresh = 0, 0.0, 0, True
+    while deaths < kills or not fresh:
+        if fresh:
+            job.begin()
+        moment = dice.uniform(0, duration)
+        if deaths >= kills:
+            ended = finish(job, scratch)
+        elif isinstance(job, Batch) or dice.random() < 0.5:  # a batch adds to one file, and has no temporary ones
+            ended = attempt(job, scratch, moment)
+        else:
+            ended = attempt(job, scratch, moment, dice.uniform(0, AIM_SECONDS))
+        where = job.check(ended.out, ended.error)
+        fresh = ended.code == 0
+        if fresh:
+            largest = max(largest, difference(expected, job.result(ended.out)))
+            if temporaries(job.written):
+                raise LostError(f"left behind: {temporaries(job.written)}")
+            done += 1
+        elif ended.code == -signal.SIGKILL:
+            deaths += 1
+            phases[where] += 1
+        else:
+            raise LostError(f"exit code {ended.code}: {ended.error[-2000:]}")
+    return {
+        "kills": deaths,
+        "jobs_finished_and_compared": done,
+        "kills_by_moment": dict(phases.most_common()),
+        "largest_difference_of_a_weight": largest if isinstance(job, Training) else None,
+    }
+
+
+class Prepared(NamedTuple):
+    """A job, what it must come to, and how long it takes when nobody interrupts it."""
+
+    job: Job
+    expected: dict[str, Any]
+    seconds: float
+
+
+def prepare(kind: str, folder: Path, data: Path, run: Path, scratch: Path) -> Prepared:
+    """Make a job of this kind below `folder` and run it once without interruption."""
+    job: Job
+    if kind == "export":
+        job = Export(folder / kind, run)
+        older = start(job.command("0.1.0"), scratch)
+        if os.waitstatus_to_exitcode(os.waitpid(older, 0)[1]):
+            raise LostError((scratch / "stderr").read_text(encoding="utf-8"))
+        job.keep()
+    elif kind == "batch":
+        job = Batch(folder / kind, TINY)
+    else:
+        job = Training(folder / kind, data) if kind == "training" else Sweep(folder / kind, data)
+    job.begin()
+    ended = finish(job, scratch)
+    expected = job.result(ended.out)
+    if isinstance(job, Export):
+        job.newer = expected
+    if isinstance(job, Batch):
+        job.expected = expected["results"]
+    return Prepared(job, expected, ended.seconds)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cpus": available_cpus(),
+        "python": platform.python_version(),
+    }
+
+
+@click.command()
+@click.option("--kills", type=click.IntRange(1), default=25, show_default=True, help="Of each kind.")
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, default=KINDS, help="[default: all]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments.")
+@click.option("--full-disk", "full", is_flag=True, help="Fill the disk instead of killing.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+def main(kills: int, kinds: tuple[str, ...], seed: int, full: bool, output: Path | None) -> None:
+    """Interrupt jobs and look at what is left."""
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        folder = Path(temporary).resolve()
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        data = make_data(folder / "data")
+        reference = Training(folder / "reference", data)
+        reference.begin()
+        try:
+            if full or "export" in kinds:
+                finish(reference, folder)
+            if full:
+                disk = stack.enter_context(full_disk.mounted(folder / "disk"))
+                found = full_disk.fill(
+                    disk, lambda kind: prepare(kind, disk, data, reference.run, folder), attempt, folder
+                )
+            else:
+                for kind in dict.fromkeys(kinds):
+                    job, expected, seconds = prepare(kind, folder / "jobs", data, reference.run, folder)
+                    begin = time.monotonic()
+                    # A generator for each kind, so that leaving one out does not change the others' moments.
+                    dice = random.Random(f"{seed} {kind}")
+                    found[kind] = interrupt(job, expected, seconds, kills, dice, folder)
+                    found[kind] |= {
+                        "seconds_uninterrupted": round(seconds, 2),
+                        "seconds": round(time.monotonic() - begin),
+                    }
+                    click.echo(f"{kind}: {json.dumps(found[kind])}")
+        except LostError as error:
+            raise click.ClickException(str(error)) from error
+    result = {
+        "what": "outputs on a disk that fills up" if full else "kill -9 at random moments, resumed until done",
+        "command": shlex.join(["python", "benchmarks/interruptions.py", *sys.argv[1:]]),
+        "seed": seed,
+        "tolerance": "weights: difference 0; everything else: equal",
+        "machine": machine(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "kinds": found,
+    }
+    if output is not None:
+        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Files and folders that are never seen half-written, and what killed processes leave of them."""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that nobody sees it half-written, not even after a power failure; its folder is made if missing.
+
+    Raises:
+        OSError: it cannot be written; what was there before is untouched.
+    """
+    with temporary_folder(path) as folder:
+        temporary = folder / path.name
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "wb"
+        ) as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, to make in it what will then be renamed to `path`; it is gone on leaving.
+
+    What a process that was killed left of such folders for the same `path` is removed first. Whoever uses one holds a
+    lock on it, which ends with the process: so nothing is taken from a process that is alive, however slow.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    folder, lock = _locked_folder(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked_folder(path: Path) -> tuple[Path, int | None]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        try:
+            lock = _lock(folder)
+        except FileNotFoundError:
+            continue  # another process took it for abandoned before it had its lock
+        if lock is None or _is_at(folder, lock):
+            return folder, lock
+        os.close(lock)
+
+
+def _remove_abandoned(path: Path) -> None:
+    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.tmp")
+    for other in path.parent.iterdir():
+        if name.fullmatch(other.name) and other.is_dir() and not other.is_symlink():
+            with contextlib.suppress(OSError):
+                lock = _lock(other)
+                if lock is not None:
+                    shutil.rmtree(other, ignore_errors=True)
+                    os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder: a descriptor that holds the lock; None where it is locked already, or the system has no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a folder cannot be opened
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_at(folder: Path, descriptor: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    return False
