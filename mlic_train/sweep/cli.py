@@ -18,11 +18,13 @@ from .options import Training, data_arguments, options_of, searchable
 from .space import PRESETS, Space, Value, read_space
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
     from mlic_train.splits import Splits
 
     from .runner import Runner
     from .study import SweepStudy
-    from .workers import Workers
+    from .workers import Crew
 
 _TPE_TRIALS = 20
 _EXAMPLES = 1000  # combinations of a large space that are looked at for one that goes together
@@ -112,13 +114,13 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     for split in splits.named().values():
         list_skipped(split)
     from .runner import Runner
-    from .workers import Workers
+    from .storage import crew, storage
 
     folder = options["output"] or Path("runs", f"sweep-{options['name']}")
     code = 0
-    workers = Workers(folder)
-    with workers.alive():
-        study = _study(options, sampler, points, space, training.settings(example), splits, folder, workers)
+    where = options["storage"]
+    with crew(where, folder) as workers, storage(where, folder, workers) as opened:
+        study = _study(options, sampler, points, space, training.settings(example), splits, opened, workers)
         runner = Runner(study, space, training, splits, folder, workers, keep=options["keep"], log=log_line)
         try:
             with interrupts() as stopped:
@@ -126,7 +128,7 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
                 code = 130 if stopped() else 0
         except KeyboardInterrupt:
             code = 130
-    _conclude(study, runner, space, training, folder, options["output_format"])
+        _conclude(study, runner, space, training, folder, options["output_format"])
     if code:
         log_line("interrupted; go on with the same command")
         ctx.exit(code)
@@ -169,27 +171,25 @@ def _study(
     space: Space,
     settings: dict[str, Any],
     splits: "Splits",
-    folder: Path,
-    workers: "Workers",
+    storage: "BaseStorage",
+    workers: "Crew",
 ) -> "SweepStudy":
     from mlic_train.data.summary import fingerprint
 
-    from .storage import open_storage
+    from .database import postgres_url
     from .study import Plan, SweepStudy
 
     plan = Plan(sampler, space.describe(), fingerprint(splits.named()), settings)
     where = options["storage"]
     # In a folder of its own a sweep of another model must meet this one, to be refused.
     name = options["study_name"] or ("sweep" if where is None else f"sweep-{options['name']}")
-    with workers.one_at_a_time():  # a database that is new gets its tables from one process
-        storage = open_storage(where, folder)
     return SweepStudy(
         storage,
         name,
         plan,
         points,
         workers,
-        shared=where is None,
+        shared=where is None or postgres_url(where) is not None,
         take_over=options["take_over"],
         seed=options["seed"],
         pruner=options["pruner"] or ("none" if sampler == "grid" else "median"),

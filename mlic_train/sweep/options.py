@@ -20,7 +20,7 @@ from .space import Value
 
 _FIELDS = {f.name for kind in (ModelConfig, TrainConfig) for f in dataclasses.fields(kind)}
 # The sweep has options of these names itself, or decides them for every trial.
-_OWN = ("name", "output", "resume", "check", "output_format")
+_OWN = ("name", "output", "resume", "auto_resume", "check", "output_format")
 # Changes where and how fast, not what comes out: machines that share a study may differ in it.
 _INDIFFERENT = {"device", "workers", "note"}
 _BEYOND_CONFIG = ("backbone_weights", "embedding", "teachers", "teacher_sees", "pseudo_label", "pseudo_captions")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mlic_train.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State
@@ -20,7 +21,7 @@ from .options import Training
 from .space import Space, Value
 from .study import SECONDS, SweepStudy
 from .table import Row
-from .workers import Workers
+from .workers import Crew
 
 TRIAL_NAME = "trial.json"  # which trial of which study a run folder belongs to
 METRICS_NAME = "metrics.json"  # metrics, thresholds and history; it stays when the weights go
@@ -36,7 +37,7 @@ class Runner:
         training: what they share.
         splits: the data.
         folder: where the run folders are.
-        workers: the processes that share the folder.
+        workers: the processes that share the study.
         keep: leave the weights of all trials in place, not only those of the best.
         log: called with lines of progress.
     """
@@ -48,7 +49,7 @@ class Runner:
         training: Training,
         splits: Splits,
         folder: Path,
-        workers: Workers,
+        workers: Crew,
         *,
         keep: bool,
         log: Callable[[str], None],
@@ -68,6 +69,8 @@ class Runner:
         while not stopped() and (trial := self._study.claim()) is not None:
             try:
                 self._run(trial)
+            except UpdateFinishedTrialError:
+                self._leave(trial)
             except BaseException:
                 self._study.give_back(trial)
                 raise
@@ -185,8 +188,11 @@ class Runner:
     def _is_still_mine(self, trial: Trial) -> bool:
         mine = self._study.is_mine(trial)
         if not mine:
-            self._log(f"trial {trial.number}: another process took it over; what came out here is left aside")
+            self._leave(trial)
         return mine
+
+    def _leave(self, trial: Trial) -> None:
+        self._log(f"trial {trial.number}: another process took it over; what came out here is left aside")
 
     def _any_trained(self) -> bool:
         return any(trial.intermediate_values for trial in self._study.trials)

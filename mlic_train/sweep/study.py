@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from mlic_train.errors import ConfigError
 
 from .space import Value
-from .workers import Workers
+from .workers import Crew
 
 SAMPLERS = ("grid", "random", "tpe")
 PRUNERS = ("none", "median", "hyperband")
@@ -59,8 +59,8 @@ class SweepStudy:
         name: the study's name in it.
         plan: what must be the same in a study that is there already.
         points: the values of every trial, or an empty mapping where the sampler draws them.
-        workers: this process and those that share its folder.
-        shared: the storage lies in that folder, so that all processes of the study do share it.
+        workers: this process and those of which it can tell whether they live.
+        shared: these are all processes that the study has.
         take_over: go on with the trials of processes of which nothing is known, too.
         seed: of the sampler.
         pruner: one of `PRUNERS`.
@@ -76,7 +76,7 @@ class SweepStudy:
         name: str,
         plan: Plan,
         points: Sequence[Mapping[str, Value]],
-        workers: Workers,
+        workers: Crew,
         *,
         shared: bool,
         take_over: bool = False,
@@ -134,6 +134,7 @@ class SweepStudy:
 
     def is_mine(self, trial: Trial) -> bool:
         """Whether this process still is the one that runs the trial."""
+        self._workers.renew()
         now = self._storage.get_trial(trial._trial_id)
         return now.state is TrialState.RUNNING and now.user_attrs.get(_WORKER) == self._workers.name
 
@@ -143,8 +144,17 @@ class SweepStudy:
             self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
     def finish(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
-        """Write down how a trial of this process ended."""
-        self._study.tell(trial, value, state)
+        """Write down how a trial of this process ended.
+
+        Raises:
+            UpdateFinishedTrialError: another process took the trial over, and has written it down already.
+        """
+        try:
+            self._study.tell(trial, value, state)
+        except ValueError as error:
+            if self.is_mine(trial):
+                raise
+            raise optuna.exceptions.UpdateFinishedTrialError(str(error)) from error
 
     def running_elsewhere(self) -> list[FrozenTrial]:
         """The trials that other processes run, or ran where their end cannot be seen from here."""
@@ -201,8 +211,8 @@ class SweepStudy:
         worker = trial.user_attrs.get(_WORKER)
         if worker is not None and (worker == self._workers.name or self._workers.knows(worker)):
             return self._workers.is_dead(worker)
-        # Not a process of this folder. If all are, it ended, or it died before it wrote its name: had it not died, it
-        # would have the lock that this one has now.
+        # Nothing is known of it. If all processes are known, it ended, or it died before it wrote its name: had it not
+        # died, it would have the lock that this one has now.
         return self._shared or self._take_over
 
     def _own(self, trial: FrozenTrial) -> Trial:

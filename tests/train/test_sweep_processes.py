@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlic_train.sweep.cli import sweep
-
-OPTIONS = ["--", "--image-size", "16", "--width", "16", "--num-layers", "1", "--num-heads", "2", "--device", "cpu"]
-OPTIONS += ["--batch-size", "36", "--text-batch-size", "18", "--calibration", "none", "--epochs", "2"]
-
-# Calls a function before every optimizer step with the number of trials begun and whether it is in its second epoch.
-PROGRAM = """
-import os, signal, sys
-import mlic_train.fit as fit
-original, begun = fit.set_learning_rate, []
-def watch(optimizer, config, step, total):
-    if step == 0:
-        begun.append(1)
-    at(len(begun), step == total // 2)
-    original(optimizer, config, step, total)
-def at(trial, second_epoch):
-    {at}
-fit.set_learning_rate = watch
-from mlic_train.sweep.cli import sweep
-sweep(sys.argv[1:])
-"""
-KILL = "trial == 2 and second_epoch and os.kill(os.getpid(), signal.SIGKILL)"
-HOLD = "trial == 1 and (print('held', file=sys.stderr, flush=True), sys.stdin.readline())"
+from tests.sweep_processes import HOLD_IN_FIRST_TRIAL, KILL_IN_SECOND_TRIAL, OPTIONS, start_sweep
 
 
 @pytest.fixture
@@ -57,9 +34,9 @@ def without_times(text: str, folder: Path) -> list[dict[str, Any]]:
 def test_a_killed_sweep_goes_on_as_if_it_had_not_been(colours: Path, space: Path, tmp_path: Path) -> None:
     """The process kills itself in the second epoch of the second trial."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    program = [sys.executable, "-c", PROGRAM.format(at=KILL), *arguments(colours, space, killed)]
-    ended = subprocess.run(program, capture_output=True, text=True, check=False)
-    assert ended.returncode == -9, ended.stderr
+    with start_sweep(KILL_IN_SECOND_TRIAL, arguments(colours, space, killed)) as process:
+        _, said = process.communicate()
+    assert process.returncode == -9, said
     result = CliRunner().invoke(sweep, arguments(colours, space, killed))
     assert result.exit_code == 0, result.output
     assert "trial 0" not in result.stderr.replace("best so far: trial 0", "")
@@ -72,9 +49,7 @@ def test_a_killed_sweep_goes_on_as_if_it_had_not_been(colours: Path, space: Path
 def test_two_processes_share_a_study(colours: Path, space: Path, tmp_path: Path) -> None:
     """The first is held in its first trial until the second has found nothing more to do."""
     given = arguments(colours, space, tmp_path / "sweep", "--storage", str(tmp_path / "shared.journal"))
-    program = [sys.executable, "-c", PROGRAM.format(at=HOLD), *given]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(program, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as first:
+    with start_sweep(HOLD_IN_FIRST_TRIAL, given) as first:
         assert first.stdin is not None
         assert first.stderr is not None
         before = list(itertools.takewhile(lambda line: line != "held\n", first.stderr))

@@ -1,5 +1,6 @@
 """The queue of trials, without any training."""
 
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from optuna.trial import Trial, TrialState
 
 from mlic_train.errors import ConfigError
 from mlic_train.sweep.space import PRESETS, Parameter, Space, Value
-from mlic_train.sweep.storage import JOURNAL_NAME, open_storage
+from mlic_train.sweep.storage import JOURNAL_NAME, crew, open_storage
 from mlic_train.sweep.study import Plan, SweepStudy
 from mlic_train.sweep.workers import Workers
 
@@ -232,6 +233,12 @@ def test_a_database_shares_a_study_too(tmp_path: Path) -> None:
         ("nonsense://somewhere", "the storage nonsense://somewhere cannot be opened: NoSuchModuleError"),
         ("mysql+nodriver://me:secret@host/db", "the storage mysql+nodriver://host/db cannot be opened"),
         ("sqlite:////no/such/folder/studies.db", "cannot be opened: OperationalError"),
+        ("postgresql+none://me@host/db?password=secret", "the storage postgresql+none://host/db cannot be opened"),
+        ("postgresql://me:first@secret@host/db", "the storage postgresql://host/db is no URL that can be read"),
+        (
+            "postgresql://me:secret/db",
+            "the storage postgresql://... is no URL that can be read; expected SCHEME://USER",
+        ),
     ],
 )
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path: Path, where: str, message: str) -> None:
@@ -240,6 +247,15 @@ def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path: Path, where: str,
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_postgresql_without_its_driver_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for open_it in (lambda where: crew(where, tmp_path).__enter__(), lambda where: open_storage(where, tmp_path)):
+        with pytest.raises(ConfigError) as caught:
+            open_it("postgresql://me:secret@127.0.0.1:1/db")
+        assert "the storage postgresql://127.0.0.1:1/db cannot be opened: " in str(caught.value)
+        assert str(caught.value).endswith("; pip install 'mlic-train[postgres]'")
 
 
 def test_a_broken_journal_is_one_line(tmp_path: Path) -> None:
