@@ -8,6 +8,7 @@
 Every name below is loaded when it is first used, so that importing the package costs nothing.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,14 @@ if TYPE_CHECKING:
     from .package import ModelPackage, bundled_models, load_package
     from .prediction import Prediction
     from .predictor import Predictor
+    from .ray_predictor import RayPredictor
     from .rows import Row, RowError, RowReader, open_rows
 
 __version__ = "0.1.0"
+
+# From 1.29 on, ONNX Runtime reports to its makers what it runs, over the network, with an identifier that it keeps in
+# the user's cache folder (its Privacy.md). It reads this when it is imported; 0 in the environment asks for reports.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "BenchBackend",
@@ -54,6 +60,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "ProviderError",
+    "RayPredictor",
     "Row",
     "RowError",
     "RowReader",
@@ -73,6 +80,7 @@ _MODULES = {
     "package": ("ModelPackage", "bundled_models", "load_package"),
     "prediction": ("Prediction",),
     "predictor": ("Predictor",),
+    "ray_predictor": ("RayPredictor",),
     "rows": ("Row", "RowError", "RowReader", "open_rows"),
 }
 _ORIGIN = {name: module for module, names in _MODULES.items() for name in names}

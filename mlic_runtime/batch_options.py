@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import click
 
-from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS
+from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS, is_uri
 from .render import LIST_SEPARATOR
 
 _IMAGE, _CAPTION = ", ".join(IMAGE_COLUMNS[:-1]) + f" or {IMAGE_COLUMNS[-1]}", CAPTION_COLUMNS[0]
@@ -25,6 +25,20 @@ class BatchOptions(NamedTuple):
     workers: int | None
     on_error: Literal["record", "stop"]
     label_ids: str | None
+    engine: Literal["local", "ray"]
+    address: str | None
+    actors: int | None
+    rows_per_file: int
+
+
+class _FolderOrUri(click.Path):
+    """A folder that is there, or a URI, of which nobody knows before it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, str) and is_uri(value) else super().convert(value, param, ctx)
 
 
 def batch_options(command: _Command) -> _Command:
@@ -38,18 +52,21 @@ def batch_options(command: _Command) -> _Command:
                 help=f"Predict many. ROWS: a .csv, .jsonl or .parquet file with a column {_IMAGE}, a column "
                 f"{_CAPTION}, or both (upper or lower case; other columns are not read). FOLDER: its pictures, also "
                 "those in subfolders, in the order of names, with the captions in .txt files of the same names. "
-                "-: JSON lines from standard input.",
+                "-: JSON lines from standard input. ROWS and FOLDER may be URIs, such as s3://bucket/rows.csv.",
             ),
             click.option(
                 "--image-root",
-                type=click.Path(exists=True, file_okay=False),
+                type=_FolderOrUri(),
+                metavar="FOLDER",
                 help="Where the pictures of ROWS lie; a name that leads out of it is an error.  "
                 "[default: the folder of ROWS]",
             ),
             click.option("--pictures/--no-pictures", default=True, help="--no-pictures: captions only."),
             click.option("--captions/--no-captions", default=True, help="--no-captions: pictures only."),
             click.option(
-                "--output", type=click.Path(dir_okay=False), help="Write to this file.  [default: standard output]"
+                "--output",
+                type=click.Path(),
+                help="Write to this file, or with --engine ray to this folder.  [default: standard output]",
             ),
             click.option(
                 "--resume", is_flag=True, help="Go on where an interrupted run with the same options was stopped."
@@ -74,6 +91,31 @@ def batch_options(command: _Command) -> _Command:
                 metavar="FILE",
                 help="CSV with LabelID,Name. A submission then has ids, separated by spaces.  "
                 f"[default: names, separated by '{LIST_SEPARATOR}']",
+            ),
+            click.option(
+                "--engine",
+                type=click.Choice(["local", "ray"]),
+                default="local",
+                show_default=True,
+                help="ray: predict on a Ray cluster, and write Parquet files (pip install 'mlic-runtime[ray]'). "
+                "--threads are then the CPUs of each worker.  [default there: 1]",
+            ),
+            click.option(
+                "--address",
+                help="With --engine ray: the cluster, such as auto or HOST:PORT.  [default: $RAY_ADDRESS, else one on "
+                "this machine that ends with the command]",
+            ),
+            click.option(
+                "--actors",
+                type=click.IntRange(1),
+                help="With --engine ray: how many workers.  [default: as many as the cluster has CPUs for]",
+            ),
+            click.option(
+                "--rows-per-file",
+                type=click.IntRange(1),
+                default=256,
+                show_default=True,
+                help="With --engine ray: rows that a worker takes, and writes, at a time; rounded up to whole batches.",
             ),
         )
     ):

@@ -1,5 +1,6 @@
 """Rows for batch prediction: one picture or one caption or both, streamed from a file, a folder or standard input."""
 
+import functools
 import itertools
 import os
 import zlib
@@ -10,9 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .caption_files import read_sidecar
-from .columns import STDIN
+from .columns import STDIN, is_uri
 from .errors import CaptionError, InputError
 from .files import open_regular
+from .remote import RemoteFolder, open_remote, plain, without_dots
 from .row_files import Cells, Problem, Values, open_parquet, read_csv, read_jsonl, text_of
 
 if TYPE_CHECKING:
@@ -121,9 +123,10 @@ def open_rows(
     Args:
         source: a CSV, JSON lines or Parquet file (by the ending of its name), a folder of pictures, or a binary
             stream of JSON lines. See `row_files` for the columns. A folder is searched with its subfolders, in the
-            order of names; the caption of a.jpg is the text of a.txt beside it, if there is one.
-        image_root: where the pictures of a rows file lie, and what they may not leave; by default the folder of the
-            file, and for a stream the current one. A folder of pictures is its own root.
+            order of names; the caption of a.jpg is the text of a.txt beside it, if there is one. File and folder may
+            be URIs, see `remote`.
+        image_root: where the pictures of a rows file lie, and what they may not leave, a path or a URI; by default the
+            folder of the file, and for a stream the current one. A folder of pictures is its own root.
         pictures: False leaves the pictures out: every row is its caption alone, and no picture has to be there.
         captions: False leaves the captions out.
 
@@ -131,12 +134,16 @@ def open_rows(
 
     Raises:
         InputError: the source is missing or of no known kind, its header has no known column, a folder has no
-            picture, or it is a Parquet file and pyarrow is not installed.
+            picture, or it is a Parquet file or a URI and pyarrow is not installed.
     """
+    image_root = None if image_root is None else plain(os.fspath(image_root))
     if not isinstance(source, (str, os.PathLike)):
-        root = os.curdir if image_root is None else os.fspath(image_root)
         notes: list[str] = []
+        root = os.curdir if image_root is None else image_root
         return _reader(read_jsonl(source, notes), notes, _Maker(root, pictures, captions), lambda: None, None)
+    source = plain(os.fspath(source))
+    if is_uri(source):
+        return _open_remote(source, image_root, pictures, captions)
     path = Path(source)
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -146,20 +153,17 @@ def open_rows(
     if suffix not in _SUFFIXES:
         what = "cannot be told by its name" if path.exists() else "is not there"
         raise InputError(f"the input {str(path)!r} {what}; expected {_KINDS}")
-    make = _Maker(str(path.parent) if image_root is None else os.fspath(image_root), pictures, captions)
+    make = _Maker(str(path.parent) if image_root is None else image_root, pictures, captions)
     stream = _open(path)
-    try:
-        notes = []
-        if suffix in _PARQUET_SUFFIXES:
-            cells, share = open_parquet(stream, str(path), notes)
-        else:
-            size = os.fstat(stream.fileno()).st_size
-            cells = read_csv(stream, notes) if suffix == ".csv" else read_jsonl(stream, notes)
-            share = lambda: stream.tell() / size if size else 1.0  # noqa: E731 # one of two
-        return _reader(cells, notes, make, share, stream)
-    except BaseException:
-        stream.close()
-        raise
+    return _file_reader(stream, os.fstat(stream.fileno()).st_size, suffix, str(path), make)
+
+
+def picture_finder(root: str) -> Callable[[str], "ImageSource"]:
+    """What turns the name of a picture in a rows file into the picture under `root`, a path or a URI.
+
+    It raises InputError for a name that leads out of the root; see `locate`.
+    """
+    return RemoteFolder(root).picture if is_uri(root) else functools.partial(locate, root)
 
 
 def locate(root: str, name: str) -> str:
@@ -173,25 +177,13 @@ def locate(root: str, name: str) -> str:
     path = Path(name)
     try:
         if path.is_absolute():
-            base = Path("/", *_without_dots(Path(root).absolute().parts))
-            path = Path("/", *_without_dots(path.parts)).relative_to(base)
+            base = Path("/", *without_dots(Path(root).absolute().parts))
+            path = Path("/", *without_dots(path.parts)).relative_to(base)
         elif path.anchor:  # on Windows, a drive without a folder, or a folder without a drive
             raise ValueError
-        return str(Path(root, *_without_dots(path.parts)))
+        return str(Path(root, *without_dots(path.parts)))
     except ValueError:
         raise InputError(f"picture {name!r} lies outside of the image root {root!r}: name another root") from None
-
-
-def _without_dots(parts: tuple[str, ...]) -> list[str]:
-    kept: list[str] = []
-    for part in parts:
-        if part != os.pardir:
-            kept.append(part)
-        elif kept:
-            kept.pop()
-        else:
-            raise ValueError("it begins above its start")
-    return kept
 
 
 class _Maker:
@@ -199,20 +191,21 @@ class _Maker:
 
     def __init__(self, root: str, pictures: bool, captions: bool) -> None:
         self.root = root
-        self._pictures = pictures
+        self._find = picture_finder(root) if pictures else None
         self._captions = captions
 
     def __call__(self, cells: Cells) -> Row:
         if isinstance(cells, Problem):
             return Row(name=cells.image, error=InputError(cells.message))
-        image, name = cells.image, None
+        image: ImageSource | None = cells.image
+        name = None
         if isinstance(image, str):
             name = image
             try:
-                image = locate(self.root, image) if self._pictures else None
+                image = None if self._find is None else self._find(image)
             except InputError as error:
                 return Row(name=name, error=error)
-        return Row(image if self._pictures else None, cells.caption if self._captions else None, name)
+        return Row(None if self._find is None else image, cells.caption if self._captions else None, name)
 
 
 def _reader(
@@ -225,6 +218,40 @@ def _reader(
     """A reader that has read its first row already: a header that cannot be used shows at once, and fills `notes`."""
     first = [make(item) for item in itertools.islice(cells, 1)]
     return RowReader(itertools.chain(first, map(make, cells)), share, stream, make.root, "; ".join(notes))
+
+
+def _file_reader(stream: BinaryIO, size: int, suffix: str, name: str, make: _Maker) -> RowReader:
+    try:
+        notes: list[str] = []
+        if suffix in _PARQUET_SUFFIXES:
+            cells, share = open_parquet(stream, name, notes)
+        else:
+            cells = read_csv(stream, notes) if suffix == ".csv" else read_jsonl(stream, notes)
+            share = lambda: stream.tell() / size if size else 1.0  # noqa: E731 # one of two
+        return _reader(cells, notes, make, share, stream)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _open_remote(uri: str, image_root: str | None, pictures: bool, captions: bool) -> RowReader:
+    address = uri.partition("?")
+    parent, _, name = address[0].rstrip("/").rpartition("/")
+    suffix = Path(name).suffix.lower()
+    opened = open_remote(uri)
+    if opened is None:
+        if image_root is not None:
+            raise InputError(f"{uri!r} is a folder of pictures and its own image root: leave the image root out")
+        cells = RemoteFolder(uri).cells(PICTURE_SUFFIXES)
+        first = list(itertools.islice(cells, 1))
+        if not first:
+            raise _no_picture(uri)
+        return _reader(itertools.chain(first, cells), [], _Maker(uri, pictures, captions), lambda: None, None)
+    if suffix not in _SUFFIXES:
+        opened[0].close()
+        raise InputError(f"the input {uri!r} cannot be told by its name; expected {_KINDS}")
+    make = _Maker(f"{parent}{address[1]}{address[2]}" if image_root is None else image_root, pictures, captions)
+    return _file_reader(*opened, suffix, uri, make)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -251,8 +278,12 @@ def _folder_reader(folder: Path, make: _Maker) -> RowReader:
 
     reader = _reader(cells(), [], make, share, None)
     if next(_pictures(folder), None) is None:
-        raise InputError(f"there is no picture in {str(folder)!r}; expected files in {', '.join(PICTURE_SUFFIXES)}")
+        raise _no_picture(str(folder))
     return reader
+
+
+def _no_picture(folder: str) -> InputError:
+    return InputError(f"there is no picture in {folder!r}; expected files in {', '.join(PICTURE_SUFFIXES)}")
 
 
 def _with_sidecar(name: str, path: Path) -> Cells:

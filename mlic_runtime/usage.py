@@ -1,6 +1,7 @@
 """Which arguments and options of a command go together."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
@@ -14,6 +15,10 @@ _BENCH_MODES = {
     "stages": ("against", "checkpoint"),
     "cold_start": ("against", "checkpoint"),
 }
+
+
+# What only the engine `ray` gives a meaning to.
+_RAY_OPTIONS = ("address", "actors", "rows_per_file")
 
 
 def check_usage(context: click.Context, image: str | None, input_: str | None, format_: str | None) -> None:
@@ -47,6 +52,7 @@ def check_usage(context: click.Context, image: str | None, input_: str | None, f
         raise click.UsageError("IMAGE and '--input' exclude each other.", context)
     if context.params["sidecar"]:
         raise click.UsageError("'--sidecar' needs IMAGE; '--input FOLDER' reads such files by itself.", context)
+    _check_engine(context, input_, given)
     if format_ is not None and format_ not in BATCH_FORMATS:
         raise click.UsageError(f"'--input' needs '--format' {_either(BATCH_FORMATS)}; found {format_}.", context)
     if "resume" in given and "output" not in given:
@@ -79,6 +85,26 @@ def check_bench(context: click.Context) -> None:
     if len(context.params["threads"] or ()) > 1:
         found = ",".join(map(str, context.params["threads"]))
         raise click.UsageError(f"'{given[mode]}' takes one number of threads; found '--threads' {found}.", context)
+
+
+def _check_engine(context: click.Context, input_: str, given: dict[str, str]) -> None:
+    output = context.params["output"]
+    if context.params["engine"] == "local":
+        for name in _RAY_OPTIONS:
+            if name in given:
+                raise click.UsageError(f"'{given[name]}' needs '--engine ray'.", context)
+        if output is not None and Path(output).is_dir():
+            raise click.UsageError(f"'--output' needs a file; {output!r} is a folder.", context)
+        return
+    if output is None:
+        raise click.UsageError("'--engine ray' needs '--output', a folder.", context)
+    if input_ == STDIN:
+        raise click.UsageError("'--engine ray' needs an input that can be read again; found '--input -'.", context)
+    if "format_" in given:
+        raise click.UsageError("'--engine ray' writes Parquet: leave '--format' out.", context)
+    if context.params["provider"] != "cpu":
+        found = context.params["provider"]
+        raise click.UsageError(f"'--engine ray' needs '--provider cpu'; found {found}.", context)
 
 
 def _check_caption(context: click.Context, image: str) -> None:

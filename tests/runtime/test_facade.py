@@ -13,8 +13,18 @@ SOURCE = Path(__file__).parents[2] / "mlic_runtime"
 HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch")
 # What a device has installed: the dependencies in mlic_runtime/pyproject.toml.
 ALLOWED = {"click", "numpy", "onnxruntime", "PIL", "tokenizers"}
-# Its optional dependencies, by the one module that may ask for them.
-EXTRAS = {"heif.py": {"pillow_heif"}, "openvino_backend.py": {"openvino"}, "row_files.py": {"pyarrow"}}
+# Its optional dependencies, by the modules that may ask for them.
+EXTRAS = {
+    "heif.py": {"pillow_heif"},
+    "openvino_backend.py": {"openvino"},
+    "ray_engine.py": {"ray"},
+    "ray_folder.py": {"pyarrow"},
+    "ray_parts.py": {"pyarrow"},
+    "ray_predictor.py": {"ray"},
+    "ray_results.py": {"pyarrow"},
+    "remote.py": {"pyarrow", "fsspec"},
+    "row_files.py": {"pyarrow"},
+}
 
 
 def imports_of(path: Path) -> set[str]:

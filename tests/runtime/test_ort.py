@@ -1,4 +1,6 @@
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,3 +144,25 @@ def test_the_runtime_imports_onnxruntime_in_one_place() -> None:
     lines = {path.name: path.read_text("utf-8").splitlines() for path in SOURCE.glob("*.py")}
     direct = {name for name, text in lines.items() if any(line.strip() == "import onnxruntime" for line in text)}
     assert direct == {"ort.py"}
+
+
+USE = """
+import os, sys
+from mlic_runtime.ort import onnxruntime
+onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_onnx_runtime_reports_nothing_unless_it_was_asked_to(
+    tiny: Path, tmp_path: Path, given: dict[str, str], expected: str
+) -> None:
+    unwanted = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    environment = {**kept, "HOME": str(tmp_path), "PYTHONPATH": str(SOURCE.parent), **given}
+    line = [sys.executable, "-c", USE, str(tiny / "model.fp32.onnx")]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == f"{expected}\n"
+    if expected == "1":
+        assert list(tmp_path.iterdir()) == []  # where it would keep an identifier of the device

@@ -1,0 +1,244 @@
+"""Rows and pictures that a URI names: s3://, gs://, abfs:// or hdfs:// through pyarrow, all others through fsspec."""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote
+
+from .caption_files import MAX_ROW_BYTES, SIDECAR_SUFFIX, decode_caption
+from .columns import is_uri
+from .errors import InputError
+from .row_files import Cells, Problem, Values, text_of
+
+# A picture from elsewhere is read whole before it is decoded. Of what can be one within the limit of pixels, only
+# uncompressed pictures of more than eight bits are larger.
+MAX_PICTURE_BYTES = 256 * 1024 * 1024
+
+_EXTRA = "pip install 'mlic-runtime[parquet]'"
+
+
+def plain(name: str) -> str:
+    """The path of a file: URI; any other text as it is.
+
+    Raises:
+        InputError: the URI names another machine.
+    """
+    scheme, found, rest = name.partition("://")
+    if not found or scheme.lower() != "file":
+        return name
+    host, slash, path = rest.partition("/")
+    if not slash or host not in ("", "localhost"):
+        raise InputError(f"found the URI {name!r}; expected file:///FOLDER/NAME, a path of this machine")
+    return unquote(path if os.name == "nt" else f"/{path}")
+
+
+def absolute(name: str) -> str:
+    """A path as it is called from everywhere; a URI as it is."""
+    name = plain(name)
+    return name if is_uri(name) else str(Path(name).absolute())
+
+
+class RemoteFolder:
+    """A folder that a URI names, and what lies in it; nothing else can be reached through it.
+
+    Args:
+        uri: such as s3://bucket/pictures. Options of the file system may follow a `?` (see pyarrow's and fsspec's own
+            documentation); credentials are best left to the environment.
+
+    Raises:
+        InputError: the URI cannot be used, or pyarrow or what it needs besides is not installed.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._files, path = _resolve(uri)
+        self._path = path.rstrip("/")
+        self._address = uri.partition("?")[0].rstrip("/")
+
+    def locate(self, name: str) -> str:
+        """The path below the folder of a picture by its name in a rows file.
+
+        A name is a path below the folder, or a whole URI that begins with the folder's. It is taken as it is: `%20` is
+        three characters. But it is refused if its decoded form leads out of the folder, for a server may decode it.
+
+        Raises:
+            InputError: the name leads out of the folder.
+        """
+        try:
+            return "/".join(_inside(_below(self._address, name) if is_uri(name) else name))
+        except ValueError:
+            raise InputError(
+                f"picture {name!r} lies outside of the image root {self.uri!r}: name another root"
+            ) from None
+
+    def picture(self, name: str) -> BinaryIO:
+        """A stream that fetches a picture when it is read.
+
+        Raises:
+            InputError: see `locate`.
+        """
+        below = self.locate(name)
+        return cast(BinaryIO, _RemotePicture(self._files, f"{self._path}/{below}", f"{self._address}/{below}"))
+
+    def cells(self, suffixes: tuple[str, ...]) -> Iterator[Cells]:
+        """The pictures in the folder and below it, in the order of names, with their captions, as in a local one.
+
+        Args:
+            suffixes: of what is a picture, in lower case.
+
+        Raises:
+            InputError: the folder cannot be listed.
+        """
+        from pyarrow import fs
+
+        try:
+            found = self._files.get_file_info(fs.FileSelector(self._path, recursive=True))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot list the folder {self.uri!r}: {_reason(error)}") from error
+        start = len(self._path) + 1
+        names = {PurePosixPath(info.path[start:]).parts for info in found if info.type == fs.FileType.File}
+        for parts in sorted(names):
+            if any(part.startswith(".") for part in parts) or not parts[-1].lower().endswith(suffixes):
+                continue
+            name = PurePosixPath(*parts)
+            text = name.with_suffix(SIDECAR_SUFFIX)
+            if text.parts not in names:
+                yield Values(str(name), None)
+                continue
+            try:
+                with self._files.open_input_file(f"{self._path}/{text}") as stream:
+                    yield Values(str(name), decode_caption(stream.read(MAX_ROW_BYTES + 1), repr(str(text))))
+            except (InputError, OSError) as error:
+                problem = str(error) if isinstance(error, InputError) else f"cannot read the caption: {_reason(error)}"
+                yield Problem(str(name), problem)
+
+
+def open_remote(uri: str) -> tuple[BinaryIO, int] | None:
+    """Open a file that a URI names: (the stream, its size); None if it is a folder.
+
+    Raises:
+        InputError: it is missing or cannot be opened.
+    """
+    files, path = _resolve(uri)
+    from pyarrow import fs
+
+    try:
+        info = files.get_file_info(path)
+        if info.type == fs.FileType.Directory:
+            return None
+        if info.type != fs.FileType.File:
+            raise FileNotFoundError
+        return cast(BinaryIO, io.BufferedReader(_RemoteFile(files.open_input_file(path), uri))), info.size
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the input {uri!r}: {_reason(error)}") from error
+
+
+class _RemotePicture:
+    """What `image.load_image` needs of a stream; the file is opened when it is read, in the thread that decodes it."""
+
+    def __init__(self, files: Any, path: str, name: str) -> None:
+        self.name = name  # what errors call it
+        self._files, self._path = files, path
+
+    def read(self) -> bytes:
+        with self._files.open_input_file(self._path) as stream:
+            content: bytes = stream.read(MAX_PICTURE_BYTES + 1)
+        if len(content) > MAX_PICTURE_BYTES:
+            raise ValueError(f"it has more than {MAX_PICTURE_BYTES} bytes")
+        return content
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file of pyarrow for `io.BufferedReader`; a network that fails is an `InputError`."""
+
+    def __init__(self, file: Any, uri: str) -> None:
+        self._file, self._uri = file, uri
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return int(self._file.readinto(buffer))
+        except OSError as error:
+            raise InputError(f"cannot read the input {self._uri!r}: {_reason(error)}") from error
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _resolve(uri: str) -> tuple[Any, str]:
+    """(the file system of pyarrow, the path in it)."""
+    try:
+        import pyarrow
+        from pyarrow import fs
+    except ImportError as error:
+        raise InputError(f"cannot read {uri!r}: URIs need pyarrow: {_EXTRA}") from error
+    try:
+        try:
+            files, path = fs.FileSystem.from_uri(uri)
+        except pyarrow.ArrowInvalid:  # of a kind that it does not know
+            from fsspec.core import url_to_fs
+
+            known, path = url_to_fs(uri)
+            files = fs.PyFileSystem(fs.FSSpecHandler(known))
+    except ImportError as error:
+        raise InputError(f"cannot read {uri!r}: it needs another package: {text_of(str(error))}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot use the URI {uri!r}: {_reason(error)}") from error
+    return files, path
+
+
+def _below(folder: str, uri: str) -> str:
+    """What of a URI is left below that of a folder; ValueError if it is elsewhere."""
+    scheme, _, start = folder.partition("://")
+    other, _, path = uri.partition("://")
+    parts, above = without_dots(PurePosixPath(path).parts), without_dots(PurePosixPath(start).parts)
+    if scheme != other or parts[: len(above)] != above:
+        raise ValueError("it is elsewhere")
+    return "/".join(parts[len(above) :])
+
+
+def _inside(name: str) -> list[str]:
+    """The parts of a relative name without `.` and `..`; ValueError if it, or what it decodes to, leads elsewhere."""
+    decoded = name
+    while decoded != (decoded := unquote(decoded)):
+        _parts(decoded)
+    return _parts(name)
+
+
+def _parts(name: str) -> list[str]:
+    path = PurePosixPath(name)
+    if path.is_absolute() or "\\" in name or "\0" in name:  # a backslash is a separator for some file systems
+        raise ValueError
+    return without_dots(path.parts)
+
+
+def without_dots(parts: tuple[str, ...]) -> list[str]:
+    """The parts of a path with each `..` taken back; ValueError if one leads above the start."""
+    kept: list[str] = []
+    for part in parts:
+        if part != os.pardir:
+            kept.append(part)
+        elif kept:
+            kept.pop()
+        else:
+            raise ValueError("it begins above its start")
+    return kept
+
+
+def _reason(error: Exception) -> str:
+    return "there is no such file" if isinstance(error, FileNotFoundError) else text_of(str(error))

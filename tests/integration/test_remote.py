@@ -1,0 +1,183 @@
+"""Rows and pictures that a URI names, which need the extra `parquet` of mlic-runtime; no network: fsspec's memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pytest
+from fsspec.implementations.memory import MemoryFile
+from pyarrow import parquet
+
+from mlic_runtime import InputError, Predictor, Row, RowError, open_rows
+from mlic_runtime import remote as remote_module
+from mlic_runtime.remote import RemoteFolder, absolute, plain
+
+ROOT = Path(__file__).parents[2]
+CAT = (ROOT / "examples" / "cat.png").read_bytes()
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """A file system that only this process has, at memory://; empty afterwards."""
+    found = fsspec.filesystem("memory")
+    yield found
+    found.rm("/", recursive=True)
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor.load(ROOT / "tests" / "data" / "tiny")
+
+
+def rows_of(source: str, **options: Any) -> list[Row]:
+    with open_rows(source, **options) as reader:
+        return list(reader)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_file_of_rows_may_lie_elsewhere_with_its_pictures(
+    memory: Any, predictor: Predictor, tmp_path: Path, suffix: str
+) -> None:
+    memory.pipe("/bucket/deeper/cat.png", CAT)
+    local = tmp_path / f"rows.{suffix}"
+    if suffix == "parquet":
+        parquet.write_table(pa.table({"image": ["deeper/cat.png", "no.png"], "caption": [None, "red"]}), local)
+    elif suffix == "csv":
+        local.write_text("image,caption\ndeeper/cat.png,\nno.png,red\n")
+    else:
+        local.write_text('{"image": "deeper/cat.png"}\n{"image": "no.png", "caption": "red"}\n')
+    memory.pipe(f"/bucket/{local.name}", local.read_bytes())
+    good, bad = predictor.predict_rows(rows_of(f"memory://bucket/{local.name}"))
+    assert not isinstance(good, RowError)
+    assert good.image == "deeper/cat.png"
+    assert good.probabilities == predictor.predict(CAT).probabilities
+    assert isinstance(bad, RowError)
+    assert str(bad.error) == "cannot read picture 'memory://bucket/no.png': there is no such file"
+
+
+def test_a_folder_elsewhere_is_read_as_one_here(memory: Any, tmp_path: Path) -> None:
+    files = {
+        "b.png": CAT,
+        "b.txt": b"a  dog\n",
+        "a/c.jpg": b"",
+        "a.jpg": b"",
+        "a/c.txt": b"\xff",
+        ".h.png": b"",
+        "x": b"",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+        memory.pipe(f"/bucket/{name}", content)
+    here, there = rows_of(str(tmp_path)), rows_of("memory://bucket")
+    assert [(row.name, row.caption) for row in there] == [(row.name, row.caption) for row in here]
+    assert [row.name for row in there] == ["a/c.jpg", "a.jpg", "b.png"]
+    assert "which is not UTF-8" in str(there[0].error)
+    assert there[2].image.read() == CAT  # type: ignore[union-attr] # a stream
+
+
+def test_rows_here_may_have_pictures_there(memory: Any, tmp_path: Path) -> None:
+    memory.pipe("/bucket/a.png", CAT)
+    (tmp_path / "rows.csv").write_text("image\na.png\nmemory://bucket/a.png\n")
+    first, second = rows_of(str(tmp_path / "rows.csv"), image_root="memory://bucket/")
+    assert first.image.read() == second.image.read() == CAT  # type: ignore[union-attr] # streams
+    assert (first.name, second.name) == ("a.png", "memory://bucket/a.png")
+
+
+def test_nothing_is_fetched_before_a_picture_is_read(memory: Any, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("image\nlater.png\n")
+    (row,) = rows_of(str(tmp_path / "rows.csv"), image_root="memory://bucket")
+    memory.pipe("/bucket/later.png", CAT)
+    assert row.image.read() == CAT  # type: ignore[union-attr] # a stream
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.png", "a/../../secret.png", "/secret.png", "/bucket/pics/a.png", "..", "%2e%2e/secret.png",
+        "a/%2E%2E/%2e./secret.png", "%252e%252e/secret.png", "..%2fsecret.png", "%2fsecret.png", "..\\secret.png",
+        "..%5csecret.png", "a\0.png", "memory://bucket/secret.png", "memory://bucket/pics/../secret.png",
+        "memory://bucket/pics2/a.png", "memory://bucket", "memory://other/pics/a.png", "s3://bucket/pics/a.png",
+        "file:///etc/passwd", "memory://bucket/pics/%2e%2e/secret.png", "http://host/a.png",
+    ],
+)  # fmt: skip
+def test_names_that_lead_out_of_the_folder_are_refused(memory: Any, name: str) -> None:
+    memory.pipe("/bucket/secret.png", CAT)
+    with pytest.raises(InputError, match=r"lies outside of the image root 'memory://bucket/pics': name another root"):
+        RemoteFolder("memory://bucket/pics").picture(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("a.png", "a.png"), ("b/../a.png", "a.png"), ("./a.png", "a.png"), ("b//a.png", "b/a.png"),
+        ("100%.png", "100%.png"), ("%20.png", "%20.png"), ("a?b#c.png", "a?b#c.png"), ("...png", "...png"),
+        ("memory://bucket/pics/a.png", "a.png"), ("memory://bucket/x/../pics/a.png", "a.png"),
+    ],
+)  # fmt: skip
+def test_names_that_stay_are_taken_as_they_are(memory: Any, name: str, where: str) -> None:
+    memory.pipe(f"/bucket/pics/{where}", CAT)
+    assert RemoteFolder("memory://bucket/pics").picture(name).read() == CAT
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("memory://bucket/no.csv", "cannot read the input 'memory://bucket/no.csv': there is no such file"),
+        ("memory://bucket/rows.txt", "the input 'memory://bucket/rows.txt' cannot be told by its name; expected .csv"),
+        ("memory://bucket/empty", "there is no picture in 'memory://bucket/empty'; expected files in .jpg"),
+        ("nix://bucket/rows.csv", "cannot use the URI 'nix://bucket/rows.csv': "),
+        ("file://host/rows.csv", "expected file:///FOLDER/NAME, a path of this machine"),
+    ],
+)
+def test_what_cannot_be_read_is_said(memory: Any, source: str, message: str) -> None:
+    memory.pipe("/bucket/rows.txt", b"x")
+    memory.pipe("/bucket/empty/x", b"x")
+    with pytest.raises(InputError) as error:
+        rows_of(source)
+    assert message in str(error.value)
+
+
+def test_a_folder_elsewhere_is_its_own_root(memory: Any) -> None:
+    memory.pipe("/bucket/a.png", CAT)
+    with pytest.raises(InputError, match="its own image root: leave the image root out"):
+        rows_of("memory://bucket", image_root="memory://bucket")
+
+
+def test_a_picture_that_is_too_large_costs_one_row(
+    memory: Any, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_module, "MAX_PICTURE_BYTES", 100)
+    memory.pipe("/bucket/a.png", CAT)
+    memory.pipe("/bucket/rows.csv", b"image,caption\na.png,\n,red\n")
+    bad, good = predictor.predict_rows(rows_of("memory://bucket/rows.csv"))
+    assert str(bad.error) == "cannot read picture 'memory://bucket/a.png': it has more than 100 bytes"  # type: ignore[union-attr]
+    assert not isinstance(good, RowError)
+
+
+def test_a_connection_that_breaks_is_an_error_of_the_input(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.pipe("/bucket/rows.csv", b"caption\n" + b"red\n" * 100_000)
+    rows = iter(open_rows("memory://bucket/rows.csv"))
+    next(rows)
+
+    def break_off(self: MemoryFile, length: int = -1) -> bytes:
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(MemoryFile, "read", break_off)
+    with pytest.raises(InputError, match=r"cannot read the input 'memory://bucket/rows\.csv': connection reset"):
+        list(rows)
+
+
+def test_file_uris_are_paths(tmp_path: Path) -> None:
+    (tmp_path / "a b.csv").write_text("image\nx.png\n")
+    assert plain("file:///a%20b") == plain("file://localhost/a%20b") == "/a b"
+    assert plain("/a%20b") == "/a%20b"
+    (row,) = rows_of(f"file://{tmp_path}/a%20b.csv")
+    assert row.image == str(tmp_path / "x.png")
+
+
+def test_paths_become_absolute_and_uris_stay() -> None:
+    assert absolute("memory://bucket/x") == "memory://bucket/x"
+    assert absolute("x") == str(Path("x").absolute())
