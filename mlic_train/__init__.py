@@ -6,6 +6,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import mlic_runtime  # noqa: F401 # before anything here imports onnxruntime: no reports to its makers
+
 if TYPE_CHECKING:
     from .archive import write_archive
     from .checkpoint import Trained, load_trained

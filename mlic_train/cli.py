@@ -57,6 +57,9 @@ _CONV3_SIZE = 112  # the three convolutions divide by 8: 14 x 14 positions, as m
 @click.option("--check", is_flag=True, help="Only report what is wrong with the data; exit 1 if there are errors.")
 @click.option("--output", type=_NEW_FOLDER, help="Run folder.  [default: runs/MODEL]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --output from its last checkpoint.")
+@click.option(
+    "--auto-resume", is_flag=True, help="Go on with the run in --output if there is one, else start it (for restarts)."
+)
 @click.option("--loss", type=click.Choice(LOSSES), default="bce")
 @click.option("--label-smoothing", type=click.FloatRange(0, 0.5), default=0.0, help="Move targets towards one half.")
 @click.option("--balance", type=_RATE, default=0.0, help="Weigh positives by (negatives / positives) ** BALANCE.")
@@ -77,6 +80,7 @@ _CONV3_SIZE = 112  # the three convolutions divide by 8: 14 x 14 positions, as m
 @click.option("--batch-size", type=click.IntRange(1), default=32, help="Pictures per step.")
 @click.option("--text-batch-size", type=click.IntRange(1), default=128, help="Caption-only rows per step.")
 @click.option("--text-rows-per-epoch", type=click.IntRange(0), default=0, help="Caption-only rows an epoch; 0: all.")
+@click.option("--shuffle-shards", type=click.IntRange(0), default=0, help="Shards that are mixed at a time; 0: all.")
 @click.option("--epochs", type=click.IntRange(1), default=10)
 @click.option("--patience", type=click.IntRange(0), default=3, help="Epochs without gain before stopping; 0: never.")
 @click.option("--monitor", type=click.Choice(MONITORS), default="samples_f1", help="What makes a checkpoint the best.")
@@ -148,13 +152,13 @@ def train(ctx: click.Context, /, **options: Any) -> None:
         _check(ctx, data)
         return
     from .splits import load_splits
-    from .training import resume_run
+    from .training import is_started, resume_run
 
     folder = options["output"] or Path("runs", options["name"])
     splits = load_splits(data)
     for split in splits.named().values():
         list_skipped(split)
-    if options["resume"]:
+    if options["resume"] or (options["auto_resume"] and is_started(folder, options["device"])):
         names = _MODEL_FIELDS | _TRAIN_FIELDS
         wanted = {key: value for key, value in options.items() if key in names and explicit(ctx, key)}
         state = resume_run(folder, splits, wanted=wanted, device=options["device"], log=log_line)

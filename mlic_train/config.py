@@ -131,7 +131,9 @@ class TrainConfig:
     """How a model is fitted.
 
     `batch_size` counts pictures; `text_batch_size` counts rows of a batch of caption-only rows and
-    `text_rows_per_epoch` how many such rows an epoch draws (0 takes all). `drop_caption` and `drop_picture` are the
+    `text_rows_per_epoch` how many such rows an epoch draws (0 takes all). With `shuffle_shards` an epoch goes through
+    the shards that many at a time, in random order, and mixes only their pictures (0: mixes all).
+    `drop_caption` and `drop_picture` are the
     probabilities in [0, 1] that a row that has both loses one for a step: that is how "no caption" and
     "no picture" are learned. `schedule` "cosine" lets the learning rate fall to 0 along half a cosine after a short
     warm-up (Loshchilov and Hutter 2017). `gradient_clip` bounds the gradient's norm (0: off). With `ema_decay` d
@@ -169,6 +171,7 @@ class TrainConfig:
     batch_size: int = 32
     text_batch_size: int = 128
     text_rows_per_epoch: int = 0
+    shuffle_shards: int = 0
     epochs: int = 10
     patience: int = 3
     monitor: str = "samples_f1"
@@ -209,7 +212,7 @@ class TrainConfig:
         _one_of("calibration", self.calibration, CALIBRATIONS)
         for name in ("batch_size", "text_batch_size", "epochs", "accumulate"):
             _in_range(name, getattr(self, name), 1, 10_000_000)
-        for name in ("patience", "seed", "workers", "text_rows_per_epoch", "freeze_stages"):
+        for name in ("patience", "seed", "workers", "text_rows_per_epoch", "shuffle_shards", "freeze_stages"):
             _in_range(name, getattr(self, name), 0, 2**32)
         for name in ("color_jitter", "random_erasing", "balance", "layer_decay", "teacher_weight"):
             _in_range(name, getattr(self, name), 0.0, 1.0)

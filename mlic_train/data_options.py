@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .data import DATA_FORMATS
+from .data.shard_names import is_pattern, is_shards
 from .progress import log_line
 
 if TYPE_CHECKING:
@@ -15,20 +16,41 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+class DataPath(click.Path):
+    """A path that is there, or the name of shards, which are looked for when they are read.
+
+    Args:
+        folder: whether a folder is wanted, or a file.
+    """
+
+    def __init__(self, folder: bool) -> None:
+        super().__init__(exists=True, file_okay=not folder, dir_okay=folder, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's, but for shards."""
+        name = str(value)
+        if is_pattern(name) or (not self.file_okay and is_shards(name)):
+            return Path(name)
+        return super().convert(value, param, ctx)
+
+
+_FILE, _FOLDER = DataPath(folder=False), DataPath(folder=True)
+_LABELS = click.Path(exists=True, dir_okay=False, path_type=Path)
+_IMAGES = click.Path(exists=True, file_okay=False, path_type=Path)
+_DATA_HELP = "Folder with train, val, test, labels.csv and images/; or shards: 'shards/train-{000..063}.tar'."
 
 
 def data_options(command: F) -> F:
     """The options that say where the data is."""
     options = [
-        click.option("--data", "folder", type=_FOLDER, help="Folder with train, val, test, labels.csv and images/."),
+        click.option("--data", "folder", type=_FOLDER, metavar="FOLDER|SHARDS", help=_DATA_HELP),
         click.option("--train", "train_files", type=_FILE, multiple=True, help="Training rows; may be repeated."),
         click.option("--val", type=_FILE, multiple=True, help="Validation rows (thresholds, best checkpoint)."),
         click.option("--test", type=_FILE, multiple=True, help="Test rows, measured once at the end."),
         click.option("--captions", type=_FILE, multiple=True, help="More captions with labels, without pictures."),
-        click.option("--labels", "labels_file", type=_FILE, help="labels.csv: LabelID,Name."),
-        click.option("--images", type=_FOLDER, help="The pictures' folder (default: images/ beside the rows)."),
+        click.option("--labels", "labels_file", type=_LABELS, help="labels.csv: LabelID,Name."),
+        click.option("--images", type=_IMAGES, help="The pictures' folder (default: images/ beside the rows)."),
         click.option("--data-format", type=click.Choice(DATA_FORMATS), default="auto", show_default=True),
         click.option("--no-pictures", is_flag=True, help="Read captions and labels only."),
         click.option("--skip-bad-rows", is_flag=True, help="Leave bad rows out and list them, instead of stopping."),

@@ -1,6 +1,6 @@
 """Records to batches. What is random here depends on (seed, epoch, record) only, not on workers or history."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mlic_runtime.errors import MlicError
 from mlic_runtime.image import load_image, read_pixels, to_pixels
 from mlic_runtime.manifest import ImageSpec
 from mlic_runtime.text import CaptionTokenizer
 
 from .config import TrainConfig
 from .data import Record
+from .data.members import PictureFile, image_source
 from .features import FeatureCache
 from .transforms import augment, flip, mixup, random_crop, random_erasing
 
@@ -93,6 +95,13 @@ class Examples(Dataset[Example]):
                 return Example(None, None, caption, target, key)
         return self._example(key, caption, target, flips, rng)
 
+    def __getitems__(self, keys: list[Key]) -> "list[Example] | MlicError":
+        """The rows of one batch; what is wrong with a picture is a result, for `batch_loader` to raise."""
+        try:
+            return [self[key] for key in keys]
+        except MlicError as error:
+            return error
+
     def _example(
         self,
         key: Key,
@@ -108,16 +117,16 @@ class Examples(Dataset[Example]):
         if self.cache is not None:
             return Example(None, self.cache.read(index, flips), caption, target, key)
         if self.config is None or rng is None:
-            return Example(read_pixels(path, self.image_spec), None, caption, target, key)
+            return Example(read_pixels(image_source(path), self.image_spec), None, caption, target, key)
         return Example(self._augmented(path, flips, self.config, rng), None, caption, target, key)
 
     def _augmented(
-        self, path: Path, flips: tuple[bool, bool], config: TrainConfig, rng: np.random.Generator
+        self, path: PictureFile, flips: tuple[bool, bool], config: TrainConfig, rng: np.random.Generator
     ) -> npt.NDArray[np.uint8]:
         if config.random_crop < 1.0:  # decoded in full: reduced-scale decoding would leave too few pixels to crop from
-            image = random_crop(load_image(path), config.random_crop, rng)
+            image = random_crop(load_image(image_source(path)), config.random_crop, rng)
         else:
-            image = load_image(path, spec=self.image_spec)
+            image = load_image(image_source(path), spec=self.image_spec)
         image = augment(image, self.image_spec, config.color_jitter, config.rand_augment, rng)
         return random_erasing(flip(to_pixels(image, self.image_spec), *flips), config.random_erasing, rng)
 
@@ -181,10 +190,11 @@ def plan_epoch(records: Sequence[Record], config: TrainConfig, epoch: int) -> li
     """The batches of one epoch: rows with a picture and caption-only rows apart, in one random order.
 
     Caption-only batches skip the backbone altogether, so they are larger (`text_batch_size`) and may be a random
-    part of the rows (`text_rows_per_epoch`).
+    part of the rows (`text_rows_per_epoch`). With `shuffle_shards` the pictures of one file's rows come close together:
+    what reads them finds the neighbours in the system's cache, or in that of a remote file system.
     """
     rng = np.random.default_rng((config.seed, epoch))
-    pictures = rng.permutation([i for i, record in enumerate(records) if record.image is not None])
+    pictures = _mix([i for i, record in enumerate(records) if record.image is not None], records, config, rng)
     texts = rng.permutation([i for i, record in enumerate(records) if record.image is None])
     if config.text_rows_per_epoch:
         texts = texts[: config.text_rows_per_epoch]
@@ -193,7 +203,28 @@ def plan_epoch(records: Sequence[Record], config: TrainConfig, epoch: int) -> li
         for rows, size in ((pictures, config.batch_size), (texts, config.text_batch_size))
         for start in range(0, len(rows), size)
     ]
-    return [batches[i] for i in rng.permutation(len(batches))]
+    order = rng.permutation(len(batches))
+    if config.shuffle_shards:  # the pictures' batches stay in their order, and take the places that fell to them
+        with_picture = -(-len(pictures) // config.batch_size)
+        order[order < with_picture] = np.arange(with_picture)
+    return [batches[i] for i in order]
+
+
+def _mix(
+    rows: list[int], records: Sequence[Record], config: TrainConfig, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """The rows in random order; with `shuffle_shards`, those of so many files before those of the next so many."""
+    if not config.shuffle_shards:
+        return rng.permutation(rows)
+    by_file: dict[Path, list[int]] = {}
+    for row in rows:
+        by_file.setdefault(records[row].file, []).append(row)
+    files = [by_file[file] for file in by_file]
+    order = rng.permutation(len(files))
+    size = config.shuffle_shards
+    windows = [order[start : start + size] for start in range(0, len(order), size)]
+    parts = [rng.permutation([row for file in window for row in files[file]]) for window in windows]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
 def share_out(batch: list[Key], rank: int, world: int) -> tuple[list[Key], float]:
@@ -208,14 +239,35 @@ def share_out(batch: list[Key], rank: int, world: int) -> tuple[list[Key], float
     return own or batch[:1], len(own) * world / len(batch)
 
 
+@dataclass(frozen=True)
+class _CollateUnlessError:
+    collate: Collate
+
+    def __call__(self, examples: list[Example] | MlicError) -> Batch | MlicError:
+        return examples if isinstance(examples, MlicError) else self.collate(examples)
+
+
+class _Batches(DataLoader[Example]):
+    """Raises an error of a worker as it is; torch would make the worker's traceback its message."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # torch says Any for what its own iterator gives
+        for batch in super().__iter__():
+            if isinstance(batch, MlicError):
+                raise batch
+            yield batch
+
+
 def batch_loader(
     examples: Examples, tokenizer: CaptionTokenizer | None, batches: list[list[Key]], workers: int = 0
 ) -> DataLoader[Example]:
-    """A DataLoader that yields a `Batch` for every list of keys, in order."""
-    return DataLoader(
+    """A DataLoader that yields a `Batch` for every list of keys, in order.
+
+    Iterating over it raises the `MlicError` of a picture that cannot be read, whichever process was to read it.
+    """
+    return _Batches(
         examples,
         batch_sampler=batches,
-        collate_fn=Collate(tokenizer, examples.config),
+        collate_fn=_CollateUnlessError(Collate(tokenizer, examples.config)),
         num_workers=workers,
         persistent_workers=False,
     )

@@ -14,6 +14,7 @@ from .checkpoint import checkpoint_digest
 from .config import TEACHER_SEES
 from .data import Record, fingerprint, read_split
 from .data.check import find_overlap
+from .data.members import from_json, to_json
 from .dataset import target_of
 from .errors import CheckpointError, ConfigError, DataError
 from .files import write_bytes
@@ -139,7 +140,7 @@ def write_soft_labels(folder: Path, splits: Splits) -> None:
         entry: dict[str, object] = {"index": index}
         if record.labels is None:
             entry = {
-                "image": None if record.image is None else str(record.image.absolute()),
+                "image": to_json(record.image),
                 "image_id": record.image_id,
                 "captions": record.captions,
                 "file": str(record.file),
@@ -171,7 +172,7 @@ def read_soft_labels(folder: Path, splits: Splits, expected: object) -> Splits:
             if "index" in entry:
                 own[entry["index"]] = dataclasses.replace(own[entry["index"]], soft=soft)
             else:
-                image = None if entry["image"] is None else Path(entry["image"])
+                image = from_json(entry["image"])
                 captions, rows = tuple(entry["captions"]), Path(entry["file"])
                 pseudo.append(Record(entry["image_id"], image, captions, None, rows, entry["number"], soft))
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:

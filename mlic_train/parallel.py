@@ -4,6 +4,7 @@ The processes are started by torchrun, or by anything else that sets its variabl
 LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Without WORLD_SIZE there is one process, and nothing here communicates.
 """
 
+import atexit
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,6 +17,7 @@ from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import ConfigError, TrainError
@@ -63,9 +65,27 @@ def create_fabric(device: str, mixed_precision: str = "none") -> Fabric:
     # A process whose rows have no picture has no gradient for the backbone: DDP has to look for that in every step.
     strategy = DDPStrategy(find_unused_parameters=True, timeout=_WAIT)
     plugins.append(TorchElasticEnvironment())
+    _meet("nccl" if kind == "cuda" else "gloo")
     fabric = Fabric(accelerator=kind, strategy=strategy, devices=local, num_nodes=world // local, plugins=plugins)
     fabric.launch()
     return fabric
+
+
+def _meet(backend: str) -> None:
+    """Connect to the other processes that torchrun started, by what they say at this start and not at an earlier one.
+
+    torchrun keeps one store for all starts, and torch 2.15 looks there under the same names after a restart: who comes
+    first finds the address of a process that is gone, and waits for it without end.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
+        return  # Fabric connects where nobody has yet
+    store, rank, world = next(rendezvous("env://", timeout=_WAIT))
+    store.set_timeout(_WAIT)
+    prefix = f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    start = dist.PrefixStore(prefix, store)  # type: ignore[attr-defined] # torch documents it there
+    dist.init_process_group(backend, store=start, rank=rank, world_size=world, timeout=_WAIT)
+    if backend == "nccl":
+        atexit.register(dist.destroy_process_group)
 
 
 def in_first(fabric: Fabric, work: Callable[[], T]) -> T:

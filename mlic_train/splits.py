@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .data import LabelSet, Problem, Split, SplitFiles, find_splits, read_labels, read_split
 from .data.check import SplitInput, check_splits
+from .data.shard_names import expand
 from .errors import ConfigError, DataError
 
 
@@ -15,6 +17,7 @@ from .errors import ConfigError, DataError
 class DataOptions:
     """Where the data is: a folder that is searched (`folder`), single files, or both (files win).
 
+    Where shards may stand, one name may stand for many (see `find_splits` for what such a `folder` means).
     `pictures` False reads captions and labels only, for data whose pictures are not at hand.
     """
 
@@ -39,7 +42,9 @@ class DataOptions:
         if self.folder is None and not self.train:
             raise ConfigError("no training data: give --data FOLDER, or --train FILE (and --val FILE)")
         found = SplitFiles(train=()) if self.folder is None else find_splits(self.folder)
-        given = {name: getattr(self, name) for name in ("train", "val", "test", "captions", "labels_file", "images")}
+        given: dict[str, Any] = {"labels_file": self.labels_file, "images": self.images}
+        for name in ("train", "val", "test", "captions"):
+            given[name] = tuple(one for file in getattr(self, name) for one in expand(file))
         return dataclasses.replace(found, **{name: value for name, value in given.items() if value})
 
 
@@ -96,6 +101,32 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
                 "a split needs a Labels column (an empty cell means none of the labels)"
             )
     return splits
+
+
+def read_splits(options: DataOptions) -> dict[str, Split]:
+    """The splits that there are.
+
+    Unlike training, a report and shards can do without val, and with rows that are not labelled.
+
+    Raises:
+        ConfigError: no training data was given.
+        DataError: a file or row cannot be used.
+    """
+    files = options.resolve()
+    labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
+    given = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
+    return {
+        name: read_split(
+            paths,
+            labels,
+            images=files.images,
+            data_format=options.data_format,
+            skip_bad_rows=options.skip_bad_rows,
+            pictures=options.pictures,
+        )
+        for name, paths in given.items()
+        if paths
+    }
 
 
 def check_data(options: DataOptions, progress: Callable[[int, int], None] | None = None) -> list[Problem]:

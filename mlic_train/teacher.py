@@ -17,6 +17,7 @@ from mlic_runtime.text import CaptionTokenizer
 
 from .checkpoint import Trained, load_trained
 from .data import Record
+from .data.members import image_source
 from .errors import DataError
 from .measure import caption_tokenizer
 from .models import Cnn, Model
@@ -97,7 +98,7 @@ def _teach(
     pictures = [record.image if sees != "caption" else None for record in records]
     for rows in _parts([row for row, picture in enumerate(pictures) if picture is not None], _RECORDS):
         paths = [path for row in rows if (path := pictures[row]) is not None]
-        pixels = np.stack(list(threads.map(lambda path: read_pixels(path, config.image_spec), paths)))
+        pixels = np.stack(list(threads.map(lambda path: read_pixels(image_source(path), config.image_spec), paths)))
         features = teacher.model.encode_picture(torch.from_numpy(pixels).to(device))
         yield rows, _mean_logits(teacher.model, tokenizer, features, [captions[row] for row in rows], device)
     alone = [row for row, picture in enumerate(pictures) if picture is None and captions[row]]

@@ -1,6 +1,7 @@
-"""Reading and checking data: CSV, the competition's own CSV, COCO and JSON lines become records.
+"""Reading and checking data: CSV, the competition's own CSV, COCO, JSON lines and shards become records.
 
-records <- source <- labels <- {csv_format <- competition, coco, jsonl} <- reader <- summary <- check
+{shard_names, tar} <- members <- records <- source <- labels <- {csv_format <- competition, coco, jsonl <- shards} <-
+reader <- summary <- {check, shard_writer}
 """
 
 from .check import SplitInput, check_splits

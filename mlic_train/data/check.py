@@ -11,6 +11,7 @@ from mlic_runtime.errors import ImageError
 from mlic_train.errors import DataError
 
 from .labels import LabelSet
+from .members import PictureFile, image_source, size_of
 from .reader import collect_split
 from .records import Problem, Record, Split
 from .summary import summarise
@@ -95,11 +96,11 @@ def find_overlap(splits: Mapping[str, Split], extra: Split) -> list[Problem]:
     Raises:
         DataError: a picture cannot be read.
     """
-    by_size: dict[int, set[Path]] = {}
+    by_size: dict[int, set[PictureFile]] = {}
     try:
         for record in (record for split in (*splits.values(), extra) for record in split.records):
             if record.image is not None:
-                by_size.setdefault(record.image.stat().st_size, set()).add(record.image)
+                by_size.setdefault(size_of(record.image), set()).add(record.image)
         looks = {
             # A file that has its size to itself can be equal to itself only; its path says that as well as a hash.
             path: _Look(hashlib.sha256(path.read_bytes()).hexdigest() if len(paths) > 1 else str(path), None)
@@ -138,9 +139,9 @@ def _missing(given: SplitInput, split: Split) -> Iterable[Problem]:
             yield Problem(given.files[0], None, "unused-label", f"no record has the label {name!r}", "warning")
 
 
-def _look_at_all(splits: Iterable[Split], progress: Progress | None, workers: int | None) -> dict[Path, _Look]:
+def _look_at_all(splits: Iterable[Split], progress: Progress | None, workers: int | None) -> dict[PictureFile, _Look]:
     paths = list(dict.fromkeys(record.image for split in splits for record in split.records if record.image))
-    looks: dict[Path, _Look] = {}
+    looks: dict[PictureFile, _Look] = {}
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as threads:
         for path, look in zip(paths, threads.map(_look_at, paths), strict=True):
             looks[path] = look
@@ -149,7 +150,7 @@ def _look_at_all(splits: Iterable[Split], progress: Progress | None, workers: in
     return looks
 
 
-def _look_at(path: Path) -> _Look:
+def _look_at(path: PictureFile) -> _Look:
     from mlic_runtime.image import load_image  # loads numpy and Pillow, which reading does without
 
     try:
@@ -157,13 +158,13 @@ def _look_at(path: Path) -> _Look:
     except OSError as error:
         return _Look(None, f"{path}: cannot be read: {error.strerror}; expected a picture")
     try:
-        load_image(path)
+        load_image(image_source(path))
     except ImageError as error:
         return _Look(digest, str(error))
     return _Look(digest, None)
 
 
-def _repeated(splits: Mapping[str, Split], looks: Mapping[Path, _Look]) -> Iterable[tuple[str, Problem]]:
+def _repeated(splits: Mapping[str, Split], looks: Mapping[PictureFile, _Look]) -> Iterable[tuple[str, Problem]]:
     """Records whose picture an earlier record has too, with the name of their split."""
     by_digest: dict[str, tuple[str, Record]] = {}
     by_id: dict[str, tuple[str, Record]] = {}

@@ -5,8 +5,11 @@ from pathlib import Path
 
 from mlic_train.errors import DataError
 
+from .shard_names import expand, is_remote, is_shards
+from .shards import check_listed, find_shards
+
 _LAYOUT = (
-    "train.csv, train.jsonl or (annotations/)instances_train*.json; the same for val and test; "
+    "train.csv, train.jsonl, train-*.tar or (annotations/)instances_train*.json; the same for val and test; "
     "and where wanted captions*.csv, labels.csv and the folder images"
 )
 
@@ -33,11 +36,19 @@ class SplitFiles:
 
 
 def find_splits(folder: Path) -> SplitFiles:
-    """Find train, val and test in a data folder, as .csv, .jsonl or COCO, with what belongs to them.
+    """Find train, val and test in a data folder, as .csv, .jsonl, COCO or shards, with what belongs to them.
+
+    Args:
+        folder: the data folder; or shards, as one name (see `shard_names`), such as `shards/train-{000..063}.tar`:
+            those whose names begin with val or test are of these splits, the others are for training, and for a split
+            that is not among them `val-*.tar` and `test-*.tar` beside them are taken.
 
     Raises:
-        DataError: it is no folder, has no training split, or has one split in two files.
+        DataError: it is no folder, has no training split, or has one split in two files; a shard is not there, or not
+            as `shards.json` says.
     """
+    if is_shards(folder.name) and not folder.is_dir():
+        return _beside(expand(folder))
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; expected a data folder with {_LAYOUT}")
     train = _one(folder, "train")
@@ -45,15 +56,35 @@ def find_splits(folder: Path) -> SplitFiles:
         found = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
         listing = ", ".join(found[:12]) + (f", ... ({len(found)} in all)" if len(found) > 12 else "")
         raise DataError(f"{folder}: no training split; found {listing or 'nothing'}; expected {_LAYOUT}")
+    splits = {"train": train, "val": _one(folder, "val"), "test": _one(folder, "test")}
+    check_listed((file for files in splits.values() for file in files if is_shards(file.name)), whole=True)
     labels_file, images = folder / "labels.csv", folder / "images"
     captions = [file for suffix in ("csv", "jsonl") for file in sorted(folder.glob(f"captions*.{suffix}"))]
     return SplitFiles(
         train=train,
-        val=_one(folder, "val"),
-        test=_one(folder, "test"),
+        val=splits["val"],
+        test=splits["test"],
         captions=tuple(captions),
         labels_file=labels_file if labels_file.is_file() else None,
         images=images if images.is_dir() else None,
+    )
+
+
+def _beside(shards: tuple[Path, ...]) -> SplitFiles:
+    """The splits that the names of shards tell, and what lies beside them."""
+    splits: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    for shard in shards:
+        splits[next((name for name in ("val", "test") if shard.name.startswith(name)), "train")].append(shard)
+    folder = shards[0].parent
+    for name in ("val", "test"):
+        splits[name] = splits[name] or find_shards(folder, name)
+    check_listed((shard for found in splits.values() for shard in found), whole=False)
+    labels_file = folder / "labels.csv"
+    return SplitFiles(
+        train=tuple(splits["train"]),
+        val=tuple(splits["val"]),
+        test=tuple(splits["test"]),
+        labels_file=labels_file if not is_remote(folder) and labels_file.is_file() else None,
     )
 
 
@@ -61,7 +92,8 @@ def _one(folder: Path, split: str) -> tuple[Path, ...]:
     found = [file for suffix in ("csv", "jsonl") if (file := folder / f"{split}.{suffix}").is_file()]
     for place in (folder, folder / "annotations"):
         found += sorted(place.glob(f"instances_{split}*.json"))
-    if len(found) > 1:
-        names = ", ".join(str(file.relative_to(folder)) for file in found)
+    shards = find_shards(folder, split)
+    if len(found) + bool(shards) > 1:
+        names = ", ".join(str(file.relative_to(folder)) for file in (*found, *shards[:1]))
         raise DataError(f"{folder}: found {names} for the split {split!r}; expected one: name the files to use")
-    return tuple(found)
+    return tuple(found or shards)

@@ -24,12 +24,18 @@ def read_rows(file: Path) -> Rows:
         if not line.strip():
             continue
         try:
-            yield _row(file, number, line)
+            yield parse_row(file, number, line)
         except (ValueError, RecursionError) as error:
             yield Problem(file, number, "bad-row", str(error))
 
 
-def _row(file: Path, number: int, line: str) -> Row | Problem:
+def parse_row(file: Path, number: int, line: str) -> Row | Problem:
+    """One object as a row.
+
+    Raises:
+        ValueError: it is something else.
+        RecursionError: it is nested too deeply.
+    """
     try:
         entry = json.loads(line, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:

@@ -8,14 +8,16 @@ from typing import NoReturn
 
 from mlic_train.errors import DataError
 
-from . import coco, competition, csv_format, jsonl
+from . import coco, competition, csv_format, jsonl, shards
 from .labels import LabelSet, infer_labels
+from .members import PictureFile
 from .pictures import PictureFolder
 from .records import Problem, Record, Split
+from .shard_names import SHARD_SUFFIX
 from .source import Row, Rows
 
-DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl")
-_SUFFIXES: Mapping[str, str] = {".csv": "csv", ".jsonl": "jsonl", ".json": "coco"}
+DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl", "shards")
+_SUFFIXES: Mapping[str, str] = {".csv": "csv", ".jsonl": "jsonl", ".json": "coco", SHARD_SUFFIX: "shards"}
 
 
 def read_labels(files: Sequence[Path], data_format: str = "auto", labels_file: Path | None = None) -> LabelSet:
@@ -62,8 +64,8 @@ def read_split(
         files: read in this order.
         labels: what the rows' labels are looked up in.
         images: the pictures folder; by default `images` beside each file, else the file's own folder (COCO: see
-            `coco.picture_folders`; it may have a folder per split in it).
-        data_format: one of DATA_FORMATS; "auto" goes by the name: .csv, .jsonl, .json (COCO).
+            `coco.picture_folders`; it may have a folder per split in it). Shards have their pictures in them.
+        data_format: one of DATA_FORMATS; "auto" goes by the name: .csv, .jsonl, .json (COCO), .tar (shards).
         skip_bad_rows: leave bad rows out and list them in `Split.skipped`, instead of raising at the first.
         pictures: False reads captions and labels only: `Record.image` is None and no picture has to be there.
 
@@ -93,10 +95,10 @@ def collect_split(
         raise DataError("found no file to read; expected at least one")
     if images is not None and not images.is_dir():
         raise DataError(f"{images}: not a folder; expected the pictures folder")
-    builder = _Builder(labels, skip_bad_rows)
+    builder = _Builder(labels, skip_bad_rows, pictures)
     for file in files:
         name = detect_format(file, data_format)
-        folder = PictureFolder(_images_folder(file, name, images)) if pictures else None
+        folder = PictureFolder(_images_folder(file, name, images)) if pictures and name != "shards" else None
         for row in _rows(file, name, labels):
             if isinstance(row, Problem):
                 builder.refuse(row)
@@ -130,6 +132,7 @@ def _rows(file: Path, name: str, labels: LabelSet | None) -> Rows:
         "csv": csv_format.read_rows,
         "competition": competition.read_rows,
         "jsonl": jsonl.read_rows,
+        "shards": shards.read_rows,
     }
     return readers[name](file)
 
@@ -144,7 +147,7 @@ class _Entry:
     """A record that may still get captions and labels from later rows."""
 
     image_id: str | None
-    image: Path | None
+    image: PictureFile | None
     captions: list[str]
     labels: tuple[int, ...] | None
     file: Path
@@ -154,11 +157,12 @@ class _Entry:
 class _Builder:
     """Merges rows into records and keeps or raises what is wrong with them."""
 
-    def __init__(self, labels: LabelSet, skip_bad_rows: bool) -> None:
+    def __init__(self, labels: LabelSet, skip_bad_rows: bool, pictures: bool) -> None:
         self._labels = labels
         self._skip = skip_bad_rows
+        self._pictures = pictures
         self._parsed: dict[str | tuple[str, ...], tuple[int, ...] | DataError] = {}
-        self._entries: dict[Path | str | tuple[Path, int], _Entry] = {}
+        self._entries: dict[PictureFile | str | tuple[Path, int], _Entry] = {}
         self._skipped: list[Problem] = []
         self._warnings: list[Problem] = []
 
@@ -171,18 +175,19 @@ class _Builder:
         labels = self._indices(row)
         if isinstance(labels, DataError):
             return self.refuse(Problem(file, row.number, "unknown-label", str(labels)))
-        image = None
+        image: PictureFile | None = row.picture if self._pictures else None
         if row.image_id is None and not row.captions:
             message = "found neither a picture nor a caption; expected at least one"
             return self.refuse(Problem(file, row.number, "bad-row", message))
         if row.image_id is not None and folder is not None:
             try:
-                image = folder.path(row.image_id)
+                path = folder.path(row.image_id)
             except ValueError as error:
                 return self.refuse(Problem(file, row.number, "bad-row", str(error)))
-            if not folder.has(image):
-                message = f"no picture at {image}; expected it there, or another folder with --images"
+            if not folder.has(path):
+                message = f"no picture at {path}; expected it there, or another folder with --images"
                 return self.refuse(Problem(file, row.number, "missing-picture", message))
+            image = path
         if row.blank_caption:
             message = "the caption is blank; the row counts as having none"
             self._warnings.append(Problem(file, row.number, "empty-caption", message, "warning"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from .labels import LabelSet
+    from .members import PictureFile
 
 Severity = Literal["error", "warning"]
 
@@ -34,7 +35,8 @@ class Record:
 
     Attributes:
         image_id: the picture's name as the file gives it (COCO: `file_name`); None for a caption without a picture.
-        image: the picture's file; None for a caption without a picture, or when pictures were not asked for.
+        image: the picture's file, or its place in a shard; None for a caption without a picture, or when pictures
+            were not asked for.
         captions: whole captions, each run of whitespace made one space; empty when there is none.
         labels: sorted indices into the LabelSet; () means none of the labels, None means not labelled.
         file: the file that the (first) row stands in.
@@ -44,7 +46,7 @@ class Record:
     """
 
     image_id: str | None
-    image: Path | None
+    image: PictureFile | None
     captions: tuple[str, ...]
     labels: tuple[int, ...] | None
     file: Path

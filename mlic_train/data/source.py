@@ -7,6 +7,7 @@ from pathlib import Path
 from mlic_runtime.caption_files import not_utf8
 from mlic_train.errors import DataError
 
+from .members import Member
 from .records import Problem
 
 
@@ -20,6 +21,7 @@ class Row:
         captions: whole, each run of whitespace, line breaks included, made one space; none is blank.
         labels: a Labels cell still to be split, or a list of ids and names; None when the row is not labelled.
         blank_caption: True when a caption was given but blank.
+        picture: where the picture lies, for a row of a shard; else it is looked for in the pictures folder.
     """
 
     number: int
@@ -27,6 +29,7 @@ class Row:
     captions: tuple[str, ...]
     labels: str | tuple[str, ...] | None
     blank_caption: bool = False
+    picture: Member | None = None
 
 
 Rows = Iterator[Row | Problem]
@@ -53,9 +56,20 @@ def read_text(file: Path) -> str:
     Raises:
         DataError: the file cannot be read, or is UTF-16.
     """
-    content = read_bytes(file)
+    try:
+        return decode(read_bytes(file), str(file))
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
+def decode(content: bytes, name: str) -> str:
+    """As `read_text`, of what has been read from `name`.
+
+    Raises:
+        ValueError: it is UTF-16.
+    """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{file}: found UTF-16; expected UTF-8: save it again as UTF-8")
+        raise ValueError(f"{name}: found UTF-16; expected UTF-8: save it again as UTF-8")
     return content.decode("utf-8-sig", errors="surrogateescape")
 
 

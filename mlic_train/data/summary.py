@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlic_train.errors import DataError
 
+from .members import size_of
 from .records import Record, Split
 
 
@@ -83,7 +84,7 @@ def _feed(digest: "hashlib._Hash", value: list[object]) -> None:
 
 def _size(record: Record) -> int | None:
     try:
-        return None if record.image is None else record.image.stat().st_size
+        return None if record.image is None else size_of(record.image)
     except OSError as error:
         where = f"{record.file}:record {record.number}"
         raise DataError(f"{where}: the picture {record.image} cannot be read any more: {error.strerror}") from None

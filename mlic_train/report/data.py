@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlic_train.data import PROBLEM_KINDS, Problem, Split, fingerprint, read_labels, read_split, summarise
-from mlic_train.splits import DataOptions
+from mlic_train.data import PROBLEM_KINDS, Problem, Split, fingerprint, summarise
+from mlic_train.data.members import PictureFile
+from mlic_train.splits import DataOptions, read_splits
 
 from .captions import caption_length_parts, captions_of, find_repeated
 from .counts import co_occurrence_parts, label_counts_parts, label_matrix, labels_per_row_parts
@@ -33,8 +34,8 @@ class ReportData:
 
     splits: Mapping[str, Split]
     pictures: bool
-    looks: Mapping[Path, Look]
-    broken: Mapping[Path, str]
+    looks: Mapping[PictureFile, Look]
+    broken: Mapping[PictureFile, str]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -57,32 +58,6 @@ def write_data_report(options: DataOptions, output: Path, *, progress: ProgressB
         looks, broken = look_at_pictures(splits, show)
     data = ReportData(splits, options.pictures, looks, broken)
     save_page(output, data_page(data, progress))
-
-
-def read_splits(options: DataOptions) -> dict[str, Split]:
-    """The splits that there are.
-
-    Unlike training, a report can do without val, and with rows that are not labelled.
-
-    Raises:
-        ConfigError: no training data was given.
-        DataError: a file or row cannot be used.
-    """
-    files = options.resolve()
-    labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
-    given = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
-    return {
-        name: read_split(
-            paths,
-            labels,
-            images=files.images,
-            data_format=options.data_format,
-            skip_bad_rows=options.skip_bad_rows,
-            pictures=options.pictures,
-        )
-        for name, paths in given.items()
-        if paths
-    }
 
 
 def data_page(data: ReportData, progress: ProgressBar) -> str:

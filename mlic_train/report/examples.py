@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlic_runtime.image import load_image
+from mlic_train.data.members import image_source
 
 from .facts import printable
 from .html import paragraph, picture, table
@@ -57,6 +58,6 @@ def mistakes_parts(names: Sequence[str], measured: Measured, mistakes: Sequence[
         else:
             said = f"{label}: {mistake.probability:.3f} (threshold {threshold:.3f})"
             text = "\n".join((said, f"true: {true}", caption, where))
-            figures.append(picture(load_image(record.image), text).rstrip("\n"))
+            figures.append(picture(load_image(image_source(record.image)), text).rstrip("\n"))
     header = ("caption", "label", "probability", "threshold", "true", "row")
     return "".join(figures) + (table(header, rows) if rows else "")

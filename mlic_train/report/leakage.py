@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from mlic_train.data import Record, Split
+from mlic_train.data.members import PictureFile
 
 from .looks import Look
 
@@ -74,7 +74,7 @@ class Shared:
         return [pair for pair in self.pairs if pair.first.split != pair.second.split]
 
 
-def find_shared(splits: Mapping[str, Split], looks: Mapping[Path, Look]) -> dict[str, Shared]:
+def find_shared(splits: Mapping[str, Split], looks: Mapping[PictureFile, Look]) -> dict[str, Shared]:
     """Find rows with the same picture in the splits.
 
     `data.check` finds the same overlaps for its list of problems; here, both rows of each are wanted, and pictures that
@@ -96,7 +96,7 @@ def find_shared(splits: Mapping[str, Split], looks: Mapping[Path, Look]) -> dict
     return {SAME_ID: same_id, SAME_BYTES: _equal(seen, digests, digest_of), NEAR: _near(seen, digests, looks)}
 
 
-def _look(place: Place, looks: Mapping[Path, Look]) -> Look:
+def _look(place: Place, looks: Mapping[PictureFile, Look]) -> Look:
     if place.record.image is None:
         raise ValueError("the row has no picture")
     return looks[place.record.image]
@@ -120,7 +120,7 @@ def _equal(
     return found
 
 
-def _near(places: Sequence[Place], digests: Sequence[str], looks: Mapping[Path, Look]) -> Shared:
+def _near(places: Sequence[Place], digests: Sequence[str], looks: Mapping[PictureFile, Look]) -> Shared:
     """Rows whose picture is like an earlier one without being the same bytes; each with the nearest of every split."""
     greys = [_look(place, looks).grey for place in places]
     # Copies with the same bytes would be near to all that one of them is near to.

@@ -18,6 +18,7 @@ from mlic_runtime.formats import FORMATS
 from mlic_runtime.image import load_image
 from mlic_runtime.manifest import ImageSpec
 from mlic_train.data import Split
+from mlic_train.data.members import PictureFile
 
 GREY_SHAPE = (8, 9)  # (H, W): eight differences in each of eight lines
 # Lets a large JPEG be decoded at an eighth of its size, which is several times faster. Any smaller, and the points of
@@ -47,7 +48,7 @@ class Look:
 
 def look_at_pictures(
     splits: Mapping[str, Split], progress: Callable[[int, int], None]
-) -> tuple[dict[Path, Look], dict[Path, str]]:
+) -> tuple[dict[PictureFile, Look], dict[PictureFile, str]]:
     """Read every picture of the splits once.
 
     Args:
@@ -58,8 +59,8 @@ def look_at_pictures(
         What the pictures are; and for those that cannot be used, why.
     """
     paths = _distinct(record.image for split in splits.values() for record in split.records)
-    looks: dict[Path, Look] = {}
-    broken: dict[Path, str] = {}
+    looks: dict[PictureFile, Look] = {}
+    broken: dict[PictureFile, str] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for done, (path, found) in enumerate(zip(paths, threads.map(_look_at, paths), strict=True), start=1):
             if isinstance(found, Look):
@@ -70,14 +71,20 @@ def look_at_pictures(
     return looks, broken
 
 
-def _distinct(paths: Iterable[Path | None]) -> list[Path]:
+def _distinct(paths: Iterable[PictureFile | None]) -> list[PictureFile]:
     return list(dict.fromkeys(path for path in paths if path is not None))
 
 
-def _look_at(path: Path) -> Look | str:
+def _read(path: PictureFile) -> bytes:
+    if not isinstance(path, Path):
+        return path.read_bytes()
+    with open_regular(path) as stream:
+        return stream.read()
+
+
+def _look_at(path: PictureFile) -> Look | str:
     try:
-        with open_regular(path) as stream:
-            content = stream.read()
+        content = _read(path)
         small = load_image(content, spec=_DECODED)
     except OSError as error:
         return f"cannot be read: {error.strerror}"

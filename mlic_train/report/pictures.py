@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from mlic_runtime.image import load_image
 from mlic_train.data import Record, Split
+from mlic_train.data.members import image_source
 
 from .html import paragraph, picture, subheading
 from .leakage import Place
@@ -112,7 +113,7 @@ def show(place: Place, names: Sequence[str]) -> str:
     lines = [f"{shorten(record.image_id or '', 40)} ({place.split})", shorten(labels)]
     if record.captions:
         lines.append(quoted(record.captions[0]))
-    return picture(load_image(record.image), "\n".join(lines), _SIDE)
+    return picture(load_image(image_source(record.image)), "\n".join(lines), _SIDE)
 
 
 def _has(record: Record, index: int | None) -> bool:

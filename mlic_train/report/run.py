@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mlic_runtime.image import read_pixels
 from mlic_train.checkpoint import Trained, load_trained
 from mlic_train.data import Record
+from mlic_train.data.members import PictureFile, image_source
 from mlic_train.splits import DataOptions, load_splits
 
 from .confusion import confusion, confusion_parts
@@ -195,7 +196,7 @@ def _calibration(trained: Trained, measured: Measured, split: str) -> list[str]:
     ]
 
 
-def _feature_maps(trained: Trained, records: Sequence[Record], picture: Path | None) -> str:
+def _feature_maps(trained: Trained, records: Sequence[Record], picture: PictureFile | None) -> str:
     """The section's content; the picture is always the same where none is asked for."""
     if not sees_pictures(trained):
         return paragraph("Left out: the run was trained without pictures.")
@@ -205,7 +206,7 @@ def _feature_maps(trained: Trained, records: Sequence[Record], picture: Path | N
         if not with_picture:
             return paragraph("Left out: no row has a picture. Give one with --picture FILE.")
         picture = with_picture[np.random.default_rng(config.train.seed).integers(len(with_picture))]
-    pixels = read_pixels(picture, config.model.image_spec)
+    pixels = read_pixels(image_source(picture), config.model.image_spec)
     text = (
         f"{printable(picture.name)}, as the model sees it, and what stages of {config.model.backbone} make of it: the "
         "channels with the largest mean activation (channel: mean), each on a scale of its own, dark to bright."

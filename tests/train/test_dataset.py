@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mlic_runtime.errors import ImageError
 from mlic_runtime.image import read_pixels
 from mlic_runtime.manifest import ImageSpec, TextSpec
 from mlic_runtime.text import CaptionTokenizer
@@ -34,7 +35,7 @@ def tokenizer(records: tuple[Record, ...]) -> CaptionTokenizer:
 
 def test_evaluation_sees_exactly_the_runtimes_pixels(records: tuple[Record, ...]) -> None:
     example = Examples(records, 3, SPEC)[0, 0]
-    assert records[0].image is not None
+    assert isinstance(records[0].image, Path)
     np.testing.assert_array_equal(example.pixels, read_pixels(records[0].image, SPEC))
     assert example.caption == records[0].captions[0]
     assert example.target.nonzero()[0].tolist() == list(records[0].labels or ())
@@ -100,6 +101,19 @@ def test_a_row_that_lost_its_picture_is_all_zeros_and_marked(
     lost = ~batch.has_picture
     assert 0 < lost.sum() < len(keys)
     assert (batch.pixels[lost] == 0).all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_cannot_be_read_is_one_line_wherever_it_was_to_be_read(
+    records: tuple[Record, ...], tokenizer: CaptionTokenizer, workers: int, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_text("no picture")
+    broken = [*records[:3], dataclasses.replace(records[3], image=tmp_path / "a.png")]
+    loader = batch_loader(Examples(broken, 3, SPEC), tokenizer, evaluation_batches(4, 2), workers)
+    with pytest.raises(ImageError) as error:
+        list(loader)
+    assert str(error.value).startswith(f"cannot read picture '{tmp_path / 'a.png'}': it is not a picture")
+    assert "\n" not in str(error.value)
 
 
 def test_evaluation_batches_keep_the_order() -> None:

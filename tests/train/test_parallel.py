@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
-import mlic_train
 from mlic_runtime.errors import MlicError
 from mlic_train.checkpoint import BEST_NAME, LAST_NAME, State, load_checkpoint
 from mlic_train.config import ModelConfig, TrainConfig
@@ -23,6 +23,7 @@ from mlic_train.learner import set_learning_rate
 from mlic_train.parallel import average_statistics, create_fabric
 from mlic_train.splits import DataOptions, Splits, load_splits
 from mlic_train.training import resume_run, train_run
+from tests.processes import torchrun
 
 MODEL = ModelConfig(
     image_size=16, width=16, num_layers=1, num_heads=2, hidden=16, vocab_size=60, dropout=0.0, encoder_dropout=0.0
@@ -47,15 +48,6 @@ RUNS = {
 }
 STOPPED = 13  # batches before the interruption, in the second epoch
 TOLERANCE = 1e-3  # weights, after 20 steps at rate 0.01: sums in another order, and Adam divides small by small
-
-
-def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Two processes of a program; torchrun finds a free port."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(mlic_train.__file__ or "").parents[1])}
-    return subprocess.run(
-        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False, timeout=1800
-    )
 
 
 def work(data: Path, output: Path) -> None:
@@ -273,6 +265,26 @@ def test_processes_that_cannot_work_together_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
         create_fabric(device)
+
+
+def test_what_an_earlier_start_left_with_torchrun_is_not_taken_for_this_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, met = dist.HashStore(), []  # type: ignore[attr-defined] # torch documents it there
+    monkeypatch.setattr("mlic_train.parallel.rendezvous", lambda *_, **__: iter([(kept, 0, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, store, **_: met.append(store))
+    monkeypatch.setattr("mlic_train.parallel.Fabric.launch", lambda _: None)
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for start in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", start)
+        create_fabric("cpu")
+        assert not met[-1].check(["address"])
+        met[-1].set("address", "of a process that will be gone")
+    assert len(met) == 2
 
 
 if __name__ == "__main__":

@@ -290,7 +290,7 @@ def test_what_validation_and_test_share_is_not_the_pseudo_labels_fault(
 
 
 def test_training_pictures_may_be_pseudo_labelled(splits: Splits, teacher: Teacher, pseudo: Path) -> None:
-    known = next(record.image for record in splits.train.records if record.image is not None)
+    known = next(record.image for record in splits.train.records if isinstance(record.image, Path))
     shutil.copyfile(known, pseudo.parent / "images" / "p2.png")
     taught, _ = teach(splits, Distillation((teacher("a"),), (pseudo,)), 0.0, "cpu", lambda _: None)
     assert len(taught.train.records) == len(splits.train.records) + 6
@@ -460,7 +460,7 @@ def test_a_refused_distillation_leaves_no_run_behind(
     tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, teacher: Teacher, pseudo: Path
 ) -> None:
     known = splits.val.records[0].image
-    assert known is not None
+    assert isinstance(known, Path)
     shutil.copyfile(known, pseudo.parent / "images" / "p0.png")
     options = Distillation((teacher("a"),), (pseudo,))
     with pytest.raises(DataError, match="1 of the records to pseudo-label"):

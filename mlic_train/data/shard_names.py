@@ -1,0 +1,89 @@
+"""How shards are named: braces that stand for many names, and addresses of shards that lie elsewhere.
+
+Everywhere else a shard's name is a `Path`, as that of any data file. Of the address `s3://bucket/a.tar` a Path keeps
+`s3:/bucket/a.tar`; `location_of` gives the address back.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlic_train.errors import DataError
+
+SHARD_SUFFIX = ".tar"
+_MAX_NAMES = 100_000
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_NESTED = re.compile(r"\{[^{}]*\{")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+# Two letters at least, for `C:` is a drive. No chains such as simplecache::s3://bucket/a.tar: what fsspec keeps there
+# it does not protect from a second thread that reads while the first still fetches.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
+
+
+def is_shards(name: str) -> bool:
+    """Whether a name stands for shards, by its end."""
+    return name.lower().endswith(SHARD_SUFFIX)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name stands for other names, or for something elsewhere: no file of that name has to be there."""
+    return is_shards(name) and (_BRACES.search(name) is not None or _ADDRESS.match(name) is not None)
+
+
+def location_of(file: Path) -> str:
+    """What to open: the address, for a name that is one, else the path."""
+    return _ADDRESS.sub(r"\1://", file.as_posix(), count=1) if is_remote(file) else str(file)
+
+
+def is_remote(file: Path) -> bool:
+    """Whether the name is an address, such as s3://bucket/train-000000.tar."""
+    return _ADDRESS.match(file.as_posix()) is not None
+
+
+def expand(file: Path) -> tuple[Path, ...]:
+    """The shards that a name stands for, in order: `train-{000..063}.tar`, `{a,b}-{0..9}.tar`, or the one of that name.
+
+    A range counts as many digits as its longer end has, where one of them begins with 0, as in a shell.
+
+    Raises:
+        DataError: a file that the pattern names is not there, it names more than 100,000, or has braces inside braces.
+    """
+    name = str(file)
+    if not is_pattern(name) or file.exists():
+        return (file,)
+    if _NESTED.search(name):
+        raise DataError(
+            f"{file}: found braces inside braces; expected ranges such as {{000..063}}, lists such as {{a,b}}"
+        )
+    names = [name]
+    while found := _expandable(names[0]):  # all names have the same braces in the same order
+        choices = list(_choices(file, found[1]))
+        names = [each.replace(found[0], choice, 1) for each in names for choice in choices]
+        if len(names) > _MAX_NAMES:
+            raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
+    files = tuple(map(Path, names))
+    missing = [each for each in files if not is_remote(each) and not each.exists()]
+    if missing:
+        raise DataError(
+            f"{file}: {len(missing)} of its {len(files)} files are not there, the first is {missing[0]}; expected all"
+        )
+    return files
+
+
+def _expandable(name: str) -> "re.Match[str] | None":
+    return next((each for each in _BRACES.finditer(name) if "," in each[1] or _RANGE.fullmatch(each[1])), None)
+
+
+def _choices(file: Path, inside: str) -> Iterator[str]:
+    bounds = _RANGE.fullmatch(inside)
+    if bounds is None:
+        yield from inside.split(",")
+        return
+    first, last = int(bounds[1]), int(bounds[2])
+    if abs(last - first) >= _MAX_NAMES:
+        raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
+    padded = any(len(end) > 1 and end.startswith("0") for end in bounds.groups())
+    width = max(map(len, bounds.groups())) if padded else 0
+    step = 1 if first <= last else -1
+    for number in range(first, last + step, step):
+        yield f"{number:0{width}d}"

@@ -1,0 +1,56 @@
+"""`mlic-shards`: training data of any format as shards."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlic_runtime.command import MlicCommand
+
+from .data_options import data_from, data_options, list_skipped
+from .progress import progress_bar
+
+_NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command(cls=MlicCommand, context_settings={"show_default": True})
+@click.version_option(package_name="mlic-train")
+@data_options
+@click.option("--output", type=_NEW_FOLDER, help="The new folder for the shards, labels.csv and shards.json.")
+@click.option("--samples-per-shard", type=click.IntRange(1), default=10_000, help="At most.")
+@click.option("--megabytes-per-shard", type=click.IntRange(1), default=1000, help="At most, in 10^6 bytes.")
+@click.option("--verify", type=_FOLDER, help="Only compare the shards in that folder with their shards.json.")
+def shards(**options: Any) -> None:
+    """Write data as shards, tar files in webdataset's form, for mlic-train --data; prints what was written.
+
+    \b
+    mlic-shards --data my-data --output shards
+    mlic-train --data 'shards/train-{000000..000063}.tar'
+    mlic-shards --verify shards
+    """  # noqa: D301 # click needs the backspace itself
+    from .data.shard_writer import verify_shards, write_shards
+
+    if options["verify"] is not None:
+        with progress_bar("shards", "shard") as progress:
+            count = verify_shards(options["verify"], progress)
+        click.echo(f"ok {count} shards")
+        return
+    if options["output"] is None:
+        raise click.UsageError("where shall the shards go? Give --output FOLDER")
+    from .splits import read_splits
+
+    splits = read_splits(data_from(options))
+    for split in splits.values():
+        list_skipped(split)
+    with progress_bar("records", "record") as progress:
+        written = write_shards(
+            splits,
+            options["output"],
+            samples=options["samples_per_shard"],
+            max_bytes=options["megabytes_per_shard"] * 1_000_000,
+            progress=progress,
+        )
+    for name, facts in written.items():
+        size = sum(int(each["bytes"]) for each in facts.values())
+        click.echo(f"{name}: {len(splits[name].records)} records, {len(facts)} shards, {size} bytes")
