@@ -15,8 +15,8 @@ _MAX_NAMES = 100_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _NESTED = re.compile(r"\{[^{}]*\{")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-# Two letters at least, for `C:` is a drive. No chains such as simplecache::s3://bucket/a.tar: what fsspec keeps there
-# it does not protect from a second thread that reads while the first still fetches.
+# Two letters at least, for `C:` is a drive. No chains such as simplecache::s3://bucket/a.tar: with several threads
+# that read, one of our tests of them failed now and then.
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
 
 
