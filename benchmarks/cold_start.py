@@ -13,7 +13,6 @@ not touched. What is read from disk is in the system's memory after that round.
 import importlib.util
 import json
 import os
-import platform
 import shlex
 import statistics
 import subprocess
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import click
 
 from mlic_runtime.cold_start import IMPORTS, INFER
-from mlic_runtime.cpus import available_cpus, processor_name
+from mlic_runtime.cpus import machine_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("onnxruntime", "tokenizers", "numpy", "pillow", "click")
@@ -141,13 +140,7 @@ def main(
         "rounds": rounds,
         "precision": precision,
         "threads": threads,
-        "machine": {
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "cpus": available_cpus(),
-            "python": platform.python_version(),
-            "load_average": [round(load, 2) for load in os.getloadavg()],
-        },
+        "machine": machine_facts() | {"load_average": [round(load, 2) for load in os.getloadavg()]},
         "versions": {name: version(name) for name in (*LIBRARIES, *(rivals if "pytorch" in runs else ()))},
         "processes": {name: summary(found, runs["imports"]) for name, found in runs.items()},
     }

@@ -8,7 +8,6 @@ python benchmarks/decode.py [--data FOLDER] [--model PACKAGE] [--rounds N] [--ou
 
 import io
 import json
-import platform
 import shlex
 import statistics
 import sys
@@ -25,7 +24,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from mlic_runtime import Predictor
-from mlic_runtime.cpus import available_cpus, processor_name
+from mlic_runtime.cpus import machine_facts
 from mlic_runtime.image import read_pixels
 from mlic_runtime.manifest import ImageSpec
 from mlic_train.data import Record
@@ -152,12 +151,7 @@ def main(
         "model": manifest.title,
         "size": [manifest.image.width, manifest.image.height],
         "rounds": rounds,
-        "machine": {
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "cpus": available_cpus(),
-            "python": platform.python_version(),
-        },
+        "machine": machine_facts(),
         "versions": {name: version(name) for name in ("onnxruntime", "numpy", "pillow")},
     }
     with Image.open(_PHOTOGRAPH) as photograph:

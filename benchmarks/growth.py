@@ -17,7 +17,6 @@ import csv
 import itertools
 import json
 import os
-import platform
 import shlex
 import statistics
 import subprocess
@@ -36,7 +35,7 @@ from batch import make_pictures
 from mlic_runtime import Predictor, open_rows
 from mlic_runtime.cold_start import INFER
 from mlic_runtime.command import counts
-from mlic_runtime.cpus import available_cpus, processor_name
+from mlic_runtime.cpus import available_cpus, machine_facts
 from mlic_runtime.feed import DEFAULT_CAPTION
 
 LIBRARIES = ("onnxruntime", "tokenizers", "numpy", "pillow", "pyarrow", "ray")
@@ -250,12 +249,7 @@ def main(
         "batch_size": BATCH_SIZE,
         "rounds": rounds,
         "load_average_before": round(load, 2),
-        "machine": {
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "cpus": available_cpus(),
-            "python": platform.python_version(),
-        },
+        "machine": machine_facts(),
         "versions": _versions(),
         **common,
         "measurements": measurements,

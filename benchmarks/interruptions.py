@@ -15,7 +15,6 @@ this one, which has loaded the libraries but not used them: so moments fall into
 import contextlib
 import json
 import os
-import platform
 import random
 import shlex
 import signal
@@ -41,7 +40,7 @@ import torch
 from interruption_jobs import Batch, Export, LostError, Sweep, Training, difference, make_data, temporaries
 
 from mlic_runtime.cli import infer
-from mlic_runtime.cpus import available_cpus, processor_name
+from mlic_runtime.cpus import machine_facts
 from mlic_train import parity, training  # noqa: F401
 from mlic_train.cli import train
 from mlic_train.export_cli import export
@@ -208,16 +207,6 @@ def prepare(kind: str, folder: Path, data: Path, run: Path, scratch: Path) -> Pr
     return Prepared(job, expected, ended.seconds)
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    return {
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        "cpus": available_cpus(),
-        "python": platform.python_version(),
-    }
-
-
 @click.command()
 @click.option("--kills", type=click.IntRange(1), default=25, show_default=True, help="Of each kind.")
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, default=KINDS, help="[default: all]")
@@ -262,7 +251,7 @@ def main(kills: int, kinds: tuple[str, ...], seed: int, full: bool, output: Path
         "command": shlex.join(["python", "benchmarks/interruptions.py", *sys.argv[1:]]),
         "seed": seed,
         "tolerance": "weights: difference 0; everything else: equal",
-        "machine": machine(),
+        "machine": machine_facts(),
         "versions": {name: version(name) for name in LIBRARIES},
         "kinds": found,
     }

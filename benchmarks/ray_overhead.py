@@ -8,7 +8,6 @@ all is overhead; other models get 640x480 JPEGs, made from a fixed seed, with a 
 """
 
 import json
-import platform
 import shlex
 import statistics
 import sys
@@ -24,7 +23,7 @@ from click.testing import CliRunner
 
 from mlic_runtime.cli import infer
 from mlic_runtime.command import counts
-from mlic_runtime.cpus import available_cpus, processor_name
+from mlic_runtime.cpus import available_cpus, machine_facts
 from mlic_runtime.feed import DEFAULT_CAPTION
 from mlic_runtime.ray_engine import connected
 
@@ -105,12 +104,7 @@ def main(model: str, rows: tuple[int, ...], actors: int, rounds: int, output: Pa
         "command": shlex.join(["python", "benchmarks/ray_overhead.py", *sys.argv[1:]]),
         "model": model,
         "input": "captions and 640x480 JPEGs, quality 90, seed 0" if pictures else "captions alone",
-        "machine": {
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "cpus": available_cpus(),
-            "python": platform.python_version(),
-        },
+        "machine": machine_facts(),
         "versions": {name: version(name) for name in ("ray", "pyarrow", "onnxruntime", "numpy")},
         "seconds_to_start_the_cluster": round(starting, 2),
         "jobs": found,

@@ -11,7 +11,6 @@ is the highest value after the warm-up against the value at its end.
 
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from batch import make_pictures
 from matplotlib.figure import Figure
 
 from mlic_runtime import Prediction, Predictor
-from mlic_runtime.cpus import available_cpus, processor_name
+from mlic_runtime.cpus import machine_facts
 from mlic_runtime.graph_cache import CacheEntry
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -253,13 +252,7 @@ def main(
         "command": shlex.join(["python", "benchmarks/soak.py", *sys.argv[1:]]),
         "model": f"{predictor.manifest.name}@{predictor.manifest.version}",
         "precision": predictor.precision,
-        "machine": {
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "cpus": available_cpus(),
-            "python": platform.python_version(),
-            "load_average": [round(load, 2) for load in os.getloadavg()],
-        },
+        "machine": machine_facts() | {"load_average": [round(load, 2) for load in os.getloadavg()]},
         "versions": {name: version(name) for name in ("onnxruntime", "tokenizers", "numpy", "pillow")},
         "parts": found,
     }

@@ -43,6 +43,16 @@ def processor_name() -> str:
     return platform.processor() or platform.machine() or "unknown"
 
 
+def machine_facts() -> dict[str, str | int]:
+    """What a reader of any measurement must know about where it was made."""
+    return {
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cpus": available_cpus(),
+        "python": platform.python_version(),
+    }
+
+
 def _affinity() -> set[int] | None:
     # macOS and Windows know no affinity that Python could ask for.
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None

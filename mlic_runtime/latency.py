@@ -2,7 +2,6 @@
 
 import functools
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
@@ -10,7 +9,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .cpus import available_cpus, processor_name
+from .cpus import available_cpus, machine_facts, processor_name
 from .errors import InputError
 from .feed import Feed, Tokens
 from .image import Pixels
@@ -158,12 +157,9 @@ def busy_notes() -> tuple[str, ...]:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """What a reader of a measurement must know about where it was made."""
+    """As `cpus.machine_facts`, and the versions of what computes."""
     return {
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        "cpus": available_cpus(),
-        "python": platform.python_version(),
+        **machine_facts(),
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
     }
