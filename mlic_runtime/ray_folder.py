@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from .errors import OutputError
 from .files import reason
 from .partial import Identity, check_identity, lock
-from .whole_files import temporary_folder
+from .whole_files import replace_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -222,13 +222,7 @@ def _read_mark(path: Path) -> tuple[PartMark | None, str | None]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, readable for whom the user's umask says."""
-    with temporary_folder(path) as folder:
-        with (folder / path.name).open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        (folder / path.name).replace(path)
+    replace_file(path, content, mode=0o666)  # less what the user's umask takes: results are for others too
 
 
 def _is_temporary(name: str) -> bool:

@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file so that nobody sees it half-written, not even after a power failure; its folder is made if missing.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        mode: who may do what with it, less what the umask takes.
 
     Raises:
         OSError: it cannot be written; what was there before is untouched.
     """
     with temporary_folder(path) as folder:
         temporary = folder / path.name
-        with os.fdopen(
-            os.open(temporary, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "wb"
-        ) as stream:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), mode), "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
