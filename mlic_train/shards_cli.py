@@ -20,7 +20,12 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--output", type=_NEW_FOLDER, help="The new folder for the shards, labels.csv and shards.json.")
 @click.option("--samples-per-shard", type=click.IntRange(1), default=10_000, help="At most.")
 @click.option("--megabytes-per-shard", type=click.IntRange(1), default=1000, help="At most, in 10^6 bytes.")
-@click.option("--verify", type=_FOLDER, help="Only compare the shards in that folder with their shards.json.")
+@click.option(
+    "--index", type=_FOLDER, help="Only write the indices of the shards in that folder, for reading from far."
+)
+@click.option(
+    "--verify", type=_FOLDER, help="Only compare the shards in that folder with their shards.json and indices."
+)
 def shards(**options: Any) -> None:
     """Write data as shards, tar files in webdataset's form, for mlic-train --data; prints what was written.
 
@@ -28,14 +33,16 @@ def shards(**options: Any) -> None:
     mlic-shards --data my-data --output shards
     mlic-train --data 'shards/train-{000000..000063}.tar'
     mlic-shards --verify shards
+    mlic-shards --index shards-of-others
     """  # noqa: D301 # click needs the backspace itself
-    from .data.shard_writer import verify_shards, write_shards
+    from .data.shard_writer import index_shards, verify_shards, write_shards
 
-    if options["verify"] is not None:
-        with progress_bar("shards", "shard") as progress:
-            count = verify_shards(options["verify"], progress)
-        click.echo(f"ok {count} shards")
-        return
+    for name, work in (("verify", verify_shards), ("index", index_shards)):
+        if options[name] is not None:
+            with progress_bar("shards", "shard") as progress:
+                count = work(options[name], progress)
+            click.echo(f"ok {count} shards")
+            return
     if options["output"] is None:
         raise click.UsageError("where shall the shards go? Give --output FOLDER")
     from .splits import read_splits

@@ -15,11 +15,13 @@ from mlic_runtime.errors import OutputError
 from mlic_runtime.files import reason
 from mlic_runtime.rows import PICTURE_SUFFIXES
 from mlic_train.errors import DataError
-from mlic_train.files import atomic_folder
+from mlic_train.files import atomic_folder, write_bytes
 
 from .labels import LabelSet
 from .records import Record, Split
-from .shards import SCHEMA_VERSION, SUMMARY_NAME, UNKNOWN_PICTURE, read_summary
+from .shard_index import index_bytes, index_of
+from .shard_names import is_shards
+from .shards import SCHEMA_VERSION, SUMMARY_NAME, UNKNOWN_PICTURE, read_rows, read_summary
 from .summary import fingerprint
 from .tar import BLOCK
 
@@ -38,7 +40,7 @@ def write_shards(
     max_bytes: int = 1_000_000_000,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Facts]:
-    """Write every split as `NAME-000000.tar` and so on, with labels.csv and a summary, shards.json.
+    """Write every split as `NAME-000000.tar` and so on, each with its index, labels.csv and a summary, shards.json.
 
     Read back, the records are the same in the same order, and so is the data's fingerprint: a run may be resumed on
     shards that was started without. Pictures are copied as they are; nothing is decoded, and nothing is mixed, for
@@ -78,6 +80,7 @@ def write_shards(
             if shard is not None:
                 shards[shard.path.name] = shard.close()
             written[name] = shards
+        index_shards(new)
         labels = next(iter(splits.values())).labels
         (new / "labels.csv").write_text(_labels_csv(labels), encoding="utf-8", newline="")
         # Last, so that where it is, all that it lists is.
@@ -86,14 +89,33 @@ def write_shards(
     return written
 
 
-def verify_shards(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Compare every byte of the shards in a folder with what shards.json says.
+def index_shards(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Write the index of every shard in a folder, whoever wrote the shard.
 
     Returns:
         How many shards there are.
 
     Raises:
-        DataError: one is missing or differs, or there is no shards.json.
+        DataError: there is none, or one cannot be read.
+        OutputError: an index cannot be written.
+    """
+    shards = sorted(path for path in folder.iterdir() if is_shards(path.name))
+    if not shards:
+        raise DataError(f"{folder}: found no shard; expected tar files, such as train-000000.tar")
+    for done, shard in enumerate(shards, start=1):
+        write_bytes(index_of(shard), index_bytes(shard, read_rows(shard)))
+        progress(done, len(shards))
+    return len(shards)
+
+
+def verify_shards(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Compare every byte of the shards in a folder with what shards.json says, and their indices with themselves.
+
+    Returns:
+        How many shards there are.
+
+    Raises:
+        DataError: one is missing or differs, an index does, or there is no shards.json.
     """
     listed = read_summary(folder / SUMMARY_NAME)
     for done, (name, facts) in enumerate(listed.items(), start=1):
@@ -106,6 +128,9 @@ def verify_shards(folder: Path, progress: Callable[[int, int], None] = lambda do
             raise DataError(f"{folder / name}: cannot be read: {reason(error)}; copy it again") from None
         if digest.hexdigest() != facts["sha256"]:
             raise DataError(f"{folder / name}: its sha256 is not the one in {SUMMARY_NAME}; copy it again")
+        index = index_of(folder / name)
+        if index.exists() and index.read_bytes() != index_bytes(folder / name, read_rows(folder / name)):
+            raise DataError(f"{index}: it is not of its shard; write it anew with mlic-shards --index")
         progress(done, len(listed))
     return len(listed)
 

@@ -20,6 +20,7 @@ from mlic_train.errors import DataError
 from . import jsonl
 from .members import Member, open_shard, remote
 from .records import Problem
+from .shard_index import read_index
 from .shard_names import is_remote, is_shards, location_of
 from .source import Row, Rows, decode, make_row
 from .tar import Entry, TarError, entries
@@ -36,15 +37,28 @@ _META = re.compile(r"__[^/]*__(/|$)")
 
 
 def read_rows(file: Path) -> Rows:
-    """Read one shard: a row per sample, numbered by its place.
+    """Read one shard: a row per sample, numbered by its place; one with an address from its index, if it has one.
+
+    Raises:
+        DataError: see `scan_rows` and `shard_index.read_index`.
+    """
+    try:
+        yield from (read_index(file) if is_remote(file) else None) or scan_rows(file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {reason(error)}; expected a shard, a tar file") from None
+
+
+def scan_rows(file: Path) -> Rows:
+    """Look through one shard.
 
     Of a sample, `KEY.json` is an object as in a JSON lines file (`image` is the picture's name, `captions`, `labels`),
     `KEY.txt` a caption, `KEY.cls` a cell of labels, and a picture is known by its suffix; members with other suffixes
     are passed over. Each of them may be missing.
 
     Raises:
-        DataError: the shard cannot be read, is no tar file, is damaged or truncated, or has a member that is no file or
+        DataError: the shard is no tar file, is damaged or truncated, or has a member that is no file or
             that has a name such as `../a`.
+        OSError: it cannot be read.
     """
     seen: dict[str, int] = {}
     number = 0
@@ -65,8 +79,6 @@ def read_rows(file: Path) -> Rows:
                     yield Problem(file, number, "bad-row", str(error))
     except TarError as error:
         raise DataError(f"{file}: {error}") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {reason(error)}; expected a shard, a tar file") from None
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:

@@ -1,0 +1,200 @@
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from click.testing import CliRunner, Result
+
+from mlic_train.data import fingerprint
+from mlic_train.data.records import Problem
+from mlic_train.data.shard_index import index_bytes
+from mlic_train.data.shard_writer import write_shards
+from mlic_train.data.shards import read_rows, scan_rows
+from mlic_train.data.source import Row
+from mlic_train.errors import DataError
+from mlic_train.shards_cli import shards
+from mlic_train.splits import DataOptions, load_splits
+
+FAR = Path("memory://far")
+OTHERS = {
+    "a.jpg": b"no picture, but read as it is",
+    "a.json": b'{"captions": ["One.", " "], "labels": ["dog", 3]}',
+    "n/b.png": b"",
+    "n/b.cls": b"dog cat",
+    "c.txt": "Ein Hund, größer.".encode(),
+    "d.txt": b"\xe9t\xe9",
+    "e.json": b"[",
+    f"{'long' * 60}.png": b"x",
+    "a.txt": b"again",
+}
+
+
+@pytest.fixture(scope="module")
+def written(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("indexed") / "shards"
+    write_shards(load_splits(DataOptions(colours)).named(), folder, samples=10)
+    return folder
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Path:
+    """A folder with a shard that we did not write, some of it bad."""
+    (tmp_path / "others").mkdir()
+    with tarfile.open(tmp_path / "others" / "train-0.tar", "w") as archive:
+        for name, content in OTHERS.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return tmp_path / "others"
+
+
+@pytest.fixture
+def upload() -> Iterator[Callable[[Path], None]]:
+    """Copies a folder to where only an address leads."""
+    files = fsspec.filesystem("memory")
+
+    def copy(folder: Path) -> None:
+        for file in folder.iterdir():
+            files.pipe(f"/far/{file.name}", file.read_bytes())
+
+    yield copy
+    files.rm("/far", recursive=True)
+
+
+@pytest.fixture
+def no_looking_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: Path) -> None:
+        raise AssertionError(f"{file} was looked through")
+
+    monkeypatch.setattr("mlic_train.data.shards.open_shard", refuse)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(shards, [str(argument) for argument in arguments])
+
+
+@pytest.mark.usefixtures("no_looking_through")
+def test_shards_from_far_are_read_by_their_indices(
+    written: Path, colours: Path, upload: Callable[[Path], None]
+) -> None:
+    upload(written)
+    far = load_splits(DataOptions(FAR / "train-{000000..000005}.tar", labels_file=written / "labels.csv"))
+    assert fingerprint(far.named()) == fingerprint(load_splits(DataOptions(colours)).named())
+
+
+def test_an_index_gives_what_looking_through_gives(others: Path, upload: Callable[[Path], None]) -> None:
+    assert run("--index", others).stdout == "ok 1 shards\n"
+    upload(others)
+    rows, far = list(scan_rows(others / "train-0.tar")), list(read_rows(FAR / "train-0.tar"))
+    assert sum(isinstance(row, Problem) for row in rows) == 3
+    assert len(rows) == 7
+    for ours, theirs in zip(far, rows, strict=True):
+        assert isinstance(ours, Row) == isinstance(theirs, Row)
+        if isinstance(ours, Problem) and isinstance(theirs, Problem):
+            assert (ours.number, ours.kind, ours.message) == (theirs.number, theirs.kind, theirs.message)
+        if isinstance(ours, Row) and isinstance(theirs, Row):
+            told = [(row.number, row.image_id, row.captions, row.labels, row.blank_caption) for row in (ours, theirs)]
+            assert told[0] == told[1]
+            assert (ours.picture is None) == (theirs.picture is None)
+            if ours.picture is not None and theirs.picture is not None:
+                assert ours.picture.read_bytes() == theirs.picture.read_bytes()
+
+
+def test_who_may_not_ask_for_an_index_looks_the_shard_through(
+    written: Path, upload: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> bytes:
+        raise PermissionError("403")
+
+    upload(written)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", refuse)
+    assert len(list(read_rows(FAR / "train-000000.tar"))) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: [], "is not valid JSON"),
+        (lambda lines: lines[:-1], "it begins with version 1, .* 10 samples; expected version 1, .* 9 samples"),
+        (
+            lambda lines: [{**lines[0], "bytes": 5}, *lines[1:]],
+            "it begins with version 1, 5 bytes, .*; expected version 1, ",
+        ),
+        (lambda lines: [{**lines[0], "schema_version": 2}, *lines[1:]], "it begins with version 2"),
+        (lambda lines: [*lines[:-1], {"number": 1}], "a sample.captions is missing"),
+        (lambda lines: [*lines[:-1], {"number": 1, "kind": "x", "message": ""}], "a sample.kind must be a known one"),
+        (lambda lines: [*lines[:-1], {**lines[-1], "captions": "x"}], "a sample.captions must be a list"),
+        (lambda lines: [*lines[:-1], place(lines[-1], offset=0)], "outside of the shard"),
+        (lambda lines: [*lines[:-1], place(lines[-1], size=-1)], "outside of the shard"),
+        (lambda lines: [*lines[:-1], place(lines[-1], size=10**15)], "outside of the shard"),
+        (lambda lines: [*lines[:-1], place(lines[-1], name="../x")], "leads out of a folder"),
+    ],
+)
+def test_a_damaged_index_is_refused(
+    written: Path,
+    tmp_path: Path,
+    upload: Callable[[Path], None],
+    change: Callable[[list[object]], list[object]],
+    message: str,
+) -> None:
+    folder = Path(shutil.copytree(written, tmp_path / "copy"))
+    file = folder / "train-000000.tar.index"
+    lines = change([json.loads(line) for line in file.read_text().splitlines()])
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    upload(folder)
+    with pytest.raises(DataError, match=f"^memory://far/train-000000.tar.index: .*{message}.*; write it anew"):
+        list(read_rows(FAR / "train-000000.tar"))
+
+
+def place(line: dict[str, dict[str, object]], **other: object) -> object:
+    return {**line, "picture": {**line["picture"], **other}}
+
+
+def test_a_place_where_something_else_lies_is_no_picture(
+    written: Path, tmp_path: Path, upload: Callable[[Path], None]
+) -> None:
+    folder = Path(shutil.copytree(written, tmp_path / "copy"))
+    file = folder / "train-000000.tar.index"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[1]["picture"], lines[2]["picture"] = lines[2]["picture"], {**lines[1]["picture"], "offset": 1024}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    upload(folder)
+    first, second = list(read_rows(FAR / "train-000000.tar"))[:2]
+    assert isinstance(first, Row)
+    assert isinstance(second, Row)
+    assert first.picture is not None
+    assert second.picture is not None
+    assert first.picture.read_bytes()
+    with pytest.raises(OSError, match="the shard has changed"):
+        second.picture.read_bytes()
+
+
+def test_an_index_is_always_the_same_and_verified(written: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(written, tmp_path / "copy"))
+    indices = {file.name: file.read_bytes() for file in folder.glob("*.index")}
+    assert len(indices) == 9
+    for name in indices:
+        (folder / name).unlink()
+    assert run("--verify", folder).stdout == "ok 9 shards\n"
+    assert run("--index", folder).stdout == "ok 9 shards\n"
+    assert {file.name: file.read_bytes() for file in folder.glob("*.index")} == indices
+    shutil.copy(folder / "train-000001.tar.index", folder / "train-000000.tar.index")
+    result = run("--verify", folder)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {folder / 'train-000000.tar.index'}: it is not of its shard; write it anew with mlic-shards --index\n"
+    )
+
+
+def test_there_must_be_something_to_index(tmp_path: Path) -> None:
+    result = run("--index", tmp_path)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "found no shard; expected tar files" in result.stderr
+
+
+def test_bytes_that_are_no_text_stay_out_of_an_index(others: Path) -> None:
+    assert index_bytes(others / "train-0.tar", read_rows(others / "train-0.tar")).isascii()
