@@ -131,7 +131,8 @@ def read_workload(stages: Path, batch: Path, growth: Path) -> Workload:
     runs = json.loads(growth.read_text(encoding="utf-8"))["runs"]
     same = [run for run in runs if run["model"] == report["model"] and run["precision"] == report["precision"]]
     alone = [each for run in same for each in run["measurements"] if (each["engine"], each["workers"]) == ("local", 1)]
-    overheads = [each.picture_ms for each in read_overheads(growth) if each.workers == 1]
+    package = f"{report['model']} {report['precision']}"
+    overheads = [each.picture_ms for each in read_overheads(growth) if each.model == package]  # by workers
     return Workload(
         decode_ms=times["decode"] + times["preprocess"],
         graph_ms=times["run"],
@@ -146,30 +147,29 @@ def read_workload(stages: Path, batch: Path, growth: Path) -> Workload:
 
 
 def read_overheads(growth: Path) -> list[Overhead]:
-    """What Ray adds in each run that measured both engines with several numbers of rows, for each number of workers."""
+    """What Ray adds where both engines were measured with several numbers of rows, by package and number of workers."""
     found = []
+    points: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for run in json.loads(growth.read_text(encoding="utf-8"))["runs"]:
-        points: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
-        for each in sorted(run["measurements"], key=lambda each: each["rows"]):
-            points[each["workers"], each["engine"]].append(each)
-        for workers in sorted({workers for workers, _ in points}):
-            local, ray = points[workers, "local"], points[workers, "ray"]
-            if len(local) < 2 or [each["rows"] for each in local] != [each["rows"] for each in ray]:
-                continue
-            found.append(
-                Overhead(
-                    model=f"{run['model']} {run['precision']}",
-                    workers=workers,
-                    rows=local[-1]["rows"],
-                    picture_ms=_slope(ray) - _slope(local),
-                    start_seconds=statistics.median(ray[0]["seconds"]) - statistics.median(local[0]["seconds"]),
-                    start_cpu_seconds=(ray[0]["cpu_ms_per_picture"] - local[0]["cpu_ms_per_picture"])
-                    * local[0]["rows"]
-                    / 1e3,
-                    throughput=ray[-1]["pictures_per_second"] / local[-1]["pictures_per_second"],
-                    memory_mb=ray[-1]["peak_mb"] - local[-1]["peak_mb"],
-                )
+        for each in run["measurements"]:
+            points[f"{run['model']} {run['precision']}", each["workers"]][each["engine"]][each["rows"]] = each
+    for (model, workers), engines in sorted(points.items()):
+        rows = sorted(engines["local"].keys() & engines["ray"].keys())
+        if len(rows) < 2:
+            continue
+        local, ray = ([engines[engine][number] for number in rows] for engine in ("local", "ray"))
+        found.append(
+            Overhead(
+                model=model,
+                workers=workers,
+                rows=rows[-1],
+                picture_ms=_slope(ray) - _slope(local),
+                start_seconds=statistics.median(ray[0]["seconds"]) - statistics.median(local[0]["seconds"]),
+                start_cpu_seconds=(ray[0]["cpu_ms_per_picture"] - local[0]["cpu_ms_per_picture"]) * rows[0] / 1e3,
+                throughput=ray[-1]["pictures_per_second"] / local[-1]["pictures_per_second"],
+                memory_mb=ray[-1]["peak_mb"] - local[-1]["peak_mb"],
             )
+        )
     return found
 
 
