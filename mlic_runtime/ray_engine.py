@@ -156,7 +156,10 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
         ray.init(address, logging_level="WARNING", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"cannot connect to the Ray cluster {address!r}: {said[0]}") from error
+        raise InputError(
+            f"cannot connect to the Ray cluster {address!r}: {said[0]}; clusters may want a token "
+            "(RAY_AUTH_MODE=token in the environment) and the same version of Ray"
+        ) from error
     try:
         yield
     finally:

@@ -3,13 +3,14 @@
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
 from mlic_runtime.cli import infer
 from mlic_runtime.errors import InputError
-from mlic_runtime.ray_engine import require_reachable
+from mlic_runtime.ray_engine import connected, require_reachable
 
 
 def run(*arguments: "str | Path") -> Result:
@@ -75,6 +76,22 @@ def test_a_cluster_that_does_not_answer_is_an_error_at_once() -> None:
         require_reachable("127.0.0.1:99999")
     for address in ("auto", "local", "ray://nowhere:10001"):  # for Ray to judge
         require_reachable(address)
+
+
+def test_a_cluster_that_answers_but_refuses_is_one_line_that_says_what_it_may_want(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(address: str, **_: object) -> None:
+        raise ConnectionError(f"Failed to connect to Ray cluster at {address}\nand more")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=refuse))
+    with pytest.raises(InputError) as caught, connected("ray://nowhere:10001", 1):
+        pass
+    assert str(caught.value) == (
+        "cannot connect to the Ray cluster 'ray://nowhere:10001': Failed to connect to Ray cluster at "
+        "ray://nowhere:10001; clusters may want a token (RAY_AUTH_MODE=token in the environment) and the same version "
+        "of Ray"
+    )
 
 
 def test_a_uri_without_pyarrow_names_the_extra(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
