@@ -18,7 +18,7 @@ from mlic_runtime.rows import PICTURE_SUFFIXES
 from mlic_train.errors import DataError
 
 from . import jsonl
-from .members import Member, open_shard, remote
+from .members import Member, open_shard, reaching, remote
 from .records import Problem
 from .shard_index import read_index
 from .shard_names import is_remote, is_shards, location_of
@@ -43,9 +43,11 @@ def read_rows(file: Path) -> Rows:
         DataError: see `scan_rows` and `shard_index.read_index`.
     """
     try:
-        yield from (read_index(file) if is_remote(file) else None) or scan_rows(file)
+        with reaching(file):
+            yield from (read_index(file) if is_remote(file) else None) or scan_rows(file)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {reason(error)}; expected a shard, a tar file") from None
+        where = location_of(file)
+        raise DataError(f"{where}: cannot be read: {reason(error)}; expected a shard, a tar file") from None
 
 
 def scan_rows(file: Path) -> Rows:
@@ -82,11 +84,19 @@ def scan_rows(file: Path) -> Rows:
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:
-    """The shards of a split in a folder, or under an address: `train-000000.tar` and what follows it."""
+    """The shards of a split in a folder, or under an address: `train-000000.tar` and what follows it.
+
+    Raises:
+        DataError: what lies under the address cannot be listed.
+    """
     if not is_remote(folder):
         return sorted(path for path in folder.glob(f"{split}-*") if is_shards(path.name))
     file_system, inside = remote(folder)
-    names = sorted(str(name).rpartition("/")[2] for name in file_system.glob(f"{inside}/{split}-*"))
+    try:
+        with reaching(folder):
+            names = sorted(str(name).rpartition("/")[2] for name in file_system.glob(f"{inside}/{split}-*"))
+    except OSError as error:
+        raise DataError(f"{location_of(folder)}: cannot be listed: {reason(error)}") from None
     return [folder / name for name in names if is_shards(name)]
 
 

@@ -9,11 +9,13 @@ import fsspec
 import pytest
 from click.testing import CliRunner, Result
 
+from mlic_runtime.errors import ImageError
 from mlic_train.data import fingerprint
+from mlic_train.data.members import image_source
 from mlic_train.data.records import Problem
 from mlic_train.data.shard_index import index_bytes
 from mlic_train.data.shard_writer import write_shards
-from mlic_train.data.shards import read_rows, scan_rows
+from mlic_train.data.shards import find_shards, read_rows, scan_rows
 from mlic_train.data.source import Row
 from mlic_train.errors import DataError
 from mlic_train.shards_cli import shards
@@ -113,6 +115,35 @@ def test_who_may_not_ask_for_an_index_looks_the_shard_through(
     upload(written)
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", refuse)
     assert len(list(read_rows(FAR / "train-000000.tar"))) == 10
+
+
+class EndpointConnectionError(Exception):
+    """What libraries below fsspec raise is of their own kinds."""
+
+
+def test_what_libraries_below_fsspec_raise_is_one_line(
+    written: Path, upload: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> bytes:
+        raise EndpointConnectionError("no answer\nfrom there")
+
+    upload(written)
+    picture = (
+        load_splits(DataOptions(FAR / "train-000000.tar", labels_file=written / "labels.csv")).train.records[0].image
+    )
+    assert picture is not None
+    files = type(fsspec.filesystem("memory"))
+    monkeypatch.setattr(files, "cat_file", fail)
+    said = "EndpointConnectionError: no answer from there"
+    with pytest.raises(DataError, match=f"^memory://far/train-000000.tar: cannot be read: {said}; expected a shard"):
+        list(read_rows(FAR / "train-000000.tar"))
+    with pytest.raises(
+        ImageError, match=f"^cannot read picture 'memory://far/train-000000.tar/000000000.png': {said}$"
+    ):
+        image_source(picture)
+    monkeypatch.setattr(files, "glob", fail)
+    with pytest.raises(DataError, match=f"^memory://far: cannot be listed: {said}$"):
+        find_shards(FAR, "train")
 
 
 @pytest.mark.parametrize(
