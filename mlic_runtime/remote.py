@@ -1,5 +1,6 @@
 """Rows and pictures that a URI names: s3://, gs://, abfs:// or hdfs:// through pyarrow, all others through fsspec."""
 
+import contextlib
 import io
 import os
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from urllib.parse import unquote
 
 from .caption_files import MAX_ROW_BYTES, SIDECAR_SUFFIX, decode_caption
 from .columns import is_uri
-from .errors import InputError
+from .errors import InputError, MlicError
 from .row_files import Cells, Problem, Values, text_of
 
 # A picture from elsewhere is read whole before it is decoded. Of what can be one within the limit of pixels, only
@@ -38,6 +39,21 @@ def absolute(name: str) -> str:
     """A path as it is called from everywhere; a URI as it is."""
     name = plain(name)
     return name if is_uri(name) else str(Path(name).absolute())
+
+
+@contextlib.contextmanager
+def reaching() -> Iterator[None]:
+    """While something is read from elsewhere: what goes wrong is an OSError or one of ours, with one line to say.
+
+    File systems let through what the libraries below them raise, of any kind.
+    """
+    try:
+        yield
+    except (OSError, MlicError):
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise OSError(kind + " ".join(str(error).split())) from error
 
 
 class RemoteFolder:
@@ -94,8 +110,9 @@ class RemoteFolder:
         from pyarrow import fs
 
         try:
-            found = self._files.get_file_info(fs.FileSelector(self._path, recursive=True))
-        except (OSError, ValueError) as error:
+            with reaching():
+                found = self._files.get_file_info(fs.FileSelector(self._path, recursive=True))
+        except OSError as error:
             raise InputError(f"cannot list the folder {self.uri!r}: {_reason(error)}") from error
         start = len(self._path) + 1
         names = {PurePosixPath(info.path[start:]).parts for info in found if info.type == fs.FileType.File}
@@ -108,7 +125,7 @@ class RemoteFolder:
                 yield Values(str(name), None)
                 continue
             try:
-                with self._files.open_input_file(f"{self._path}/{text}") as stream:
+                with reaching(), self._files.open_input_file(f"{self._path}/{text}") as stream:
                     yield Values(str(name), decode_caption(stream.read(MAX_ROW_BYTES + 1), repr(str(text))))
             except (InputError, OSError) as error:
                 problem = str(error) if isinstance(error, InputError) else f"cannot read the caption: {_reason(error)}"
@@ -125,13 +142,14 @@ def open_remote(uri: str) -> tuple[BinaryIO, int] | None:
     from pyarrow import fs
 
     try:
-        info = files.get_file_info(path)
-        if info.type == fs.FileType.Directory:
-            return None
-        if info.type != fs.FileType.File:
-            raise FileNotFoundError
-        return cast(BinaryIO, io.BufferedReader(_RemoteFile(files.open_input_file(path), uri))), info.size
-    except (OSError, ValueError) as error:
+        with reaching():
+            info = files.get_file_info(path)
+            if info.type == fs.FileType.Directory:
+                return None
+            if info.type != fs.FileType.File:
+                raise FileNotFoundError
+            return cast(BinaryIO, io.BufferedReader(_RemoteFile(files.open_input_file(path), uri))), info.size
+    except OSError as error:
         raise InputError(f"cannot read the input {uri!r}: {_reason(error)}") from error
 
 
@@ -143,7 +161,7 @@ class _RemotePicture:
         self._files, self._path = files, path
 
     def read(self) -> bytes:
-        with self._files.open_input_file(self._path) as stream:
+        with reaching(), self._files.open_input_file(self._path) as stream:
             content: bytes = stream.read(MAX_PICTURE_BYTES + 1)
         if len(content) > MAX_PICTURE_BYTES:
             raise ValueError(f"it has more than {MAX_PICTURE_BYTES} bytes")
@@ -164,7 +182,8 @@ class _RemoteFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            return int(self._file.readinto(buffer))
+            with reaching():
+                return int(self._file.readinto(buffer))
         except OSError as error:
             raise InputError(f"cannot read the input {self._uri!r}: {_reason(error)}") from error
 
@@ -188,18 +207,26 @@ def _resolve(uri: str) -> tuple[Any, str]:
     except ImportError as error:
         raise InputError(f"cannot read {uri!r}: URIs need pyarrow: {_EXTRA}") from error
     try:
-        try:
-            files, path = fs.FileSystem.from_uri(uri)
-        except pyarrow.ArrowInvalid:  # of a kind that it does not know
-            from fsspec.core import url_to_fs
-
-            known, path = url_to_fs(uri)
-            files = fs.PyFileSystem(fs.FSSpecHandler(known))
-    except ImportError as error:
-        raise InputError(f"cannot read {uri!r}: it needs another package: {text_of(str(error))}") from error
-    except (OSError, ValueError) as error:
+        with reaching():
+            try:
+                files, path = fs.FileSystem.from_uri(uri)
+            except pyarrow.ArrowInvalid:  # of a kind that it does not know
+                files, path = _through_fsspec(uri)
+    except OSError as error:
         raise InputError(f"cannot use the URI {uri!r}: {_reason(error)}") from error
     return files, path
+
+
+def _through_fsspec(uri: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    try:
+        from fsspec.core import url_to_fs
+
+        known, path = url_to_fs(uri)
+    except ImportError as error:
+        raise InputError(f"cannot read {uri!r}: it needs another package: {text_of(str(error))}") from error
+    return fs.PyFileSystem(fs.FSSpecHandler(known)), path
 
 
 def _below(folder: str, uri: str) -> str:

@@ -1,8 +1,7 @@
 """Pictures wherever they lie: a file of its own, or a member of a shard, which is read without unpacking the shard."""
 
-import contextlib
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -10,10 +9,11 @@ from typing import Any, BinaryIO, TypeAlias
 
 from mlic_runtime.errors import ImageError
 from mlic_runtime.files import open_regular, reason
+from mlic_runtime.remote import reaching
 from mlic_train.errors import DataError
 
 from .shard_names import is_remote, location_of
-from .tar import BLOCK, TarError, read_header
+from .tar import BLOCK, read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +108,6 @@ def from_json(value: str | Mapping[str, Any] | None) -> PictureFile | None:
     return Member(**value) if isinstance(value, Mapping) else Path(value)
 
 
-@contextlib.contextmanager
-def reaching(file: Path) -> Iterator[None]:
-    """Where a shard, or a folder of them, is read: what goes wrong at an address is an OSError.
-
-    A file system of fsspec lets through what the libraries below it raise, of any kind.
-    """
-    try:
-        yield
-    except (OSError, TarError, DataError):
-        raise
-    except Exception as error:
-        if not is_remote(file):
-            raise
-        raise OSError(errno.EIO, " ".join(f"{type(error).__name__}: {error}".split())) from error
-
-
 def open_shard(file: Path) -> BinaryIO:
     """Open a shard for reading in any order.
 
@@ -157,7 +141,7 @@ def _read(file: Path, start: int, size: int) -> bytes:
     """Some bytes of a shard, fewer at its end. Of one that lies elsewhere no more than these are fetched."""
     if is_remote(file):
         file_system, inside = remote(file)
-        with reaching(file):
+        with reaching():
             content: bytes = file_system.cat_file(inside, start=start, end=start + size)
         return content
     with open_regular(file) as stream:

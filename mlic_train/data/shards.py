@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mlic_runtime.files import reason
+from mlic_runtime.remote import reaching
 from mlic_runtime.rows import PICTURE_SUFFIXES
 from mlic_train.errors import DataError
 
 from . import jsonl
-from .members import Member, open_shard, reaching, remote
+from .members import Member, open_shard, remote
 from .records import Problem
 from .shard_index import read_index
 from .shard_names import is_remote, is_shards, location_of
@@ -43,8 +44,11 @@ def read_rows(file: Path) -> Rows:
         DataError: see `scan_rows` and `shard_index.read_index`.
     """
     try:
-        with reaching(file):
-            yield from (read_index(file) if is_remote(file) else None) or scan_rows(file)
+        if is_remote(file):
+            with reaching():
+                yield from read_index(file) or scan_rows(file)
+        else:
+            yield from scan_rows(file)
     except OSError as error:
         where = location_of(file)
         raise DataError(f"{where}: cannot be read: {reason(error)}; expected a shard, a tar file") from None
@@ -93,7 +97,7 @@ def find_shards(folder: Path, split: str) -> list[Path]:
         return sorted(path for path in folder.glob(f"{split}-*") if is_shards(path.name))
     file_system, inside = remote(folder)
     try:
-        with reaching(folder):
+        with reaching():
             names = sorted(str(name).rpartition("/")[2] for name in file_system.glob(f"{inside}/{split}-*"))
     except OSError as error:
         raise DataError(f"{location_of(folder)}: cannot be listed: {reason(error)}") from None

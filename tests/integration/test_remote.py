@@ -170,6 +170,30 @@ def test_a_connection_that_breaks_is_an_error_of_the_input(memory: Any, monkeypa
         list(rows)
 
 
+def test_what_libraries_below_fsspec_raise_is_one_line(
+    memory: Any, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NoCredentialsError("none\nfound")
+
+    memory.pipe("/bucket/a.png", CAT)
+    memory.pipe("/bucket/rows.csv", b"image\na.png\n")
+    rows = rows_of("memory://bucket/rows.csv")
+    monkeypatch.setattr(type(memory), "_open", refuse)
+    (bad,) = predictor.predict_rows(rows)
+    said = "NoCredentialsError: none found"
+    assert isinstance(bad, RowError)
+    assert str(bad.error) == f"cannot read picture 'memory://bucket/a.png': {said}"
+    with pytest.raises(InputError, match=f"^cannot read the input 'memory://bucket/rows.csv': {said}$"):
+        rows_of("memory://bucket/rows.csv")
+    monkeypatch.setattr(type(memory), "find", refuse)
+    with pytest.raises(InputError, match=f"^cannot list the folder 'memory://bucket': {said}$"):
+        rows_of("memory://bucket")
+
+
 def test_file_uris_are_paths(tmp_path: Path) -> None:
     (tmp_path / "a b.csv").write_text("image\nx.png\n")
     assert plain("file:///a%20b") == plain("file://localhost/a%20b") == "/a b"
