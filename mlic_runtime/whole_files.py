@@ -40,7 +40,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         OSError: it cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+    remove_abandoned(path)
     folder, lock = _locked_folder(path)
     try:
         yield folder
@@ -62,7 +62,8 @@ def _locked_folder(path: Path) -> tuple[Path, int | None]:
         os.close(lock)
 
 
-def _remove_abandoned(path: Path) -> None:
+def remove_abandoned(path: Path) -> None:
+    """Remove what a process that was killed left of temporary folders for `path`."""
     name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.tmp")
     for other in path.parent.iterdir():
         if name.fullmatch(other.name) and other.is_dir() and not other.is_symlink():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mlic_runtime.manifest import TOKENIZER_NAME
 from mlic_runtime.postprocess import sigmoid
+from mlic_runtime.whole_files import remove_abandoned
 
 from .calibration import calibrate
 from .characters import VOCAB_SIZE, character_tokenizer
@@ -337,6 +338,8 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
 
     All of it is written into the checkpoint. Doing it again gives the same: it starts from the model's own logits.
     """
+    for file in list(folder.iterdir()):
+        remove_abandoned(file)  # who writes a file anew does that too, but this may have been the last time
     if not state.finished:
         return state
     trained = load_trained(folder)

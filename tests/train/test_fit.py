@@ -130,7 +130,10 @@ def test_a_run_killed_before_its_first_step_resumes(
         patch.setattr("mlic_train.training.fit", die)
         with pytest.raises(KeyboardInterrupt):
             train_run(tmp_path / "run", small_model, small_train, splits)
+    left = tmp_path / "run" / f".{CONFIG_NAME}.0a_bcdef.tmp"  # as after kill -9; this file is not written again
+    left.mkdir()
     assert resume_run(tmp_path / "run", splits).finished
+    assert not left.exists()
 
 
 def test_a_run_that_was_given_more_pieces_than_its_captions_have_resumes_with_the_same_options(
