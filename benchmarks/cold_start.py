@@ -77,7 +77,7 @@ def start(command: list[str], environment: dict[str, str]) -> Process:
     return Process(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * unit)
 
 
-def summary(runs: list[Process], base: list[Process]) -> dict[str, float]:
+def summary(runs: list[Process], base: list[Process]) -> dict[str, float | list[float]]:
     """Medians, and the median over the rounds of the ratio to another process of the same round."""
     ratios = sorted(run.wall / other.wall for run, other in zip(runs, base, strict=True))
     return {

@@ -28,6 +28,7 @@ from mlic_runtime.cpus import machine_facts
 from mlic_runtime.image import read_pixels
 from mlic_runtime.manifest import ImageSpec
 from mlic_train.data import Record
+from mlic_train.data.members import PictureFile
 from mlic_train.splits import DataOptions, load_splits
 
 Pixels = npt.NDArray[np.uint8]
@@ -82,19 +83,19 @@ def measure(data: bytes, spec: ImageSpec, rounds: int) -> dict[str, Any]:
     return {**found, "mean_difference": round(float(difference.mean()), 3), "max_difference": int(difference.max())}
 
 
-def as_it_is(image: Path) -> bytes:
+def as_it_is(image: PictureFile) -> bytes:
     """The bytes of the file."""
     return image.read_bytes()
 
 
-def enlarged(image: Path, size: tuple[int, int]) -> bytes:
+def enlarged(image: PictureFile, size: tuple[int, int]) -> bytes:
     """The picture at another size, its aspect ratio with it, and with noise."""
-    with Image.open(image) as opened:
+    with Image.open(io.BytesIO(image.read_bytes())) as opened:
         return enlarge(opened, size)
 
 
 def compare(
-    records: Sequence[Record], predictors: Sequence[Predictor], content: Callable[[Path], bytes]
+    records: Sequence[Record], predictors: Sequence[Predictor], content: Callable[[PictureFile], bytes]
 ) -> dict[str, Any]:
     """How many decisions (a row and a label each) both ways agree on, with and without the caption."""
     spec = predictors[0].manifest.image

@@ -97,7 +97,9 @@ def _needed(job: Any, attempt: Callable[..., Any], scratch: Path, disk: Path, be
     ended = attempt(job, scratch)
     if ended.code:
         raise LostError(ended.error)
-    largest = max(path.stat().st_size for path in job.folder.rglob("*") if path.is_file() and "in" not in path.parts)
+    largest: int = max(
+        path.stat().st_size for path in job.folder.rglob("*") if path.is_file() and "in" not in path.parts
+    )
     return max(largest, shutil.disk_usage(disk).used - before)
 
 

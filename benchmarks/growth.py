@@ -262,7 +262,9 @@ def main(
         click.echo(json.dumps(result, indent=2))
         return
     what = "whole mlic-infer processes: throughput, CPU time and memory by rows, workers and engine"
-    before = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {"what": what, "runs": []}
+    before: dict[str, Any] = {"what": what, "runs": []}
+    if output.exists():
+        before = json.loads(output.read_text(encoding="utf-8"))
     before["runs"].append(result)
     output.write_text(json.dumps(before, indent=2) + "\n", encoding="utf-8")
 

@@ -111,8 +111,8 @@ def main(
         for precision, batch, length in cases:
             for variant in VARIANTS:
                 arguments = ["--precision", precision, "--threads", str(threads), "--one", variant, str(batch), length]
-                result = _in_a_process(*arguments, *(["--model", model] if model else []))
-                found.setdefault((precision, batch, length, variant), []).append(result)
+                measured = _in_a_process(*arguments, *(["--model", model] if model else []))
+                found.setdefault((precision, batch, length, variant), []).append(measured)
         click.echo(f"round {turn + 1} of {rounds}", err=True)
     rows = [
         {
@@ -126,7 +126,7 @@ def main(
         }
         for (precision, batch, length, variant), results in found.items()
     ]
-    result = {
+    result: dict[str, Any] = {
         "what": "session options: CPU time of a run, and resident memory, with captions of varying or one length; "
         "medians over processes, in turns",
         "command": shlex.join(["python", "benchmarks/session_options.py", *sys.argv[1:]]),
