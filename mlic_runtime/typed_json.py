@@ -61,7 +61,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        structured = [a for a in arguments if dataclasses.is_dataclass(a) or typing.get_origin(a) is tuple]
+        structured = [a for a in arguments if dataclasses.is_dataclass(a)]
         if structured:
             return build(structured[0], value, where)
         scalars = tuple(a for a in arguments if a is not type(None))

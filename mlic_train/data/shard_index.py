@@ -7,10 +7,9 @@ of it. A picture's place is believed only as far as the shard has that member th
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mlic_runtime.typed_json import TypedJsonError, build, expect, parse_object
 from mlic_train.errors import DataError
 
 from .members import Member, remote
@@ -21,43 +20,7 @@ from .tar import BLOCK, TarError, plain_name
 
 SCHEMA_VERSION = 1
 _SUFFIX = ".index"
-
-
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    """The first line: the shard's size, and how many lines follow."""
-
-    schema_version: int
-    bytes: int
-    samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    name: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """A row, but with the labels that a .cls has as `cell`, and one blank caption more where there was one."""
-
-    number: int
-    image_id: str | None
-    captions: tuple[str, ...]
-    cell: str | None
-    labels: tuple[str, ...] | None
-    picture: _Place | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Bad:
-    """A sample that cannot be read."""
-
-    number: int | None
-    kind: str
-    message: str
+_MAX_SHOWN = 80  # characters of a line in a message
 
 
 def index_of(shard: Path) -> Path:
@@ -76,9 +39,9 @@ def index_bytes(shard: Path, rows: Rows) -> bytes:
         OSError: the shard is gone.
         DataError: the shard cannot be read.
     """
-    lines = [_to_line(row) for row in rows]
-    head = _Shard(SCHEMA_VERSION, shard.stat().st_size, len(lines))
-    return b"".join(json.dumps(dataclasses.asdict(line)).encode("ascii") + b"\n" for line in (head, *lines))
+    samples = [_to_sample(row) for row in rows]
+    lines = [_head(shard.stat().st_size, len(samples)), *samples]
+    return b"".join(json.dumps(line).encode("ascii") + b"\n" for line in lines)
 
 
 def read_index(shard: Path) -> Rows | None:
@@ -93,48 +56,69 @@ def read_index(shard: Path) -> Rows | None:
         content: bytes = file_system.cat_file(inside + _SUFFIX)
     except (FileNotFoundError, PermissionError):  # as S3 says of what is not there to whoever may not list
         return None
+    first, *samples = content.removesuffix(b"\n").split(b"\n")
+    size = file_system.size(inside)
+    line = first
     try:
-        lines = content.decode("ascii").splitlines()
-        head: _Shard = build(_Shard, parse_object(lines[0] if lines else ""), "the first line")
-        expected = _Shard(SCHEMA_VERSION, file_system.size(inside), len(lines) - 1)
-        if head != expected:
-            raise TypedJsonError(f"it begins with {_said(head)}; expected {_said(expected)}")
-        rows = [_to_row(shard, line, head.bytes) for line in lines[1:]]
-    except (TypedJsonError, TarError, UnicodeDecodeError) as error:
+        if json.loads(first) != _head(size, len(samples)):
+            raise ValueError("of another shard")
+        rows = []
+        for line in samples:
+            rows.append(_to_row(shard, json.loads(line), size))
+    except (ValueError, TypeError, KeyError, RecursionError, TarError):
+        shown = line[:_MAX_SHOWN].decode("ascii", "backslashreplace")
         raise DataError(
-            f"{location_of(index_of(shard))}: {error}; write it anew with mlic-shards --index, or remove it"
+            f"{location_of(index_of(shard))}: found {shown!r}; expected the index of a shard of {size} bytes, and "
+            f"{len(samples)} samples; write it anew with mlic-shards --index, or remove it"
         ) from None
     return iter(rows)
 
 
-def _said(shard: _Shard) -> str:
-    return f"version {shard.schema_version}, {shard.bytes} bytes, {shard.samples} samples"
+def _head(size: int, samples: int) -> dict[str, Any]:
+    return {"schema_version": SCHEMA_VERSION, "bytes": size, "samples": samples}
 
 
-def _to_line(row: Row | Problem) -> _Sample | _Bad:
+def _to_sample(row: Row | Problem) -> dict[str, Any]:
     if isinstance(row, Problem):
-        return _Bad(row.number, row.kind, row.message)
+        return {"number": row.number, "kind": row.kind, "message": row.message}
     picture = row.picture
-    place = None if picture is None else _Place(picture.name, picture.offset, picture.size)
-    cell, names = (row.labels, None) if isinstance(row.labels, str) else (None, row.labels)
-    blank = ("",) if row.blank_caption else ()
-    return _Sample(row.number, row.image_id, row.captions + blank, cell, names, place)
+    return {
+        "number": row.number,
+        "image": row.image_id or "",
+        "captions": [*row.captions, *([""] if row.blank_caption else [])],
+        "labels": row.labels,
+        "picture": None if picture is None else [picture.name, picture.offset, picture.size],
+    }
 
 
-def _to_row(shard: Path, line: str, size: int) -> Row | Problem:
-    entry = parse_object(line)
-    if "kind" in entry:
-        bad: _Bad = build(_Bad, entry, "a sample")
-        expect(bad.kind in PROBLEM_KINDS, "a sample.kind", "a known one", bad.kind)
-        return Problem(shard, bad.number, bad.kind, bad.message)
-    sample: _Sample = build(_Sample, entry, "a sample")
-    labels = sample.labels if sample.cell is None else sample.cell
-    row = make_row(shard, sample.number, sample.image_id or "", sample.captions, labels)
-    if isinstance(row, Problem) or sample.picture is None:
+def _to_row(shard: Path, sample: dict[str, Any], size: int) -> Row | Problem:
+    """What `_to_sample` made a sample of; ValueError, TypeError, KeyError or TarError if it is something else."""
+    number = sample["number"]
+    if "kind" in sample:
+        _require(number, int)
+        _require(sample["message"], str)
+        PROBLEM_KINDS[sample["kind"]]
+        return Problem(shard, number, sample["kind"], sample["message"])
+    image, captions, labels, picture = (sample[name] for name in ("image", "captions", "labels", "picture"))
+    _require(number, int)
+    _require(captions, list)
+    if not isinstance(labels, str) and labels is not None:
+        _require(labels, list)
+        labels = tuple(labels)
+    for text in (image, *captions, *([] if isinstance(labels, str) else labels or [])):
+        _require(text, str)
+    row = make_row(shard, number, image, captions, labels)
+    if isinstance(row, Problem) or picture is None:
         return row
-    place = sample.picture
-    if place.offset < BLOCK or place.size < 0 or place.offset + place.size > size:
-        raise TypedJsonError(f"found {place.name!r} outside of the shard")
-    return dataclasses.replace(
-        row, picture=Member(location_of(shard), plain_name(place.name), place.offset, place.size)
-    )
+    name, offset, length = picture
+    _require(name, str)
+    _require(offset, int)
+    _require(length, int)
+    if offset < BLOCK or length < 0 or offset + length > size:
+        raise ValueError("outside of the shard")
+    return dataclasses.replace(row, picture=Member(location_of(shard), plain_name(name), offset, length))
+
+
+def _require(value: object, kind: type) -> None:
+    if type(value) is not kind:
+        raise TypeError
