@@ -97,7 +97,8 @@ def _to_row(shard: Path, sample: dict[str, Any], size: int) -> Row | Problem:
     if "kind" in sample:
         _require(number, int)
         _require(sample["message"], str)
-        PROBLEM_KINDS[sample["kind"]]
+        if sample["kind"] not in PROBLEM_KINDS or not sample["message"].isprintable():  # it will be on a terminal
+            raise ValueError("no problem of ours")
         return Problem(shard, number, sample["kind"], sample["message"])
     image, captions, labels, picture = (sample[name] for name in ("image", "captions", "labels", "picture"))
     _require(number, int)

@@ -204,4 +204,4 @@ def _text(stream: BinaryIO, entry: Entry) -> str:
     if entry.size > _MAX_TEXT:
         raise ValueError(f"found {entry.name!r} of {entry.size} bytes; expected at most {_MAX_TEXT}")
     stream.seek(entry.offset)
-    return decode(stream.read(entry.size), entry.name)
+    return decode(stream.read(entry.size), repr(entry.name))

@@ -157,6 +157,7 @@ def test_what_libraries_below_fsspec_raise_is_one_line(
         (lambda lines: [*lines[:-1], ["x"]], "'[\"x\"]'"),
         (lambda lines: [*lines[:-1], {"number": 1}], "'{\"number\": 1}'"),
         (lambda lines: [*lines[:-1], {"number": 1, "kind": "x", "message": ""}], '\'{"number": 1, "kind": "x", '),
+        (lambda lines: [*lines[:-1], {"number": 1, "kind": "bad-row", "message": "a\x1b[31m"}], '\'{"number": 1, '),
         (lambda lines: [*lines[:-1], {**lines[-1], "number": True}], '\'{"number": true, '),
         (lambda lines: [*lines[:-1], {**lines[-1], "captions": "x"}], LAST),
         (lambda lines: [*lines[:-1], {**lines[-1], "captions": [1]}], LAST),

@@ -292,7 +292,7 @@ def test_shards_of_others_are_read(tmp_path: Path, draw: Draw) -> None:
         ({"a.jpg": b"", "a.png": b""}, "bad-row: found the pictures 'a.jpg', 'a.png'; expected one"),
         ({"a.txt": b"x", "a.TXT": b"y"}, "bad-row: found 'a.TXT' twice"),
         ({"a.npy": b"x"}, "bad-row: found neither a picture nor a caption"),
-        ({"a.txt": b"\xff\xfex"}, "bad-row: a.txt: found UTF-16"),
+        ({"a.txt": b"\xff\xfex"}, "bad-row: 'a.txt': found UTF-16"),
         ({"a.txt": b"\xe9t\xe9"}, "bad-row: found the byte 0xE9, which is not UTF-8"),
         ({"a.txt": bytes((1 << 20) + 1)}, "bad-row: found 'a.txt' of 1048577 bytes; expected at most 1048576"),
         ({"a.txt": b"x", "b.txt": b"y", "a.cls": b"1"}, "duplicate-id: found the key 'a' again"),
