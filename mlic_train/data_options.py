@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .data import DATA_FORMATS
-from .data.shard_names import is_pattern, is_shards
+from .data.shard_names import is_pattern, is_remote, is_shards
 from .progress import log_line
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class DataPath(click.Path):
-    """A path that is there, or the name of shards, which are looked for when they are read.
+    """A path that is there, or the name or address of shards, which are looked for when they are read.
 
     Args:
         folder: whether a folder is wanted, or a file.
@@ -30,7 +30,7 @@ class DataPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click's, but for shards."""
         name = str(value)
-        if is_pattern(name) or (not self.file_okay and is_shards(name)):
+        if is_pattern(name) or (not self.file_okay and (is_shards(name) or is_remote(Path(name)))):
             return Path(name)
         return super().convert(value, param, ctx)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mlic_train.errors import DataError
 
-from .shard_names import expand, is_remote, is_shards
+from .members import is_there
+from .shard_names import expand, is_remote, is_shards, location_of
 from .shards import check_listed, find_shards
 
 _LAYOUT = (
@@ -39,9 +40,9 @@ def find_splits(folder: Path) -> SplitFiles:
     """Find train, val and test in a data folder, as .csv, .jsonl, COCO or shards, with what belongs to them.
 
     Args:
-        folder: the data folder; or shards, as one name (see `shard_names`), such as `shards/train-{000..063}.tar`:
-            those whose names begin with val or test are of these splits, the others are for training, and for a split
-            that is not among them `val-*.tar` and `test-*.tar` beside them are taken.
+        folder: the data folder, or the address of one with shards; or shards, as one name (see `shard_names`), such as
+            `shards/train-{000..063}.tar`: those whose names begin with val or test are of these splits, the others are
+            for training, and for a split that is not among them `val-*.tar` and `test-*.tar` beside them are taken.
 
     Raises:
         DataError: it is no folder, has no training split, or has one split in two files; a shard is not there, or not
@@ -49,6 +50,10 @@ def find_splits(folder: Path) -> SplitFiles:
     """
     if is_shards(folder.name) and not folder.is_dir():
         return _beside(expand(folder))
+    if is_remote(folder):
+        if not (shards := find_shards(folder, "train")):
+            raise DataError(f"{location_of(folder)}: no training split; expected shards such as train-000000.tar")
+        return _beside(tuple(shards))
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; expected a data folder with {_LAYOUT}")
     train = _one(folder, "train")
@@ -84,7 +89,7 @@ def _beside(shards: tuple[Path, ...]) -> SplitFiles:
         train=tuple(splits["train"]),
         val=tuple(splits["val"]),
         test=tuple(splits["test"]),
-        labels_file=labels_file if not is_remote(folder) and labels_file.is_file() else None,
+        labels_file=labels_file if is_there(labels_file) else None,
     )
 
 

@@ -137,6 +137,22 @@ def remote(file: Path) -> tuple[Any, str]:
     return file_system, inside
 
 
+def is_there(file: Path) -> bool:
+    """Whether there is such a file, or something at such an address.
+
+    Raises:
+        DataError: the address cannot be reached.
+    """
+    if not is_remote(file):
+        return file.is_file()
+    file_system, inside = remote(file)
+    try:
+        with reaching():
+            return bool(file_system.exists(inside))
+    except OSError as error:
+        raise DataError(f"{location_of(file)}: cannot be reached: {reason(error)}") from None
+
+
 def _read(file: Path, start: int, size: int) -> bytes:
     """Some bytes of a shard, fewer at its end. Of one that lies elsewhere no more than these are fetched."""
     if is_remote(file):

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlic_runtime.caption_files import not_utf8
+from mlic_runtime.remote import reaching
 from mlic_train.errors import DataError
 
-from .members import Member
+from .members import Member, remote
 from .records import Problem
+from .shard_names import is_remote, location_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,22 @@ Rows = Iterator[Row | Problem]
 
 
 def read_bytes(file: Path) -> bytes:
-    """The file's content.
+    """The content of a file, or of what an address names.
 
     Raises:
         DataError: it is missing, a folder, or not readable.
     """
     try:
-        return file.read_bytes()
+        if not is_remote(file):
+            return file.read_bytes()
+        file_system, inside = remote(file)
+        with reaching():
+            content: bytes = file_system.cat_file(inside)
+        return content
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}; expected a data file") from None
+        raise DataError(
+            f"{location_of(file)}: cannot be read: {error.strerror or error}; expected a data file"
+        ) from None
 
 
 def read_text(file: Path) -> str:

@@ -85,8 +85,11 @@ def test_shards_from_far_are_read_by_their_indices(
     written: Path, colours: Path, upload: Callable[[Path], None]
 ) -> None:
     upload(written)
-    far = load_splits(DataOptions(FAR / "train-{000000..000005}.tar", labels_file=written / "labels.csv"))
-    assert fingerprint(far.named()) == fingerprint(load_splits(DataOptions(colours)).named())
+    here = load_splits(DataOptions(colours))
+    for data in (FAR, FAR / "train-{000000..000005}.tar"):
+        far = load_splits(DataOptions(data))
+        assert fingerprint(far.named()) == fingerprint(here.named())
+        assert far.labels == here.labels
 
 
 def test_an_index_gives_what_looking_through_gives(others: Path, upload: Callable[[Path], None]) -> None:
@@ -116,6 +119,19 @@ def test_who_may_not_ask_for_an_index_looks_the_shard_through(
     upload(written)
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", refuse)
     assert len(list(read_rows(FAR / "train-000000.tar"))) == 10
+
+
+def test_an_address_is_taken_by_the_commands(upload: Callable[[Path], None], written: Path, tmp_path: Path) -> None:
+    upload(written)
+    result = run("--data", "memory://far", "--output", tmp_path / "again", "--samples-per-shard", 10)
+    assert result.exit_code == 0, result.output
+    assert {file.name: file.read_bytes() for file in written.iterdir()} == {
+        file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()
+    }
+    nothing = run("--data", "memory://far/deeper", "--output", tmp_path / "nothing")
+    assert nothing.stderr == (
+        "Error: memory://far/deeper: no training split; expected shards such as train-000000.tar\n"
+    )
 
 
 class EndpointConnectionError(Exception):
