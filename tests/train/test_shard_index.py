@@ -1,5 +1,7 @@
+import contextlib
 import io
 import json
+import random
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -214,6 +216,44 @@ def test_bytes_that_are_no_json_are_no_index(written: Path, tmp_path: Path, uplo
         DataError, match=r"^memory://far/train-000000.tar.index: found '\\\\xff\\x1b\[31m'; expected the index of"
     ):
         list(read_rows(FAR / "train-000000.tar"))
+
+
+def test_whatever_an_index_holds_is_read_or_refused_in_one_line(written: Path, upload: Callable[[Path], None]) -> None:
+    upload(written)
+    files, dice = fsspec.filesystem("memory"), random.Random(0)
+    whole = (written / "train-000000.tar.index").read_bytes()
+    pieces = [
+        b"null",
+        b"-1",
+        b"1e999",
+        b"NaN",
+        b"{}",
+        b"[]",
+        b"9" * 30,
+        b'"\\ud800"',
+        b"\0",
+        b"\xff",
+        b"\n",
+        b'"kind":"bad-row",',
+    ]
+    refused = 0
+    for _ in range(2000):
+        changed = bytearray(whole)
+        for _ in range(dice.choice((1, 2, 4))):
+            start = dice.randrange(len(changed))
+            changed[start : start + dice.randrange(8)] = dice.choice(pieces)
+        files.pipe("/far/train-000000.tar.index", bytes(changed))
+        try:
+            rows = list(read_rows(FAR / "train-000000.tar"))
+        except DataError as error:
+            refused += 1
+            assert str(error).isprintable()  # noqa: PT017 # not all are refused
+            continue
+        for row in rows:
+            if isinstance(row, Row) and row.picture is not None:
+                with contextlib.suppress(ImageError):
+                    image_source(row.picture)
+    assert 1000 < refused < 2000
 
 
 def test_a_place_where_something_else_lies_is_no_picture(
