@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .prediction import Prediction
+
 
 def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """The logistic function, for logits of any size without overflow.
@@ -39,3 +41,33 @@ def decide(
         empty = np.flatnonzero(~chosen.any(axis=1))
         chosen[empty, probabilities[empty].argmax(axis=1)] = True
     return chosen
+
+
+def make_prediction(
+    image: str | None,
+    caption: str | None,
+    model: str,
+    labels: tuple[str, ...],
+    probabilities: npt.NDArray[np.float32],
+    chosen: npt.NDArray[np.bool_],
+    top_k: int | None,
+) -> Prediction:
+    """Put a row of probabilities into words.
+
+    Args:
+        image: see `Prediction`.
+        caption: same.
+        model: same.
+        labels: L names.
+        probabilities: float32 (L,).
+        chosen: bool (L,), which labels are predicted.
+        top_k: keep only the k most probable in `probabilities`; None keeps all.
+    """
+    order = np.argsort(-probabilities, kind="stable")  # equal ones stay in the manifest's order
+    return Prediction(
+        image=image,
+        caption=caption,
+        labels=tuple(labels[index] for index in order if chosen[index]),
+        probabilities={labels[index]: float(probabilities[index]) for index in order[:top_k]},
+        model=model,
+    )

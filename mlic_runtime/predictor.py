@@ -19,7 +19,7 @@ from .files import MAX_PIXELS
 from .loading import OpenedGraph, open_graph
 from .manifest import TOKENIZER_NAME, Manifest
 from .package import ModelPackage, load_package
-from .postprocess import decide, sigmoid
+from .postprocess import decide, make_prediction, sigmoid
 from .prediction import Prediction, PredictionOptions, check_count
 from .providers import AUTO
 
@@ -311,7 +311,7 @@ class Predictor:
         thresholds = self._thresholds if threshold is None else np.full_like(self._thresholds, threshold)
         decisions = decide(probabilities, thresholds, at_least_one=options.at_least_one)
         return [
-            self._prediction(title, caption, row, chosen, options.top_k)
+            make_prediction(title, caption, self._model, self.labels, row, chosen, options.top_k)
             for title, caption, row, chosen in zip(titles, captions, probabilities, decisions, strict=True)
         ]
 
@@ -323,23 +323,6 @@ class Predictor:
                 raise ImageError(f"model {self._model} reads only a picture, and none was given")
         elif image is None and (caption is None or (isinstance(caption, str) and not caption.strip())):
             raise InputError("there is neither a picture nor a caption: give at least one")
-
-    def _prediction(
-        self,
-        path: str | None,
-        caption: str | None,
-        probabilities: npt.NDArray[np.float32],
-        chosen: npt.NDArray[np.bool_],
-        top_k: int | None,
-    ) -> Prediction:
-        order = np.argsort(-probabilities, kind="stable")  # equal ones stay in the manifest's order
-        return Prediction(
-            image=path,
-            caption=caption,
-            labels=tuple(self.labels[index] for index in order if chosen[index]),
-            probabilities={self.labels[index]: float(probabilities[index]) for index in order[:top_k]},
-            model=self._model,
-        )
 
 
 def _load_tokenizer(package: ModelPackage) -> CaptionTokenizer | None:

@@ -3,21 +3,19 @@
 import dataclasses
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from mlic_runtime.manifest import TOKENIZER_NAME
 from mlic_runtime.postprocess import sigmoid
 from mlic_runtime.whole_files import remove_abandoned
 
 from .calibration import calibrate
-from .characters import VOCAB_SIZE, character_tokenizer
+from .caption_side import caption_side
 from .checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
@@ -32,24 +30,21 @@ from .checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from .config import LSTM, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfig, TrainConfig
+from .config import ModelConfig, TrainConfig
 from .data import Record
 from .data.summary import fingerprint
 from .dataset import Examples
 from .distillation import FINGERPRINT, Distillation, read_soft_labels, teach, write_soft_labels
-from .embedding import initial_embedding
 from .errors import CheckpointError, ConfigError, DataError
 from .features import FeatureCache, build_cache
 from .fit import FitData, fit
 from .learner import Learner
 from .measure import caption_tokenizer, collect, report, usable_records
 from .models import Hybrid, Model, create_model
-from .models.huggingface import load_text_encoder
 from .parallel import create_fabric, in_first
 from .progress import progress_bar
 from .splits import Splits
 from .thresholds import fit_thresholds
-from .tokenizer import train_tokenizer, vocabulary_size
 
 Log = Callable[[str], None]
 KeepGoing = Callable[[State], bool]
@@ -174,7 +169,7 @@ def _start(
         raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
     given = fingerprint(splits.named())
     splits, taught = teach(splits, distillation, train_config.teacher_weight, device, log)
-    captions = _caption_side(model_config, splits, embedding)
+    captions = caption_side(model_config, splits.train.records, embedding)
     tokenizer = captions.tokenizer
     model_config = dataclasses.replace(captions.config, labels=splits.labels.names)
     torch.manual_seed(train_config.seed)
@@ -228,59 +223,6 @@ def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
 
 def _silent(_: str) -> None:
     """Log nothing."""
-
-
-@dataclass(frozen=True)
-class _CaptionSide:
-    """What a run reads captions with: the tokenizer, and weights of `model.caption` that do not start at random."""
-
-    config: ModelConfig
-    tokenizer: bytes | None = None
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
-def _caption_side(config: ModelConfig, splits: Splits, embedding: str | None) -> _CaptionSide:
-    """The tokenizer and first weights that `config` and `embedding` ask for."""
-    if not config.reads_captions or config.name == ORIGIN_HYBRID:
-        unused = "--text-encoder" if config.text_encoder != LSTM else "--embedding" if embedding is not None else None
-        if unused is not None:
-            reads = "letters" if config.reads_captions else "no captions"
-            raise ConfigError(f"{config.name} reads {reads}; leave {unused} out, or choose --model hybrid")
-    if not config.reads_captions:
-        return _CaptionSide(config)
-    if config.name == ORIGIN_HYBRID:
-        return _CaptionSide(dataclasses.replace(config, vocab_size=VOCAB_SIZE), character_tokenizer())
-    if config.text_encoder not in OWN_TEXT_ENCODERS:
-        if embedding is not None:
-            raise ConfigError("--text-encoder brings token embeddings of its own: leave --embedding out")
-        return _pretrained_captions(config)
-    captions = (caption for record in splits.train.records for caption in record.captions)
-    tokenizer = train_tokenizer(captions, config.vocab_size)
-    # Few captions give fewer pieces than asked for; rows that no token can reach would only make the model larger.
-    config = dataclasses.replace(config, vocab_size=vocabulary_size(tokenizer))
-    if embedding is None:
-        return _CaptionSide(config, tokenizer)
-    weights = {"embedding.weight": initial_embedding(tokenizer, embedding, config.width)}
-    return _CaptionSide(config, tokenizer, weights, _text_facts("embedding", embedding))
-
-
-def _pretrained_captions(config: ModelConfig) -> _CaptionSide:
-    """Tokenizer, vocabulary and weights of a Hugging Face encoder."""
-    loaded = load_text_encoder(config.text_encoder)
-    if config.max_length > loaded.max_length:
-        raise ConfigError(
-            f"text encoder {config.text_encoder} reads at most {loaded.max_length} tokens, max_length is "
-            f"{config.max_length}; give --max-length {loaded.max_length} or less"
-        )
-    config = dataclasses.replace(config, vocab_size=loaded.vocab_size, text_config=loaded.config)
-    facts = _text_facts("text_encoder", config.text_encoder)
-    return _CaptionSide(config, loaded.tokenizer_json, loaded.state, facts)
-
-
-def _text_facts(role: str, path_or_id: str) -> dict[str, str]:
-    """Provenance: what it is called, but not where it lay on this machine."""
-    return {role: Path(path_or_id).resolve().name, "transformers": version("transformers")}
 
 
 def _rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[Record]]:
