@@ -1,4 +1,4 @@
-"""From logits to decisions, in numpy; training tunes its thresholds with the same functions."""
+"""From logits to decisions and predictions, in numpy; training tunes its thresholds with the same functions."""
 
 from typing import Any
 

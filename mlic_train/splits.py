@@ -1,7 +1,7 @@
 """From what the command line names to the splits that training uses."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,14 +79,7 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
         raise ConfigError("no validation data: give --val FILE; thresholds and the best checkpoint come from it")
     if labels is None:
         labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
-    read = partial(
-        read_split,
-        labels=labels,
-        images=files.images,
-        data_format=options.data_format,
-        skip_bad_rows=options.skip_bad_rows,
-        pictures=options.pictures,
-    )
+    read = _reader(options, files, labels)
     splits = Splits(
         labels=labels,
         train=read((*files.train, *files.captions)),
@@ -115,18 +108,20 @@ def read_splits(options: DataOptions) -> dict[str, Split]:
     files = options.resolve()
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
     given = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
-    return {
-        name: read_split(
-            paths,
-            labels,
-            images=files.images,
-            data_format=options.data_format,
-            skip_bad_rows=options.skip_bad_rows,
-            pictures=options.pictures,
-        )
-        for name, paths in given.items()
-        if paths
-    }
+    read = _reader(options, files, labels)
+    return {name: read(paths) for name, paths in given.items() if paths}
+
+
+def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callable[[Sequence[Path]], Split]:
+    """What reads the files of one split."""
+    return partial(
+        read_split,
+        labels=labels,
+        images=files.images,
+        data_format=options.data_format,
+        skip_bad_rows=options.skip_bad_rows,
+        pictures=options.pictures,
+    )
 
 
 def check_data(options: DataOptions, progress: Callable[[int, int], None] | None = None) -> list[Problem]:

@@ -153,13 +153,23 @@ def is_there(file: Path) -> bool:
         raise DataError(f"{location_of(file)}: cannot be reached: {reason(error)}") from None
 
 
+def fetch(file: Path, start: int | None = None, end: int | None = None) -> bytes:
+    """What lies at an address, or the bytes from `start` to `end` of it; no others are asked for.
+
+    Raises:
+        OSError: it cannot be read.
+        DataError: nothing that is installed knows such addresses.
+    """
+    file_system, inside = remote(file)
+    with reaching():
+        content: bytes = file_system.cat_file(inside, start=start, end=end)
+    return content
+
+
 def _read(file: Path, start: int, size: int) -> bytes:
-    """Some bytes of a shard, fewer at its end. Of one that lies elsewhere no more than these are fetched."""
+    """Some bytes of a shard, fewer at its end."""
     if is_remote(file):
-        file_system, inside = remote(file)
-        with reaching():
-            content: bytes = file_system.cat_file(inside, start=start, end=start + size)
-        return content
+        return fetch(file, start, start + size)
     with open_regular(file) as stream:
         stream.seek(start)
         return stream.read(size)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlic_train.errors import DataError
 
-from .members import Member, remote
+from .members import Member, fetch, remote
 from .records import PROBLEM_KINDS, Problem
 from .shard_names import location_of
 from .source import Row, Rows, make_row
@@ -53,7 +53,7 @@ def read_index(shard: Path) -> Rows | None:
     """
     file_system, inside = remote(shard)
     try:
-        content: bytes = file_system.cat_file(inside + _SUFFIX)
+        content = fetch(index_of(shard))
     except (FileNotFoundError, PermissionError):  # as S3 says of what is not there to whoever may not list
         return None
     first, *samples = content.removesuffix(b"\n").split(b"\n")

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlic_runtime.caption_files import not_utf8
-from mlic_runtime.remote import reaching
 from mlic_train.errors import DataError
 
-from .members import Member, remote
+from .members import Member, fetch
 from .records import Problem
 from .shard_names import is_remote, location_of
 
@@ -45,12 +44,7 @@ def read_bytes(file: Path) -> bytes:
         DataError: it is missing, a folder, or not readable.
     """
     try:
-        if not is_remote(file):
-            return file.read_bytes()
-        file_system, inside = remote(file)
-        with reaching():
-            content: bytes = file_system.cat_file(inside)
-        return content
+        return fetch(file) if is_remote(file) else file.read_bytes()
     except OSError as error:
         raise DataError(
             f"{location_of(file)}: cannot be read: {error.strerror or error}; expected a data file"
