@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from mlic_train.files import write_bytes
+from mlic_train.base.files import write_bytes
 
 _SHARED = ("data", "options", "seeds")
 _MEASURED = (

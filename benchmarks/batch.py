@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from mlic_runtime import Predictor, Row, open_rows
-from mlic_runtime.cpus import available_cpus
-from mlic_runtime.feed import DEFAULT_CAPTION
+from mlic_runtime.base.machine import available_cpus
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION
 
 _SYNTHETIC = 64  # different pictures
 

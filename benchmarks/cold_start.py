@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from mlic_runtime.cold_start import IMPORTS, INFER
-from mlic_runtime.cpus import machine_facts
+from mlic_runtime.base.machine import machine_facts
+from mlic_runtime.bench.cold_start import IMPORTS, INFER
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("onnxruntime", "tokenizers", "numpy", "pillow", "click")
@@ -34,10 +34,10 @@ PYTORCH = """
 import sys
 from pathlib import Path
 import torch, torchvision
-from mlic_runtime.feed import package_feed
-from mlic_runtime.package import load_package
-from mlic_train.checkpoint import load_trained
-from mlic_train.runs import released_run
+from mlic_runtime.bench.inputs import package_feed
+from mlic_runtime.package.model_package import load_package
+from mlic_train.runs.checkpoint import load_trained
+from mlic_train.runs.find import released_run
 picture, caption, model, checkpoint, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 package = load_package(model or None)

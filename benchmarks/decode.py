@@ -24,12 +24,12 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from mlic_runtime import Predictor
-from mlic_runtime.cpus import machine_facts
-from mlic_runtime.image import read_pixels
-from mlic_runtime.manifest import ImageSpec
+from mlic_runtime.base.machine import machine_facts
+from mlic_runtime.package.manifest import ImageSpec
+from mlic_runtime.picture.decode import read_pixels
 from mlic_train.data import Record
-from mlic_train.data.members import PictureFile
-from mlic_train.splits import DataOptions, load_splits
+from mlic_train.data.source.members import PictureFile
+from mlic_train.data.splits import DataOptions, load_splits
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -33,10 +33,10 @@ import click
 from batch import make_pictures
 
 from mlic_runtime import Predictor, open_rows
-from mlic_runtime.cold_start import INFER
-from mlic_runtime.command import counts
-from mlic_runtime.cpus import available_cpus, machine_facts
-from mlic_runtime.feed import DEFAULT_CAPTION
+from mlic_runtime.base.machine import available_cpus, machine_facts
+from mlic_runtime.bench.cold_start import INFER
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION
+from mlic_runtime.cli.command import counts
 
 LIBRARIES = ("onnxruntime", "tokenizers", "numpy", "pillow", "pyarrow", "ray")
 BATCH_SIZE = 32

@@ -39,13 +39,13 @@ import optuna
 import torch
 from interruption_jobs import Batch, Export, LostError, Sweep, Training, difference, make_data, temporaries
 
-from mlic_runtime.cli import infer
-from mlic_runtime.cpus import machine_facts
-from mlic_train import parity, training  # noqa: F401
-from mlic_train.cli import train
-from mlic_train.export_cli import export
+from mlic_runtime.base.machine import machine_facts
+from mlic_runtime.cli.infer import infer
+from mlic_train.cli.export import export
+from mlic_train.cli.sweep import sweep
+from mlic_train.cli.train import train
 from mlic_train.sweep import runner, study  # noqa: F401
-from mlic_train.sweep.cli import sweep
+from mlic_train.training import run as training  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "data" / "tiny"

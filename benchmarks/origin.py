@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlic_runtime import Predictor
-from mlic_train.bootstrap import bootstrap_intervals
-from mlic_train.evaluate import compute_metrics
+from mlic_train.measure.bootstrap import bootstrap_intervals
+from mlic_train.measure.metrics import compute_metrics
 
 Decisions = npt.NDArray[np.bool_]
 _COLUMNS = ("samples_f1", "samples_f1_low", "samples_f1_high", "micro_f1", "macro_f1")

@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime
 
 from mlic_runtime import load_package
-from mlic_runtime.cpus import available_cores, available_cpus, processor_name
+from mlic_runtime.base.machine import available_cores, available_cpus, processor_name
 
 # (arena, pattern, parallel execution); the first is ONNX Runtime's default
 VARIANTS = {

@@ -28,8 +28,8 @@ from batch import make_pictures
 from matplotlib.figure import Figure
 
 from mlic_runtime import Prediction, Predictor
-from mlic_runtime.cpus import machine_facts
-from mlic_runtime.graph_cache import CacheEntry
+from mlic_runtime.base.machine import machine_facts
+from mlic_runtime.graph.cache import CacheEntry
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "data" / "tiny"

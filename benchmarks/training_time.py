@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from mlic_train.files import write_bytes
+from mlic_train.base.files import write_bytes
 
 
 def seconds(arguments: Sequence[str]) -> float:

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.errors import ImageError, ManifestError, PackageError
-from mlic_runtime.graph_safety import check_graph
-from mlic_runtime.image import read_pixels
-from mlic_runtime.manifest import ImageSpec, TextSpec, dump_manifest, parse_manifest
-from mlic_runtime.package import load_package
-from mlic_runtime.text import CaptionTokenizer
+from mlic_runtime.package.graph_safety import check_graph
+from mlic_runtime.package.manifest import ImageSpec, TextSpec, dump_manifest, parse_manifest
+from mlic_runtime.package.model_package import load_package
+from mlic_runtime.picture.decode import read_pixels
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "data" / "tiny"

@@ -13,8 +13,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bench import BenchBackend, BenchReport, benchmark
-    from .catalog import ListedModel, list_models
+    from mlic_runtime.bench.benchmark import BenchBackend, BenchReport, benchmark
+    from mlic_runtime.package.catalog import ListedModel, list_models
+    from mlic_runtime.package.manifest import Manifest
+    from mlic_runtime.package.model_package import ModelPackage, bundled_models, load_package
+    from mlic_runtime.predict.prediction import Prediction
+    from mlic_runtime.predict.predictor import Predictor
+    from mlic_runtime.ray.predictor import RayPredictor
+    from mlic_runtime.rows.reader import Row, RowError, RowReader, open_rows
+    from mlic_runtime.version import __version__
+
     from .errors import (
         CaptionError,
         ChoiceError,
@@ -28,14 +36,6 @@ if TYPE_CHECKING:
         PackageError,
         ProviderError,
     )
-    from .manifest import Manifest
-    from .package import ModelPackage, bundled_models, load_package
-    from .prediction import Prediction
-    from .predictor import Predictor
-    from .ray_predictor import RayPredictor
-    from .rows import Row, RowError, RowReader, open_rows
-
-__version__ = "0.1.0"
 
 # From 1.29 on, ONNX Runtime reports to its makers what it runs, over the network, with an identifier that it keeps in
 # the user's cache folder (its Privacy.md). It reads this when it is imported; 0 in the environment asks for reports.
@@ -72,16 +72,18 @@ __all__ = [
     "open_rows",
 ]
 
+# Where each name is defined, below this package.
 _MODULES = {
-    "bench": ("BenchBackend", "BenchReport", "benchmark"),
-    "catalog": ("ListedModel", "list_models"),
+    "bench.benchmark": ("BenchBackend", "BenchReport", "benchmark"),
     "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
-    "manifest": ("Manifest",),
-    "package": ("ModelPackage", "bundled_models", "load_package"),
-    "prediction": ("Prediction",),
-    "predictor": ("Predictor",),
-    "ray_predictor": ("RayPredictor",),
-    "rows": ("Row", "RowError", "RowReader", "open_rows"),
+    "package.catalog": ("ListedModel", "list_models"),
+    "package.manifest": ("Manifest",),
+    "package.model_package": ("ModelPackage", "bundled_models", "load_package"),
+    "predict.prediction": ("Prediction",),
+    "predict.predictor": ("Predictor",),
+    "ray.predictor": ("RayPredictor",),
+    "rows.reader": ("Row", "RowError", "RowReader", "open_rows"),
+    "version": ("__version__",),
 }
 _ORIGIN = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 import mlic_runtime  # noqa: F401 # before anything here imports onnxruntime: no reports to its makers
 
 if TYPE_CHECKING:
-    from .archive import write_archive
-    from .checkpoint import Trained, load_trained
-    from .config import ModelConfig, TrainConfig
+    from mlic_train.captions.tokenizer import train_tokenizer
+    from mlic_train.config.schema import ModelConfig, TrainConfig
+    from mlic_train.data.splits import DataOptions, load_splits
+    from mlic_train.exporting.archive import write_archive
+    from mlic_train.exporting.package import export_package
+    from mlic_train.exporting.triton import export_triton
+    from mlic_train.exporting.wheel import write_wheel
+    from mlic_train.measure.metrics import compute_metrics
+    from mlic_train.measure.thresholds import fit_thresholds
+    from mlic_train.runs.checkpoint import Trained, load_trained
+    from mlic_train.training.losses import create_loss
+    from mlic_train.training.run import resume_run, train_run
+
     from .errors import CheckpointError, ConfigError, DataError, ExportError, TrainError
-    from .evaluate import compute_metrics
-    from .export import export_package
-    from .losses import create_loss
     from .models import create_model
-    from .splits import DataOptions, load_splits
-    from .thresholds import fit_thresholds
-    from .tokenizer import train_tokenizer
-    from .training import resume_run, train_run
-    from .triton import export_triton
-    from .wheel import write_wheel
 
 __version__ = "0.1.0"
 
@@ -30,25 +31,25 @@ _MODULES = {
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
-    "DataOptions": "splits",
+    "DataOptions": "data.splits",
     "ExportError": "errors",
-    "ModelConfig": "config",
-    "TrainConfig": "config",
+    "ModelConfig": "config.schema",
+    "TrainConfig": "config.schema",
     "TrainError": "errors",
-    "Trained": "checkpoint",
-    "compute_metrics": "evaluate",
-    "create_loss": "losses",
+    "Trained": "runs.checkpoint",
+    "compute_metrics": "measure.metrics",
+    "create_loss": "training.losses",
     "create_model": "models",
-    "export_package": "export",
-    "export_triton": "triton",
-    "fit_thresholds": "thresholds",
-    "load_splits": "splits",
-    "load_trained": "checkpoint",
-    "resume_run": "training",
-    "train_run": "training",
-    "train_tokenizer": "tokenizer",
-    "write_archive": "archive",
-    "write_wheel": "wheel",
+    "export_package": "exporting.package",
+    "export_triton": "exporting.triton",
+    "fit_thresholds": "measure.thresholds",
+    "load_splits": "data.splits",
+    "load_trained": "runs.checkpoint",
+    "resume_run": "training.run",
+    "train_run": "training.run",
+    "train_tokenizer": "captions.tokenizer",
+    "write_archive": "exporting.archive",
+    "write_wheel": "exporting.wheel",
 }
 
 __all__ = [

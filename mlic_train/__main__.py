@@ -5,7 +5,7 @@ import io
 import os
 import sys
 
-from .cli import train
+from mlic_train.cli.train import train
 
 if __name__ == "__main__":
     # stdout is data, and all processes have the same

@@ -18,7 +18,7 @@ HOLD_IN_SECOND_EPOCH = f"trial == 1 and second_epoch and {HOLD}"
 
 _PROGRAM = """
 import os, signal, sys
-import mlic_train.fit as fit
+import mlic_train.training.fit as fit
 original, begun = fit.set_learning_rate, []
 def watch(optimizer, config, step, total):
     if step == 0:
@@ -28,7 +28,7 @@ def watch(optimizer, config, step, total):
 def at(trial, second_epoch):
     {at}
 fit.set_learning_rate = watch
-from mlic_train.sweep.cli import sweep
+from mlic_train.cli.sweep import sweep
 sweep(sys.argv[1:])
 """
 

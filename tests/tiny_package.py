@@ -20,7 +20,7 @@ import onnx
 import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 
-from mlic_runtime.manifest import (
+from mlic_runtime.package.manifest import (
     CARD_NAME,
     MANIFEST_NAME,
     TOKENIZER_NAME,

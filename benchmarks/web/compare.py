@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlic_runtime import Manifest, MlicError, load_package
-from mlic_runtime.cpus import available_cpus, processor_name
-from mlic_runtime.manifest import PRECISIONS
-from mlic_runtime.postprocess import decide, sigmoid
-from mlic_runtime.session import ATTENTION_MASK, INPUT_IDS, PIXELS, create_session
+from mlic_runtime.base.machine import available_cpus, processor_name
+from mlic_runtime.graph.session import ATTENTION_MASK, INPUT_IDS, PIXELS, create_session
+from mlic_runtime.package.manifest import PRECISIONS
+from mlic_runtime.predict.prediction import decide, sigmoid
 
 HERE = Path(__file__).resolve().parent
 # (B, T): one row, one token, odd ones, and the longest caption (cut to the model's max_length).

@@ -7,8 +7,9 @@ reader <- summary <- {check, shard_writer}
 from .check import SplitInput, check_splits
 from .folder import SplitFiles, find_splits
 from .labels import LabelSet
+from .problems import PROBLEM_KINDS, Problem
 from .reader import DATA_FORMATS, read_labels, read_split
-from .records import PROBLEM_KINDS, Problem, Record, Split
+from .records import Record, Split
 from .summary import SplitSummary, fingerprint, summarise
 
 __all__ = [

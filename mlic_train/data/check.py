@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlic_runtime.errors import ImageError
+from mlic_train.data.source.members import PictureFile, image_source, size_of
 from mlic_train.errors import DataError
 
 from .labels import LabelSet
-from .members import PictureFile, image_source, size_of
+from .problems import Problem
 from .reader import collect_split
-from .records import Problem, Record, Split
+from .records import Record, Split
 from .summary import summarise
 
 Progress = Callable[[int, int], None]
@@ -151,7 +152,7 @@ def _look_at_all(splits: Iterable[Split], progress: Progress | None, workers: in
 
 
 def _look_at(path: PictureFile) -> _Look:
-    from mlic_runtime.image import load_image  # loads numpy and Pillow, which reading does without
+    from mlic_runtime.picture.decode import load_image  # loads numpy and Pillow, which reading does without
 
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlic_train.data.formats.shards import check_listed, find_shards
+from mlic_train.data.source.addresses import expand, is_remote, is_shards, location_of
+from mlic_train.data.source.members import is_there
 from mlic_train.errors import DataError
-
-from .members import is_there
-from .shard_names import expand, is_remote, is_shards, location_of
-from .shards import check_listed, find_shards
 
 _LAYOUT = (
     "train.csv, train.jsonl, train-*.tar or (annotations/)instances_train*.json; the same for val and test; "

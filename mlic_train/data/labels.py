@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlic_runtime.caption_files import not_utf8
+from mlic_runtime.base.text import not_utf8
+from mlic_train.data.source.text import read_text
 from mlic_train.errors import DataError
-
-from .source import read_text
 
 _COLUMNS = ["LabelID", "Name"]
 _SEPARATORS = re.compile(r"[;|]")

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from mlic_train.data.source.addresses import SHARD_SUFFIX
+from mlic_train.data.source.members import PictureFile
+from mlic_train.data.source.pictures import PictureFolder
+from mlic_train.data.source.text import Row, Rows
 from mlic_train.errors import DataError
 
-from . import coco, competition, csv_format, jsonl, shards
+from .formats import coco, competition, jsonl, shards
+from .formats import csv_table as csv_format
 from .labels import LabelSet, infer_labels
-from .members import PictureFile
-from .pictures import PictureFolder
-from .records import Problem, Record, Split
-from .shard_names import SHARD_SUFFIX
-from .source import Row, Rows
+from .problems import Problem
+from .records import Record, Split
 
 DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl", "shards")
 _SUFFIXES: Mapping[str, str] = {".csv": "csv", ".jsonl": "jsonl", ".json": "coco", SHARD_SUFFIX: "shards"}

@@ -11,19 +11,19 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
+from mlic_runtime.base.files import reason
 from mlic_runtime.errors import OutputError
-from mlic_runtime.files import reason
-from mlic_runtime.rows import PICTURE_SUFFIXES
+from mlic_runtime.rows.reader import PICTURE_SUFFIXES
+from mlic_train.base.files import atomic_folder, write_bytes
+from mlic_train.data.formats.shard_index import index_bytes, index_of
+from mlic_train.data.formats.shards import SCHEMA_VERSION, SUMMARY_NAME, UNKNOWN_PICTURE, read_rows, read_summary
+from mlic_train.data.source.addresses import is_shards
+from mlic_train.data.source.tar import BLOCK
 from mlic_train.errors import DataError
-from mlic_train.files import atomic_folder, write_bytes
 
 from .labels import LabelSet
 from .records import Record, Split
-from .shard_index import index_bytes, index_of
-from .shard_names import is_shards
-from .shards import SCHEMA_VERSION, SUMMARY_NAME, UNKNOWN_PICTURE, read_rows, read_summary
 from .summary import fingerprint
-from .tar import BLOCK
 
 Facts: TypeAlias = dict[str, dict[str, int | str]]
 """{"train-000000.tar": {"records": ..., "bytes": ..., "sha256": ...}, ...}"""

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlic_train.data.source.members import size_of
 from mlic_train.errors import DataError
 
-from .members import size_of
 from .records import Record, Split
 
 

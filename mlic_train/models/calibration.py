@@ -15,7 +15,7 @@ class Calibration(nn.Module):
 
     A model is surer of itself, and wrong in other ways, with both modalities than with one, so each of the three modes
     has its own numbers. They are buffers, the identity until they are fitted on the validation split (see
-    `mlic_train.calibration`), and not trained.
+    `mlic_train.measure.calibration`), and not trained.
 
     `scale` and `bias` float32 (3, L); rows BOTH, PICTURE_ONLY, CAPTION_ONLY. `empty_odds` float32 () in (0, 1].
     """

@@ -1,12 +1,11 @@
 import torch
 from torch import Tensor, nn
 
-from mlic_train.config import ModelConfig
+from mlic_train.config.schema import ModelConfig
 
 from .backbone import Backbone, Conv3, Normalize, feature_grid
 from .calibration import Calibration
-from .heads import Logits, PictureLabels, Positions
-from .output import LabelOutput
+from .heads import LabelOutput, Logits, PictureLabels, Positions
 
 
 class Cnn(nn.Module):

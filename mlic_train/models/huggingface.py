@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from mlic_runtime.manifest import TOKENIZER_NAME
+from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.errors import ConfigError
 
 # Bidirectional encoders whose graph was compared with PyTorch at shapes that were not traced (tests/train). Others

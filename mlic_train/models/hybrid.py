@@ -1,15 +1,14 @@
 import torch
 from torch import Tensor, nn
 
-from mlic_train.config import LSTM, OWN_TEXT_ENCODERS, ModelConfig
+from mlic_train.config.schema import LSTM, OWN_TEXT_ENCODERS, ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer
 from .backbone import Backbone, Normalize, feature_grid
 from .calibration import Calibration
 from .caption import LstmEncoder, MeanEncoder
-from .heads import CaptionLabels, Logits, PictureLabels, Positions
-from .output import LabelOutput
+from .heads import CaptionLabels, LabelOutput, Logits, PictureLabels, Positions
 from .picture_and_caption import PictureAndCaption
 
 _EVIDENCE = 3  # of a label: what the caption says, what the picture says, and whether there is a picture at all

@@ -1,15 +1,14 @@
 import torch
 from torch import Tensor, nn
 
-from mlic_train.characters import FIRST_LETTER, NUM_LETTERS, VOCAB_SIZE
-from mlic_train.config import ModelConfig
+from mlic_train.captions.characters import FIRST_LETTER, NUM_LETTERS, VOCAB_SIZE
+from mlic_train.config.schema import ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer
 from .backbone import Backbone, Conv3, Normalize, feature_grid
 from .calibration import Calibration
-from .heads import Logits, Positions
-from .output import LabelOutput
+from .heads import LabelOutput, Logits, Positions
 from .picture_and_caption import PictureAndCaption
 
 NUM_TRIGRAMS = NUM_LETTERS**3  # 17,576
@@ -27,8 +26,9 @@ class OriginHybrid(PictureAndCaption):
     our own (pre-norm) encoder layer. A row without a picture has a vector of zeros in its place, one without a
     caption counts of zero; the origin knew neither.
 
-    Graph: `pixels` uint8 (B, H, W, 3), `input_ids` int64 (B, T) of `mlic_train.characters`, `attention_mask` int64
-    (B, T) -> `logits` float32 (B, L). An all-zero picture means "no picture", an all-zero mask row "no caption".
+    Graph: `pixels` uint8 (B, H, W, 3), `input_ids` int64 (B, T) of `mlic_train.captions.characters`,
+    `attention_mask` int64 (B, T) -> `logits` float32 (B, L). An all-zero picture means "no picture", an all-zero
+    mask row "no caption".
 
     Raises:
         ConfigError: another backbone than the origin's, or pictures too small for it.

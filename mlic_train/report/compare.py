@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlic_runtime.postprocess import sigmoid
-from mlic_train.bootstrap import weighted_metrics
-from mlic_train.checkpoint import Trained, load_trained
+from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data import Record
+from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import ConfigError, DataError
-from mlic_train.measure import usable_records
-from mlic_train.predict import Outputs
-from mlic_train.splits import DataOptions, Splits, load_splits
+from mlic_train.measure.bootstrap import weighted_metrics
+from mlic_train.measure.collect import usable_records
+from mlic_train.measure.predict import Outputs
+from mlic_train.runs.checkpoint import Trained, load_trained
 
 from .facts import hyperparameters, run_name
 from .labels import resampled

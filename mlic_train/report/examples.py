@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlic_runtime.image import load_image
-from mlic_train.data.members import image_source
+from mlic_runtime.picture.decode import load_image
+from mlic_train.data.source.members import image_source
 
 from .facts import printable
 from .html import paragraph, picture, table

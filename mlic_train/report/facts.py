@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mlic_train.checkpoint import BEST_NAME, LAST_NAME, RunConfig, Trained, load_checkpoint
+from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, RunConfig, Trained, load_checkpoint
 
 from .html import table
 

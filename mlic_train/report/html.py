@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mlic_train.files import write_bytes
+from mlic_train.base.files import write_bytes
 
 # A caption may turn the writing direction or hold lines of its own; neither may reach beyond its cell.
 _STYLE = """

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlic_runtime.postprocess import decide
-from mlic_train.bootstrap import average_precision
+from mlic_runtime.predict.prediction import decide
+from mlic_train.measure.bootstrap import average_precision
 
 from .html import table
 

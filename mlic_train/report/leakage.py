@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlic_train.data import Record, Split
-from mlic_train.data.members import PictureFile
+from mlic_train.data.source.members import PictureFile
 
 from .looks import Look
 

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mlic_runtime.base.files import open_regular
 from mlic_runtime.errors import ImageError
-from mlic_runtime.files import open_regular
-from mlic_runtime.formats import FORMATS
-from mlic_runtime.image import load_image
-from mlic_runtime.manifest import ImageSpec
+from mlic_runtime.package.manifest import ImageSpec
+from mlic_runtime.picture.decode import load_image
+from mlic_runtime.picture.formats import FORMATS
 from mlic_train.data import Split
-from mlic_train.data.members import PictureFile
+from mlic_train.data.source.members import PictureFile
 
 GREY_SHAPE = (8, 9)  # (H, W): eight differences in each of eight lines
 # Lets a large JPEG be decoded at an eighth of its size, which is several times faster. Any smaller, and the points of

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlic_runtime.postprocess import decide, sigmoid
-from mlic_train.checkpoint import Trained
+from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.data import Record, Split, fingerprint
+from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, DataError
-from mlic_train.learner import Learner
-from mlic_train.measure import collect, report, usable_records
-from mlic_train.predict import Outputs
-from mlic_train.splits import Splits
+from mlic_train.measure.collect import collect, report, usable_records
+from mlic_train.measure.predict import Outputs
+from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.learner import Learner
 
 from .facts import run_name
 

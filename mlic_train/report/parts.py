@@ -27,7 +27,7 @@ def metrics_table(first: Sequence[str], rows: Sequence[tuple[Sequence[object], M
 
     Args:
         first: what the first columns are called.
-        rows: the cells of these columns, and the metrics (see `measure.report`).
+        rows: the cells of these columns, and the metrics (see `collect.report`).
     """
     header = [*first, "rows", *SCORES.values(), "ECE"]
     negatives = any("negatives" in metrics for _, metrics in rows)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlic_runtime.image import load_image
+from mlic_runtime.picture.decode import load_image
 from mlic_train.data import Record, Split
-from mlic_train.data.members import image_source
+from mlic_train.data.source.members import image_source
 
 from .html import paragraph, picture, subheading
 from .leakage import Place

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from mlic_runtime.postprocess import sigmoid
-from mlic_train.evaluate import compute_metrics
-from mlic_train.predict import Outputs
+from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.measure.metrics import compute_metrics
+from mlic_train.measure.predict import Outputs
 
 from .html import table
 from .measured import MODE_NAMES, Measured

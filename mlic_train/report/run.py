@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlic_runtime.image import read_pixels
-from mlic_train.checkpoint import Trained, load_trained
+from mlic_runtime.picture.decode import read_pixels
 from mlic_train.data import Record
-from mlic_train.data.members import PictureFile, image_source
-from mlic_train.splits import DataOptions, load_splits
+from mlic_train.data.source.members import PictureFile, image_source
+from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.runs.checkpoint import Trained, load_trained
 
 from .confusion import confusion, confusion_parts
 from .curves import precision_recall_curves, shown_labels, threshold_curves, training_curves

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from mlic_train.cli import explicit, run_configs, train
-from mlic_train.config import ModelConfig, TrainConfig
-from mlic_train.data_options import data_options
+from mlic_train.cli.data_options import data_options
+from mlic_train.cli.train import explicit, run_configs, train
+from mlic_train.config.schema import ModelConfig, TrainConfig
 
 from .space import Value
 

@@ -9,13 +9,13 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mlic_train.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State
-from mlic_train.cli import run_configs, start_run
-from mlic_train.config import read_json
+from mlic_train.base.files import write_bytes
+from mlic_train.cli.train import run_configs, start_run
+from mlic_train.config.schema import read_json
+from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, ConfigError, TrainError
-from mlic_train.files import write_bytes
-from mlic_train.splits import Splits
-from mlic_train.training import resume_run
+from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State
+from mlic_train.training.run import resume_run
 
 from .options import Training
 from .space import Space, Value

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mlic_runtime.errors import InputError
-from mlic_runtime.prediction import Prediction
-from mlic_runtime.predictor import Predictor
-from mlic_runtime.rows import Row, RowError
+from mlic_runtime.predict.prediction import Prediction
+from mlic_runtime.predict.predictor import Predictor
+from mlic_runtime.rows.reader import Row, RowError
 
 DATA = Path(__file__).parents[1] / "data"
 LABELS = {"red", "green", "blue"}

@@ -37,9 +37,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
             csv.writer(file).writerows(rows)
     options = ["--image-size", "16", "--epochs", "25", "--patience", "0", "--batch-size", "8", "--dropout", "0.1"]
     options += ["--learning-rate", "0.01", "--device", "cpu", "--drop-caption", "0.5"]
-    trained = command("mlic_train.cli:train", "--data", root, *options, cwd=root)
+    trained = command("mlic_train.cli.train:train", "--data", root, *options, cwd=root)
     assert trained.returncode == 0, trained.stderr
-    exported = command("mlic_train.export_cli:export", "--model", "hybrid", cwd=root)
+    exported = command("mlic_train.cli.export:export", "--model", "hybrid", cwd=root)
     assert exported.returncode == 0, exported.stderr
     return root / "exported" / "hybrid"
 
@@ -47,7 +47,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_runtime_predicts_with_what_was_trained(package: Path, tmp_path: Path) -> None:
     picture = package.parents[1] / "images" / "val1.png"
     done = command(
-        "mlic_runtime.cli:infer", picture, "a blue wall", "--model", package, "--format", "json", cwd=tmp_path
+        "mlic_runtime.cli.infer:infer", picture, "a blue wall", "--model", package, "--format", "json", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -58,14 +58,14 @@ def test_the_runtime_predicts_with_what_was_trained(package: Path, tmp_path: Pat
 
 def test_the_picture_alone_is_enough(package: Path, tmp_path: Path) -> None:
     picture = package.parents[1] / "images" / "val0.png"
-    done = command("mlic_runtime.cli:infer", picture, "--model", package, "--format", "json", cwd=tmp_path)
+    done = command("mlic_runtime.cli.infer:infer", picture, "--model", package, "--format", "json", cwd=tmp_path)
     assert json.loads(done.stdout)["labels"] == ["red"]
 
 
 def test_bench_compares_with_pytorch_on_the_same_inputs(package: Path, tmp_path: Path) -> None:
     run = package.parents[1] / "runs" / "hybrid"
     options = ["--model", package, "--checkpoint", run, "--against", "pytorch", "--runs", 3, "--warmup", 1]
-    done = command("mlic_runtime.bench_cli:bench", *options, "--format", "json", cwd=tmp_path)
+    done = command("mlic_runtime.cli.bench:bench", *options, "--format", "json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [timing["name"] for timing in report["timings"]] == ["mlic-runtime", "pytorch eager"]

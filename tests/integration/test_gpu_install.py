@@ -27,11 +27,11 @@ STAND_INS = {
     "onnxruntime-gpu": "98",
 }
 
-CONFLICT = "from mlic_runtime.distributions import conflict; print(conflict('cuda'))"
+CONFLICT = "from mlic_runtime.providers.distributions import conflict; print(conflict('cuda'))"
 IMPORT = """
 from mlic_runtime import MlicError
 try:
-    from mlic_runtime import ort
+    from mlic_runtime.providers import library
 except MlicError as error:
     print(error)
 """

@@ -27,7 +27,7 @@ def isolated(site: Path, code: str, *arguments: str, cwd: Path) -> subprocess.Co
 
 def test_the_wheel_holds_the_package_and_the_released_model_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {f"mlic_runtime/{path.name}" for path in (ROOT / "mlic_runtime").glob("*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mlic_runtime").rglob("*.py")}
     model = {f"mlic_runtime/models/hybrid/{path.name}" for path in (ROOT / "exported" / "hybrid").iterdir()}
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata == modules | model | {"mlic_runtime/py.typed"}
@@ -63,7 +63,7 @@ def test_the_released_model_knows_the_examples(
     site: Path, tmp_path: Path, picture: str, caption: str | None, expected: list[str]
 ) -> None:
     arguments = [str(ROOT / "examples" / picture), *([caption] if caption else []), "--format", "json"]
-    done = isolated(site, "from mlic_runtime.cli import infer; infer()", *arguments, cwd=tmp_path)
+    done = isolated(site, "from mlic_runtime.cli.infer import infer; infer()", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["labels"] == expected
 

@@ -15,11 +15,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from mlic_runtime import InputError, MlicError, OutputError, PackageError, Predictor, RayPredictor, Row, open_rows
-from mlic_runtime.batch import identify
-from mlic_runtime.batch_cli import Deciding
-from mlic_runtime.ray_engine import check_input
-from mlic_runtime.ray_folder import PartMark, ResultFolder
-from mlic_runtime.ray_parts import Job, PartWriter, cut, mark_of, read_parts
+from mlic_runtime.batch.local import identify
+from mlic_runtime.predict.prediction import Deciding
+from mlic_runtime.ray.engine import check_input
+from mlic_runtime.ray.folder import PartMark, ResultFolder
+from mlic_runtime.ray.parts import Job, PartWriter, cut, mark_of, read_parts
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 ROWS = 11

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mlic_runtime.latency import fastest
-from mlic_runtime.manifest import PRECISIONS
-from mlic_runtime.package import ModelPackage, load_package
-from mlic_train.checkpoint import load_trained
-from mlic_train.export import ExportOptions, export_package
-from mlic_train.runs import find_run, released_run
+from mlic_runtime.bench.latency import fastest
+from mlic_runtime.package.manifest import PRECISIONS
+from mlic_runtime.package.model_package import ModelPackage, load_package
+from mlic_train.exporting.package import ExportOptions, export_package
+from mlic_train.runs.checkpoint import load_trained
+from mlic_train.runs.find import find_run, released_run
 
 ROOT = Path(__file__).parents[2]
 

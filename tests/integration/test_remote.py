@@ -11,8 +11,9 @@ from fsspec.implementations.memory import MemoryFile
 from pyarrow import parquet
 
 from mlic_runtime import InputError, Predictor, Row, RowError, open_rows
-from mlic_runtime import remote as remote_module
-from mlic_runtime.remote import RemoteFolder, absolute, plain
+from mlic_runtime.base.far_files import absolute, plain
+from mlic_runtime.rows import far_folder as remote_module
+from mlic_runtime.rows.far_folder import RemoteFolder
 
 ROOT = Path(__file__).parents[2]
 CAT = (ROOT / "examples" / "cat.png").read_bytes()

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from mlic_runtime.providers import PROVIDERS
+from mlic_runtime.providers.names import PROVIDERS
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlic_runtime.archive import MAX_MEMBERS
 from mlic_runtime.errors import IntegrityError, ManifestError, ModelNotFoundError, PackageError
-from mlic_runtime.package import find_package, load_package
-from mlic_runtime.predictor import Predictor
+from mlic_runtime.package.archive import MAX_MEMBERS
+from mlic_runtime.package.model_package import find_package, load_package
+from mlic_runtime.predict.predictor import Predictor
 
 LOCAL, CENTRAL, END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 
@@ -216,7 +216,7 @@ def unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(text: bytes) -> None:
         raise AssertionError("manifest.json was parsed")
 
-    monkeypatch.setattr("mlic_runtime.package.parse_manifest", parse)
+    monkeypatch.setattr("mlic_runtime.package.model_package.parse_manifest", parse)
 
 
 @pytest.mark.usefixtures("unparsed")

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from mlic_runtime.background import Background
+from mlic_runtime.base.background import Background
 
 
 def test_it_runs_beside_the_caller() -> None:

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from mlic_runtime.cli import infer
-from mlic_runtime.predictor import Predictor
+from mlic_runtime.cli.infer import infer
+from mlic_runtime.predict.predictor import Predictor
 
 # What each row of the fixture `rows` comes to: its labels, or the type of its error.
 OUTCOMES = [["red"], ["red", "blue"], "ImageError", [], "InputError", "ImageError", ["green"], "InputError", ["blue"]]

@@ -12,11 +12,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import mlic_runtime
-from mlic_runtime import partial as partial_module
-from mlic_runtime.choices import Choice, graphs_digest, save_choice
-from mlic_runtime.cli import infer
-from mlic_runtime.cpus import processor_name
-from mlic_runtime.package import load_package
+from mlic_runtime.base.machine import processor_name
+from mlic_runtime.batch import resumable_file as partial_module
+from mlic_runtime.cli.infer import infer
+from mlic_runtime.graph.saved_precision import Choice, graphs_digest, save_choice
+from mlic_runtime.package.model_package import load_package
 
 FORMATS = ("jsonl", "csv", "submission")
 
@@ -359,8 +359,8 @@ def test_a_folder_that_is_not_there_is_named(rows: Path, output: Path) -> None:
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from mlic_runtime import partial
-from mlic_runtime.cli import infer
+from mlic_runtime.batch import resumable_file
+from mlic_runtime.cli.infer import infer
 
 moment, count = sys.argv.pop(1), int(sys.argv.pop(1))
 write, replace, unlink = os.write, Path.replace, Path.unlink
@@ -377,7 +377,7 @@ def write_and_die(descriptor, data):
     return write(descriptor, data)
 
 if moment == "write":
-    partial.os.write = write_and_die
+    resumable_file.os.write = write_and_die
 elif moment == "replace":
     Path.replace = lambda self, target: die()
 else:

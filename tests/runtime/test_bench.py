@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlic_runtime import bench, feed
-from mlic_runtime.bench import BenchBackend, benchmark
+from mlic_runtime.bench import benchmark as bench
+from mlic_runtime.bench import inputs as feed
+from mlic_runtime.bench.benchmark import BenchBackend, benchmark
 from mlic_runtime.errors import CaptionError, ImageError, InputError, MlicError, PackageError
-from mlic_runtime.package import ModelPackage, load_package
-from mlic_runtime.session import create_session
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.model_package import ModelPackage, load_package
 
 Install = Callable[..., None]
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mlic_runtime import bench as bench_module
-from mlic_runtime import cold_start
-from mlic_runtime.bench_cli import bench
+from mlic_runtime.bench import benchmark as bench_module
+from mlic_runtime.bench import cold_start
+from mlic_runtime.cli.bench import bench
 
 QUICK = ["--runs", "2", "--warmup", "1"]
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import mlic_runtime
-from mlic_runtime import choices as choices_module
-from mlic_runtime.choices import Choice, choices_path, find_choice, graphs_digest, save_choice
-from mlic_runtime.cpus import processor_name
+from mlic_runtime.base.machine import processor_name
 from mlic_runtime.errors import ChoiceError
-from mlic_runtime.manifest import Manifest
-from mlic_runtime.package import load_package
+from mlic_runtime.graph import saved_precision as choices_module
+from mlic_runtime.graph.saved_precision import Choice, choices_path, find_choice, graphs_digest, save_choice
+from mlic_runtime.package.manifest import Manifest
+from mlic_runtime.package.model_package import load_package
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -259,7 +259,7 @@ def test_the_working_folder_is_no_home(
 
 def test_the_module_loads_nothing_heavy() -> None:
     heavy = ("numpy", "PIL", "onnxruntime", "tokenizers")
-    code = f"import sys, mlic_runtime.choices; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, mlic_runtime.graph.saved_precision; print([name for name in {heavy} if name in sys.modules])"
     path = os.pathsep.join(filter(None, [str(Path(mlic_runtime.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)

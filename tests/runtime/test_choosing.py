@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mlic_runtime import bench as bench_module
-from mlic_runtime import choosing
-from mlic_runtime.bench_cli import bench
-from mlic_runtime.choices import find_choice
-from mlic_runtime.choosing import choose_precision
-from mlic_runtime.cli import infer
-from mlic_runtime.cpus import processor_name
+from mlic_runtime.base.machine import processor_name
+from mlic_runtime.bench import benchmark as bench_module
+from mlic_runtime.bench import choose_precision as choosing
+from mlic_runtime.bench.choose_precision import choose_precision
+from mlic_runtime.bench.latency import WORTH_IT
+from mlic_runtime.cli.bench import bench
+from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import InputError
-from mlic_runtime.latency import WORTH_IT
-from mlic_runtime.manifest import LatencySpec
-from mlic_runtime.package import ModelPackage, load_package
-from mlic_runtime.predictor import Predictor
-from mlic_runtime.session import GraphSession
+from mlic_runtime.graph.saved_precision import find_choice
+from mlic_runtime.graph.session import GraphSession
+from mlic_runtime.package.manifest import LatencySpec
+from mlic_runtime.package.model_package import ModelPackage, load_package
+from mlic_runtime.predict.predictor import Predictor
 
 Measured = Callable[..., None]
 

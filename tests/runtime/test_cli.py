@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import mlic_runtime
-from mlic_runtime import bench as bench_module
-from mlic_runtime import cli
-from mlic_runtime.bench_cli import bench
-from mlic_runtime.cli import infer
-from mlic_runtime.predictor import Predictor
+from mlic_runtime.bench import benchmark as bench_module
+from mlic_runtime.cli import infer as cli
+from mlic_runtime.cli.bench import bench
+from mlic_runtime.cli.infer import infer
+from mlic_runtime.predict.predictor import Predictor
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def run_process(
     )
 
 
-INFER = "from mlic_runtime.cli import main; main()"
-BENCH = "from mlic_runtime.bench_cli import bench; bench(prog_name='mlic-bench')"
+INFER = "from mlic_runtime.cli.infer import main; main()"
+BENCH = "from mlic_runtime.cli.bench import bench; bench(prog_name='mlic-bench')"
 # Before one of them: the process says in the end what it had loaded, also if it ends by os._exit.
 REPORT = (
     "import atexit, json, os, sys; end = os._exit; os._exit = lambda code: (atexit._run_exitfuncs(), end(code)); "
@@ -255,9 +255,15 @@ def test_a_prediction_loads_neither_what_batches_need_nor_readers_of_other_forma
     result = run_process(REPORT + INFER, picture, "bright")
     assert result.returncode == 0
     loaded = set(json.loads(result.stderr))
-    assert {"PIL.PngImagePlugin", "mlic_runtime.predictor"} <= loaded
+    assert {"PIL.PngImagePlugin", "mlic_runtime.predict.predictor"} <= loaded
     assert not {f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Tiff", "WebP")} & loaded
-    assert not {f"mlic_runtime.{name}" for name in ("batch", "batch_cli", "rows", "row_files", "partial")} & loaded
+    assert (
+        not {
+            f"mlic_runtime.{name}"
+            for name in ("batch.local", "batch.formats", "batch.resumable_file", "cli.batch", "rows.reader", "ray")
+        }
+        & loaded
+    )
 
 
 @pytest.mark.usefixtures("use_tiny")

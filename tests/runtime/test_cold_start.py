@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mlic_runtime import memory
-from mlic_runtime.cold_start import IMPORTS, INFER, measure_cold_start
+from mlic_runtime.base import machine as memory
+from mlic_runtime.bench.cold_start import IMPORTS, INFER, measure_cold_start
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION, synthetic_jpeg
 from mlic_runtime.errors import InputError
-from mlic_runtime.feed import DEFAULT_CAPTION, synthetic_jpeg
-from mlic_runtime.package import ModelPackage, load_package
+from mlic_runtime.package.model_package import ModelPackage, load_package
 
 
 class Processes:
@@ -42,7 +42,7 @@ def test_processes_take_turns_and_one_more_tells_its_memory(package: ModelPackag
     assert [command[:2] for command in processes.commands] == [[sys.executable, "-c"]] * 7
     assert [command[2] for command in processes.commands[:6]] == [IMPORTS, INFER] * 3
     last = processes.commands[-1]
-    assert "from mlic_runtime.cli import infer\n" in last[2]
+    assert "from mlic_runtime.cli.infer import infer\n" in last[2]
     assert last[3:7] == ["--verbose", "--threads", "1", "--"]
     assert last[8:] == [DEFAULT_CAPTION]
     assert set(processes.pictures) == {synthetic_jpeg()[0]}

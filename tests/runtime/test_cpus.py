@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mlic_runtime import cpus
-from mlic_runtime.cpus import available_cores, available_cpus
+from mlic_runtime.base import machine as cpus
+from mlic_runtime.base.machine import available_cores, available_cpus
 
 Topology = dict[int, dict[str, str]]
 

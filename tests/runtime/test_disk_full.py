@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mlic_runtime.choices import Choice, save_choice
-from mlic_runtime.cli import infer
+from mlic_runtime.base.files import replace_file
+from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import ChoiceError
-from mlic_runtime.loading import open_graph
-from mlic_runtime.package import load_package
-from mlic_runtime.whole_files import replace_file
+from mlic_runtime.graph.opening import open_graph
+from mlic_runtime.graph.saved_precision import Choice, save_choice
+from mlic_runtime.package.model_package import load_package
 
 Room = Callable[[int], AbstractContextManager[None]]
 

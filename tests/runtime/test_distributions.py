@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mlic_runtime.distributions import conflict, how_to_get, installed_distributions
 from mlic_runtime.errors import ProviderError
-from mlic_runtime.providers import PROVIDERS, candidates
+from mlic_runtime.providers.distributions import conflict, how_to_get, installed_distributions
+from mlic_runtime.providers.names import PROVIDERS, candidates
 
 Install = Callable[..., Path]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from mlic_runtime.formats import FORMATS, open_picture
+from mlic_runtime.picture.formats import FORMATS, open_picture
 
 # Prints, after each of the files, which of Pillow's readers are loaded.
 READERS = """
 import io, json, sys
 from pathlib import Path
 from PIL import UnidentifiedImageError
-from mlic_runtime.formats import open_picture
+from mlic_runtime.picture.formats import open_picture
 for path in sys.argv[1:]:
     try:
         open_picture(io.BytesIO(Path(path).read_bytes()))

@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 import mlic_runtime
-from mlic_runtime import graph_cache as module
-from mlic_runtime.bench_cli import bench
-from mlic_runtime.cli import infer
+from mlic_runtime.cli.bench import bench
+from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import IntegrityError, PackageError
-from mlic_runtime.graph_cache import CacheEntry, cache_folder, find_entry
-from mlic_runtime.loading import OpenedGraph, open_graph, open_graphs
-from mlic_runtime.package import load_package
-from mlic_runtime.session import create_session
+from mlic_runtime.graph import cache as module
+from mlic_runtime.graph.cache import CacheEntry, cache_folder, find_entry
+from mlic_runtime.graph.opening import OpenedGraph, open_graph, open_graphs
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.model_package import load_package
 
 ADDED, TAKEN, WITHOUT = "added to the cache", "from the cache", "without the cache"
 ROOT = Path(mlic_runtime.__file__).parents[1]
@@ -337,8 +337,8 @@ def test_a_disk_that_is_full_at_the_end_is_no_error(
 
 FULL_DISK = """
 import resource, signal, sys
-from mlic_runtime.loading import open_graph
-from mlic_runtime.package import load_package
+from mlic_runtime.graph.opening import open_graph
+from mlic_runtime.package.model_package import load_package
 package = load_package(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 graph = open_graph(package)
@@ -409,8 +409,8 @@ def fill(path: Path, content: bytes) -> None:
 
 AT_ONCE = """
 import sys
-from mlic_runtime.loading import open_graph
-from mlic_runtime.package import load_package
+from mlic_runtime.graph.opening import open_graph
+from mlic_runtime.package.model_package import load_package
 import numpy as np
 package = load_package(sys.argv[1])
 print("ready", flush=True)
@@ -480,7 +480,7 @@ def test_no_cache_neither_reads_nor_writes(damaged: bool, tiny: Path, graph_cach
 HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers")
 
 
-@pytest.mark.parametrize("command", ["cli:infer", "bench_cli:bench"])
+@pytest.mark.parametrize("command", ["cli.infer:infer", "cli.bench:bench"])
 def test_help_loads_nothing_heavy(command: str) -> None:
     module, name = command.split(":")
     code = f"""

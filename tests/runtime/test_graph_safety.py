@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlic_runtime.errors import PackageError
-from mlic_runtime.graph_safety import check_graph
+from mlic_runtime.package.graph_safety import check_graph
 
 Field = Callable[[int, "int | str | bytes"], bytes]
 Wrap = Callable[[Field, bytes], bytes]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mlic_runtime import package
 from mlic_runtime.errors import PackageError
-from mlic_runtime.package import load_package
+from mlic_runtime.package import model_package as package
+from mlic_runtime.package.model_package import load_package
 
 END = struct.Struct("<4s4H2LH")
 REGULAR = 0o100644 << 16

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlic_runtime.errors import ManifestError
-from mlic_runtime.manifest import dump_manifest, parse_manifest
+from mlic_runtime.package.manifest import dump_manifest, parse_manifest
 
 ROOT = Path(__file__).parents[2]
 TINY, HYBRID = (ROOT / folder / "manifest.json" for folder in ("tests/data/tiny", "exported/hybrid"))

@@ -15,10 +15,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from mlic_runtime import loading, package, text
+from mlic_runtime.caption import tokenizer as text
 from mlic_runtime.errors import IntegrityError, ManifestError, MlicError
-from mlic_runtime.package import load_package
-from mlic_runtime.predictor import Predictor
+from mlic_runtime.graph import opening as loading
+from mlic_runtime.package import model_package as package
+from mlic_runtime.package.model_package import load_package
+from mlic_runtime.predict.predictor import Predictor
 
 PARSED = ("model.fp32.onnx", "model.fp16.onnx", "tokenizer.json")
 
@@ -143,14 +145,14 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 import numpy, concurrent.futures
 from mlic_runtime import Predictor
-import mlic_runtime.stream, mlic_runtime.text, mlic_runtime.rows
+import mlic_runtime.predict.stream, mlic_runtime.caption.tokenizer, mlic_runtime.rows.reader
 picture = numpy.full((6, 8, 3), 200, dtype=numpy.uint8)
 Predictor.load(sys.argv[2], cache=False).predict(picture, "red")  # imports whatever is imported late
 strict = True
 predictor = Predictor.load(package, cache=False)
 predictor.predict(picture, "red")
 predictor.predict_many([picture] * 3, ["red", None, "no blue"])
-from mlic_runtime.package import load_package
+from mlic_runtime.package.model_package import load_package
 load_package(package).verify()
 strict = False
 import json
@@ -194,8 +196,8 @@ BY_NAME = r"""
 import sys
 import numpy
 from mlic_runtime import Predictor
-from mlic_runtime.catalog import list_models
-from mlic_runtime.package import load_package
+from mlic_runtime.package.catalog import list_models
+from mlic_runtime.package.model_package import load_package
 assert "small" in {model.name for model in list_models()}
 load_package("small").verify()
 Predictor.load("small", cache=False).predict(numpy.zeros((6, 8, 3), dtype=numpy.uint8), "red")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from mlic_runtime import tokenizer_safety
+from mlic_runtime.caption import tokenizer_safety
+from mlic_runtime.caption.tokenizer import MAX_CHARACTERS, CaptionTokenizer
+from mlic_runtime.caption.tokenizer_safety import REGEXES, library_error, load_tokenizer
 from mlic_runtime.errors import PackageError
-from mlic_runtime.manifest import TextSpec
-from mlic_runtime.text import MAX_CHARACTERS, CaptionTokenizer
-from mlic_runtime.tokenizer_safety import REGEXES, library_error, load_tokenizer
+from mlic_runtime.package.manifest import TextSpec
 
 SPEC = TextSpec(max_length=6, vocab_size=7)
 WORDS = {"[PAD]": 0, "[UNK]": 1, "red": 2, "##d": 3, "r": 4, "e": 5, "d": 6}

@@ -9,8 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mlic_runtime.errors import ImageError
-from mlic_runtime.image import load_image, read_pixels, to_pixels
-from mlic_runtime.manifest import ImageSpec
+from mlic_runtime.package.manifest import ImageSpec
+from mlic_runtime.picture.decode import load_image, read_pixels, to_pixels
 
 Encode = Callable[..., bytes]
 Pixels = npt.NDArray[np.uint8]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from mlic_runtime.image import load_image
+from mlic_runtime.picture.decode import load_image
 
 Encode = Callable[..., bytes]
 Pixels = npt.NDArray[np.uint8]

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from mlic_runtime.errors import ImageError
-from mlic_runtime.formats import FORMATS
-from mlic_runtime.image import load_image
-from mlic_runtime.manifest import ImageSpec
+from mlic_runtime.package.manifest import ImageSpec
+from mlic_runtime.picture.decode import load_image
+from mlic_runtime.picture.formats import FORMATS
 
 Encode = Callable[..., bytes]
 Pixels = npt.NDArray[np.uint8]

@@ -11,8 +11,8 @@ from PIL import Image, ImageFile
 
 from mlic_runtime import Predictor
 from mlic_runtime.errors import ImageError
-from mlic_runtime.image import load_image, read_pixels
-from mlic_runtime.manifest import ImageSpec
+from mlic_runtime.package.manifest import ImageSpec
+from mlic_runtime.picture.decode import load_image, read_pixels
 
 Encode = Callable[..., bytes]
 Pixels = npt.NDArray[np.uint8]

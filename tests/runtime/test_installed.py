@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 import mlic_runtime
-from mlic_runtime import package as package_module
-from mlic_runtime.catalog import ListedModel, list_models
-from mlic_runtime.cli import infer
+from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import ModelNotFoundError, PackageError
-from mlic_runtime.installed import installed_models
-from mlic_runtime.package import find_package, load_package
+from mlic_runtime.package import model_package as package_module
+from mlic_runtime.package.catalog import ListedModel, list_models
+from mlic_runtime.package.installed import installed_models
+from mlic_runtime.package.model_package import find_package, load_package
 
 Install = Callable[..., Path]
 
@@ -32,7 +32,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(package_module, "_HERE", tmp_path / "no-bundle")
+    monkeypatch.setattr(package_module, "_RUNTIME", tmp_path / "no-bundle")
     return folder
 
 
@@ -226,7 +226,7 @@ def test_verify_takes_a_name(install: Install) -> None:
 def test_another_process_finds_it_and_loads_nothing_heavy(install: Install, site: Path, tmp_path: Path) -> None:
     install("small", "acme-small")
     code = (
-        "import atexit, sys; from mlic_runtime.cli import infer; "
+        "import atexit, sys; from mlic_runtime.cli.infer import infer; "
         "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); infer()"
     )
     here = str(Path(mlic_runtime.__file__).parents[1])

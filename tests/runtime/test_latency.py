@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlic_runtime import cpus, latency
+from mlic_runtime.base import machine as cpus
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION, Feed, make_feed, package_feed
+from mlic_runtime.bench.latency import WORTH_IT, fastest, measure_latency
 from mlic_runtime.errors import CaptionError, ImageError, InputError
-from mlic_runtime.feed import DEFAULT_CAPTION, Feed, make_feed, package_feed
-from mlic_runtime.latency import WORTH_IT, fastest, measure_latency
-from mlic_runtime.manifest import ImageSpec, LatencySpec, TextSpec
-from mlic_runtime.package import load_package
-from mlic_runtime.session import create_session
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.manifest import ImageSpec, LatencySpec, TextSpec
+from mlic_runtime.package.model_package import load_package
 
 IMAGE, TEXT = ImageSpec(height=6, width=8), TextSpec(max_length=6, vocab_size=7)
 
@@ -212,13 +212,13 @@ def test_a_processor_always_has_a_name(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_machine_is_busy_above_half_a_load_for_each_cpu(
     load_average: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "available_cpus", lambda: 4)
+    monkeypatch.setattr(cpus, "available_cpus", lambda: 4)
     load_average(2.0)
-    assert latency.busy_notes() == ()
+    assert cpus.busy_notes() == ()
     load_average(2.1)
-    assert latency.busy_notes() == (
+    assert cpus.busy_notes() == (
         "the machine is busy: load average 2.1 in the last minute, more than 0.5 for each of 4 CPUs; "
         "trust ratios rather than times",
     )
     monkeypatch.delattr(os, "getloadavg")
-    assert latency.busy_notes() == ()
+    assert cpus.busy_notes() == ()

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlic_runtime import ChoiceError, ManifestError, PackageError, Predictor, ProviderError, bench
-from mlic_runtime.bench import benchmark
-from mlic_runtime.choices import Choice, graphs_digest, save_choice
-from mlic_runtime.cpus import processor_name
-from mlic_runtime.loading import open_graph, open_graphs
-from mlic_runtime.package import ModelPackage, load_package
-from mlic_runtime.providers import PROVIDERS
+from mlic_runtime import ChoiceError, ManifestError, PackageError, Predictor, ProviderError
+from mlic_runtime.base.machine import processor_name
+from mlic_runtime.bench import benchmark as bench
+from mlic_runtime.bench.benchmark import benchmark
+from mlic_runtime.graph.opening import open_graph, open_graphs
+from mlic_runtime.graph.saved_precision import Choice, graphs_digest, save_choice
+from mlic_runtime.package.model_package import ModelPackage, load_package
+from mlic_runtime.providers.names import PROVIDERS
 
 FakeRuntime = Callable[..., Any]
 

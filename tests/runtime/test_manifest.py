@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mlic_runtime.errors import ManifestError
-from mlic_runtime.manifest import AgreementSpec, LatencySpec, ParitySpec, dump_manifest, parse_manifest
+from mlic_runtime.package.manifest import AgreementSpec, LatencySpec, ParitySpec, dump_manifest, parse_manifest
 
 Edit = Callable[[dict[str, Any]], object]
 PARITY = {"rows": 34, "max_abs_difference": 6.2e-06, "equal_decisions": 1.0, "shapes": 6, "atol": 0.0001, "rtol": 0.0}

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlic_runtime.bench.inputs import package_feed
+from mlic_runtime.bench.openvino import OpenVINOBackend
 from mlic_runtime.errors import InputError, PackageError
-from mlic_runtime.feed import package_feed
-from mlic_runtime.openvino_backend import OpenVINOBackend
-from mlic_runtime.package import load_package
-from mlic_runtime.session import create_session
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.model_package import load_package
 
 
 class FakeCore:

@@ -8,9 +8,9 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from mlic_runtime import ort
 from mlic_runtime.errors import ProviderError
-from mlic_runtime.ort import load_libraries
+from mlic_runtime.providers import library as ort
+from mlic_runtime.providers.library import load_libraries
 
 SOURCE = Path(__file__).parents[2] / "mlic_runtime"
 
@@ -45,13 +45,13 @@ def dlopen(capi: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None]
 
 @pytest.fixture
 def import_again(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
-    """Import `mlic_runtime.ort` once more; the module that the others use stays what it was."""
+    """Import `mlic_runtime.providers.library` once more; the module that the others use stays what it was."""
 
     def run() -> object:
-        monkeypatch.delitem(sys.modules, "mlic_runtime.ort")
-        return importlib.import_module("mlic_runtime.ort")
+        monkeypatch.delitem(sys.modules, "mlic_runtime.providers.library")
+        return importlib.import_module("mlic_runtime.providers.library")
 
-    monkeypatch.setattr("mlic_runtime.ort", ort)  # the import binds the attribute anew; this puts it back
+    monkeypatch.setattr("mlic_runtime.providers.library", ort)  # the import binds the attribute anew; this puts it back
     return run
 
 
@@ -141,14 +141,15 @@ def test_the_rest_of_two_distributions_of_which_one_was_removed_is_named(
 
 
 def test_the_runtime_imports_onnxruntime_in_one_place() -> None:
-    lines = {path.name: path.read_text("utf-8").splitlines() for path in SOURCE.glob("*.py")}
+    files = {path.relative_to(SOURCE).as_posix(): path for path in SOURCE.rglob("*.py")}
+    lines = {name: path.read_text("utf-8").splitlines() for name, path in files.items()}
     direct = {name for name, text in lines.items() if any(line.strip() == "import onnxruntime" for line in text)}
-    assert direct == {"ort.py"}
+    assert direct == {"providers/library.py"}
 
 
 USE = """
 import os, sys
-from mlic_runtime.ort import onnxruntime
+from mlic_runtime.providers.library import onnxruntime
 onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 print(os.environ["ORT_DISABLE_TELEMETRY"])
 """

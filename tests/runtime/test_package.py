@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mlic_runtime import package as package_module
 from mlic_runtime.errors import IntegrityError, ManifestError, ModelNotFoundError, PackageError
-from mlic_runtime.package import bundled_models, find_package, load_package
+from mlic_runtime.package import model_package as package_module
+from mlic_runtime.package.model_package import bundled_models, find_package, load_package
 
 FILES = ("model.fp32.onnx", "model.fp16.onnx", "tokenizer.json", "README.md")
 
@@ -21,7 +21,7 @@ def bundle(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     models = tmp_path / "installed" / "models"
     shutil.copytree(tiny, models / "hybrid")
     (models / "unfinished").mkdir()
-    monkeypatch.setattr(package_module, "_HERE", models.parent)
+    monkeypatch.setattr(package_module, "_RUNTIME", models.parent)
     monkeypatch.setattr(package_module, "installed_models", dict)
     return models
 
@@ -155,7 +155,7 @@ def test_an_unknown_model_in_the_variable_says_so(bundle: Path, monkeypatch: pyt
 
 
 def test_without_a_bundled_model_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package_module, "_HERE", tmp_path)
+    monkeypatch.setattr(package_module, "_RUNTIME", tmp_path)
     monkeypatch.setattr(package_module, "installed_models", dict)
     with pytest.raises(ModelNotFoundError, match=r"give a model package, .* \$MLIC_MODEL; available models: none"):
         find_package()

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from mlic_runtime.errors import ImageError
-from mlic_runtime.image import load_image
-from mlic_runtime.picture_cost import MAX_SCANS
+from mlic_runtime.picture.cost import MAX_SCANS
+from mlic_runtime.picture.decode import load_image
 from tests.hostile.gifs_bmps import rle
 from tests.hostile.jpegs import bomb_of_scans, segment, with_segment
 from tests.hostile.tiffs_webps import TILE_BYTES, TILE_HEIGHT, TILE_WIDTH, TILES, solid, tiff
@@ -107,7 +107,7 @@ def test_large_pictures_are_converted_in_strips_as_in_one(monkeypatch: pytest.Mo
     ]
     whole = [np.asarray(load_image(data)) for data in files]
     for size in (1, 11, 30, 370):
-        monkeypatch.setattr("mlic_runtime.image._STRIP", size)
+        monkeypatch.setattr("mlic_runtime.picture.decode._STRIP", size)
         for data, expected in zip(files, whole, strict=True):
             assert (np.asarray(load_image(data)) == expected).all()
 

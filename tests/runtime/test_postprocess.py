@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlic_runtime.postprocess import decide, sigmoid
+from mlic_runtime.predict.prediction import decide, sigmoid
 
 
 def test_sigmoid_matches_its_definition() -> None:

@@ -4,8 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mlic_runtime.notebook import MAX_CHARACTERS, MAX_ROWS
-from mlic_runtime.prediction import Prediction
+from mlic_runtime.predict.prediction import MAX_CHARACTERS, MAX_ROWS, Prediction
 
 HOSTILE = "<script>alert('\"&')</script>\n\x1b[31m\udcff"
 

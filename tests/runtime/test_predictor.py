@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from mlic_runtime.errors import CaptionError, ImageError, InputError, IntegrityError, ManifestError, PackageError
-from mlic_runtime.loading import open_graph
-from mlic_runtime.package import ModelPackage, load_package
-from mlic_runtime.predictor import Predictor
+from mlic_runtime.graph.opening import open_graph
+from mlic_runtime.package.model_package import ModelPackage, load_package
+from mlic_runtime.predict.predictor import Predictor
 
 Pixels = npt.NDArray[np.uint8]
 Edit = Callable[[dict[str, Any]], object]

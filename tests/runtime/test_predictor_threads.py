@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from mlic_runtime.errors import ImageError
-from mlic_runtime.prediction import Prediction
-from mlic_runtime.predictor import Predictor
+from mlic_runtime.predict.prediction import Prediction
+from mlic_runtime.predict.predictor import Predictor
 
 Encode = Callable[..., bytes]
 

@@ -1,8 +1,8 @@
 import io
 from collections.abc import Callable
 
-from mlic_runtime.partial import Mark
-from mlic_runtime.progress import Progress
+from mlic_runtime.batch.progress import Progress
+from mlic_runtime.batch.resumable_file import Mark
 
 
 class Terminal(io.StringIO):

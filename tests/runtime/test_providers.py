@@ -5,9 +5,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from mlic_runtime.cli import infer
+from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import ProviderError
-from mlic_runtime.providers import AUTO_ORDER, PROVIDERS, candidates
+from mlic_runtime.providers.names import AUTO_ORDER, PROVIDERS, candidates
 
 CPU, CUDA, OPENVINO = PROVIDERS["cpu"], PROVIDERS["cuda"], PROVIDERS["openvino"]
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 
-from mlic_runtime.cli import infer
+from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import InputError
-from mlic_runtime.ray_engine import connected, require_reachable
+from mlic_runtime.ray.engine import connected, require_reachable
 
 
 def run(*arguments: "str | Path") -> Result:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mlic_runtime.caption_files import MAX_ROW_BYTES
 from mlic_runtime.errors import InputError
-from mlic_runtime.rows import Row, locate, open_rows
+from mlic_runtime.limits import MAX_ROW_BYTES
+from mlic_runtime.rows.reader import Row, locate, open_rows
 
 
 def rows_of(path: Path, **options: bool) -> list[Row]:

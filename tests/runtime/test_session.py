@@ -6,11 +6,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from mlic_runtime import session
-from mlic_runtime.cpus import available_cores
+from mlic_runtime.base.machine import available_cores
 from mlic_runtime.errors import PackageError, ProviderError
-from mlic_runtime.providers import PROVIDERS
-from mlic_runtime.session import create_session, first_that_loads
+from mlic_runtime.graph import session
+from mlic_runtime.graph.session import create_session, first_that_loads
+from mlic_runtime.providers.names import PROVIDERS
 
 Field = Callable[[int, "int | str | bytes"], bytes]
 Shape = list["int | str"]

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import mlic_runtime
-from mlic_runtime.caption_files import MAX_ROW_BYTES
-from mlic_runtime.cli import infer
+from mlic_runtime.cli.infer import infer
+from mlic_runtime.limits import MAX_ROW_BYTES
 
 pytestmark = pytest.mark.usefixtures("use_tiny")
 
@@ -140,7 +140,7 @@ def process(arguments: str, picture: Path) -> "subprocess.CompletedProcess[bytes
     """`mlic-infer` with PICTURE, run by a shell in the folder of the picture."""
     here = str(Path(mlic_runtime.__file__).parents[1])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    code = "from mlic_runtime.cli import infer; infer(prog_name='mlic-infer')"
+    code = "from mlic_runtime.cli.infer import infer; infer(prog_name='mlic-infer')"
     command = f'exec "$PYTHON" -c "$CODE" {arguments}'
     environment = {**os.environ, "PYTHONPATH": path, "PYTHON": sys.executable, "CODE": code, "PICTURE": str(picture)}
     return subprocess.run(["sh", "-c", command], cwd=picture.parent, env=environment, capture_output=True, check=False)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION, synthetic_jpeg
+from mlic_runtime.bench.stages import STAGES, StagedPredictor, measure_stages
 from mlic_runtime.errors import CaptionError, ImageError, InputError
-from mlic_runtime.feed import DEFAULT_CAPTION, synthetic_jpeg
-from mlic_runtime.predictor import Predictor
-from mlic_runtime.stages import STAGES, StagedPredictor, measure_stages
+from mlic_runtime.predict.predictor import Predictor
 
 
 @pytest.fixture

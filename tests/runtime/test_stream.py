@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from mlic_runtime.errors import CaptionError, ImageError, InputError, PackageError
-from mlic_runtime.prediction import Prediction
-from mlic_runtime.predictor import Predictor
-from mlic_runtime.rows import Row, RowError
-from mlic_runtime.stream import BATCHES_AHEAD
+from mlic_runtime.predict.prediction import Prediction
+from mlic_runtime.predict.predictor import Predictor
+from mlic_runtime.predict.stream import BATCHES_AHEAD
+from mlic_runtime.rows.reader import Row, RowError
 
 
 @pytest.fixture

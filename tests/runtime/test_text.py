@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from mlic_runtime import Prediction, Predictor
+from mlic_runtime.caption.tokenizer import MAX_CHARACTERS, CaptionTokenizer
 from mlic_runtime.errors import CaptionError, PackageError
-from mlic_runtime.manifest import TextSpec
-from mlic_runtime.rows import Row, RowError
-from mlic_runtime.text import MAX_CHARACTERS, CaptionTokenizer
+from mlic_runtime.package.manifest import TextSpec
+from mlic_runtime.rows.reader import Row, RowError
 
 SPEC = TextSpec(max_length=6, vocab_size=7, pad_id=0)
 UNKNOWN, RED, GREEN, BLUE = 1, 2, 3, 4

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mlic_runtime import whole_files
-from mlic_runtime.whole_files import replace_file, temporary_folder
+from mlic_runtime.base import files as whole_files
+from mlic_runtime.base.files import replace_file, temporary_folder
 
 
 def test_a_temporary_folder_is_gone_in_the_end(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow
 import pytest
 
-from mlic_runtime import ray_folder, ray_parts
+from mlic_runtime.ray import folder as ray_folder
+from mlic_runtime.ray import parts as ray_parts
 
 # A safety net: a worker that waits for longer ends its part, and the test fails by what it looks at.
 PATIENCE = 90.0

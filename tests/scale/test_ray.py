@@ -17,7 +17,7 @@ from pyarrow import parquet
 from ray.cluster_utils import Cluster
 
 from mlic_runtime import RayPredictor
-from mlic_runtime.cli import infer
+from mlic_runtime.cli.infer import infer
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),

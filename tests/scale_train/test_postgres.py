@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from mlic_train.cli.sweep import sweep
 from mlic_train.errors import ConfigError, TrainError
-from mlic_train.sweep.cli import sweep
 from mlic_train.sweep.database import DatabaseWorkers
 from mlic_train.sweep.storage import crew, open_storage, storage
 from mlic_train.sweep.study import Plan, SweepStudy

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mlic_train.checkpoint import RunConfig, State, Trained, load_trained, save_checkpoint, write_run_config
-from mlic_train.config import ModelConfig, TrainConfig
+from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.models import create_model
-from mlic_train.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.runs.checkpoint import RunConfig, State, Trained, load_trained, save_checkpoint, write_run_config
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 210)}
 

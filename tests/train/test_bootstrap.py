@@ -2,8 +2,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlic_train.bootstrap import bootstrap_intervals, weighted_metrics
-from mlic_train.evaluate import compute_metrics
+from mlic_train.measure.bootstrap import bootstrap_intervals, weighted_metrics
+from mlic_train.measure.metrics import compute_metrics
 
 NAMES = ("samples_f1", "micro_f1", "macro_f1", "map")
 THRESHOLDS = np.array([0.3, 0.5, 0.7, 0.4, 0.5])
@@ -66,7 +66,7 @@ def test_the_draws_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> 
     probabilities, targets = sample()
     first = bootstrap_intervals(probabilities, targets, THRESHOLDS, resamples=50)
     assert bootstrap_intervals(probabilities, targets, THRESHOLDS, resamples=50, seed=1) != first
-    monkeypatch.setattr("mlic_train.bootstrap._CELLS", 7 * len(targets))  # seven resamples at a time
+    monkeypatch.setattr("mlic_train.measure.bootstrap._CELLS", 7 * len(targets))  # seven resamples at a time
     assert bootstrap_intervals(probabilities, targets, THRESHOLDS, resamples=50) == first
 
 

@@ -10,21 +10,21 @@ import onnxruntime
 import pytest
 import torch
 
-from mlic_runtime.postprocess import sigmoid
-from mlic_runtime.session import create_session
-from mlic_train.calibration import calibrate, fit_calibration
-from mlic_train.checkpoint import BEST_NAME, RunConfig, State, Trained, load_checkpoint, load_trained
-from mlic_train.config import ModelConfig, TrainConfig
-from mlic_train.evaluate import compute_metrics
-from mlic_train.graph import export_graph
-from mlic_train.learner import Learner
-from mlic_train.measure import collect, collect_splits, run_graph, score
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.exporting.graph import export_graph
+from mlic_train.measure.calibration import calibrate, fit_calibration
+from mlic_train.measure.collect import collect, collect_splits, run_graph, score
+from mlic_train.measure.metrics import compute_metrics
+from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import create_model
 from mlic_train.models.calibration import BOTH, CAPTION_ONLY, PICTURE_ONLY, Calibration
-from mlic_train.splits import DataOptions, Splits, load_splits
-from mlic_train.thresholds import fit_thresholds
-from mlic_train.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.training import resume_run, train_run
+from mlic_train.runs.checkpoint import BEST_NAME, RunConfig, State, Trained, load_checkpoint, load_trained
+from mlic_train.runs.learner import Learner
+from mlic_train.training.run import resume_run, train_run
 
 Logits = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlic_train.checkpoint import (
+from mlic_train.base.files import atomic_path
+from mlic_train.config.schema import ModelConfig
+from mlic_train.errors import CheckpointError, ConfigError
+from mlic_train.models import create_model
+from mlic_train.models.backbone import create_backbone
+from mlic_train.runs.checkpoint import (
     State,
     Trained,
     load_backbone,
@@ -16,11 +21,6 @@ from mlic_train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from mlic_train.config import ModelConfig
-from mlic_train.errors import CheckpointError, ConfigError
-from mlic_train.files import atomic_path
-from mlic_train.models import create_model
-from mlic_train.models.backbone import create_backbone
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from mlic_train.checkpoint import load_trained
-from mlic_train.cli import train
-from mlic_train.export_cli import export
-from mlic_train.progress import log_line
+from mlic_train.base.progress import log_line
+from mlic_train.cli.export import export
+from mlic_train.cli.train import train
+from mlic_train.runs.checkpoint import load_trained
 
 SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
 SMALL += ["--learning-rate", "0.01", "--device", "cpu"]
@@ -162,7 +162,7 @@ def test_export_takes_the_newest_run(colours: Path, tmp_path: Path) -> None:
 
 def test_help_loads_no_torch() -> None:
     code = (
-        "import sys\nfrom mlic_train.cli import train\n"
+        "import sys\nfrom mlic_train.cli.train import train\n"
         "try:\n    train(['--help'])\nexcept SystemExit:\n    pass\n"
         "print([name for name in ('torch', 'timm', 'onnx', 'numpy') if name in sys.modules], file=sys.stderr)"
     )
@@ -173,7 +173,7 @@ def test_help_loads_no_torch() -> None:
 
 INTERRUPTED = """
 import os, signal, sys
-import mlic_train.fit as fit
+import mlic_train.training.fit as fit
 original, seen = fit.set_learning_rate, []
 def count(*arguments):
     seen.append(1)
@@ -181,7 +181,7 @@ def count(*arguments):
         os.kill(os.getpid(), signal.{signal})
     original(*arguments)
 fit.set_learning_rate = count
-from mlic_train.cli import train
+from mlic_train.cli.train import train
 train(sys.argv[1:])
 """
 

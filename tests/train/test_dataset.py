@@ -6,17 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.errors import ImageError
-from mlic_runtime.image import read_pixels
-from mlic_runtime.manifest import ImageSpec, TextSpec
-from mlic_runtime.text import CaptionTokenizer
-from mlic_train.config import TrainConfig
+from mlic_runtime.package.manifest import ImageSpec, TextSpec
+from mlic_runtime.picture.decode import read_pixels
+from mlic_train.batches.dataset import Examples, batch_loader, evaluation_batches, plan_epoch
+from mlic_train.batches.transforms import flip, random_crop
+from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.config.schema import TrainConfig
 from mlic_train.data import Record
-from mlic_train.dataset import Examples, batch_loader, evaluation_batches, plan_epoch
+from mlic_train.data.splits import DataOptions, load_splits
 from mlic_train.errors import DataError
-from mlic_train.splits import DataOptions, load_splits
-from mlic_train.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.transforms import flip, random_crop
 
 SPEC = ImageSpec(16, 16)
 PLAIN = TrainConfig(drop_caption=0.0, drop_picture=0.0, horizontal_flip=False)

@@ -12,12 +12,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from mlic_runtime.errors import OutputError
-from mlic_runtime.package import load_package
-from mlic_train.checkpoint import BEST_NAME, LAST_NAME, State, Trained, load_checkpoint, save_checkpoint
-from mlic_train.cli import train
-from mlic_train.export_cli import export
-from mlic_train.features import build_cache
-from mlic_train.splits import DataOptions, load_splits
+from mlic_runtime.package.model_package import load_package
+from mlic_train.batches.features import build_cache
+from mlic_train.cli.export import export
+from mlic_train.cli.train import train
+from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, Trained, load_checkpoint, save_checkpoint
 
 Room = Callable[[int], AbstractContextManager[None]]
 

@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from mlic_runtime import Predictor
+from mlic_runtime.bench.inputs import package_feed
 from mlic_runtime.errors import InputError
-from mlic_runtime.feed import package_feed
-from mlic_runtime.image import read_pixels
-from mlic_runtime.package import load_package
-from mlic_runtime.session import create_session
-from mlic_train.bench import PyTorchBackend, TorchCompileBackend
-from mlic_train.checkpoint import Trained, load_trained, save_half
-from mlic_train.config import ModelConfig
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.model_package import load_package
+from mlic_runtime.picture.decode import read_pixels
+from mlic_train.bench.pytorch import PyTorchBackend, TorchCompileBackend
+from mlic_train.config.schema import ModelConfig
+from mlic_train.data.splits import DataOptions, load_splits
 from mlic_train.errors import CheckpointError, ExportError
-from mlic_train.export import ExportOptions, export_package
-from mlic_train.measure import caption_tokenizer
-from mlic_train.parity import ATOL, example_inputs
-from mlic_train.runs import find_run, newest_run
-from mlic_train.splits import DataOptions, load_splits
+from mlic_train.exporting.package import ExportOptions, export_package
+from mlic_train.exporting.parity import ATOL, example_inputs
+from mlic_train.measure.collect import caption_tokenizer
+from mlic_train.runs.checkpoint import Trained, load_trained, save_half
+from mlic_train.runs.find import find_run, newest_run
 
 
 def test_the_package_holds_what_the_manifest_says(trained: Trained, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_newest_run_of_the_name_is_found(
 
 
 def test_without_any_run_the_error_says_how_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlic_train.runs.released_run", lambda name: None)
+    monkeypatch.setattr("mlic_train.runs.find.released_run", lambda name: None)
     with pytest.raises(CheckpointError, match="train it: mlic-train --model cnn"):
         find_run(tmp_path, "cnn")
 

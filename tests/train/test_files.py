@@ -3,9 +3,8 @@ from pathlib import Path
 import pytest
 
 from mlic_runtime.errors import OutputError
-from mlic_train import files
-from mlic_train.exchange import exchange
-from mlic_train.files import atomic_folder, atomic_path, write_bytes
+from mlic_train.base import files
+from mlic_train.base.files import atomic_folder, atomic_path, exchange, write_bytes
 
 
 def write(folder: Path, content: str) -> None:

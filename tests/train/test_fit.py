@@ -13,14 +13,14 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from mlic_train.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
-from mlic_train.config import ModelConfig, TrainConfig
+from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError, TrainError
-from mlic_train.learner import set_learning_rate
 from mlic_train.models.attention import SelfAttention
-from mlic_train.parallel import Autocast
-from mlic_train.splits import DataOptions, Splits, load_splits
-from mlic_train.training import resume_run, train_run
+from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
+from mlic_train.training.optimizer import set_learning_rate
+from mlic_train.training.parallel import Autocast
+from mlic_train.training.run import resume_run, train_run
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ class Interrupt:
                 os.kill(os.getpid(), signal.SIGINT)
             set_learning_rate(*arguments)
 
-        monkeypatch.setattr("mlic_train.fit.set_learning_rate", count)
+        monkeypatch.setattr("mlic_train.training.fit.set_learning_rate", count)
 
 
 def test_a_model_learns_the_colours(
@@ -127,7 +127,7 @@ def test_a_run_killed_before_its_first_step_resumes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlic_train.training.fit", die)
+        patch.setattr("mlic_train.training.run.fit", die)
         with pytest.raises(KeyboardInterrupt):
             train_run(tmp_path / "run", small_model, small_train, splits)
     left = tmp_path / "run" / f".{CONFIG_NAME}.0a_bcdef.tmp"  # as after kill -9; this file is not written again
@@ -200,7 +200,7 @@ def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left(
         steps.append(step)
         set_learning_rate(optimizer, config, step, total_steps)
 
-    monkeypatch.setattr("mlic_train.fit.set_learning_rate", note)
+    monkeypatch.setattr("mlic_train.training.fit.set_learning_rate", note)
     train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=2, accumulate=3), splits)
     assert steps == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5]
     last = load_checkpoint(tmp_path / "run" / LAST_NAME)
@@ -247,7 +247,7 @@ def test_the_loss_scale_of_float16_is_kept_over_an_interruption(
         precision = Autocast("16-mixed", device, scaler)
         return Fabric(accelerator=device, devices=1, plugins=[precision])
 
-    monkeypatch.setattr("mlic_train.training.create_fabric", create)
+    monkeypatch.setattr("mlic_train.training.run.create_fabric", create)
     config = dataclasses.replace(small_train, epochs=1, mixed_precision="fp16")
     model = dataclasses.replace(small_model, name="cnn")
     train_run(tmp_path / "whole", model, config, splits, device="cpu")
@@ -275,7 +275,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     small_train: TrainConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mlic_train.fit.create_loss", lambda *_: lambda logits, targets: logits.sum() * torch.nan)
+    monkeypatch.setattr(
+        "mlic_train.training.fit.create_loss", lambda *_: lambda logits, targets: logits.sum() * torch.nan
+    )
     with pytest.raises(
         TrainError, match=r"the loss is nan in epoch 1, batch 1 \(step 1; .*(train|captions)\.csv, record \d+"
     ):
@@ -289,7 +291,7 @@ def test_a_gradient_that_is_not_finite_stops_too(
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return (logits - logits.detach()).abs().sqrt().sum()  # 0, with an infinite slope
 
-    monkeypatch.setattr("mlic_train.fit.create_loss", lambda *_: loss)
+    monkeypatch.setattr("mlic_train.training.fit.create_loss", lambda *_: loss)
     with pytest.raises(TrainError, match=r"the gradient is (nan|inf) in epoch 1, batch 1 "):
         train_run(tmp_path / "run", small_model, small_train, splits)
     assert load_checkpoint(tmp_path / "run" / LAST_NAME).state.global_step == 0
@@ -307,7 +309,7 @@ def test_a_gradient_that_is_not_finite_stops_without_a_bound_too(
         left -= torch.is_grad_enabled()
         return (logits - logits.detach()).abs().sqrt().sum() if left == 0 else logits.square().mean()
 
-    monkeypatch.setattr("mlic_train.fit.create_loss", lambda *_: loss)
+    monkeypatch.setattr("mlic_train.training.fit.create_loss", lambda *_: loss)
     with pytest.raises(TrainError, match=r"the gradient is (nan|inf) in epoch 1, batch 8 \(step 8; the batch's first "):
         train_run(tmp_path / "run", small_model, dataclasses.replace(config, auxiliary_weight=0.0), splits)
     assert load_checkpoint(tmp_path / "run" / LAST_NAME).state.global_step == 0
@@ -333,7 +335,9 @@ def test_a_loss_on_val_that_is_not_finite_keeps_both_checkpoints(
     folder = tmp_path / "run"
     train_run(folder, small_model, dataclasses.replace(small_train, epochs=1), splits)
     older = {name: (folder / name).read_bytes() for name in (BEST_NAME, LAST_NAME)}
-    monkeypatch.setattr("mlic_train.fit.predict_logits", lambda *_: (np.full((12, 3), value), np.zeros((12, 3), bool)))
+    monkeypatch.setattr(
+        "mlic_train.training.fit.predict_logits", lambda *_: (np.full((12, 3), value), np.zeros((12, 3), bool))
+    )
     with pytest.raises(
         TrainError, match=r"the loss on val is (nan|inf) after epoch 2 \(step 16\); the last checkpoint"
     ):

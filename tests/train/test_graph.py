@@ -10,12 +10,12 @@ import onnx
 import pytest
 import torch
 
-from mlic_runtime.session import create_session
-from mlic_train.checkpoint import Trained
-from mlic_train.config import MODELS, ModelConfig
-from mlic_train.graph import OPSET, export_graph
+from mlic_runtime.graph.session import create_session
+from mlic_train.config.schema import MODELS, ModelConfig
+from mlic_train.exporting.graph import OPSET, export_graph
+from mlic_train.exporting.parity import ATOL, example_inputs
 from mlic_train.models import create_model
-from mlic_train.parity import ATOL, example_inputs
+from mlic_train.runs.checkpoint import Trained
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,8 +78,8 @@ def test_the_graph_is_right_at_shapes_that_were_not_traced(
 EXPORT = """
 import hashlib, sys
 from pathlib import Path
-from mlic_train.checkpoint import load_trained
-from mlic_train.graph import export_graph
+from mlic_train.runs.checkpoint import load_trained
+from mlic_train.exporting.graph import export_graph
 print(hashlib.sha256(export_graph(load_trained(Path(sys.argv[1])).model, 64)).hexdigest())
 """
 

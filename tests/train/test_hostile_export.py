@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mlic_runtime.errors import PackageError
-from mlic_train.checkpoint import Trained
-from mlic_train.export import export_package
+from mlic_train.exporting.package import export_package
+from mlic_train.runs.checkpoint import Trained
 
 
 def test_a_tokenizer_that_the_runtime_would_refuse_is_not_exported(trained: Trained, tmp_path: Path) -> None:

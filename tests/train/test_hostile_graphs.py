@@ -15,9 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mlic_runtime import loading
 from mlic_runtime.errors import PackageError
-from mlic_runtime.predictor import Predictor
+from mlic_runtime.graph import opening as loading
+from mlic_runtime.predict.predictor import Predictor
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL

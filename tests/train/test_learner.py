@@ -3,12 +3,13 @@ import dataclasses
 import pytest
 import torch
 
-from mlic_train.average import WeightAverage
-from mlic_train.config import ModelConfig, TrainConfig
-from mlic_train.dataset import Batch
+from mlic_train.batches.dataset import Batch
+from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.errors import ConfigError
-from mlic_train.learner import Learner, create_optimizer, set_learning_rate
 from mlic_train.models import create_model
+from mlic_train.runs.learner import Learner
+from mlic_train.training.average import WeightAverage
+from mlic_train.training.optimizer import create_optimizer, set_learning_rate
 
 BATCH = Batch(
     pixels=torch.randint(1, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from mlic_train.config import LOSSES
+from mlic_train.batches.dataset import Batch
+from mlic_train.config.schema import LOSSES
 from mlic_train.data import Record
-from mlic_train.dataset import Batch
 from mlic_train.errors import ConfigError
-from mlic_train.losses import create_loss, positive_weight, total_loss
 from mlic_train.models import Logits
-from mlic_train.models.output import LabelOutput
+from mlic_train.models.heads import LabelOutput
+from mlic_train.training.losses import create_loss, positive_weight, total_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
 TARGETS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlic_runtime.manifest import ImageSpec, TextSpec
-from mlic_runtime.text import CaptionTokenizer
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
+from mlic_runtime.package.manifest import ImageSpec, TextSpec
+from mlic_train.batches.dataset import Batch, Examples
+from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.data import Record
-from mlic_train.dataset import Batch, Examples
-from mlic_train.measure import report
-from mlic_train.predict import MODES, Outputs, in_mode, predict_modes
-from mlic_train.splits import DataOptions, load_splits
-from mlic_train.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.measure.collect import report
+from mlic_train.measure.predict import MODES, Outputs, in_mode, predict_modes
 
 SPEC = ImageSpec(16, 16, "bilinear", "stretch")
 

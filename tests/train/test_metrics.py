@@ -3,8 +3,8 @@ import numpy.typing as npt
 import pytest
 
 from mlic_train.errors import ConfigError
-from mlic_train.evaluate import compute_metrics
-from mlic_train.thresholds import fit_thresholds, micro_f1, samples_f1
+from mlic_train.measure.metrics import compute_metrics
+from mlic_train.measure.thresholds import fit_thresholds, micro_f1, samples_f1
 
 TARGETS = np.array([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 0]], dtype=bool)
 PROBABILITIES = np.array([[0.9, 0.2, 0.3], [0.4, 0.8, 0.1], [0.7, 0.6, 0.6], [0.6, 0.1, 0.7]], dtype=np.float32)

@@ -8,17 +8,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mlic_train.checkpoint import Trained
-from mlic_train.config import MODELS, ModelConfig
+from mlic_train.config.schema import MODELS, ModelConfig
+from mlic_train.data.splits import DataOptions, load_splits
 from mlic_train.errors import ExportError
-from mlic_train.graph import export_graph
-from mlic_train.half_precision import to_float16
-from mlic_train.inputs import draw_rows, make_inputs
+from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.half_precision import to_float16
+from mlic_train.exporting.operators import check_operators, tensor_types
+from mlic_train.exporting.quantization import Quantizer
+from mlic_train.exporting.ranges import draw_rows, make_inputs, measure_ranges
 from mlic_train.models import create_model
-from mlic_train.operators import check_operators, tensor_types
-from mlic_train.quantization import Quantizer
-from mlic_train.ranges import measure_ranges
-from mlic_train.splits import DataOptions, load_splits
+from mlic_train.runs.checkpoint import Trained
 
 RELEASED = sorted((Path(__file__).parents[2] / "exported").glob("*/*.onnx"))
 

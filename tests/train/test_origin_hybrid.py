@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from mlic_runtime import Predictor
-from mlic_runtime.manifest import TextSpec
-from mlic_runtime.session import create_session
-from mlic_runtime.text import CaptionTokenizer
-from mlic_train.characters import VOCAB_SIZE, character_tokenizer
-from mlic_train.checkpoint import load_trained
-from mlic_train.cli import run_configs, train
-from mlic_train.config import LSTM, MODEL_DEFAULTS, ORIGIN_HYBRID, ModelConfig, TrainConfig, threshold_goal
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.manifest import TextSpec
+from mlic_train.captions.characters import VOCAB_SIZE, character_tokenizer
+from mlic_train.cli.train import run_configs, train
+from mlic_train.config.schema import LSTM, MODEL_DEFAULTS, ORIGIN_HYBRID, ModelConfig, TrainConfig, threshold_goal
+from mlic_train.data.splits import DataOptions, load_splits
 from mlic_train.errors import ConfigError
-from mlic_train.export import export_package
-from mlic_train.graph import export_graph
+from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.package import export_package
+from mlic_train.exporting.parity import ATOL, SHAPES, example_inputs
+from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import OriginHybrid, create_model
 from mlic_train.models.origin_hybrid import NUM_TRIGRAMS, Join, trigrams
-from mlic_train.parity import ATOL, SHAPES, example_inputs
-from mlic_train.splits import DataOptions, load_splits
-from mlic_train.thresholds import fit_thresholds
-from mlic_train.training import train_run
+from mlic_train.runs.checkpoint import load_trained
+from mlic_train.training.run import train_run
 
 CAPTIONS = [
     "A man riding a horse",

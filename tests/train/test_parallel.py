@@ -15,14 +15,14 @@ import torch
 import torch.distributed as dist
 
 from mlic_runtime.errors import MlicError
-from mlic_train.checkpoint import BEST_NAME, LAST_NAME, State, load_checkpoint
-from mlic_train.config import ModelConfig, TrainConfig
-from mlic_train.dataset import Examples, plan_epoch, share_out
+from mlic_train.batches.dataset import Examples, plan_epoch, share_out
+from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import ConfigError
-from mlic_train.learner import set_learning_rate
-from mlic_train.parallel import average_statistics, create_fabric
-from mlic_train.splits import DataOptions, Splits, load_splits
-from mlic_train.training import resume_run, train_run
+from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, load_checkpoint
+from mlic_train.training.optimizer import set_learning_rate
+from mlic_train.training.parallel import average_statistics, create_fabric
+from mlic_train.training.run import resume_run, train_run
 from tests.processes import torchrun
 
 MODEL = ModelConfig(
@@ -71,7 +71,7 @@ def work(data: Path, output: Path) -> None:
         set_learning_rate(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlic_train.fit.set_learning_rate", interrupt)
+        patch.setattr("mlic_train.training.fit.set_learning_rate", interrupt)
         note("stopped", vars(train_run(output / "parts" / "run", MODEL, TRAIN, splits, device="cpu")))
     note("seeds", seeds)
     if rank == 0:
@@ -95,7 +95,7 @@ def work(data: Path, output: Path) -> None:
             raise OSError("a disk went away")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlic_train.fit.set_learning_rate", fail)
+        patch.setattr("mlic_train.training.fit.set_learning_rate", fail)
         train_run(output / "failed" / "run", MODEL, TRAIN, splits, device="cpu")
 
 
@@ -269,9 +269,9 @@ def test_processes_that_cannot_work_together_are_refused(
 
 def test_what_an_earlier_start_left_with_torchrun_is_not_taken_for_this_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     kept, met = dist.HashStore(), []  # type: ignore[attr-defined] # torch documents it there
-    monkeypatch.setattr("mlic_train.parallel.rendezvous", lambda *_, **__: iter([(kept, 0, 2)]))
+    monkeypatch.setattr("mlic_train.training.parallel.rendezvous", lambda *_, **__: iter([(kept, 0, 2)]))
     monkeypatch.setattr(dist, "init_process_group", lambda backend, store, **_: met.append(store))
-    monkeypatch.setattr("mlic_train.parallel.Fabric.launch", lambda _: None)
+    monkeypatch.setattr("mlic_train.training.parallel.Fabric.launch", lambda _: None)
     for name, value in {
         "WORLD_SIZE": "2",
         "RANK": "0",

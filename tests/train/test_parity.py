@@ -13,17 +13,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mlic_runtime.errors import MlicError
-from mlic_runtime.image import read_pixels
-from mlic_runtime.manifest import AgreementSpec, ParitySpec
-from mlic_runtime.session import GraphSession, create_session
-from mlic_train.checkpoint import Trained
-from mlic_train.config import ModelConfig
+from mlic_runtime.graph.session import GraphSession, create_session
+from mlic_runtime.package.manifest import AgreementSpec, ParitySpec
+from mlic_runtime.picture.decode import read_pixels
+from mlic_train.config.schema import ModelConfig
+from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import DataError, ExportError
-from mlic_train.export import ExportOptions, export_package
-from mlic_train.graph import export_graph
-from mlic_train.measure import collect_splits, run_graph, run_model
-from mlic_train.models import create_model
-from mlic_train.parity import (
+from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.package import ExportOptions, export_package
+from mlic_train.exporting.parity import (
     ATOL,
     SHAPES,
     TOLERANCES,
@@ -33,7 +31,9 @@ from mlic_train.parity import (
     example_inputs,
     parity_table,
 )
-from mlic_train.splits import DataOptions, Splits, load_splits
+from mlic_train.measure.collect import collect_splits, run_graph, run_model
+from mlic_train.models import create_model
+from mlic_train.runs.checkpoint import Trained
 
 MODES = ("", "-picture-only", "-caption-only")
 
@@ -89,7 +89,7 @@ def refused(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         folder = tmp_path / "package"
         export_package(trained, folder)
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
-        monkeypatch.setattr("mlic_train.precisions.export_graph", lambda *_: graph)
+        monkeypatch.setattr("mlic_train.exporting.precisions.export_graph", lambda *_: graph)
         with pytest.raises(MlicError) as error:
             export_package(trained, folder, ExportOptions(version="2.0.0"), splits=splits)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -208,7 +208,7 @@ def test_what_is_not_a_number_in_pytorch_fails(trained: Trained, session: GraphS
 def test_a_precision_has_tolerances_of_its_own(
     trained: Trained, session: GraphSession, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlic_train.parity.TOLERANCES", {**TOLERANCES, "int8": Tolerance(0.02, 0.001, 0.9)})
+    monkeypatch.setattr("mlic_train.exporting.parity.TOLERANCES", {**TOLERANCES, "int8": Tolerance(0.02, 0.001, 0.9)})
     inputs = example_inputs(trained.model, 1, 1, seed=0)
     with torch.inference_mode():
         trained.state.thresholds[0] = float(torch.sigmoid(trained.model(*inputs).double() - 0.005)[0, 0])
@@ -247,7 +247,7 @@ def test_a_picture_is_decoded_once_for_all_modes(
         decoded.append(path)
         return read_pixels(path, *arguments)
 
-    monkeypatch.setattr("mlic_train.dataset.read_pixels", count)
+    monkeypatch.setattr("mlic_train.batches.dataset.read_pixels", count)
     collect_splits(trained, run_model(trained), splits)
     assert len(decoded) == len(set(decoded)) == 12 + 9
 

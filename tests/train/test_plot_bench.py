@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mlic_runtime.bench_cli import bench
+from mlic_runtime.cli.bench import bench
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "plot_bench.py"
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -22,7 +22,7 @@ def plot(*arguments: "str | Path") -> "subprocess.CompletedProcess[str]":
 
 
 def test_what_mlic_bench_measured_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlic_runtime.bench.entry_points", lambda group: [])
+    monkeypatch.setattr("mlic_runtime.bench.benchmark.entry_points", lambda group: [])
     single = report(tmp_path / "single.json", "--threads", "1")
     grid = report(tmp_path / "grid.json", "--batch-size", "1,2", "--threads", "1,2")
     stages = report(tmp_path / "stages.json", "--stages")

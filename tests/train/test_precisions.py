@@ -11,16 +11,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mlic_runtime import Predictor
-from mlic_runtime.package import load_package
-from mlic_train.checkpoint import Trained
+from mlic_runtime.package.model_package import load_package
+from mlic_train.cli.export import export
+from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import ExportError
-from mlic_train.export import ExportOptions, export_package
-from mlic_train.export_cli import export
-from mlic_train.measure import collect_splits, run_model
-from mlic_train.precisions import _quantize, collect_val, largest_drop, make_graphs
-from mlic_train.quantization import Block, Noise
+from mlic_train.exporting.package import ExportOptions, export_package
+from mlic_train.exporting.precisions import _quantize, collect_val, largest_drop, make_graphs
+from mlic_train.exporting.quantization import Block, Noise
+from mlic_train.measure.collect import collect_splits, run_model
 from mlic_train.report.precisions import pareto_front
-from mlic_train.splits import DataOptions, Splits, load_splits
+from mlic_train.runs.checkpoint import Trained
 
 ALL = ("fp32", "fp16", "int8")
 # The model of these tests has random weights: what rounding does to its F1 means nothing.
@@ -86,7 +86,7 @@ def test_a_precision_that_costs_too_much_leaves_the_package_as_it_was(
 ) -> None:
     export_package(trained, tmp_path / "package")
     before = {path.name: path.read_bytes() for path in (tmp_path / "package").iterdir()}
-    monkeypatch.setattr("mlic_train.export.largest_drop", lambda *_: drop)
+    monkeypatch.setattr("mlic_train.exporting.package.largest_drop", lambda *_: drop)
     with pytest.raises(ExportError, match=r"fp16 costs (0\.51|inf) points of validation samples F1, at most 0.5 are"):
         export_package(trained, tmp_path / "package", ExportOptions(precisions=("fp32", "fp16")), splits=splits)
     assert {path.name: path.read_bytes() for path in (tmp_path / "package").iterdir()} == before

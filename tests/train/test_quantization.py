@@ -8,14 +8,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mlic_runtime.graph_safety import check_graph
-from mlic_runtime.session import GraphSession, create_session
-from mlic_train.checkpoint import Trained
-from mlic_train.graph import export_graph
-from mlic_train.inputs import Inputs, draw_rows, make_inputs
-from mlic_train.quantization import Block, Quantizer
-from mlic_train.ranges import measure_ranges
-from mlic_train.splits import DataOptions, Splits, load_splits
+from mlic_runtime.graph.session import GraphSession, create_session
+from mlic_runtime.package.graph_safety import check_graph
+from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.quantization import Block, Quantizer
+from mlic_train.exporting.ranges import Inputs, draw_rows, make_inputs, measure_ranges
+from mlic_train.runs.checkpoint import Trained
 
 
 @pytest.fixture

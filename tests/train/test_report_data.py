@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from mlic_train.cli.report import report
 from mlic_train.data import LabelSet, Record, Split
+from mlic_train.data.splits import DataOptions, check_data
 from mlic_train.report.captions import find_repeated
-from mlic_train.report.cli import report
 from mlic_train.report.data import write_data_report
 from mlic_train.report.leakage import MAX_BITS, NEAR, SAME_BYTES, SAME_ID, find_shared
 from mlic_train.report.looks import look_at_pictures
 from mlic_train.report.words import label_words
-from mlic_train.splits import DataOptions, check_data
 
 SECTIONS = [
     "Summary",
@@ -188,7 +188,7 @@ def test_check_and_report_agree_on_what_overlaps(planted: Path) -> None:
 def test_the_same_data_gives_the_same_bytes_wherever_it_lies(planted: Path, document: str, tmp_path: Path) -> None:
     # As a process, to see what it prints, and in another order of hash tables.
     moved = Path(shutil.copytree(planted, tmp_path / "elsewhere"))
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from mlic_train.report.cli import report; report()"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from mlic_train.cli.report import report; report()"
     command = [sys.executable, "-W", "error::UserWarning", "-c", code]
     command += ["data", "--data", str(moved), "--output", "out.html"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -274,7 +274,7 @@ def test_an_output_that_cannot_be_written_is_one_line(planted: Path, tmp_path: P
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys, atexit; from mlic_train.report.cli import report; "
+        "import sys, atexit; from mlic_train.cli.report import report; "
         "heavy = {'torch', 'matplotlib', 'sklearn', 'numpy', 'PIL'}; "
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules)))); "
         "report(['data', '--help'])"

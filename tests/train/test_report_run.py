@@ -13,26 +13,18 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from mlic_runtime.postprocess import sigmoid
-from mlic_train.checkpoint import (
-    BEST_NAME,
-    LAST_NAME,
-    RunConfig,
-    State,
-    load_trained,
-    save_checkpoint,
-    write_run_config,
-)
-from mlic_train.config import ModelConfig, TrainConfig
+from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.base.progress import progress_bar
+from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.cli.report import report
+from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.data import fingerprint
-from mlic_train.evaluate import compute_metrics
-from mlic_train.learner import Learner
-from mlic_train.measure import collect
-from mlic_train.measure import report as report_metrics
+from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.measure.collect import collect
+from mlic_train.measure.collect import report as report_metrics
+from mlic_train.measure.metrics import compute_metrics
+from mlic_train.measure.predict import Outputs
 from mlic_train.models import create_model
-from mlic_train.predict import Outputs
-from mlic_train.progress import progress_bar
-from mlic_train.report.cli import report
 from mlic_train.report.confusion import confusion, confusion_parts
 from mlic_train.report.curves import shown_labels
 from mlic_train.report.examples import worst_mistakes
@@ -42,8 +34,16 @@ from mlic_train.report.labels import label_numbers
 from mlic_train.report.measured import Measured, measure
 from mlic_train.report.plots import drawable
 from mlic_train.report.reliability import calibration_error, reliability_bins
-from mlic_train.splits import DataOptions, Splits, load_splits
-from mlic_train.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.runs.checkpoint import (
+    BEST_NAME,
+    LAST_NAME,
+    RunConfig,
+    State,
+    load_trained,
+    save_checkpoint,
+    write_run_config,
+)
+from mlic_train.runs.learner import Learner
 
 SECTIONS = (
     "Training",
@@ -351,7 +351,7 @@ def test_wrong_use_is_one_clear_line(
 
 def test_help_loads_no_plots() -> None:
     code = (
-        "import sys\nfrom mlic_train.report.cli import report\n"
+        "import sys\nfrom mlic_train.cli.report import report\n"
         "for command in ('run', 'compare'):\n    try:\n        report([command, '--help'])\n    except SystemExit:\n"
         "        pass\n"
         "print([name for name in ('torch', 'matplotlib', 'numpy') if name in sys.modules], file=sys.stderr)"

@@ -12,16 +12,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlic_runtime.errors import ImageError
+from mlic_train.cli.shards import shards
 from mlic_train.data import fingerprint
-from mlic_train.data.members import image_source
-from mlic_train.data.records import Problem
-from mlic_train.data.shard_index import index_bytes
+from mlic_train.data.formats.shard_index import index_bytes
+from mlic_train.data.formats.shards import find_shards, read_rows, scan_rows
+from mlic_train.data.problems import Problem
 from mlic_train.data.shard_writer import write_shards
-from mlic_train.data.shards import find_shards, read_rows, scan_rows
-from mlic_train.data.source import Row
+from mlic_train.data.source.members import image_source
+from mlic_train.data.source.text import Row
+from mlic_train.data.splits import DataOptions, load_splits
 from mlic_train.errors import DataError
-from mlic_train.shards_cli import shards
-from mlic_train.splits import DataOptions, load_splits
 
 FAR = Path("memory://far")
 LAST = '\'{"number": 10, '  # the last line of an index, whatever follows
@@ -75,7 +75,7 @@ def no_looking_through(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(file: Path) -> None:
         raise AssertionError(f"{file} was looked through")
 
-    monkeypatch.setattr("mlic_train.data.shards.open_shard", refuse)
+    monkeypatch.setattr("mlic_train.data.formats.shards.open_shard", refuse)
 
 
 def run(*arguments: object) -> Result:

@@ -12,21 +12,21 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlic_runtime.errors import ImageError, OutputError
-from mlic_runtime.image import read_pixels
-from mlic_runtime.manifest import ImageSpec
-from mlic_train.checkpoint import LAST_NAME, load_checkpoint
-from mlic_train.cli import train
-from mlic_train.config import ModelConfig, TrainConfig
+from mlic_runtime.package.manifest import ImageSpec
+from mlic_runtime.picture.decode import read_pixels
+from mlic_train.batches.dataset import plan_epoch
+from mlic_train.cli.report import report
+from mlic_train.cli.shards import shards
+from mlic_train.cli.train import train
+from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.data import fingerprint
-from mlic_train.data.members import Member, from_json, image_source, to_json
-from mlic_train.data.shard_names import expand
 from mlic_train.data.shard_writer import write_shards
-from mlic_train.dataset import plan_epoch
+from mlic_train.data.source.addresses import expand
+from mlic_train.data.source.members import Member, from_json, image_source, to_json
+from mlic_train.data.splits import DataOptions, Splits, load_splits, read_splits
 from mlic_train.errors import DataError
-from mlic_train.report.cli import report
-from mlic_train.shards_cli import shards
-from mlic_train.splits import DataOptions, Splits, load_splits, read_splits
-from mlic_train.training import train_run
+from mlic_train.runs.checkpoint import LAST_NAME, load_checkpoint
+from mlic_train.training.run import train_run
 
 Draw = Callable[..., Path]
 ROWS = [("a.jpg", ["dog"], ["A dog."]), ("sub/b.PNG", ["cat", "dog"], ["One.", "Two."]), ("c.gif", [], [])]

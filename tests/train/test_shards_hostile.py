@@ -16,9 +16,9 @@ import pytest
 from mlic_train.data import LabelSet, find_splits
 from mlic_train.data.reader import collect_split
 from mlic_train.data.shard_writer import write_shards
-from mlic_train.data.tar import BLOCK, Entry, TarError, entries
+from mlic_train.data.source.tar import BLOCK, Entry, TarError, entries
+from mlic_train.data.splits import DataOptions, read_splits
 from mlic_train.errors import DataError
-from mlic_train.splits import DataOptions, read_splits
 
 LABELS = LabelSet(("dog",), ("1",))
 

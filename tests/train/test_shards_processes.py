@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from torch.utils.data import get_worker_info
 
-from mlic_train.checkpoint import BEST_NAME, LAST_NAME, load_checkpoint
-from mlic_train.cli import train
+from mlic_train.batches.dataset import Example, Examples, Key
+from mlic_train.cli.train import train
 from mlic_train.data.shard_writer import write_shards
-from mlic_train.dataset import Example, Examples, Key
-from mlic_train.learner import set_learning_rate
-from mlic_train.splits import DataOptions, load_splits
+from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, load_checkpoint
+from mlic_train.training.optimizer import set_learning_rate
 from tests.processes import torchrun
 
 PATTERN = "train-{000000..000005}.tar"
@@ -70,19 +70,19 @@ def work(data: Path, output: Path) -> None:
 
     if attempt == 0:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mlic_train.training.Examples", Watched)
+            patch.setattr("mlic_train.training.run.Examples", Watched)
             run(data, output / "whole", "--workers", 2)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mlic_train.fit.set_learning_rate", at_step(interrupt))
+            patch.setattr("mlic_train.training.fit.set_learning_rate", at_step(interrupt))
             code = run(data, output / "interrupted", "--workers", 2)
         state = load_checkpoint(output / "interrupted" / LAST_NAME).state
         (output / f"interrupted-{rank}").write_text(f"{code} {state.global_step}")
         run(data, output / "interrupted", "--resume")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "mlic_train.fit.CHECKPOINT_SECONDS", 0.0
+            "mlic_train.training.fit.CHECKPOINT_SECONDS", 0.0
         )  # after every step, so that there is one inside the epoch
-        patch.setattr("mlic_train.fit.set_learning_rate", at_step(die))
+        patch.setattr("mlic_train.training.fit.set_learning_rate", at_step(die))
         run(data, output / "killed", "--auto-resume")
 
 

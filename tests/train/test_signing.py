@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
 
 from mlic_runtime.errors import IntegrityError, MlicError
-from mlic_runtime.package import load_package
-from mlic_train.archive import write_archive
+from mlic_runtime.package.model_package import load_package
+from mlic_train.cli.sign import main
 from mlic_train.errors import SignatureError
-from mlic_train.sign_cli import main
-from mlic_train.signing import default_signature, sign_package, verify_package
+from mlic_train.exporting.archive import write_archive
+from mlic_train.exporting.signing import default_signature, sign_package, verify_package
 
 ROOT = Path(__file__).parents[2]
 FILES = ("README.md", "manifest.json", "model.fp16.onnx", "model.fp32.onnx", "tokenizer.json")
@@ -552,7 +552,7 @@ def test_on_a_terminal_the_password_is_asked_for_and_not_shown(
     package: Path, keys: Keys, terminal: tuple[int, int]
 ) -> None:
     ours, theirs = terminal
-    code = "from mlic_train.sign_cli import main; main()"
+    code = "from mlic_train.cli.sign import main; main()"
     command = [sys.executable, "-c", code, "sign", str(package), "--key", str(keys.encrypted)]
     # In a session of its own there is no /dev/tty, and the password is read from standard input.
     with subprocess.Popen(
@@ -576,7 +576,7 @@ def test_on_a_terminal_the_password_is_asked_for_and_not_shown(
 
 @pytest.fixture
 def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "mlic_train.signing")
+    monkeypatch.delitem(sys.modules, "mlic_train.exporting.signing")
     monkeypatch.setitem(sys.modules, "model_signing", None)
 
 
@@ -586,7 +586,7 @@ def test_without_the_extra_the_error_names_it(package: Path, keys: Keys, action:
     message = fails(action, package, "--key", keys.private)
     assert message.endswith("pip install 'mlic-train[sign]'\n")
     with pytest.raises(MlicError, match="signatures need model-signing"):
-        import mlic_train.signing  # noqa: F401
+        import mlic_train.exporting.signing  # noqa: F401
 
 
 @pytest.mark.usefixtures("without_the_extra")

@@ -14,11 +14,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from mlic_train import fit
-from mlic_train.checkpoint import BEST_NAME, LAST_NAME, State
-from mlic_train.cli import start_run, train
+from mlic_train.cli.sweep import sweep
+from mlic_train.cli.train import start_run, train
 from mlic_train.errors import TrainError
-from mlic_train.sweep.cli import sweep
+from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State
+from mlic_train.training import fit
 
 TINY = ["--image-size", "16", "--width", "16", "--num-layers", "1", "--calibration", "none", "--device", "cpu"]
 SMALL = ["--", *TINY, "--num-heads", "2", "--batch-size", "36", "--text-batch-size", "18"]
@@ -282,7 +282,7 @@ def test_wrong_use_is_one_clear_line(
 
 def test_help_loads_no_torch() -> None:
     code = (
-        "import sys\nfrom mlic_train.sweep.cli import sweep\n"
+        "import sys\nfrom mlic_train.cli.sweep import sweep\n"
         "try:\n    sweep(['--help'])\nexcept SystemExit:\n    pass\n"
         "print([name for name in ('torch', 'optuna', 'timm', 'numpy') if name in sys.modules], file=sys.stderr)"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mlic_train.sweep.cli import sweep
+from mlic_train.cli.sweep import sweep
 from tests.sweep_processes import HOLD_IN_FIRST_TRIAL, KILL_IN_SECOND_TRIAL, OPTIONS, start_sweep
 
 

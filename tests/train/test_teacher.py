@@ -12,8 +12,17 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from mlic_runtime.postprocess import sigmoid
-from mlic_train.checkpoint import (
+from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.batches.dataset import Examples, batch_loader, evaluation_batches
+from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.data import Record, fingerprint
+from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.errors import CheckpointError, ConfigError, DataError
+from mlic_train.measure.collect import caption_tokenizer
+from mlic_train.models import create_model
+from mlic_train.models.picture_and_caption import PictureAndCaption
+from mlic_train.runs.checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
     LAST_NAME,
@@ -26,20 +35,12 @@ from mlic_train.checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from mlic_train.config import ModelConfig, TrainConfig
-from mlic_train.data import Record, fingerprint
-from mlic_train.dataset import Examples, batch_loader, evaluation_batches
-from mlic_train.distillation import SOFT_LABELS_NAME, Distillation, read_soft_labels, teach, write_soft_labels
-from mlic_train.errors import CheckpointError, ConfigError, DataError
-from mlic_train.fit import FitData
-from mlic_train.learner import Learner, set_learning_rate
-from mlic_train.measure import caption_tokenizer
-from mlic_train.models import create_model
-from mlic_train.models.picture_and_caption import PictureAndCaption
-from mlic_train.splits import DataOptions, Splits, load_splits
-from mlic_train.teacher import load_teachers, soft_labels
-from mlic_train.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.training import resume_run, train_run
+from mlic_train.runs.learner import Learner
+from mlic_train.training.distillation import SOFT_LABELS_NAME, Distillation, read_soft_labels, teach, write_soft_labels
+from mlic_train.training.fit import FitData
+from mlic_train.training.optimizer import set_learning_rate
+from mlic_train.training.run import resume_run, train_run
+from mlic_train.training.teacher import load_teachers, soft_labels
 
 Draw = Callable[..., Path]
 Teacher = Callable[..., Path]
@@ -119,8 +120,8 @@ def five_captions(splits: Splits) -> list[Record]:
 def test_logits_are_averaged_over_captions_and_teachers(
     splits: Splits, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlic_train.teacher._RECORDS", 5)  # several parts, the last one smaller
-    monkeypatch.setattr("mlic_train.teacher._CAPTIONS", 4)
+    monkeypatch.setattr("mlic_train.training.teacher._RECORDS", 5)  # several parts, the last one smaller
+    monkeypatch.setattr("mlic_train.training.teacher._CAPTIONS", 4)
     records = five_captions(splits)
     teachers = load_teachers([teacher("a", 1), teacher("b", 2, image_size=24)], splits.labels.names)
     soft = soft_labels(records, teachers)
@@ -356,7 +357,7 @@ def given_to_fit(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Record]]:
         rows.append(data.train.records)
         raise Stopped
 
-    monkeypatch.setattr("mlic_train.training.fit", stop)
+    monkeypatch.setattr("mlic_train.training.run.fit", stop)
     return rows
 
 
@@ -426,7 +427,7 @@ def test_a_run_resumed_without_teacher_and_files_equals_an_uninterrupted_one(
     options = Distillation((teacher("a"),), (pseudo,))
     train_run(tmp_path / "whole", small_model, config, splits, distillation=options)
     with monkeypatch.context() as patch:
-        patch.setattr("mlic_train.fit.set_learning_rate", interrupt)
+        patch.setattr("mlic_train.training.fit.set_learning_rate", interrupt)
         assert not train_run(tmp_path / "parts", small_model, config, splits, distillation=options).finished
     shutil.rmtree(tmp_path / "a")
     pseudo.unlink()

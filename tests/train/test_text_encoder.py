@@ -18,22 +18,22 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from mlic_runtime import Predictor
-from mlic_runtime.graph_safety import check_graph
-from mlic_runtime.manifest import TOKENIZER_NAME, TextSpec
-from mlic_runtime.session import create_session
-from mlic_runtime.text import CaptionTokenizer
-from mlic_train.checkpoint import LAST_NAME, load_checkpoint, load_trained
-from mlic_train.config import ModelConfig, TrainConfig
-from mlic_train.embedding import initial_embedding
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.graph_safety import check_graph
+from mlic_runtime.package.manifest import TOKENIZER_NAME, TextSpec
+from mlic_train.captions.tokenizer import PAD_TOKEN, token_texts, train_tokenizer
+from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import ConfigError
-from mlic_train.export import export_package
-from mlic_train.graph import export_graph
+from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.package import export_package
+from mlic_train.exporting.parity import ATOL, SHAPES, example_inputs
 from mlic_train.models import Hybrid, create_model
 from mlic_train.models.huggingface import ENCODERS, HuggingFaceEncoder, load_text_encoder
-from mlic_train.parity import ATOL, SHAPES, example_inputs
-from mlic_train.splits import DataOptions, Splits, load_splits
-from mlic_train.tokenizer import PAD_TOKEN, token_texts, train_tokenizer
-from mlic_train.training import resume_run, train_run
+from mlic_train.runs.checkpoint import LAST_NAME, load_checkpoint, load_trained
+from mlic_train.training.embedding import initial_embedding
+from mlic_train.training.run import resume_run, train_run
 
 WORDS = ["a", "wall", "in", "red", "green", "blue", "and", "one", "thing", "number"]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "##s"]
@@ -349,7 +349,7 @@ def start_run(folder: Path, *arguments: Any, monkeypatch: pytest.MonkeyPatch, **
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlic_train.training.fit", stop)
+        patch.setattr("mlic_train.training.run.fit", stop)
         with pytest.raises(KeyboardInterrupt):
             train_run(folder, *arguments, **options)
     return dict(load_checkpoint(folder / LAST_NAME).model)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mlic_runtime.image import load_image, to_pixels
-from mlic_runtime.manifest import ImageSpec, TextSpec
-from mlic_runtime.text import CaptionTokenizer
-from mlic_train.config import TrainConfig
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
+from mlic_runtime.package.manifest import ImageSpec, TextSpec
+from mlic_runtime.picture.decode import load_image, to_pixels
+from mlic_train.batches.dataset import Collate, Example, Examples, batch_loader
+from mlic_train.batches.transforms import GREY, augment, flip, mixup, random_crop, random_erasing
+from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.config.schema import TrainConfig
 from mlic_train.data import Record
-from mlic_train.dataset import Collate, Example, Examples, batch_loader
-from mlic_train.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.transforms import GREY, augment, flip, mixup, random_crop, random_erasing
 
 SPEC = ImageSpec(height=12, width=16)
 PLAIN = TrainConfig(drop_caption=0.0, drop_picture=0.0, vertical_flip=True)

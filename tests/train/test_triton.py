@@ -16,16 +16,16 @@ import pytest
 from click.testing import CliRunner
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from mlic_runtime.manifest import LabelSpec
-from mlic_runtime.package import load_package
-from mlic_runtime.session import create_session
-from mlic_train.checkpoint import Trained
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.manifest import LabelSpec
+from mlic_runtime.package.model_package import load_package
+from mlic_train.cli.export import export
+from mlic_train.data.splits import DataOptions, load_splits
 from mlic_train.errors import ExportError
-from mlic_train.export import ExportOptions, build_package, export_package
-from mlic_train.export_cli import export
-from mlic_train.parity import SHAPES
-from mlic_train.splits import DataOptions, load_splits
-from mlic_train.triton import CONFIG_NAME, config_pbtxt, export_triton
+from mlic_train.exporting.package import ExportOptions, build_package, export_package
+from mlic_train.exporting.parity import SHAPES
+from mlic_train.exporting.triton import CONFIG_NAME, config_pbtxt, export_triton
+from mlic_train.runs.checkpoint import Trained
 
 Field = descriptor_pb2.FieldDescriptorProto
 TEXT, INT32, INT64, UINT64, BOOL = (
@@ -254,7 +254,7 @@ def test_a_graph_that_disagrees_leaves_the_old_model(
 ) -> None:
     export_triton(trained, tmp_path)
     before = {name: (tmp_path / "hybrid" / name).read_bytes() for name in listing(tmp_path / "hybrid")}
-    monkeypatch.setattr("mlic_train.export.check_rows", refuse)
+    monkeypatch.setattr("mlic_train.exporting.package.check_rows", refuse)
     with pytest.raises(ExportError, match="on real rows"):
         export_triton(trained, tmp_path, splits=load_splits(DataOptions(colours)))
     assert {name: (tmp_path / "hybrid" / name).read_bytes() for name in listing(tmp_path / "hybrid")} == before

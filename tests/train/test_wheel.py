@@ -18,12 +18,12 @@ import pytest
 from click.testing import CliRunner
 
 from mlic_runtime.errors import IntegrityError
-from mlic_runtime.package import load_package
-from mlic_train.archive import write_archive
-from mlic_train.checkpoint import Trained
+from mlic_runtime.package.model_package import load_package
+from mlic_train.cli.export import export
 from mlic_train.errors import ExportError
-from mlic_train.export_cli import export
-from mlic_train.wheel import normalise_version, write_wheel
+from mlic_train.exporting.archive import write_archive
+from mlic_train.exporting.wheel import normalise_version, write_wheel
+from mlic_train.runs.checkpoint import Trained
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[str, str], None]
@@ -124,7 +124,7 @@ def test_an_installed_wheel_is_used_by_name_from_any_folder(package: Path, tmp_p
     (tmp_path / "elsewhere").mkdir()
 
     def infer(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        code = "from mlic_runtime.cli import infer; infer()"
+        code = "from mlic_runtime.cli.infer import infer; infer()"
         path = os.pathsep.join(filter(None, [str(site), str(ROOT), os.environ.get("PYTHONPATH")]))
         return subprocess.run(
             [sys.executable, "-c", code, *arguments],

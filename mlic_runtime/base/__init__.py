@@ -1,0 +1,1 @@
+"""What every room stands on: texts, strict JSON, files that are never seen half-written, the machine."""

@@ -1,0 +1,1 @@
+"""Measurements: time of one run, of each stage, of a cold start, against other engines."""

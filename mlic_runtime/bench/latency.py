@@ -1,0 +1,67 @@
+"""How long a run takes here, measured in turns, and which precision is worth its loss."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mlic_runtime.base.machine import processor_name
+from mlic_runtime.bench.timing import milliseconds, time_in_turns
+from mlic_runtime.graph.session import GraphSession
+from mlic_runtime.package.manifest import PRECISIONS, LatencySpec
+
+from .inputs import Feed
+
+WORTH_IT = 0.05  # the share of the median time that a less exact precision must save
+
+
+def measure_latency(
+    sessions: Mapping[str, GraphSession],
+    feed: Feed,
+    *,
+    runs: int = 50,
+    warmup: int = 10,
+    progress: Callable[[], object] = lambda: None,
+) -> dict[str, LatencySpec]:
+    """Measure the graphs of a model package against each other.
+
+    Args:
+        sessions: {precision: the loaded graph}.
+        feed: one picture, with a caption if the graphs read one.
+        runs: measured rounds, >= 1.
+        warmup: rounds before them, >= 1.
+        progress: called after every round, warm-up included.
+
+    Returns:
+        {precision: wall time of a run}, in the order of `sessions`.
+
+    Raises:
+        InputError: `runs` or `warmup` is below 1.
+        PackageError: a graph failed.
+        ValueError: the feed has more than one row.
+    """
+    if len(feed.pixels) != 1:
+        raise ValueError(f"a latency is that of one picture, found {len(feed.pixels)} rows")
+    seconds, _ = time_in_turns([session.run for session in sessions.values()], feed, runs, warmup, progress)
+    return {
+        precision: LatencySpec(processor_name(), session.threads, runs, *milliseconds(row, 50, 90))
+        for (precision, session), row in zip(sessions.items(), seconds, strict=True)
+    }
+
+
+def fastest(latency: Mapping[str, LatencySpec], order: Sequence[str] = PRECISIONS) -> str:
+    """The precision to run: the most exact one stands, unless a less exact one earns its place.
+
+    From the most exact to the least, a precision replaces the best so far if its median is lower by WORTH_IT or more.
+
+    Args:
+        latency: {precision: what was measured}, at least one.
+        order: precisions, the most exact first; all of `latency` are among them.
+
+    Raises:
+        ValueError: nothing was measured, or a precision that is not in `order`.
+    """
+    if not latency or not latency.keys() <= set(order):
+        raise ValueError(f"measured must be at least one of {', '.join(order)}; found {', '.join(latency) or 'none'}")
+    best, *others = (precision for precision in order if precision in latency)
+    for precision in others:
+        if latency[precision].p50_ms <= latency[best].p50_ms * (1 - WORTH_IT):
+            best = precision
+    return best

@@ -1,0 +1,1 @@
+"""Captions into token ids, with the tokenizer of a model package."""

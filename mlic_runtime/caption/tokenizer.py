@@ -1,0 +1,85 @@
+"""Caption preprocessing, the only one there is: training and serving both call `CaptionTokenizer`."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlic_runtime.errors import CaptionError, PackageError
+from mlic_runtime.package.manifest import TOKENIZER_NAME, TextSpec
+
+from .tokenizer_safety import library_error, load_tokenizer
+
+Tokens: TypeAlias = npt.NDArray[np.int64]
+
+MAX_CHARACTERS = 20_000  # of a caption; what follows is cut, so that a huge text cannot stall a device
+
+
+class CaptionTokenizer:
+    """Turns captions into token ids, by the package's tokenizer.json and `TextSpec`.
+
+    Whatever tokenizer.json says about truncation and padding is replaced: the manifest decides. Thread-safe.
+
+    Args:
+        tokenizer_json: the content of tokenizer.json (the format of the `tokenizers` library).
+        spec: length limit, vocabulary size and padding id.
+
+    Raises:
+        PackageError: not a tokenizer, one that `tokenizer_safety` does not accept, one whose ids do not fit
+            `spec.vocab_size`, or one that adds more special tokens than `spec.max_length` holds.
+    """
+
+    def __init__(self, tokenizer_json: bytes, spec: TextSpec) -> None:
+        self.spec = spec
+        self._tokenizer = load_tokenizer(tokenizer_json, spec.vocab_size)
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        if special > spec.max_length:
+            raise PackageError(
+                f"{TOKENIZER_NAME} adds {special} special tokens, but text.max_length is {spec.max_length}"
+            )
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(spec.max_length, stride=0, strategy="longest_first", direction="right")
+
+    def encode(self, captions: Sequence[str | None]) -> tuple[Tokens, Tokens]:
+        """Tokenise captions, padded on the right to the longest of them.
+
+        A caption that is None, blank, or gives no token but special ones is "no caption": an all-zero mask row.
+        Of a longer caption the first tokens count. Lone surrogates become U+FFFD and NUL a space.
+
+        Args:
+            captions: B captions.
+
+        Returns:
+            `input_ids` int64 (B, T) in [0, vocab_size) and `attention_mask` int64 (B, T) of 0 and 1, with
+            1 <= T <= max_length.
+
+        Raises:
+            CaptionError: a caption is neither a text nor None.
+            PackageError: the tokenizer failed on a caption.
+        """
+        rows = [self._encode_one(caption) for caption in captions]
+        length = max((len(row) for row in rows), default=1) or 1
+        input_ids = np.full((len(rows), length), self.spec.pad_id, dtype=np.int64)
+        attention_mask = np.zeros((len(rows), length), dtype=np.int64)
+        for index, row in enumerate(rows):
+            input_ids[index, : len(row)] = row
+            attention_mask[index, : len(row)] = 1
+        return input_ids, attention_mask
+
+    def _encode_one(self, caption: str | None) -> list[int]:
+        if caption is None:
+            return []
+        if not isinstance(caption, str):
+            raise CaptionError(f"a caption must be a text (str) or None, found {type(caption).__name__}")
+        text = caption[:MAX_CHARACTERS].replace("\0", " ")
+        # Through UTF-16, two surrogates that belong together become their character; a lone one cannot be UTF-8.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        if not text.strip():
+            return []
+        # One by one: a batch call would start a thread pool, which a device with few captions only pays for.
+        try:
+            encoding = self._tokenizer.encode(text)
+        except BaseException as error:  # a word that is not in the vocabulary, where that has no unknown token
+            raise library_error(error, f"failed on the caption {text[:40]!r}") from error
+        return [] if all(encoding.special_tokens_mask) else encoding.ids

@@ -1,0 +1,259 @@
+"""What a tokenizer.json may ask for: the components, and the sizes, that cannot stall or exhaust a device.
+
+The `tokenizers` library does whatever the file says, and a package may come from anywhere. Measured with tokenizers
+0.23 on one caption of at most 20,000 characters: a regular expression that backtracks takes minutes, or ends in a Rust
+panic, which is no `Exception`; one of 1.7 MB takes more than 10 s to compile; replacements that grow the text fill the
+memory; 20,000 normalizers in a row, WordPiece on words without end and Unigram pieces without end run for more than
+10 s. A post-processor's token ids are compared with nothing at all.
+
+So patterns are looked for before the library sees the file, for it compiles them as it reads; all else is asked of the
+tokenizer that it made, which costs 0.1 ms where reading the JSON a second time would cost 6. The decoder is not looked
+at: captions are only ever encoded.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from mlic_runtime.errors import PackageError
+from mlic_runtime.package.manifest import TOKENIZER_NAME
+
+_MAX_BYTES = 32 * 1024 * 1024  # XLM-RoBERTa's, with 250,000 tokens, has 17 MB
+_MAX_TOKEN = 256  # characters; the longest of GPT-4's vocabulary is 128 spaces
+_MAX_WORD = 200  # characters that WordPiece tries to split, in time that grows with their square; BERT has 100
+_MAX_AFFIX = 16  # characters of "##" and the like
+_MAX_STEPS = 16  # of normalizers, pre-tokenizers or post-processors, one behind the other
+_MAX_GROWTH = 16  # times that all Replace together may lengthen a text
+_MAX_PREPENDED = 16  # characters
+_MAX_MAPPED = 64  # bytes for one character in a Precompiled map; Unicode's longest has 33
+
+_NORMALIZERS = [
+    "BertNormalizer",
+    "ByteLevel",
+    "Lowercase",
+    "NFC",
+    "NFD",
+    "NFKC",
+    "NFKD",
+    "Nmt",
+    "Precompiled",
+    "Prepend",
+    "Replace",
+    "Strip",
+    "StripAccents",
+]
+_PRE_TOKENIZERS = [
+    "BertPreTokenizer",
+    "ByteLevel",
+    "CharDelimiterSplit",
+    "Digits",
+    "FixedLength",
+    "Metaspace",
+    "Punctuation",
+    "Split",
+    "UnicodeScripts",
+    "Whitespace",
+    "WhitespaceSplit",
+]
+_POST_PROCESSORS = ["BertProcessing", "ByteLevel", "RobertaProcessing", "TemplateProcessing"]
+_MODELS = ["BPE", "Unigram", "WordLevel", "WordPiece"]
+_ONCE = ("ByteLevel", "Precompiled", "Prepend")  # each lengthens the text, again with every repetition
+
+# Regular expressions in use; each takes time in proportion to the text (a test tries them on long ones).
+_CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
+_GPT4 = (
+    rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+REGEXES = (
+    "[^a-z]+",  # mlic_train.captions.characters
+    "[a-z ]",  # same
+    r"\s+",  # CLIP's normalizer
+    " {2,}",  # SentencePiece models, as transformers converts them
+    rf"{_CONTRACTIONS}|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+",  # CLIP
+    rf"{_CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+",  # GPT-2
+    _GPT4,  # Llama 3's too
+    _GPT4.replace("{1,3}", ""),  # Qwen 2
+)
+# The key of a regular expression as it is in the file, or with letters of it as \u0052 and so on.
+_MAY_BE_REGEX = (b"Regex", b"\\u00")
+
+
+def load_tokenizer(tokenizer_json: bytes, vocab_size: int) -> Tokenizer:
+    """Make a tokenizer of a tokenizer.json that keeps to the limits above.
+
+    Args:
+        tokenizer_json: the content of tokenizer.json.
+        vocab_size: all token ids are below it, those that a post-processor adds included.
+
+    Raises:
+        PackageError: not a tokenizer, one with a component, a pattern or a size that is not accepted, or with a token
+            id that is not below `vocab_size`.
+    """
+    _check_source(tokenizer_json)
+    try:
+        tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
+    except BaseException as error:
+        raise library_error(error, "is not a tokenizer") from error
+    _check_model(tokenizer.model)
+    _check_vocabulary(tokenizer, vocab_size)
+    normalizers = _steps("normalizer", tokenizer.normalizer, _NORMALIZERS)
+    pre_tokenizers = _steps("pre_tokenizer", tokenizer.pre_tokenizer, _PRE_TOKENIZERS)
+    _check_growth(normalizers, [*normalizers, *pre_tokenizers])
+    _check_pieces(pre_tokenizers)
+    _check_post_processors(_steps("post_processor", tokenizer.post_processor, _POST_PROCESSORS), vocab_size)
+    return tokenizer
+
+
+def library_error(error: BaseException, what: str) -> PackageError:
+    """What to raise when the `tokenizers` library raised `error`: it has plain Exceptions, and panics.
+
+    Args:
+        error: what was caught.
+        what: what tokenizer.json did, for the message.
+
+    Raises:
+        BaseException: `error` itself, if it is not the library's, such as a KeyboardInterrupt.
+    """
+    # PyO3 raises a Rust panic as an exception that cannot be imported by name, and that derives from BaseException.
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    return PackageError(f"{TOKENIZER_NAME} {what}: {' '.join(str(error).split())}")
+
+
+def _check_source(tokenizer_json: bytes) -> None:
+    """Before the library reads the file: its size, and every pattern in it, wherever that is."""
+    if len(tokenizer_json) > _MAX_BYTES:
+        raise PackageError(f"{TOKENIZER_NAME} has {len(tokenizer_json)} bytes, expected at most {_MAX_BYTES}")
+    if not any(text in tokenizer_json for text in _MAY_BE_REGEX):
+        return
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        for key, value in pairs:  # not as a dict: of two values of a key, the library may take either
+            if key == "Regex" and isinstance(value, str):
+                _check_regex(value)
+
+    try:
+        json.loads(tokenizer_json, object_pairs_hook=check)
+    except (ValueError, RecursionError) as error:
+        raise PackageError(f"{TOKENIZER_NAME} is not a tokenizer: {error}") from None
+
+
+def _check_regex(pattern: str) -> None:
+    if pattern not in REGEXES:
+        _refuse(f"has the regular expression {_short(pattern)}, which is not one of the {len(REGEXES)} known")
+
+
+def _check_model(model: Any) -> None:
+    kind = type(model).__name__
+    if kind not in _MODELS:
+        _refuse(f"has the model {kind}; accepted: {', '.join(_MODELS)}")
+    if getattr(model, "dropout", None):
+        _refuse(f"has a BPE dropout of {model.dropout}, which would make predictions random")
+    if getattr(model, "max_input_chars_per_word", 0) > _MAX_WORD:
+        _refuse(f"has max_input_chars_per_word {model.max_input_chars_per_word}, expected at most {_MAX_WORD}")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        affix = getattr(model, name, None) or ""
+        if len(affix) > _MAX_AFFIX:
+            _refuse(f"has a {name} of {len(affix)} characters, expected at most {_MAX_AFFIX}")
+
+
+def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    _check_id(max(vocabulary.values(), default=-1), vocab_size)
+    longest = max(map(len, vocabulary), default=0)
+    if longest > _MAX_TOKEN:
+        _refuse(f"has a token of {longest} characters, expected at most {_MAX_TOKEN}")
+
+
+def _check_id(largest: int, vocab_size: int) -> None:
+    if largest >= vocab_size:
+        raise PackageError(f"{TOKENIZER_NAME} has token ids up to {largest}, but text.vocab_size is {vocab_size}")
+
+
+def _steps(role: str, component: Any, accepted: Sequence[str]) -> list[Mapping[str, Any]]:
+    """A component as the library would write it to JSON: what it does, step by step, without the Sequences around."""
+    if component is None:
+        return []
+    found: list[Mapping[str, Any]] = []
+    waiting = [json.loads(component.__getstate__())]
+    while waiting:
+        state = waiting.pop()
+        if state["type"] == "Sequence":
+            waiting += next(value for value in state.values() if isinstance(value, list))
+            continue
+        if state["type"] not in accepted:
+            _refuse(f"has the {role} {state['type']!r}; accepted: {', '.join(accepted)}")
+        if "Regex" in state.get("pattern", ()):  # again, should there be a way to write one that was not looked for
+            _check_regex(state["pattern"]["Regex"])
+        found.append(state)
+    if len(found) > _MAX_STEPS:
+        _refuse(f"has {len(found)} steps in its {role}, expected at most {_MAX_STEPS}")
+    return found
+
+
+def _check_growth(normalizers: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
+    kinds = [step["type"] for step in steps]
+    repeated = sorted(kind for kind in _ONCE if kinds.count(kind) > 1)
+    if repeated:
+        _refuse(f"has {repeated[0]!r} more than once, which lengthens the text each time")
+    growth = 1.0
+    for step in normalizers:
+        if step["type"] == "Replace":
+            growth *= max(1.0, len(step["content"].encode()) / _shortest_match(step["pattern"]))
+        elif step["type"] == "Prepend" and len(step["prepend"]) > _MAX_PREPENDED:
+            _refuse(f"prepends {len(step['prepend'])} characters, expected at most {_MAX_PREPENDED}")
+        elif step["type"] == "Precompiled":
+            _check_map(step["precompiled_charsmap"])
+    if growth > _MAX_GROWTH:
+        _refuse(f"may make a text {growth:g} times as long by its replacements, expected at most {_MAX_GROWTH} times")
+
+
+def _shortest_match(pattern: Mapping[str, str]) -> int:
+    """In bytes; every accepted regular expression matches one character or more."""
+    if pattern.get("String") == "":
+        _refuse("replaces the empty text")
+    return len(pattern["String"].encode()) if "String" in pattern else 1
+
+
+def _check_map(encoded: str) -> None:
+    """SentencePiece's map of characters: the size of an index in 4 bytes, the index, and texts that each end in NUL."""
+    data = base64.b64decode(encoded)
+    texts = data[4 + int.from_bytes(data[:4], "little") :]
+    if re.search(rb"[^\0]{%d}" % (_MAX_MAPPED + 1), texts):
+        _refuse(f"has a Precompiled map that turns a character into more than {_MAX_MAPPED} bytes")
+
+
+def _check_pieces(pre_tokenizers: Sequence[Mapping[str, Any]]) -> None:
+    for step in pre_tokenizers:
+        if step["type"] == "FixedLength" and step["length"] < 1:
+            _refuse(f"has a FixedLength of {step['length']}, expected 1 or more")
+
+
+def _check_post_processors(processors: Sequence[Mapping[str, Any]], vocab_size: int) -> None:
+    for step in processors:
+        if step["type"] == "TemplateProcessing":
+            # The caption is cut before it is put into the template: twice in there, it would be too long again.
+            captions = [item["Sequence"]["id"] for item in step["single"] if "Sequence" in item]
+            if captions != ["A"]:
+                _refuse(f"has a template with the sequences {captions[:4]}, expected the caption once, as A")
+            named = {item["SpecialToken"]["id"] for item in step["single"] if "SpecialToken" in item}
+            unknown = sorted(named - step["special_tokens"].keys())
+            if unknown:  # the library would panic at the first caption
+                _refuse(f"has a template with {_short(unknown[0])}, which is not among its special tokens")
+            for token in step["special_tokens"].values():
+                _check_id(max(token["ids"], default=-1), vocab_size)
+        elif step["type"] in ("BertProcessing", "RobertaProcessing"):
+            _check_id(max(step["sep"][1], step["cls"][1]), vocab_size)
+
+
+def _refuse(problem: str) -> None:
+    raise PackageError(f"{TOKENIZER_NAME} {problem}; such a tokenizer is not run: export the package with another")
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 60 else f"{text[:57]!r}..."

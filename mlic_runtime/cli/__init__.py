@@ -1,0 +1,1 @@
+"""The commands mlic-infer and mlic-bench. Nothing else imports click."""

@@ -1,0 +1,1 @@
+"""A graph of a model package as a session of ONNX Runtime: loading, caching, choosing its precision."""

@@ -1,0 +1,159 @@
+"""Opening a graph of a model package: which provider, and which precision on it."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from mlic_runtime.errors import PackageError
+from mlic_runtime.package.graph_safety import check_graph
+from mlic_runtime.package.manifest import Manifest
+from mlic_runtime.package.model_package import ModelPackage
+from mlic_runtime.providers.names import AUTO
+
+from .cache import CacheEntry, find_entry
+from .saved_precision import find_choice
+from .session import GraphSession, check_agreement, create_session, first_that_loads
+
+
+@dataclass(frozen=True)
+class OpenedGraph:
+    """A graph of a model package, ready to run.
+
+    Attributes:
+        session: the loaded graph.
+        precision: one of `manifest.PRECISIONS`.
+        reason: what decided the precision, for people: "as asked", "chosen by mlic-bench --choose", "recommended by the
+            package" or "the package's first".
+        origin: where the graph came from, for people: "from the cache", "added to the cache", or why it is not there.
+        provider_reason: what decided the provider, for people; see `session.first_that_loads`.
+    """
+
+    session: GraphSession
+    precision: str
+    reason: str
+    origin: str
+    provider_reason: str = "as asked"
+
+
+def open_graph(
+    package: ModelPackage,
+    *,
+    provider: str = "cpu",
+    precision: str = AUTO,
+    threads: int | None = None,
+    spin: bool = False,
+    cache: bool = True,
+) -> OpenedGraph:
+    """Load a graph of a package.
+
+    The precision "auto" is, for the provider that loads: what `mlic-bench --choose` found best on this machine, else
+    what the package recommends for it, else the first graph that the manifest lists.
+
+    Args:
+        package: the model package.
+        provider: see `session.create_session`.
+        precision: one of `manifest.PRECISIONS`, or "auto".
+        threads: see `session.create_session`.
+        spin: see `session.create_session`.
+        cache: take the optimised graph from the user's cache folder, or put it there; see `graph_cache`. The package is
+            read and verified all the same.
+
+    Raises:
+        ManifestError: the package has no graph of that precision.
+        PackageError: the package is damaged, or the graph does not keep the contract.
+        ProviderError: the provider is unknown or not available here.
+        ChoiceError: the precision is "auto", and the file of chosen precisions cannot be used.
+        ValueError: `threads` is below 1.
+    """
+    source = _Source(package, cache)
+
+    def load(name: str) -> OpenedGraph:
+        chosen, reason = (precision, "as asked") if precision != AUTO else _resolve(package.manifest, name)
+        session, origin = source.open(chosen, provider=name, threads=threads, spin=spin)
+        return OpenedGraph(session, chosen, reason, origin)
+
+    opened, provider_reason = first_that_loads(provider, load)
+    return replace(opened, provider_reason=provider_reason)
+
+
+def open_graphs(
+    package: ModelPackage,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    spin: bool = False,
+    cache: bool = True,
+) -> dict[str, GraphSession]:
+    """Load every graph of a package, {precision: session} in the order of the manifest, on one provider.
+
+    Args:
+        package: the model package.
+        provider: see `session.create_session`; "auto" means the best one that loads all graphs.
+        threads: see `session.create_session`.
+        spin: see `session.create_session`.
+        cache: see `open_graph`.
+
+    Raises:
+        MlicError: see `open_graph`.
+    """
+    source = _Source(package, cache)
+
+    def load(name: str) -> dict[str, GraphSession]:
+        return {
+            precision: source.open(precision, provider=name, threads=threads, spin=spin)[0]
+            for precision in package.manifest.precisions
+        }
+
+    return first_that_loads(provider, load)[0]
+
+
+class _Source:
+    """The graphs of a package, each read from it once however many providers are tried."""
+
+    def __init__(self, package: ModelPackage, cache: bool) -> None:
+        self._package, self._cache = package, cache
+        self._read = functools.cache(package.read)
+
+    def open(self, precision: str, *, provider: str, threads: int | None, spin: bool) -> tuple[GraphSession, str]:
+        """A session, and where its graph came from."""
+        manifest = self._package.manifest
+        name = manifest.graph_name(precision)
+        graph = self._read(name)  # always: a package that is damaged must not seem whole where there is a cache
+        create = functools.partial(create_session, provider=provider, threads=threads, spin=spin)
+        entry = find_entry(manifest.files[name].sha256, provider) if self._cache else None
+        session = None if entry is None else _load(entry, create)
+        if session is None:
+            check_graph(graph, str(self._package.path / name))
+            session = create(graph) if entry is None else _fill(entry, graph, create)
+        check_agreement(session, manifest)
+        return session, "without the cache" if entry is None else entry.note
+
+
+def _load(entry: CacheEntry, create: Callable[..., GraphSession]) -> GraphSession | None:
+    """From an entry; `check_graph` has seen what it was made from, or it would not be there."""
+    optimised = entry.read()
+    if optimised is None:
+        return None
+    try:
+        return create(optimised, optimised=True)
+    except PackageError as error:  # such as a file that was cut off by a full disk before it was hashed
+        entry.discard(str(error))
+        return None
+
+
+def _fill(entry: CacheEntry, graph: bytes, create: Callable[..., GraphSession]) -> GraphSession:
+    try:
+        with entry.saving() as path:
+            return create(graph, save_to=path)
+    except PackageError:
+        return create(graph)  # it may be good, and the disk full
+
+
+def _resolve(manifest: Manifest, provider: str) -> tuple[str, str]:
+    """(precision, reason) of "auto"."""
+    chosen = find_choice(manifest, provider)
+    if chosen is not None:
+        return chosen, "chosen by mlic-bench --choose"
+    if provider in manifest.recommended:
+        return manifest.recommended[provider], "recommended by the package"
+    return manifest.precisions[0], "the package's first"

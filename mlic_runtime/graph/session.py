@@ -1,0 +1,239 @@
+"""ONNX Runtime behind the graph contract: `pixels` (and perhaps a caption's tokens) in, `logits` out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mlic_runtime.base.machine import available_cores
+from mlic_runtime.errors import PackageError, ProviderError
+from mlic_runtime.package.manifest import Manifest
+from mlic_runtime.providers.distributions import conflict
+from mlic_runtime.providers.library import load_libraries, onnxruntime
+from mlic_runtime.providers.names import PROVIDERS, candidates, offered_names
+
+if TYPE_CHECKING:
+    from mlic_runtime.base.arrays import Pixels
+
+PIXELS, INPUT_IDS, ATTENTION_MASK, LOGITS = "pixels", "input_ids", "attention_mask", "logits"
+
+_PICTURE_INPUTS = {PIXELS: ("tensor(uint8)", 4)}
+_CAPTION_INPUTS = {INPUT_IDS: ("tensor(int64)", 2), ATTENTION_MASK: ("tensor(int64)", 2)}
+_OUTPUTS = {LOGITS: ("tensor(float)", 2)}
+_Loaded = TypeVar("_Loaded")
+
+# Where ONNX Runtime must not lay out memory in advance for every shape. On the CPU, hybrid in batches of 16 then peaked
+# at 511 MB, and at 356 without (int8: 459 and 309), for the same CPU time; without the arena it takes 40 to 57 % more
+# (benchmarks/session_options.py). DirectML cannot do it. For the others nothing was measured.
+_NO_PATTERN = ("cpu", "directml")
+_ERRORS_ONLY = 3  # ONNX Runtime's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
+
+
+class GraphSession:
+    """A loaded graph that keeps the contract; made by `create_session`. Thread-safe.
+
+    Attributes:
+        provider: the short name of the execution provider that runs it.
+        threads: how many threads one `run` uses.
+        reads_caption: whether the graph has the inputs `input_ids` and `attention_mask`.
+        height: the side of `pixels` that the graph was exported for, or None if it takes any.
+        width: same.
+        num_labels: L, or None if the graph does not say.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, provider: str, threads: int) -> None:
+        self._session = session
+        self.provider = provider
+        self.threads = threads
+        inputs = {node.name: node for node in session.get_inputs()}
+        outputs = {node.name: node for node in session.get_outputs()}
+        self.reads_caption = bool(inputs.keys() & _CAPTION_INPUTS.keys())
+        _check_nodes("input", inputs, _PICTURE_INPUTS | (_CAPTION_INPUTS if self.reads_caption else {}))
+        _check_nodes("output", outputs, _OUTPUTS)
+        shape = inputs[PIXELS].shape
+        if shape[3] != 3:
+            raise PackageError(f"the graph's input {PIXELS} has shape {shape}, expected (B, H, W, 3)")
+        self.height, self.width = _fixed(shape[1]), _fixed(shape[2])
+        self.num_labels = _fixed(outputs[LOGITS].shape[1])
+
+    def run(
+        self,
+        pixels: "Pixels",
+        input_ids: npt.NDArray[np.int64] | None = None,
+        attention_mask: npt.NDArray[np.int64] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Run the graph.
+
+        Args:
+            pixels: uint8 (B, H, W, 3), RGB.
+            input_ids: int64 (B, T); given exactly when `reads_caption`.
+            attention_mask: int64 (B, T) of 0 and 1; an all-zero row means "no caption".
+
+        Returns:
+            logits, float32 (B, L), all finite.
+
+        Raises:
+            PackageError: the graph failed, or gave a number that is not finite. Its inputs are integers, so
+                whatever it computes from them is the graph's fault, not the picture's.
+        """
+        feed: dict[str, npt.NDArray[Any]] = {PIXELS: pixels}
+        if input_ids is not None and attention_mask is not None:
+            feed |= {INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
+        try:
+            logits: npt.NDArray[np.float32] = self._session.run([LOGITS], feed)[0]
+        except Exception as error:  # ONNX Runtime's errors have no common base class
+            raise PackageError(f"the graph failed on {_shapes(feed)}: {_one_line(error)}") from error
+        if not np.isfinite(logits).all():
+            raise PackageError(f"the graph gave logits that are not finite on {_shapes(feed)}")
+        return logits
+
+
+def create_session(
+    graph: bytes,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    spin: bool = False,
+    optimised: bool = False,
+    save_to: Path | None = None,
+) -> GraphSession:
+    """Load an ONNX graph and check that it keeps the contract.
+
+    Args:
+        graph: the content of an .onnx file.
+        provider: a key of `providers.PROVIDERS`, or "auto" for the best one that loads here. Operators that a
+            provider cannot run are run on the CPU, as always in ONNX Runtime.
+        threads: how many threads one run uses, >= 1; None means one per physical core that this process may use.
+        spin: let waiting threads spin. It shortens a run a little and keeps the CPUs busy between runs.
+        optimised: `graph` is what an earlier call wrote to `save_to`, for the same provider, version of ONNX Runtime
+            and kind of processor; it loads in a third of the time.
+        save_to: write the graph to this file as ONNX Runtime optimised it, in its own format.
+
+    Raises:
+        ProviderError: an unknown provider, or one that is not offered or does not load here.
+        PackageError: ONNX Runtime cannot load the graph, or its inputs or outputs differ from the contract.
+        ValueError: `threads` is below 1.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, found {threads}")
+    count = available_cores() if threads is None else threads
+    session, _ = first_that_loads(provider, lambda name: _create(graph, name, count, spin, optimised, save_to))
+    return session
+
+
+def first_that_loads(provider: str, load: Callable[[str], _Loaded]) -> tuple[_Loaded, str]:
+    """Load something with the best execution provider that can.
+
+    Args:
+        provider: a key of `providers.PROVIDERS`, or "auto" for the best one that loads here.
+        load: called with the name of one provider after the other, best first, until it raises no ProviderError.
+
+    Returns:
+        What `load` returned; and what decided the provider, for people: "as asked", or "the best that loads here" and
+        why those before it did not.
+
+    Raises:
+        ProviderError: an unknown provider, one that is not offered, or that of `load` for the last candidate.
+        MlicError: any other that `load` raised; no more candidates were tried.
+    """
+    names = candidates(provider, onnxruntime.get_available_providers())
+    reason = "as asked" if provider in names else "the best that loads here"
+    for name in names[:-1]:
+        try:
+            return load(name), reason
+        except ProviderError as error:  # "auto" asked for the best that loads
+            reason += f"; {error}"
+    return load(names[-1]), reason
+
+
+def check_agreement(session: GraphSession, manifest: Manifest) -> None:
+    """Check that a graph and a manifest describe the same model.
+
+    Raises:
+        PackageError: they differ in the sides of `pixels`, in the number of labels, or in whether a caption is read.
+    """
+    if session.reads_caption != (manifest.text is not None):
+        reads = "reads a caption" if session.reads_caption else "reads no caption"
+        raise PackageError(f"the graph of {manifest.name} {reads}, but the manifest says otherwise (text)")
+    sides = (session.height or manifest.image.height, session.width or manifest.image.width)
+    if sides != (manifest.image.height, manifest.image.width):
+        raise PackageError(
+            f"the graph of {manifest.name} takes pictures of {sides} pixels (height, width), "
+            f"but the manifest says {(manifest.image.height, manifest.image.width)}"
+        )
+    if session.num_labels not in (None, len(manifest.labels)):
+        raise PackageError(
+            f"the graph of {manifest.name} has {session.num_labels} outputs, "
+            f"but the manifest has {len(manifest.labels)} labels"
+        )
+
+
+def _create(
+    graph: bytes, provider: str, threads: int, spin: bool, optimised: bool, save_to: Path | None
+) -> GraphSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    if provider in _NO_PATTERN:
+        options.enable_mem_pattern = False
+    if optimised:
+        # ONNX Runtime's own format needs no protobuf, and may be read where it lies: 25 ms of CPU time for the fp32
+        # graph of hybrid, against 33 with a copy, 36 for an optimised .onnx file, and 84 for the original.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.load_model_format", "ORT")
+        options.add_session_config_entry("session.use_ort_model_bytes_directly", "1")
+    if save_to is not None:
+        options.optimized_model_filepath = str(save_to)
+        options.add_session_config_entry("session.save_model_format", "ORT")
+    wanted = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
+    missing = load_libraries(provider)
+    if missing is not None:
+        raise ProviderError(_did_not_load(provider, missing))
+    try:
+        # With its fallback on, ONNX Runtime would continue on the CPU and print so on stdout.
+        session = onnxruntime.InferenceSession(graph, options, providers=wanted, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's errors have no common base class
+        if provider == "cpu":
+            raise PackageError(f"ONNX Runtime cannot load the graph: {_one_line(error)}") from error
+        raise ProviderError(_did_not_load(provider, _one_line(error))) from error
+    if PROVIDERS[provider] not in session.get_providers():
+        raise ProviderError(_did_not_load(provider, "its libraries or its device are missing"))
+    return GraphSession(session, provider, threads)
+
+
+def _did_not_load(provider: str, why: str) -> str:
+    others = [name for name in offered_names(onnxruntime.get_available_providers()) if name != provider]
+    notes = [why, f"also offered here: {', '.join(others)}", conflict(provider)]
+    return f"provider {provider!r} did not load: {'; '.join(note for note in notes if note)}"
+
+
+def _check_nodes(kind: str, found: dict[str, Any], expected: dict[str, tuple[str, int]]) -> None:
+    if found.keys() != expected.keys():
+        raise PackageError(f"the graph has the {kind}s {', '.join(found)}; expected {', '.join(expected)}")
+    for name, (dtype, rank) in expected.items():
+        node = found[name]
+        if node.type != dtype or len(node.shape) != rank:
+            raise PackageError(
+                f"the graph's {kind} {name} is {node.type} of shape {node.shape}; expected {dtype} of rank {rank}"
+            )
+        dynamic = 2 if name in _CAPTION_INPUTS else 1  # B, and T
+        if any(isinstance(side, int) for side in node.shape[:dynamic]):
+            raise PackageError(
+                f"the graph's {kind} {name} has the fixed shape {node.shape}; export it with dynamic axes"
+            )
+
+
+def _fixed(side: int | str | None) -> int | None:
+    return side if isinstance(side, int) else None
+
+
+def _shapes(feed: dict[str, npt.NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in feed.items())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,236 @@
+"""Finding and reading a model package: manifest.json and the files that it lists, in a folder or a `.mlic` file."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlic_runtime.base.files import reason
+from mlic_runtime.errors import IntegrityError, ManifestError, ModelNotFoundError
+
+from .archive import ARCHIVE_SUFFIX, Archive
+from .graph_safety import check_graph
+from .installed import installed_models, the_only_one
+from .manifest import MANIFEST_NAME, FileSpec, Manifest, parse_manifest
+from .storage import Folder, Storage
+
+DEFAULT_MODEL = "hybrid"
+MODEL_VARIABLE = "MLIC_MODEL"
+
+_MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+_RUNTIME = Path(__file__).resolve().parents[1]  # the folder of the package mlic_runtime
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A model package on disk; what is read from it has been verified against its manifest.
+
+    Attributes:
+        path: of the folder or `.mlic` file.
+        manifest: what the package says of itself.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def storage(self) -> Storage:
+        """Where its files lie."""
+        return _storage(self.path)
+
+    def read_manifest(self) -> bytes:
+        """manifest.json as it is in the package.
+
+        Raises:
+            ManifestError: it is missing, not a regular file or too large.
+            PackageError: the `.mlic` file is damaged.
+        """
+        return _read_manifest(self.path)
+
+    def read(self, name: str) -> bytes:
+        """The content of a listed file.
+
+        Raises:
+            IntegrityError: the file is not listed, missing, not a regular file (a symbolic link is not), or differs
+                from its recorded size or sha256.
+            PackageError: the `.mlic` file is damaged.
+        """
+        spec = self.manifest.files.get(name)
+        if spec is None:
+            listed = ", ".join(self.manifest.files)
+            raise IntegrityError(f"model package {self.path} lists no file {name!r}; it lists: {listed}")
+        where = self.path / name
+        try:
+            size, data = self.storage.read(name, spec.bytes)
+        except OSError as error:
+            raise IntegrityError(f"cannot read {where}: {reason(error)}") from error
+        if size != spec.bytes:
+            raise IntegrityError(f"{where} has {size} bytes, expected {spec.bytes}")
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != spec.sha256:
+            raise IntegrityError(f"{where} has sha256 {digest}, expected {spec.sha256}")
+        return data
+
+    def read_graph(self, precision: str) -> bytes:
+        """The ONNX graph of that precision, verified and without external data or custom operators.
+
+        Raises:
+            ManifestError: the package has no graph of that precision.
+            PackageError: see `read` and `graph_safety.check_graph`.
+        """
+        name = self.manifest.graph_name(precision)
+        graph = self.read(name)
+        check_graph(graph, str(self.path / name))
+        return graph
+
+    def verify(self) -> None:
+        """Read every file of the package, and refuse files that the manifest does not list.
+
+        Raises:
+            PackageError: the first problem, naming the file.
+        """
+        for _ in self.verified():
+            pass
+
+    def verified(self) -> Iterator[tuple[str, FileSpec]]:
+        """As `verify`, a file at a time: (name, what the manifest says of it), once that is known to be true."""
+        self.refuse_additional()
+        for name, spec in self.manifest.files.items():
+            if spec.precision is None:
+                self.read(name)
+            else:
+                self.read_graph(spec.precision)
+            yield name, spec
+
+    def refuse_additional(self) -> None:
+        """Refuse files that the manifest does not list.
+
+        Raises:
+            IntegrityError: there is one; the message names it.
+        """
+        known = {MANIFEST_NAME, *self.manifest.files}
+        additional = [name for name in self.storage.names() if name not in known]
+        if additional:
+            raise IntegrityError(
+                f"{self.path} holds {additional[0]!r}, which {MANIFEST_NAME} does not list: remove it or export again"
+            )
+
+
+def load_package(path_or_name: str | Path | None = None) -> ModelPackage:
+    """Find a model package and read its manifest; its files are read, and verified, when they are used.
+
+    Args:
+        path_or_name: see `find_package`.
+
+    Raises:
+        ModelNotFoundError: no such folder, file or name.
+        ManifestError: manifest.json is missing, not a regular file, too large or malformed.
+        PackageError: a `.mlic` file is damaged, or holds something that the manifest does not list; a name means two
+            models, or none that can be found where it should be.
+    """
+    path = find_package(path_or_name)
+    text = _read_manifest(path)
+    try:
+        package = ModelPackage(path, parse_manifest(text))
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from None
+    if package.storage.sealed:
+        package.refuse_additional()
+    return package
+
+
+def find_package(path_or_name: str | Path | None = None) -> Path:
+    """The folder or `.mlic` file of a model package.
+
+    A name is looked up among the installed distributions first, then among the bundled models: who installs a model of
+    the name of a bundled one wants to use it. A name that two distributions offer is an error.
+
+    Args:
+        path_or_name: a `Path`, a text with a path separator, or a text that names an existing folder or file is a
+            folder or a `.mlic` file; any other text is the name of an installed or bundled model. None means
+            `$MLIC_MODEL`, by the same rules, and if that is not set the name DEFAULT_MODEL.
+
+    Raises:
+        ModelNotFoundError: it does not exist, or is neither a folder nor a `.mlic` file; the message lists the models
+            that have a name.
+        PackageError: two distributions offer that name, or the one that does lacks the package.
+    """
+    origin = ""
+    if path_or_name is None and os.environ.get(MODEL_VARIABLE):
+        path_or_name = os.environ[MODEL_VARIABLE]
+        origin = f" (from ${MODEL_VARIABLE})"
+    if path_or_name is None:
+        found = _named_package(DEFAULT_MODEL)
+        if found is None:
+            raise ModelNotFoundError(
+                f"there is no model {DEFAULT_MODEL!r} in this installation: give a model package, "
+                f"by argument or in ${MODEL_VARIABLE}; {_available()}"
+            )
+        return found
+    path = Path(path_or_name)
+    if path.is_dir() or (_is_archive(path) and path.exists()):
+        return path
+    if path.exists():
+        raise ModelNotFoundError(
+            f"{str(path_or_name)!r}{origin} is not a folder or a {ARCHIVE_SUFFIX} file; a model package is one"
+        )
+    if not isinstance(path_or_name, str) or _has_separator(path_or_name):
+        raise ModelNotFoundError(
+            f"there is no folder or {ARCHIVE_SUFFIX} file {str(path_or_name)!r}{origin}; {_available()}"
+        )
+    found = _named_package(path_or_name)
+    if found is None:
+        raise ModelNotFoundError(
+            f"there is no folder, {ARCHIVE_SUFFIX} file or model named {path_or_name!r}{origin}; {_available()}"
+        )
+    return found
+
+
+def bundled_models() -> dict[str, Path]:
+    """The model packages that came with this installation: {name: folder}, sorted by name.
+
+    They lie in `models/` inside the installed package; a checkout has them in `exported/` beside it.
+    """
+    folders = [_RUNTIME / "models"]
+    if (
+        _RUNTIME / "pyproject.toml"
+    ).is_file():  # only a checkout; next to an installed package, exported/ is a stranger
+        folders.append(_RUNTIME.parent / "exported")
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return dict(sorted(found.items()))
+
+
+def _named_package(name: str) -> Path | None:
+    installed = installed_models().get(name)
+    return bundled_models().get(name) if installed is None else the_only_one(installed).folder()
+
+
+def _read_manifest(path: Path) -> bytes:
+    where = path / MANIFEST_NAME
+    try:
+        size, text = _storage(path).read(MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+    except OSError as error:
+        raise ManifestError(f"cannot read {where}: {reason(error)}") from error
+    if size > _MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{where} is larger than {_MAX_MANIFEST_BYTES} bytes")
+    return text
+
+
+def _storage(path: Path) -> Storage:
+    return Archive(path) if _is_archive(path) and not path.is_dir() else Folder(path)
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ARCHIVE_SUFFIX
+
+
+def _has_separator(text: str) -> bool:
+    return os.sep in text or (os.altsep is not None and os.altsep in text)
+
+
+def _available() -> str:
+    return f"available models: {', '.join(sorted({*installed_models(), *bundled_models()})) or 'none'}"

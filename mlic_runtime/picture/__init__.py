@@ -1,0 +1,1 @@
+"""Pictures of any format into pixels."""

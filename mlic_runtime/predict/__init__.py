@@ -1,0 +1,1 @@
+"""From a picture and a caption to labels: `Predictor` and `Prediction`."""

@@ -1,0 +1,340 @@
+"""`Predictor`: pictures and captions in, labels and probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mlic_runtime.base.background import Background
+from mlic_runtime.base.machine import available_cpus
+from mlic_runtime.errors import CaptionError, ImageError, InputError, PackageError
+from mlic_runtime.graph.opening import OpenedGraph, open_graph
+from mlic_runtime.limits import MAX_PIXELS
+from mlic_runtime.package.manifest import TOKENIZER_NAME, Manifest
+from mlic_runtime.package.model_package import ModelPackage, load_package
+from mlic_runtime.providers.names import AUTO
+
+from .prediction import Prediction, PredictionOptions, check_count, decide, make_prediction, sigmoid
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mlic_runtime.base.arrays import Pixels
+    from mlic_runtime.caption.tokenizer import CaptionTokenizer
+    from mlic_runtime.picture.decode import ImageSource
+    from mlic_runtime.rows.reader import Row, RowError
+
+
+_Predictor = TypeVar("_Predictor", bound="Predictor")
+
+
+class Predictor:
+    """A loaded model package. Make it with `Predictor.load`; use it from as many threads as you like.
+
+    Example:
+        >>> predictor = Predictor.load()  # doctest: +SKIP
+        >>> predictor.predict("beach.jpg", "A dog runs on the beach").labels  # doctest: +SKIP
+        ('dog',)
+
+    Attributes:
+        manifest: of the model package.
+        labels: their names, in the order of the manifest.
+        precision: which graph of the package runs: "fp32", "fp16" or "int8", never "auto".
+        precision_reason: what decided that; see `loading.OpenedGraph`.
+        graph_origin: whether the graph came from the cache; see `loading.OpenedGraph`.
+        provider_reason: what decided `session.provider`; same.
+        session: the graph.
+    """
+
+    def __init__(
+        self,
+        package: ModelPackage,
+        graph: OpenedGraph,
+        tokenizer: CaptionTokenizer | None,
+        max_pixels: int = MAX_PIXELS,
+        allow_truncated: bool = False,
+    ) -> None:
+        self.manifest: Manifest = package.manifest
+        self.labels: tuple[str, ...] = tuple(label.name for label in package.manifest.labels)
+        self.precision: str = graph.precision
+        self.precision_reason: str = graph.reason
+        self.graph_origin: str = graph.origin
+        self.provider_reason: str = graph.provider_reason
+        self.session = graph.session
+        self._tokenizer = tokenizer
+        self._max_pixels = max_pixels
+        self._allow_truncated = allow_truncated
+        self._model = package.manifest.title
+        self._thresholds = np.array([label.threshold for label in package.manifest.labels], dtype=np.float64)
+
+    @classmethod
+    def load(
+        cls: type[_Predictor],
+        path_or_name: str | Path | None = None,
+        *,
+        provider: str = "cpu",
+        precision: str = AUTO,
+        threads: int | None = None,
+        spin: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        allow_truncated: bool = False,
+        cache: bool = True,
+    ) -> _Predictor:
+        """Load a model package.
+
+        Args:
+            path_or_name: a folder, a `.mlic` file or a name (see `model_package.find_package`); None means the default.
+            provider: ONNX Runtime's execution provider (see `session.create_session`).
+            precision: "fp32", "fp16" or "int8"; "auto" means what `mlic-bench --choose` found best on this machine,
+                else what the package recommends for the provider, else the first graph that its manifest lists.
+            threads: threads per run; None means one for every physical core that this process may use.
+            spin: see `session.create_session`.
+            max_pixels: pictures with more pixels (width x height) are refused.
+            allow_truncated: take what there is of a file whose end is missing (see `decode.load_image`).
+            cache: see `opening.open_graph`.
+
+        Raises:
+            PackageError: the package is missing, damaged or does not keep the contract.
+            ProviderError: the provider is unknown or not available here.
+            ChoiceError: the precision is "auto", and the file of chosen precisions cannot be used.
+        """
+        package = load_package(path_or_name)
+        # At the same time: ONNX Runtime does not hold Python's lock while it loads a graph.
+        graph = Background(
+            lambda: open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin, cache=cache)
+        )
+        import_module("mlic_runtime.picture.decode")  # and Pillow with it
+        tokenizer = _load_tokenizer(package)
+        return cls(package, graph.result(), tokenizer, max_pixels, allow_truncated)
+
+    def predict(
+        self,
+        image: ImageSource | None = None,
+        caption: str | None = None,
+        *,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        at_least_one: bool = False,
+    ) -> Prediction:
+        """Predict the labels of one picture with its caption.
+
+        Args:
+            image: see `decode.load_image`; None means that there is no picture, only a caption.
+            caption: what is said about the picture; None or blank means that there is none.
+            threshold: in [0, 1], replaces the threshold of every label.
+            top_k: >= 1, keep only the k most probable in `probabilities`; `labels` are all that were predicted.
+            at_least_one: where no label reaches its threshold, predict the most probable one.
+
+        Raises:
+            ImageError: the picture cannot be used, or it is missing and the model reads nothing else.
+            CaptionError: the caption is not a text, or the model reads none.
+            InputError: neither picture nor caption, or an option out of range.
+        """
+        options = PredictionOptions(threshold, top_k, at_least_one)
+        return self._predict_batch([image], [caption], options)[0]
+
+    def predict_many(
+        self,
+        images: Sequence[ImageSource | None],
+        captions: Sequence[str | None] | None = None,
+        *,
+        batch_size: int = 32,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        at_least_one: bool = False,
+    ) -> list[Prediction]:
+        """Predict the labels of many pictures, a batch at a time; one at a time gives the same answers.
+
+        Args:
+            images: N pictures (see `predict`); they are read when their batch is due.
+            captions: N captions, or None for none at all.
+            batch_size: how many pictures one run of the graph takes, >= 1.
+            threshold: see `predict`.
+            top_k: see `predict`.
+            at_least_one: see `predict`.
+
+        Returns:
+            N predictions in the order of the pictures.
+
+        Raises:
+            InputError: see `predict`; also if the lengths differ. The first problem stops the work.
+        """
+        if isinstance(images, (str, bytes)) or isinstance(captions, str):
+            raise InputError("predict_many needs a list of pictures and a list of captions; use predict for one")
+        if captions is not None and len(captions) != len(images):
+            raise InputError(
+                f"found {len(images)} images but {len(captions)} captions: give one caption (or None) each"
+            )
+        check_count("batch_size", batch_size)
+        options = PredictionOptions(threshold, top_k, at_least_one)
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), batch_size):
+            batch = [images[index] for index in range(start, min(start + batch_size, len(images)))]
+            texts = [None if captions is None else captions[start + index] for index in range(len(batch))]
+            predictions.extend(self._predict_batch(batch, texts, options))
+        return predictions
+
+    def predict_rows(
+        self,
+        rows: Iterable[Row],
+        *,
+        batch_size: int = 32,
+        workers: int | None = None,
+        on_error: Literal["record", "stop"] = "record",
+        threshold: float | None = None,
+        top_k: int | None = None,
+        at_least_one: bool = False,
+    ) -> Generator[Prediction | RowError, None, None]:
+        """Predict the labels of any number of rows, one result after the other; pictures are decoded in threads.
+
+        Args:
+            rows: such as `open_rows` gives; read a few batches ahead of the results, and only while they are asked for.
+            batch_size: see `predict_many`.
+            workers: how many threads decode pictures, >= 1; None means one for every CPU that this process may use.
+            on_error: "record" gives a `RowError` in the place of a row that cannot be predicted; "stop" raises it.
+            threshold: see `predict`.
+            top_k: see `predict`.
+            at_least_one: see `predict`.
+
+        Returns:
+            The results in the order of the rows, each as in `predict`. The number of workers changes nothing.
+
+        Raises:
+            InputError: an option out of range; with on_error="stop" also the first row that cannot be predicted.
+            MlicError: what no row can be blamed for.
+        """
+        workers = available_cpus() if workers is None else workers
+        check_count("batch_size", batch_size)
+        check_count("workers", workers)
+        if on_error not in ("record", "stop"):
+            raise InputError(f"on_error must be 'record' or 'stop', found {on_error!r}")
+        options = PredictionOptions(threshold, top_k, at_least_one)
+        from .stream import stream_rows  # here, because a single prediction need not load concurrent.futures
+
+        def run(good: list[Row], pixels: Pixels) -> list[Prediction]:
+            return self._run([row.title for row in good], [row.caption for row in good], pixels, options)
+
+        spec = self.manifest.image
+        return stream_rows(
+            rows,
+            self._prepare,
+            run,
+            size=(spec.height, spec.width),
+            batch_size=batch_size,
+            workers=workers,
+            stop_on_error=on_error == "stop",
+        )
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to release: the graph lives as long as the object."""
+
+    def _predict_batch(
+        self, images: list[ImageSource | None], captions: list[str | None], options: PredictionOptions
+    ) -> list[Prediction]:
+        for image, caption in zip(images, captions, strict=True):
+            self._check_pair(image, caption)
+        spec = self.manifest.image
+        # A picture that is missing stays black.
+        pixels = np.zeros((len(images), spec.height, spec.width, 3), dtype=np.uint8)
+        for out, image in zip(pixels, images, strict=True):
+            if image is not None:
+                self._preprocess(self._decode(image), out)
+        return self._run([_path(image) for image in images], captions, pixels, options)
+
+    def _prepare(self, row: Row, out: Pixels) -> None:
+        """Check a row, and write its picture, if it has one, to `out`, uint8 (H, W, 3)."""
+        if row.error is not None:
+            raise row.error
+        if not (row.caption is None or isinstance(row.caption, str)):
+            raise CaptionError(f"a caption must be a text (str) or None, found {type(row.caption).__name__}")
+        self._check_pair(row.image, row.caption)
+        if row.image is not None:
+            self._preprocess(self._decode(row.image), out)
+
+    def _run(
+        self, titles: list[str | None], captions: list[str | None], pixels: Pixels, options: PredictionOptions
+    ) -> list[Prediction]:
+        tokens = self._tokenise(captions)
+        logits = self._run_graph(pixels, tokens)
+        return self._postprocess(titles, captions, logits, options)
+
+    # The five steps of every prediction; `stages` times them by overriding them.
+
+    def _decode(self, source: ImageSource) -> Image.Image:
+        from mlic_runtime.picture.decode import view_image  # here, because `load` loads it while the graph loads
+
+        return view_image(
+            source,
+            spec=self.manifest.image,
+            max_pixels=self._max_pixels,
+            allow_truncated=self._allow_truncated,
+        )
+
+    def _preprocess(self, image: Image.Image, out: Pixels) -> None:
+        from mlic_runtime.picture.decode import to_pixels
+
+        to_pixels(image, self.manifest.image, out)
+
+    def _tokenise(self, captions: list[str | None]) -> tuple[npt.NDArray[np.int64], ...]:
+        """(input_ids, attention_mask), or nothing for a model that reads no caption."""
+        return () if self._tokenizer is None else self._tokenizer.encode(captions)
+
+    def _run_graph(self, pixels: Pixels, tokens: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float32]:
+        logits = self.session.run(pixels, *tokens)
+        if logits.shape != (len(pixels), len(self.labels)):
+            raise PackageError(
+                f"the graph of {self._model} gave logits of shape {logits.shape}, "
+                f"expected ({len(pixels)}, {len(self.labels)}): one per label of the manifest"
+            )
+        return logits
+
+    def _postprocess(
+        self,
+        titles: list[str | None],
+        captions: list[str | None],
+        logits: npt.NDArray[np.float32],
+        options: PredictionOptions,
+    ) -> list[Prediction]:
+        probabilities = sigmoid(logits)
+        threshold = options.threshold
+        thresholds = self._thresholds if threshold is None else np.full_like(self._thresholds, threshold)
+        decisions = decide(probabilities, thresholds, at_least_one=options.at_least_one)
+        return [
+            make_prediction(title, caption, self._model, self.labels, row, chosen, options.top_k)
+            for title, caption, row, chosen in zip(titles, captions, probabilities, decisions, strict=True)
+        ]
+
+    def _check_pair(self, image: ImageSource | None, caption: str | None) -> None:
+        if self._tokenizer is None:
+            if caption is not None:
+                raise CaptionError(f"model {self._model} reads no caption: leave it out")
+            if image is None:
+                raise ImageError(f"model {self._model} reads only a picture, and none was given")
+        elif image is None and (caption is None or (isinstance(caption, str) and not caption.strip())):
+            raise InputError("there is neither a picture nor a caption: give at least one")
+
+
+def _load_tokenizer(package: ModelPackage) -> CaptionTokenizer | None:
+    if package.manifest.text is None:
+        return None
+    from mlic_runtime.caption.tokenizer import (
+        CaptionTokenizer,  # here, because a model without captions need not load tokenizers
+    )
+
+    return CaptionTokenizer(package.read(TOKENIZER_NAME), package.manifest.text)
+
+
+def _path(image: ImageSource | None) -> str | None:
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None

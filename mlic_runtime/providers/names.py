@@ -1,0 +1,56 @@
+"""Execution providers by their short names."""
+
+from collections.abc import Sequence
+
+from mlic_runtime.errors import ProviderError
+
+from .distributions import how_to_get
+
+# short name -> ONNX Runtime's name
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+AUTO = "auto"
+# What "auto" tries, best first. Without tensorrt: it compiles an engine for minutes, which must be asked for.
+AUTO_ORDER = ("cuda", "directml", "coreml", "openvino", "xnnpack", "cpu")
+
+
+def candidates(provider: str, offered: Sequence[str]) -> tuple[str, ...]:
+    """The short names to try for a requested provider, best first.
+
+    Args:
+        provider: a key of PROVIDERS, or AUTO.
+        offered: what `onnxruntime.get_available_providers()` returns.
+
+    Returns:
+        One name, or for AUTO those of AUTO_ORDER that are offered.
+
+    Raises:
+        ProviderError: an unknown name, or a provider that is not offered; the message says what to do.
+    """
+    here = offered_names(offered)
+    if provider == AUTO:
+        return tuple(name for name in AUTO_ORDER if name in here)
+    if provider not in PROVIDERS:
+        raise ProviderError(f"unknown provider {provider!r}; available here: {', '.join(here)}")
+    if provider not in here:
+        raise ProviderError(
+            f"the installed onnxruntime offers no provider {provider!r}; available here: {', '.join(here)}; "
+            f"{how_to_get(provider)}"
+        )
+    return (provider,)
+
+
+def offered_names(offered: Sequence[str]) -> tuple[str, ...]:
+    """What may be asked for here, AUTO at the end.
+
+    Args:
+        offered: what `onnxruntime.get_available_providers()` returns.
+    """
+    return (*(name for name, ort_name in PROVIDERS.items() if ort_name in offered), AUTO)

@@ -1,0 +1,1 @@
+"""Many rows on a Ray cluster."""

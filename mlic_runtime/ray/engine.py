@@ -1,0 +1,185 @@
+"""The engine `ray`: rows from one reader to actors on a Ray cluster, results to a folder, resumable."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mlic_runtime.base.machine import available_cpus
+from mlic_runtime.errors import InputError, OutputError
+from mlic_runtime.rows.reader import open_rows
+
+from .folder import PartMark, ResultFolder
+from .parts import Job, PartWriter, cut, mark_of, read_parts
+
+# What a cluster of our own may hold in memory that is on the way; results are not, they go to files.
+_OBJECT_STORE_BYTES = 512 * 1024 * 1024
+_SECONDS_TO_ANSWER = 10.0
+
+
+def run_job(job: Job, folder: ResultFolder, actors: int | None, cpus: int) -> tuple[dict[int, PartMark], str]:
+    """Predict what is missing in a folder, on the Ray cluster that this process is connected to.
+
+    Args:
+        job: what to do.
+        folder: where the results go.
+        actors: how many; None means as many as the cluster has CPUs for.
+        cpus: of each actor.
+
+    Returns:
+        {index: mark} of all parts, and the first error of a row in this run ("" if there is none).
+
+    Raises:
+        MlicError: the job failed; what is written stays.
+    """
+    import ray.data
+    from ray.exceptions import RayError, RayTaskError
+
+    marks, first = dict(folder.done), (0, "")
+    count = _default_actors(cpus) if actors is None else actors
+    dataset = ray.data.from_items([{"read": True}])
+    # A block for each part, else Ray would gather parts until they have 128 MB, and give all of them to one actor.
+    dataset.context.target_max_block_size = 1
+    dataset.context.enable_progress_bars = sys.stderr.isatty()
+    dataset = dataset.map_batches(
+        # On this machine, whose files the command line means; it takes no CPU from the actors.
+        read_parts,
+        fn_kwargs={"job": job},
+        batch_size=None,
+        num_cpus=0,
+        resources=_this_node(),
+    ).map_batches(
+        PartWriter,
+        fn_constructor_args=(job,),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=cpus,
+        # Fewer than these are enough for a small input; Ray would complain of a fixed number.
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
+    )
+    try:
+        for reports in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for report in reports.to_pylist():
+                mark = mark_of(report)
+                marks[mark.index] = mark
+                if mark.errors and (not first[0] or report["first_error_row"] < first[0]):
+                    first = (report["first_error_row"], f"row {report['first_error_row']}: {report['first_error']}")
+    except RayTaskError:
+        raise  # a defect of ours: it needs its trace
+    except RayError as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise OutputError(f"Ray gave up: {said[0]}; what is written stays: go on with --resume") from error
+    return marks, first[1]
+
+
+def check_input(job: Job, folder: ResultFolder) -> None:
+    """See that what is done was made from the input.
+
+    Raises:
+        InputError: the input cannot be read.
+        OutputError: it has other rows than those that have results.
+    """
+    if not folder.done:
+        return
+    with open_rows(job.source, image_root=job.image_root, pictures=job.pictures, captions=job.captions) as reader:
+        missing = set(folder.done)
+        parts = cut(reader, job.rows_per_part)
+        while missing:
+            part = next(parts, None)
+            mark = None if part is None else folder.done.get(part.index)
+            if part is not None and mark is None:
+                continue
+            if part is None or mark is None or not part.agrees_with(mark):
+                raise OutputError(
+                    f"cannot resume {str(folder.path)!r}: the rows of the input are not those that have results there; "
+                    "choose another output to begin anew"
+                )
+            missing.remove(part.index)
+
+
+def require_ray() -> None:
+    """Refuse to begin without Ray Data.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import ray.data  # noqa: F401 # to see whether it works
+    except ImportError as error:
+        raise InputError(f"'--engine ray' needs Ray Data ({error}): pip install 'mlic-runtime[ray]'") from error
+
+
+def require_reachable(address: str) -> None:
+    """Refuse an address HOST:PORT where nobody answers; Ray would go on trying for minutes.
+
+    Raises:
+        InputError: nobody answers.
+    """
+    host, found, port = address.rpartition(":")
+    if not found or "/" in host or not port.isdecimal():
+        return  # auto, local, or ray://, which has its own limit
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot connect to the Ray cluster {address!r}: {error}") from error
+
+
+@contextmanager
+def connected(address: str | None, cpus: int) -> Iterator[None]:
+    """A connection to a Ray cluster, for as long as the context lasts.
+
+    Args:
+        address: see `ray.init`; None means $RAY_ADDRESS, and if that is not set a cluster on this machine that ends
+            with the context. Where this process is connected already, that connection is used, and stays.
+        cpus: how many CPUs a cluster on this machine must have; it has those of the machine if they are more.
+
+    Raises:
+        InputError: the cluster cannot be reached.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    require_reachable(address)
+    options: dict[str, Any] = {}
+    if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody expects mlic-infer to tell others of its use
+        options = {
+            "num_cpus": max(cpus, available_cpus()),
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        }
+    try:
+        ray.init(address, logging_level="WARNING", **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"cannot connect to the Ray cluster {address!r}: {said[0]}; clusters may want a token "
+            "(RAY_AUTH_MODE=token in the environment) and the same version of Ray"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _this_node() -> dict[str, float]:
+    """What only this node of the cluster has, a little of it."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return {name: 0.001 for name in resources if name.startswith("node:") and "__" not in name}
+
+
+def _default_actors(cpus: int) -> int:
+    import ray
+
+    count = sum(int(node["Resources"].get("CPU", 0) // cpus) for node in ray.nodes() if node["Alive"])
+    if count == 0:
+        raise InputError(f"no node of the Ray cluster has {cpus} CPUs: give fewer --threads, or say how many --actors")
+    return count

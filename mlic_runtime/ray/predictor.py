@@ -1,0 +1,179 @@
+"""`RayPredictor`: a `Predictor` for `map_batches` of Ray Data."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlic_runtime.base.text import one_spaced
+from mlic_runtime.errors import CaptionError, InputError
+from mlic_runtime.limits import MAX_PIXELS
+from mlic_runtime.predict.prediction import Prediction
+from mlic_runtime.predict.predictor import Predictor
+from mlic_runtime.providers.names import AUTO
+from mlic_runtime.rows.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
+from mlic_runtime.rows.reader import Row, RowError, picture_finder
+
+from .results import result_columns, result_fields
+
+if TYPE_CHECKING:
+    from mlic_runtime.picture.decode import ImageSource
+
+
+class RayPredictor:
+    """Labels for the rows of a Ray dataset; each actor loads and verifies the model package once.
+
+    Example:
+        >>> dataset.map_batches(  # doctest: +SKIP
+        ...     RayPredictor, fn_constructor_kwargs={"image_root": "s3://bucket/pictures"},
+        ...     batch_format="pyarrow", batch_size=32, num_cpus=1, concurrency=4,
+        ... )
+
+    A batch has a column with pictures, a column with captions, or both. Pictures are names below `image_root`, URIs
+    that begin with it, the bytes of files, or uint8 arrays (H, W, 3) in RGB. A pyarrow table comes back with the
+    columns of `ray_results.result_fields` added; so does a dict of numpy arrays, but with `probabilities` as one
+    float32 array (B, L), the labels in the order of `labels`, NaN where there is none. A row that cannot be predicted
+    has an error in its place. Columns that have the name of a result are replaced.
+
+    Attributes:
+        labels: the names of the model's labels, in the order of its manifest.
+
+    Args:
+        model: see `Predictor.load`; the package must be there on every node.
+        image_root: where pictures lie that are given by name, a path or a URI, and what names may not leave; None means
+            that a name is an error.
+        image_column: the name of the column with the pictures; by default the one that is called as in a rows file.
+        caption_column: same, for captions.
+        threads: of the graph, and how many threads decode pictures; None means as many as the actor has CPUs.
+        provider: see `Predictor.load`.
+        precision: see `Predictor.load`. "auto" may come to another one on another machine.
+        cache: see `Predictor.load`.
+        max_pixels: see `Predictor.load`.
+        allow_truncated: see `Predictor.load`.
+        threshold: see `Predictor.predict`.
+        top_k: see `Predictor.predict`.
+        at_least_one: see `Predictor.predict`.
+
+    Raises:
+        MlicError: see `Predictor.load`; or the image root cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        image_root: str | None = None,
+        image_column: str | None = None,
+        caption_column: str | None = None,
+        threads: int | None = None,
+        provider: str = "cpu",
+        precision: str = AUTO,
+        cache: bool = True,
+        max_pixels: int = MAX_PIXELS,
+        allow_truncated: bool = False,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        at_least_one: bool = False,
+    ) -> None:
+        self._threads = actor_cpus() if threads is None else threads
+        self._predictor = Predictor.load(
+            model,
+            provider=provider,
+            precision=precision,
+            threads=self._threads,
+            max_pixels=max_pixels,
+            allow_truncated=allow_truncated,
+            cache=cache,
+        )
+        self.labels = self._predictor.labels
+        self._find = None if image_root is None else picture_finder(image_root)
+        self._names = (image_column, caption_column)
+        self._deciding: dict[str, Any] = {"threshold": threshold, "top_k": top_k, "at_least_one": at_least_one}
+
+    def __call__(self, batch: Any) -> Any:
+        """Predict a batch: a pyarrow table, or a dict of numpy arrays of one length.
+
+        Raises:
+            InputError: it has neither a column with pictures nor one with captions.
+        """
+        columns: Mapping[str, Any] = batch if isinstance(batch, Mapping) else _lists(batch)
+        given = [
+            _find_column(columns, name, known)
+            for name, known in zip(self._names, (IMAGE_COLUMNS, CAPTION_COLUMNS), strict=True)
+        ]
+        present = [name for name in given if name is not None]
+        if not present:
+            raise InputError(
+                f"a batch has the columns {', '.join(columns) or '(none)'}; expected one with pictures "
+                f"({', '.join(IMAGE_COLUMNS)}), one with captions ({', '.join(CAPTION_COLUMNS)}), or both"
+            )
+        count = len(columns[present[0]])
+        images, captions = ([None] * count if name is None else columns[name] for name in given)
+        rows = [self._row(image, caption) for image, caption in zip(images, captions, strict=True)]
+        results = list(
+            self._predictor.predict_rows(rows, batch_size=max(1, count), workers=self._threads, **self._deciding)
+        )
+        return self._to_numpy(batch, results) if isinstance(batch, Mapping) else self._to_arrow(batch, results)
+
+    def _row(self, image: Any, caption: Any) -> Row:
+        name = None
+        try:
+            picture: ImageSource | None = None if _is_missing(image) else image
+            if isinstance(picture, str):
+                name = picture = str(picture)  # numpy has a subclass
+                if self._find is None:
+                    raise InputError(f"found the name {name!r} of a picture; expected its bytes, or give image_root")
+                picture = self._find(name)
+            text = None if _is_missing(caption) else caption
+            if text is not None and not isinstance(text, str):
+                raise CaptionError(f"a caption must be a text, found {type(text).__name__}")
+            return Row(picture, one_spaced(text), name)
+        except InputError as error:
+            return Row(name=name, error=error)
+
+    def _to_arrow(self, table: Any, results: list[Prediction | RowError]) -> Any:
+        for field, column in zip(result_fields(self.labels), result_columns(results, self.labels), strict=True):
+            if field.name in table.column_names:
+                table = table.drop_columns([field.name])
+            table = table.append_column(field, column)
+        return table
+
+    def _to_numpy(self, batch: Mapping[str, Any], results: list[Prediction | RowError]) -> dict[str, Any]:
+        import numpy as np
+
+        columns = result_columns(results, self.labels)
+        added: dict[str, Any] = {}
+        for field, column in zip(result_fields(self.labels), columns, strict=True):
+            if field.name == "probabilities":
+                parts = [part.to_numpy(zero_copy_only=False) for part in column.flatten()]
+                added[field.name] = np.stack(parts, axis=1).astype(np.float32)
+            else:
+                values = np.empty(len(column), dtype=object)
+                values[:] = column.to_pylist()
+                added[field.name] = values
+        return {**batch, **added}
+
+
+def actor_cpus() -> int:
+    """How many CPUs Ray gave to the actor that asks, at least one."""
+    import ray
+
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+
+
+def _lists(table: Any) -> dict[str, list[Any]]:
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def _find_column(columns: Mapping[str, Any], name: str | None, known: tuple[str, ...]) -> str | None:
+    if name is not None:
+        if name not in columns:
+            raise InputError(f"a batch has the columns {', '.join(columns)}; expected {name!r} among them")
+        return name
+    names = {one.lower() for one in known}
+    found = [column for column in columns if column.lower() in names]
+    if len(found) > 1:
+        raise InputError(f"a batch has {', '.join(found)}, which are the same; expected one of them, or say which")
+    return found[0] if found else None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)  # numpy's NaN stands for null

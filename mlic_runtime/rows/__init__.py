@@ -1,0 +1,1 @@
+"""Where rows of pictures and captions come from: files, folders, addresses."""

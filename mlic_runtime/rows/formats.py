@@ -1,0 +1,258 @@
+"""The files that rows are read from: CSV, JSON lines, Parquet.
+
+All are streamed: what is held is one row, however large the file. A row that breaks the rules of its format is a
+`Problem` in its place, and reading goes on with the next line.
+"""
+
+import csv
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeAlias
+
+from mlic_runtime.base.text import not_utf8, one_spaced
+from mlic_runtime.errors import InputError
+from mlic_runtime.limits import MAX_ROW_BYTES
+
+from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS
+
+_EXPECTED = f"a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, or {CAPTION_COLUMNS[0]}, or both"
+_PARQUET_ROWS = 1024  # rows held at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What a row says: the picture's name (or, in Parquet, its bytes) and the caption; None where it says nothing.
+
+    As in training, each run of whitespace in a caption is one space.
+    """
+
+    image: str | bytes | None
+    caption: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a row cannot be read, and the picture's name if that much is clear."""
+
+    image: str | None
+    message: str
+
+
+Cells: TypeAlias = Values | Problem
+
+
+class _TooLongError(Exception):
+    pass
+
+
+def read_csv(stream: BinaryIO, notes: list[str]) -> Iterator[Cells]:
+    """Read a CSV file in UTF-8: a header, then one row a record; blank lines are passed over.
+
+    Args:
+        stream: the file.
+        notes: where to write which columns are not read.
+
+    Raises:
+        InputError: the header has none of the columns, or two for the same, or the file is UTF-16.
+    """
+    records = _CsvRecords(_read_lines(stream))
+    header = next(records, None)
+    if not isinstance(header, list):
+        raise InputError(f"the input has no header{'' if header is None else f': {header}'}; expected {_EXPECTED}")
+    columns = _find_columns([cell.strip() for cell in header], notes)
+    for number, record in enumerate(records, start=1):
+        if isinstance(record, str):
+            yield Problem(None, f"row {number} {record}; expected quotes inside a quoted cell to be doubled")
+        elif len(record) != len(header):
+            image = record[columns.image] if columns.image is not None and columns.image < len(record) else None
+            found = f"row {number} has {len(record)} cells; expected {len(header)} ({','.join(header)})"
+            yield Problem(_name(image), text_of(found))
+        else:
+            yield columns.pick(number, record)
+
+
+def read_jsonl(stream: BinaryIO, notes: list[str]) -> Iterator[Cells]:
+    """Read JSON lines in UTF-8: one object a line, with the keys of IMAGE_COLUMNS and CAPTION_COLUMNS.
+
+    Args:
+        stream: the file.
+        notes: where to write which keys of the first row are not read.
+
+    Raises:
+        InputError: the file is UTF-16.
+    """
+    number = 0
+    for line in _read_lines(stream):
+        if line is not None and not line.strip():
+            continue
+        number += 1
+        try:
+            entry = _parse_object(line)
+            names = list(entry)
+            columns = _find_columns(names, notes if number == 1 else [])
+        except (InputError, ValueError, RecursionError, _TooLongError) as error:
+            yield Problem(None, text_of(f"row {number}: {error}"))
+            continue
+        yield columns.pick(number, list(entry.values()))
+
+
+def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterator[Cells], Callable[[], float]]:
+    """Read a Parquet file; its column for pictures holds names, or the bytes of picture files.
+
+    Args:
+        stream: the file.
+        name: what errors call it.
+        notes: where to write which columns are not read.
+
+    Returns:
+        The rows, and how much of the file has been read, in [0, 1].
+
+    Raises:
+        InputError: pyarrow is missing, the file is not Parquet, or it has none of the columns.
+    """
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(f"cannot read {name!r}: Parquet needs pyarrow: pip install 'mlic-runtime[parquet]'") from error
+    try:
+        file = parquet.ParquetFile(stream)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
+        raise InputError(f"cannot read {name!r} as Parquet: {text_of(str(error))}") from error
+    names, total = list(file.schema_arrow.names), file.metadata.num_rows
+    columns = _find_columns(names, notes)
+    wanted = [names[index] for index in (columns.image, columns.caption) if index is not None]
+    columns = _find_columns(wanted, [])
+    done = 0
+
+    def rows() -> Iterator[Cells]:
+        nonlocal done
+        try:
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=wanted):
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    done += 1
+                    yield columns.pick(done, values)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {name!r} after row {done}: {text_of(str(error))}") from error
+
+    return rows(), lambda: done / total if total else 1.0
+
+
+def text_of(text: str) -> str:
+    """The text on one line, and UTF-8 whatever it holds."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Where the picture's name and the caption stand among the cells of a row."""
+
+    image: int | None
+    caption: int | None
+
+    def pick(self, number: int, cells: Sequence[Any]) -> Cells:
+        image = None if self.image is None else cells[self.image]
+        caption = None if self.caption is None else cells[self.caption]
+        name = image if isinstance(image, str) else None
+        for what, value, kinds in (("picture", image, (str, bytes)), ("caption", caption, (str,))):
+            if value is not None and not isinstance(value, kinds):
+                found = f"row {number} has a {what} that is {type(value).__name__}; expected a text"
+                return Problem(_name(name), found)
+            broken = not_utf8(value) if isinstance(value, str) else None
+            if broken:
+                return Problem(None if what == "picture" else _name(name), f"row {number}, {what}: {broken}")
+        return Values(image if name is None else _name(name), one_spaced(caption))
+
+
+def _find_columns(names: Sequence[str], notes: list[str]) -> _Columns:
+    found: list[int | None] = []
+    for kind in (IMAGE_COLUMNS, CAPTION_COLUMNS):
+        known = {name.lower() for name in kind}
+        places = [index for index, name in enumerate(names) if name.lower() in known]
+        if len(places) > 1:
+            listed = ", ".join(names[index] for index in places)
+            raise InputError(f"the input has {listed}, which are the same; expected one of them")
+        found.append(places[0] if places else None)
+    if found == [None, None]:
+        raise InputError(f"the input has {text_of(', '.join(names))[:200] or 'nothing'}; expected {_EXPECTED}")
+    others = [name for index, name in enumerate(names) if index not in found]
+    if others:
+        notes.append(f"not read from the input: {text_of(', '.join(others))}")
+    return _Columns(*found)
+
+
+def _parse_object(line: str | None) -> dict[str, Any]:
+    if line is None:
+        raise _TooLongError(_too_long())
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{line.strip()[:60]!r} is not JSON ({error}); expected one object a line") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f'found {line.strip()[:60]!r}; expected an object such as {{"image": "1.jpg"}}')
+    if "captions" in entry and "caption" not in entry:
+        raise ValueError("found several captions; expected one: give each a row of its own")
+    return entry
+
+
+class _CsvRecords(Iterator[list[str] | str]):
+    """The records of a CSV file; a text instead of cells says what is wrong with a record.
+
+    After one that breaks the rules, reading goes on with the line after its first: a quote that is never closed costs
+    one record, not the rest of the file.
+    """
+
+    def __init__(self, lines: Iterator[str | None]) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()  # lines that a broken record had swallowed
+        self._used: list[str] = []
+
+    def __next__(self) -> list[str] | str:
+        while True:
+            self._used = []
+            try:
+                cells = next(csv.reader(self._feed(), strict=True))
+            except (csv.Error, _TooLongError) as error:
+                self._again.extendleft(reversed(self._used[1:]))
+                return f"is not CSV ({error})"
+            if cells:
+                return cells
+
+    def _feed(self) -> Iterator[str]:
+        size = 0
+        while True:
+            line = self._again.popleft() if self._again else next(self._lines, "")
+            if line == "":
+                return
+            if line is None or (size := size + len(line)) > MAX_ROW_BYTES:
+                if line is not None:
+                    self._used.append(line)
+                raise _TooLongError(_too_long())
+            self._used.append(line)
+            yield line
+
+
+def _read_lines(stream: BinaryIO) -> Iterator[str | None]:
+    """Lines with their ends, as UTF-8; what is not UTF-8 becomes lone surrogates, and a line that is too long None."""
+    first = True
+    while line := stream.readline(MAX_ROW_BYTES + 1):
+        if first:
+            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise InputError("the input is UTF-16; expected UTF-8: save it again as UTF-8")
+            line = line.removeprefix(b"\xef\xbb\xbf") or b"\n"
+            first = False
+        if len(line) > MAX_ROW_BYTES:
+            while not line.endswith(b"\n") and (line := stream.readline(MAX_ROW_BYTES)):
+                pass
+            yield None
+        else:
+            yield line.decode("utf-8", "surrogateescape")
+
+
+def _name(text: str | None) -> str | None:
+    return None if text is None else text.strip() or None
+
+
+def _too_long() -> str:
+    return f"it has more than {MAX_ROW_BYTES} bytes"

@@ -1,0 +1,47 @@
+"""A caption that is a file of its own, and what holds for the captions of every source of rows."""
+
+from pathlib import Path
+
+from mlic_runtime.base.files import open_regular
+from mlic_runtime.base.text import not_utf8, one_spaced
+from mlic_runtime.errors import CaptionError
+from mlic_runtime.limits import MAX_ROW_BYTES
+
+SIDECAR_SUFFIX = ".txt"
+
+
+def decode_caption(content: bytes, name: str) -> str | None:
+    """A caption that is a file of its own, in UTF-8; None where it is blank.
+
+    Args:
+        content: of the file, up to MAX_ROW_BYTES + 1.
+        name: what errors call the file.
+
+    Raises:
+        CaptionError: it has more than MAX_ROW_BYTES, or is not UTF-8.
+    """
+    if len(content) > MAX_ROW_BYTES:
+        raise CaptionError(f"the caption {name} has more than {MAX_ROW_BYTES} bytes")
+    caption = content.decode("utf-8-sig", "surrogateescape")
+    broken = not_utf8(caption)
+    if broken:
+        raise CaptionError(f"the caption {name}: {broken}")
+    return one_spaced(caption)
+
+
+def read_sidecar(picture: Path) -> str | None:
+    """The caption of a picture from the .txt file beside it; see `decode_caption`.
+
+    Raises:
+        CaptionError: it cannot be read.
+        FileNotFoundError: there is none.
+    """
+    path = picture.parent / f"{picture.stem}{SIDECAR_SUFFIX}"
+    try:
+        with open_regular(path) as stream:
+            content = stream.read(MAX_ROW_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CaptionError(f"cannot read the caption {str(path)!r}: {error.strerror or error}") from error
+    return decode_caption(content, repr(str(path)))

@@ -1,0 +1,1 @@
+"""Records into batches of tensors: augmentation, cached features, the loader."""

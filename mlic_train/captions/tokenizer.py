@@ -1,0 +1,59 @@
+from collections.abc import Iterable
+
+from mlic_train.errors import DataError
+
+PAD_TOKEN = "[PAD]"
+UNKNOWN_TOKEN = "[UNK]"
+_WORD_START = "▁"  # U+2581, which Metaspace puts before every word
+
+
+def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequency: int = 2) -> bytes:
+    """Train a lower-casing byte-pair encoding (Sennrich et al. 2016) on captions.
+
+    The same captions give the same bytes. (The library's WordPiece trainer numbers its "##" pieces in the order of
+    a hash table, another one in every process; two runs of one seed would not be the same model.)
+
+    Args:
+        captions: the training captions, and only those: validation and test words must stay unseen.
+        vocab_size: upper bound of the vocabulary, [PAD] (always id 0) and [UNK] included.
+        min_frequency: a piece must occur this often to be added.
+
+    Returns:
+        The bytes of tokenizer.json: the same file is used in training, in the checkpoint and in the runtime.
+
+    Raises:
+        DataError: there is not a single caption to learn from.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    texts = [caption for caption in captions if caption.strip()]
+    if not texts:
+        raise DataError("no captions to train a tokenizer on: add captions, or train --model cnn, which reads none")
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN_TOKEN, fuse_unk=True))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=[PAD_TOKEN, UNKNOWN_TOKEN],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str().encode("utf-8")
+
+
+def vocabulary_size(tokenizer_json: bytes) -> int:
+    """The number of token ids of a tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(tokenizer_json.decode("utf-8")).get_vocab_size()
+
+
+def token_texts(tokenizer_json: bytes) -> list[str]:
+    """The text of every token id of a tokenizer from `train_tokenizer`; one that begins a word begins with a space."""
+    from tokenizers import Tokenizer
+
+    vocabulary = Tokenizer.from_str(tokenizer_json.decode("utf-8")).get_vocab()
+    return [token.replace(_WORD_START, " ") for token in sorted(vocabulary, key=vocabulary.__getitem__)]

@@ -1,0 +1,1 @@
+"""The commands of mlic-train. No other room imports this one."""

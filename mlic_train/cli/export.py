@@ -1,0 +1,130 @@
+"""`mlic-export`. stdout is data, stderr is progress; torch is imported when work begins."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.package.archive import ARCHIVE_SUFFIX
+from mlic_runtime.package.manifest import PRECISIONS
+from mlic_train.base.progress import log_line
+from mlic_train.config.schema import MODELS
+
+from .data_options import data_from, data_options
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def _precisions(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(","))
+    unknown = next((name for name in names if name not in PRECISIONS), None)
+    if unknown is not None:
+        raise click.BadParameter(f"{unknown!r} is none of {', '.join(PRECISIONS)}")
+    if len(set(names)) != len(names):
+        raise click.BadParameter(f"{value!r} names a precision twice")
+    return names
+
+
+@click.command(cls=MlicCommand, context_settings={"show_default": True})
+@click.version_option(package_name="mlic-train")
+@click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to export.")
+@click.option("--run", type=_FOLDER, help="A run folder.  [default: the newest of the model, else the released one]")
+@click.option("--runs", type=_NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
+@click.option(
+    "--layout",
+    type=click.Choice(("package", "triton")),
+    default="package",
+    help="What to write: a model package, or instead of it the model's folder in a Triton model repository.",
+)
+@click.option(
+    "--output",
+    type=_NEW_FOLDER,
+    help="The package's folder, or the Triton model repository.  [default: exported/MODEL, or triton]",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    callback=_precisions,
+    default="fp32",
+    metavar="NAME[,NAME...]",
+    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. Others than fp32 are fitted to --data.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0),
+    default=0.5,
+    help="Refuse a graph that loses more than this of validation samples F1, in points (hundredths).",
+)
+@click.option(
+    "--latency",
+    is_flag=True,
+    help="Measure the graphs on this machine, and recommend the fastest to the runtime; no two exports are then equal.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --latency: draw F1 against latency and size to this file, a .png or .svg.",
+)
+@click.option("--package-version", default="0.1.0", help="The package's version.")
+@click.option("--single-file", is_flag=True, help="Write the package as one file too, OUTPUT.mlic.")
+@click.option("--wheel", is_flag=True, help="Write the package as a wheel too, beside OUTPUT; pip installs it.")
+@click.option("--save-checkpoint", type=_NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
+@data_options
+def export(name: str, **options: Any) -> None:
+    """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
+
+    The graph is compared with PyTorch first; if they differ, nothing is written. With --data it is compared on all rows
+    of val and test as well, and the package's metrics are measured anew, with the exported graph itself; without, they
+    are those of the checkpoint. What was compared is printed as a table. The same model, data and options give the same
+    bytes, unless --latency puts measured times into the package.
+
+    \b
+    mlic-export --model hybrid
+    mlic-export --run runs/hybrid --data my-data --precision fp32,fp16,int8 --latency --output packages/hybrid
+    mlic-export --run runs/hybrid --layout triton --output model-repository
+    """  # noqa: D301 # click needs the backspace itself
+    from mlic_train.data.splits import load_splits
+    from mlic_train.exporting.archive import write_archive
+    from mlic_train.exporting.package import ExportOptions, export_package
+    from mlic_train.exporting.parity import parity_table
+    from mlic_train.exporting.triton import export_triton
+    from mlic_train.exporting.wheel import normalise_version, write_wheel
+    from mlic_train.report.precisions import plot_precisions
+    from mlic_train.runs.checkpoint import load_trained, save_half
+    from mlic_train.runs.find import find_run
+
+    if options["plot"] and not (options["latency"] and (options["folder"] or options["train_files"])):
+        raise click.UsageError("--plot draws what --latency and --data measure; give both")
+    if options["layout"] == "triton" and (options["single_file"] or options["wheel"]):
+        raise click.UsageError("--single-file and --wheel write a model package; leave --layout triton out")
+    if options["wheel"]:
+        normalise_version(options["package_version"])  # refused now, not when everything is measured
+    folder = options["run"] or find_run(options["runs"], name)
+    trained = load_trained(folder)
+    if trained.config.model.name != name:
+        raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; give --model")
+    output = options["output"] or (Path("exported", name) if options["layout"] == "package" else Path("triton"))
+    log_line(f"exporting {folder} to {output}")
+    if options["save_checkpoint"]:
+        trained = save_half(trained, options["save_checkpoint"])
+    data = data_from(options)
+    splits = load_splits(data) if data.folder or data.train else None
+    write = export_package if options["layout"] == "package" else export_triton
+    wanted = ExportOptions(
+        version=options["package_version"],
+        precisions=options["precisions"],
+        max_drop=options["max_drop"],
+        latency=options["latency"],
+    )
+    manifest = write(trained, output, wanted, splits=splits, log=log_line)
+    click.echo(parity_table(manifest.parity), nl=False)
+    if options["plot"]:
+        plot_precisions(manifest, options["plot"])
+    if options["single_file"]:
+        file = output.with_name(f"{output.name}{ARCHIVE_SUFFIX}")
+        write_archive(output, file)
+        click.echo(file)
+    if options["wheel"]:
+        click.echo(write_wheel(output, output.parent))

@@ -1,0 +1,98 @@
+"""`mlic-report`: stdout names the file that was written, stderr is progress; plots are imported when work begins."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlic_runtime.cli.command import MlicCommand
+from mlic_train.base.progress import log_line, progress_bar
+
+from .data_options import data_from, data_options
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+_SPLIT = click.option("--split", type=click.Choice(["val", "test"]), default="val", help="The rows to measure on.")
+
+
+@click.group(context_settings={"show_default": True})
+@click.version_option(package_name="mlic-train")
+def report() -> None:
+    """Look at data and at runs: every report is one HTML file that opens without a network."""
+
+
+@report.command(cls=MlicCommand)
+@data_options
+@click.option("--output", type=_NEW_FILE, default=Path("reports", "data.html"), help="The HTML file to write.")
+def data(output: Path, **options: Any) -> None:
+    """Show what is in the data: labels, pictures, captions, and what the splits share.
+
+    \b
+    mlic-report data --data my-data
+    """  # noqa: D301 # click needs the backspace itself
+    from mlic_train.report.data import write_data_report
+
+    write_data_report(data_from(options), output, progress=progress_bar)
+    click.echo(output)
+
+
+@report.command(cls=MlicCommand)
+@click.argument("run_folder", metavar="RUN", type=_FOLDER)
+@data_options
+@_SPLIT
+@click.option("--picture", type=_FILE, help="Whose feature maps to show.  [default: a picture of the split]")
+@click.option("--worst", type=click.IntRange(0), default=12, help="False positives, and false negatives, to show.")
+@click.option("--output", type=_NEW_FILE, help="The HTML file to write.  [default: RUN/report.html]")
+def run(run_folder: Path, split: str, picture: Path | None, worst: int, output: Path | None, **options: Any) -> None:
+    """Show what the run in the folder RUN learned, measured on one split of the data.
+
+    \b
+    mlic-report run runs/hybrid --data my-data
+    """  # noqa: D301 # click needs the backspace itself
+    from mlic_train.report.run import write_run_report
+
+    output = output or run_folder / "report.html"
+    write_run_report(
+        run_folder,
+        data_from(options),
+        output,
+        split=split,
+        picture=picture,
+        worst=worst,
+        progress=progress_bar,
+        log=log_line,
+    )
+    click.echo(output)
+
+
+@report.command(cls=MlicCommand)
+@click.argument("runs", metavar="RUN RUN...", type=_FOLDER, nargs=-1, required=True)
+@data_options
+@_SPLIT
+@click.option("--output", type=_NEW_FILE, default=Path("reports", "compare.html"), help="The HTML file to write.")
+@click.option("--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table")
+def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str, **options: Any) -> None:
+    """Put runs side by side, as a page and as data on stdout.
+
+    Compared are the metrics that are stored with the runs. With --data all runs are measured anew on the rows that
+    each of them can use, and their difference to the first run gets an interval.
+
+    \b
+    mlic-report compare runs/hybrid runs/late --data my-data
+    """  # noqa: D301 # click needs the backspace itself
+    if len(runs) < 2:
+        raise click.UsageError("give two runs or more, such as: mlic-report compare runs/a runs/b")
+    from mlic_train.report import compare as comparing
+    from mlic_train.report.compare_page import compare_page
+    from mlic_train.report.parts import check_writable, save_page
+
+    check_writable(output)
+    given = data_from(options)
+    comparison = comparing.compare_runs(
+        runs, given if given.folder or given.train else None, split=split, progress=progress_bar, log=log_line
+    )
+    save_page(output, compare_page(comparison))
+    log_line(f"wrote {output}")
+    formats = {"table": comparing.as_table, "csv": comparing.as_csv, "json": comparing.as_json}
+    click.echo(formats[output_format](comparison), nl=False)

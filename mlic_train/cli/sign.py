@@ -1,0 +1,72 @@
+"""`mlic-sign`. stdout is data; model-signing is imported when work begins."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from mlic_runtime.cli.command import MlicCommand
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+@click.version_option(package_name="mlic-train")
+def main() -> None:
+    """Sign model packages with a key of your own, and verify them.
+
+    PACKAGE is a folder, a .mlic file, or the name of a model. Its signature is PACKAGE.sig, a file beside it in the
+    format of the OpenSSF's model-signing, whose own command reads and writes it too. A pair of keys:
+
+    \b
+    openssl ecparam -name prime256v1 -genkey -noout -out key.pem
+    openssl ec -in key.pem -pubout -out public.pem
+    """  # noqa: D301 # click needs the backspace itself
+
+
+@main.command(cls=MlicCommand)
+@click.argument("package")
+@click.option("--key", type=_FILE, required=True, help="The private key, PEM, of an elliptic curve.")
+@click.option(
+    "--password-env",
+    metavar="NAME",
+    help="The environment variable that holds the key's password.  [default: ask on the terminal, if it has one]",
+)
+@click.option("--output", type=_NEW_FILE, help="The signature to write.  [default: PACKAGE.sig]")
+def sign(package: str, key: Path, password_env: str | None, output: Path | None) -> None:
+    """Verify PACKAGE and sign all of its files; prints where the signature is.
+
+    \b
+    mlic-sign sign exported/hybrid --key key.pem
+    """  # noqa: D301 # click needs the backspace itself
+    from mlic_train.exporting.signing import is_encrypted, sign_package
+
+    if password_env is not None:
+        if password_env not in os.environ:
+            raise click.BadParameter(f"there is no environment variable {password_env!r}", param_hint="--password-env")
+        password = os.fsencode(os.environ[password_env])
+    elif is_encrypted(key) and sys.stdin.isatty():  # a prompt in a pipe would wait for nobody
+        password = click.prompt(f"Password of {key}", hide_input=True, err=True).encode()
+    else:
+        password = None
+    click.echo(sign_package(package, key, output, password=password))
+
+
+@main.command(cls=MlicCommand)
+@click.argument("package")
+@click.option("--key", type=_FILE, required=True, help="The public key of who signed, PEM.")
+@click.option("--signature", type=_FILE, help="The signature.  [default: PACKAGE.sig]")
+def verify(package: str, key: Path, signature: Path | None) -> None:
+    """Check that PACKAGE is, file for file, what the owner of the key signed.
+
+    What pip installs from a wheel has an __init__.py that nobody signed: verify the package that was signed instead.
+
+    \b
+    mlic-sign verify exported/hybrid --key public.pem
+    """  # noqa: D301 # click needs the backspace itself
+    from mlic_train.exporting.signing import verify_package
+
+    manifest = verify_package(package, key, signature).manifest
+    click.echo(f"ok {manifest.name}@{manifest.version}")

@@ -1,0 +1,233 @@
+"""`mlic-sweep`. stdout is data, stderr is progress; torch and Optuna are imported when work begins."""
+
+import itertools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlic_runtime.cli.command import MlicCommand
+from mlic_train.base.progress import log_line
+from mlic_train.config.schema import MODELS
+from mlic_train.errors import ConfigError, TrainError
+from mlic_train.sweep.options import Training, data_arguments, options_of, searchable
+from mlic_train.sweep.space import PRESETS, Space, Value, read_space
+
+from .data_options import data_from, data_options, list_skipped
+from .train import train
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from mlic_train.data.splits import Splits
+    from mlic_train.sweep.runner import Runner
+    from mlic_train.sweep.study import SweepStudy
+    from mlic_train.sweep.workers import Crew
+
+_TPE_TRIALS = 20
+_EXAMPLES = 1000  # combinations of a large space that are looked at for one that goes together
+
+
+class _SweepCommand(MlicCommand):
+    """Says where an option of mlic-train belongs."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            names = {name for option in options_of(train).values() for name in (*option.opts, *option.secondary_opts)}
+            if error.option_name not in names:
+                raise
+            raise click.UsageError(
+                f"{error.option_name} is an option of mlic-train: give it to all trials behind --, as in "
+                f"mlic-sweep ... -- {error.option_name} ...",
+                ctx,
+            ) from None
+
+
+@click.command(cls=_SweepCommand, context_settings={"show_default": True})
+@click.version_option(package_name="mlic-train")
+@click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to train.")
+@data_options
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="origin: the 16 combinations that the origin tried.")
+@click.option(
+    "--space",
+    "space_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file: what to try.",
+)
+@click.option(
+    "--sampler",
+    type=click.Choice(["grid", "random", "tpe"]),
+    help="How trials are chosen; grid: all combinations.  [default: grid for a preset, tpe for a space]",
+)
+@click.option(
+    "--trials", type=click.IntRange(1), help=f"How many, in all.  [default: all of a grid, else {_TPE_TRIALS}]"
+)
+@click.option(
+    "--pruner",
+    type=click.Choice(["none", "median", "hyperband"]),
+    help="Ends hopeless trials early, by samples F1 after each epoch.  [default: none for a grid, else median]",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the sampler; that of training goes behind --.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the runs and of the study.  [default: runs/sweep-MODEL]",
+)
+@click.option("--storage", help="Journal file or Optuna storage URL.  [default: study.journal in the folder]")
+@click.option("--study", "study_name", help="Its name in a --storage that several share.  [default: sweep-MODEL]")
+@click.option("--take-over", is_flag=True, help="Also go on with trials of machines that are out of sight and gone.")
+@click.option("--keep", is_flag=True, help="Keep the weights of all trials, not only of the best.")
+@click.option("--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.argument("training", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF MLIC-TRAIN]")
+@click.pass_context
+def sweep(ctx: click.Context, /, **options: Any) -> None:
+    """Train a model with many combinations of hyperparameters and compare them on the validation split.
+
+    What follows `--` is given to mlic-train in every trial. The same command goes on after any interruption; started
+    several times at once, or on machines with the same --storage, it shares the trials out. It ends with a table and
+    the best trial's command line.
+
+    \b
+    mlic-sweep --model cnn --data my-data --preset origin -- --image-size 64
+    mlic-sweep --data my-data --space space.toml --trials 50 -- --epochs 20
+    \b
+    space.toml:  [learning_rate]      [dropout]
+                 low = 1e-4           choices = [0.3, 0.5]
+                 high = 1e-2
+                 log = true
+    """  # noqa: D301 # click needs the backspace itself
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise click.UsageError("a trial is one process; start mlic-sweep itself several times instead of by torchrun")
+    space = _space(options)
+    sampler = options["sampler"] or ("grid" if options["preset"] else "tpe")
+    points = _points(space, sampler, options["trials"])
+    training = Training.build(options["name"], data_arguments(ctx), options["training"], space.names)
+    example = _example(training, space)
+    from mlic_train.data.splits import load_splits
+    from mlic_train.training.fit import interrupts
+
+    splits = load_splits(data_from(options))
+    for split in splits.named().values():
+        list_skipped(split)
+    from mlic_train.sweep.runner import Runner
+    from mlic_train.sweep.storage import crew, storage
+
+    folder = options["output"] or Path("runs", f"sweep-{options['name']}")
+    code = 0
+    where = options["storage"]
+    with crew(where, folder) as workers, storage(where, folder, workers) as opened:
+        study = _study(options, sampler, points, space, training.settings(example), splits, opened, workers)
+        runner = Runner(study, space, training, splits, folder, workers, keep=options["keep"], log=log_line)
+        try:
+            with interrupts() as stopped:
+                runner.run(stopped)
+                code = 130 if stopped() else 0
+        except KeyboardInterrupt:
+            code = 130
+        _conclude(study, runner, space, training, folder, options["output_format"])
+    if code:
+        log_line("interrupted; go on with the same command")
+        ctx.exit(code)
+
+
+def _space(options: dict[str, Any]) -> Space:
+    preset, file = options["preset"], options["space_file"]
+    if (preset is None) == (file is None):
+        raise click.UsageError("give what to search: either --preset origin or --space FILE")
+    return PRESETS[preset] if file is None else read_space(file, searchable())
+
+
+def _points(space: Space, sampler: str, trials: int | None) -> list[dict[str, Value]]:
+    """The values of each trial; empty where the sampler will draw them."""
+    if sampler != "grid":
+        return [{} for _ in range(trials or _TPE_TRIALS)]
+    points = space.grid()
+    if trials is not None:
+        raise click.UsageError(f"the grid has {len(points)} trials; leave --trials out, or choose --sampler tpe")
+    return points
+
+
+def _example(training: Training, space: Space) -> dict[str, Value]:
+    """The first combination that goes together; where none does, every trial would fail with the same error."""
+    first: ConfigError | None = None
+    for values in itertools.islice(space.examples(), _EXAMPLES):
+        try:
+            training.settings(values)
+        except ConfigError as error:
+            first = first or error
+        else:
+            return values
+    raise first or ConfigError("the space is empty")
+
+
+def _study(
+    options: dict[str, Any],
+    sampler: str,
+    points: list[dict[str, Value]],
+    space: Space,
+    settings: dict[str, Any],
+    splits: "Splits",
+    storage: "BaseStorage",
+    workers: "Crew",
+) -> "SweepStudy":
+    from mlic_train.data.summary import fingerprint
+    from mlic_train.sweep.database import postgres_url
+    from mlic_train.sweep.study import Plan, SweepStudy
+
+    plan = Plan(sampler, space.describe(), fingerprint(splits.named()), settings)
+    where = options["storage"]
+    # In a folder of its own a sweep of another model must meet this one, to be refused.
+    name = options["study_name"] or ("sweep" if where is None else f"sweep-{options['name']}")
+    return SweepStudy(
+        storage,
+        name,
+        plan,
+        points,
+        workers,
+        shared=where is None or postgres_url(where) is not None,
+        take_over=options["take_over"],
+        seed=options["seed"],
+        pruner=options["pruner"] or ("none" if sampler == "grid" else "median"),
+        epochs=int(space.largest("epochs") or settings["epochs"]),
+    )
+
+
+def _conclude(
+    study: "SweepStudy", runner: "Runner", space: Space, training: Training, folder: Path, output_format: str
+) -> None:
+    """Print what was found; what is not found yet goes to stderr.
+
+    Raises:
+        TrainError: all trials have ended, and none of them well.
+    """
+    from mlic_train.sweep.table import as_csv, as_json, as_table, in_order
+
+    rows = in_order(runner.rows())
+    command = None
+    if rows[0].state == "complete":
+        command = training.command_line(rows[0].parameters, folder / "best")
+    if output_format == "csv":
+        click.echo(as_csv(rows, space.names), nl=False)
+        if command is not None:
+            click.echo(command, err=True)
+    elif output_format == "json":
+        click.echo(as_json(rows, study.name, command), nl=False)
+    else:
+        click.echo(as_table(rows, space.names, command), nl=False)
+    for row in rows:
+        if row.state == "failed":
+            log_line(f"trial {row.trial} failed: {row.message}")
+    unfinished = [row.trial for row in rows if row.state == "running"]
+    if unfinished:
+        log_line(
+            f"other processes run trial {', '.join(map(str, unfinished))}; give the command again for their results"
+        )
+    hidden = study.out_of_sight()
+    if hidden:
+        listed = ", ".join(f"{number} ({worker})" for number, worker in sorted(hidden.items()))
+        log_line(f"of these, out of sight from this folder: {listed}; if such a process is gone, add --take-over")
+    if all(row.state == "failed" for row in rows):
+        raise TrainError(f"none of the {len(rows)} trials could be trained; the first says: {rows[0].message}")

@@ -1,0 +1,84 @@
+"""JSON lines: one object a line, with the keys image, caption or captions, and labels."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlic_train.data.problems import Problem
+from mlic_train.data.source.text import Row, Rows, make_row, read_text
+
+_KEYS = ("image", "caption", "captions", "labels")
+
+
+def read_rows(file: Path) -> Rows:
+    r"""Read a .jsonl file: `{"image": "1.jpg", "captions": ["A dog."], "labels": ["dog"]}`.
+
+    `image` may be null or missing, `caption` (or `captions`) is a text or a list of texts, `labels` a list of names or
+    ids. Missing or null labels mean not labelled, [] means none of the labels. Blank lines are skipped but counted, so
+    that a record's number is its line.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield parse_row(file, number, line)
+        except (ValueError, RecursionError) as error:
+            yield Problem(file, number, "bad-row", str(error))
+
+
+def parse_row(file: Path, number: int, line: str) -> Row | Problem:
+    """One object as a row.
+
+    Raises:
+        ValueError: it is something else.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        entry = json.loads(line, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"found {line.strip()[:60]!r}, which is not JSON ({error}); expected one object a line"
+        ) from None
+    if not isinstance(entry, dict):
+        raise ValueError(f'found {line.strip()[:60]!r}; expected an object such as {{"image": "1.jpg"}}')
+    if unknown := [key for key in entry if key not in _KEYS]:
+        raise ValueError(f"found the unknown key {', '.join(map(repr, unknown))}; expected {', '.join(_KEYS)}")
+    if "caption" in entry and "captions" in entry:
+        raise ValueError("found both caption and captions; expected one of them")
+    captions = _captions(entry.get("captions", entry.get("caption")))
+    return make_row(file, number, _image(entry.get("image")), captions, _labels(entry.get("labels")))
+
+
+def _image(value: object) -> str:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"found image {value!r}; expected a file name or null")
+    return value or ""
+
+
+def _captions(value: object) -> list[str]:
+    found: list[object] = [] if value is None else value if isinstance(value, list) else [value]
+    captions = [caption for caption in found if isinstance(caption, str)]
+    if len(captions) != len(found):
+        raise ValueError(f"found captions {value!r}; expected a text or a list of texts")
+    return captions
+
+
+def _labels(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise ValueError(f"found labels {value!r}; expected a list of names or ids")
+    for label in value:
+        if isinstance(label, bool) or not isinstance(label, (str, int)):
+            raise ValueError(f"found the label {label!r}; expected a name or an id")
+    return tuple(" ".join(str(label).split()) for label in value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entry = dict(pairs)
+    if len(entry) != len(pairs):
+        raise ValueError("found a key twice in one object; expected each once")
+    return entry

@@ -1,0 +1,52 @@
+"""What can be wrong with data, by kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+PROBLEM_KINDS = {
+    "bad-file": "a file that cannot be read at all: missing, not UTF-8, a wrong header, not the format it should be",
+    "bad-row": "a row that is malformed, or that has neither a picture nor a caption",
+    "unknown-label": "a label that is in no labels file, or that the training split does not have",
+    "missing-picture": "a row names a picture that is not there",
+    "undecodable-picture": "a picture that is there but cannot be decoded",
+    "duplicate-id": "a picture named again with other labels (error), or with nothing new (warning)",
+    "duplicate-picture": "two pictures of one split with the same bytes under different names",
+    "split-overlap": "one picture in two splits",
+    "empty-caption": "a caption is given but blank; the row counts as having none",
+    "empty-split": "no usable record",
+    "unlabelled": "records without labels, as from a file with no Labels column",
+    "unused-label": "a label that no record of the split has: nothing to learn it or to tune and measure it by",
+}
+"""Every `Problem.kind`, with what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with the data.
+
+    Attributes:
+        file: the file it was found in.
+        number: the record's 1-based number in that file; None when it concerns no single record.
+        kind: one of PROBLEM_KINDS.
+        message: what was found and what was expected, on one line.
+        severity: "error" when training would stop or learn something wrong, "warning" when it is allowed.
+    """
+
+    file: Path
+    number: int | None
+    kind: str
+    message: str
+    severity: Severity = "error"
+
+    def __post_init__(self) -> None:
+        if self.kind not in PROBLEM_KINDS:
+            raise ValueError(f"unknown kind of problem {self.kind!r}; known are {', '.join(PROBLEM_KINDS)}")
+
+    def __str__(self) -> str:
+        where = f"{self.file}:" if self.number is None else f"{self.file}:record {self.number}:"
+        return f"{where} {self.kind}: {self.message}"

@@ -1,0 +1,1 @@
+"""Where bytes come from: paths, addresses, tar members, folders of pictures."""

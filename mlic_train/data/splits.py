@@ -1,0 +1,142 @@
+"""From what the command line names to the splits that training uses."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlic_train.data.source.addresses import expand
+from mlic_train.errors import ConfigError, DataError
+
+from .check import SplitInput, check_splits
+from .folder import SplitFiles, find_splits
+from .labels import LabelSet
+from .problems import Problem
+from .reader import read_labels, read_split
+from .records import Split
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the data is: a folder that is searched (`folder`), single files, or both (files win).
+
+    Where shards may stand, one name may stand for many (see `find_splits` for what such a `folder` means).
+    `pictures` False reads captions and labels only, for data whose pictures are not at hand.
+    """
+
+    folder: Path | None = None
+    train: tuple[Path, ...] = ()
+    val: tuple[Path, ...] = ()
+    test: tuple[Path, ...] = ()
+    captions: tuple[Path, ...] = ()
+    labels_file: Path | None = None
+    images: Path | None = None
+    data_format: str = "auto"
+    skip_bad_rows: bool = False
+    pictures: bool = True
+
+    def resolve(self) -> SplitFiles:
+        """The files of every split.
+
+        Raises:
+            ConfigError: neither a folder nor a training file was given.
+            DataError: the folder does not hold what it should.
+        """
+        if self.folder is None and not self.train:
+            raise ConfigError("no training data: give --data FOLDER, or --train FILE (and --val FILE)")
+        found = SplitFiles(train=()) if self.folder is None else find_splits(self.folder)
+        given: dict[str, Any] = {"labels_file": self.labels_file, "images": self.images}
+        for name in ("train", "val", "test", "captions"):
+            given[name] = tuple(one for file in getattr(self, name) for one in expand(file))
+        return dataclasses.replace(found, **{name: value for name, value in given.items() if value})
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The splits as read; `test` is None where there is none."""
+
+    labels: LabelSet
+    train: Split
+    val: Split
+    test: Split | None
+
+    def named(self) -> dict[str, Split]:
+        """{"train": ..., "val": ..., "test": ...}, without what is not there."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
+
+
+def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
+    """Read all splits.
+
+    Args:
+        options: where they are.
+        labels: the labels of a model that is there already; None takes them from the data.
+
+    Raises:
+        DataError: a file or row cannot be used, or training or validation rows have no labels.
+        ConfigError: no training or no validation data was given.
+    """
+    files = options.resolve()
+    if not files.val:
+        raise ConfigError("no validation data: give --val FILE; thresholds and the best checkpoint come from it")
+    if labels is None:
+        labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
+    read = _reader(options, files, labels)
+    splits = Splits(
+        labels=labels,
+        train=read((*files.train, *files.captions)),
+        val=read(files.val),
+        test=read(files.test) if files.test else None,
+    )
+    for name, split in splits.named().items():
+        unlabelled = next((record for record in split.records if record.labels is None), None)
+        if unlabelled is not None:
+            raise DataError(
+                f"{unlabelled.file}: record {unlabelled.number} of the split {name!r} is not labelled; "
+                "a split needs a Labels column (an empty cell means none of the labels)"
+            )
+    return splits
+
+
+def read_splits(options: DataOptions) -> dict[str, Split]:
+    """The splits that there are.
+
+    Unlike training, a report and shards can do without val, and with rows that are not labelled.
+
+    Raises:
+        ConfigError: no training data was given.
+        DataError: a file or row cannot be used.
+    """
+    files = options.resolve()
+    labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
+    given = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
+    read = _reader(options, files, labels)
+    return {name: read(paths) for name, paths in given.items() if paths}
+
+
+def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callable[[Sequence[Path]], Split]:
+    """What reads the files of one split."""
+    return partial(
+        read_split,
+        labels=labels,
+        images=files.images,
+        data_format=options.data_format,
+        skip_bad_rows=options.skip_bad_rows,
+        pictures=options.pictures,
+    )
+
+
+def check_data(options: DataOptions, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
+    """Everything that is wrong with the data, without training (see `data.check.check_splits`)."""
+    files = options.resolve()
+    labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
+    paths = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
+    inputs = {
+        name: SplitInput(given, files.images, options.data_format, options.pictures)
+        for name, given in paths.items()
+        if given
+    }
+    return check_splits(inputs, labels, progress=progress)

@@ -1,0 +1,63 @@
+"""A model package as one `.mlic` file, byte for byte the same for the same package."""
+
+import stat
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlic_runtime.package.archive import ARCHIVE_SUFFIX
+from mlic_runtime.package.manifest import MANIFEST_NAME
+from mlic_runtime.package.model_package import ModelPackage, load_package
+from mlic_train.base.files import atomic_path
+from mlic_train.errors import ExportError
+
+_TIME = (1980, 1, 1, 0, 0, 0)  # the first that zip can write
+_UNIX = 3
+
+
+def write_archive(package_folder: Path, file: Path) -> None:
+    """Write a model package as one file, which the runtime reads without unpacking it.
+
+    The members are stored, not deflated. On exported/hybrid deflating saves 21 % (20.2 to 15.8 MB) and costs 0.1 s of
+    CPU time whenever the model is loaded, six times what checking its sha256 takes. And of deflated data not every bit
+    counts, so that not every flipped bit could be refused.
+
+    Args:
+        package_folder: the model package; every file of it is verified first.
+        file: where to write; replaced only when all is written. Its name ends in `.mlic`, or nothing would load it.
+
+    Raises:
+        PackageError: the package is damaged.
+        ExportError: the file's name has another ending.
+    """
+    if file.suffix != ARCHIVE_SUFFIX:
+        raise ExportError(f"{file} does not end in {ARCHIVE_SUFFIX}, by which the runtime knows a single-file package")
+    write_zip(file, package_contents(load_package(package_folder)), zipfile.ZIP_STORED)
+
+
+def package_contents(package: ModelPackage) -> dict[str, bytes]:
+    """The files of a model package, verified: {name: content}, the manifest first, then as the manifest lists them.
+
+    Raises:
+        PackageError: the package is damaged.
+    """
+    # As it is, not written anew: a key that a newer mlic-runtime adds would keep an older one from reading it.
+    manifest = package.read_manifest()
+    return {MANIFEST_NAME: manifest, **{name: package.read(name) for name, _ in package.verified()}}
+
+
+def write_zip(file: Path, contents: Mapping[str, bytes], method: int) -> None:
+    """Write a zip archive whose bytes depend on nothing but `contents` (and zlib, if they are deflated).
+
+    Args:
+        file: where to write; replaced only when all is written.
+        contents: {name: content}, in the order in which they are written.
+        method: `zipfile.ZIP_STORED` or `zipfile.ZIP_DEFLATED`.
+    """
+    with atomic_path(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in contents.items():
+            info = zipfile.ZipInfo(name, _TIME)
+            info.create_system = _UNIX
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.compress_type = method
+            archive.writestr(info, content)

@@ -1,0 +1,174 @@
+from collections.abc import Mapping
+
+from mlic_runtime.package.manifest import AgreementSpec, Manifest, Metrics
+from mlic_train.runs.checkpoint import RunConfig
+
+from .latency import by_provider
+
+_TITLES = {
+    "samples_f1": "samples F1",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "map": "mAP",
+    "ece": "ECE",
+    "rows": "rows",
+    "false_labels_per_negative": "false labels per negative",
+    "negatives": "negatives",
+}
+
+
+def write_card(manifest: Manifest, config: RunConfig) -> str:
+    """The model card in Markdown, made from the manifest and the run's configuration and from nothing else."""
+    model = config.model
+    reads = "a picture and its caption (either may be missing)" if model.reads_captions else "a picture"
+    text = manifest.text
+    lines = [
+        f"# {manifest.name} {manifest.version}",
+        "",
+        f"A multi-label classifier that reads {reads} and gives each of {len(manifest.labels)} labels a probability.",
+        "Run it with `mlic-infer picture.jpg" + (' "caption"`.' if model.reads_captions else "`."),
+        "",
+        "## Labels",
+        "",
+        "| label | threshold |",
+        "|---|---|",
+        *(f"| {label.name} | {label.threshold:.3f} |" for label in manifest.labels),
+        "",
+        "## Input",
+        "",
+        f"- Picture: RGB, {manifest.image.width} x {manifest.image.height} pixels, `{manifest.image.resize}`, "
+        f"{manifest.image.interpolation}.",
+    ]
+    if text is not None:
+        lines[-1] += " An all-black picture means that there is none."
+        lines.append(f"- Caption: at most {text.max_length} tokens of a vocabulary of {text.vocab_size}.")
+    lines += ["", "## Intended use", "", *_intended_use(manifest), "", "## Graphs", "", *_graphs(manifest), ""]
+    lines += ["## Metrics", ""]
+    fixed = config.train.threshold_for.startswith("fixed")
+    thresholds = "Thresholds are fixed." if fixed else "Thresholds were fitted on the validation split."
+    for precision, splits in manifest.metrics.items():
+        lines += [f"Graph `{precision}`. {thresholds}", "", *_table(splits), ""]
+    lines += [
+        "In brackets: 95 % bootstrap intervals over the rows. ECE: expected calibration error over all decisions.",
+        "Rows with at least one label are scored; `negatives` are rows with none. `-picture-only` and `-caption-only`",
+        "are the same rows with the other input left out, at the same thresholds.",
+        "",
+        "## Parity with PyTorch",
+        "",
+    ]
+    lines += _parity(manifest)
+    lines += ["", "## Training data and licences", "", str(manifest.provenance.get("data_note", "Not stated.")), ""]
+    lines += ["## Provenance", ""]
+    lines += [f"- {key}: {value}" for key, value in manifest.provenance.items() if key != "data_note"]
+    lines += ["", "## How to reproduce", "", *_reproduce(manifest), "", "## Files", "", *_hashes(manifest), ""]
+    lines += ["## Limits", "", *_limits(manifest), ""]
+    return "\n".join(lines)
+
+
+def _table(splits: Mapping[str, Metrics]) -> list[str]:
+    rows = ["| split | " + " | ".join(_TITLES.values()) + " |", "|---" * (len(_TITLES) + 1) + "|"]
+    for split, metrics in splits.items():
+        rows.append(f"| {split} | " + " | ".join(_cell(metrics, name) for name in _TITLES) + " |")
+    return rows
+
+
+def _cell(metrics: Metrics, name: str) -> str:
+    value = metrics.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, int) or float(value).is_integer():
+        return str(value)
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    return f"{value:.4f}" if low is None or high is None else f"{value:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def _intended_use(manifest: Manifest) -> list[str]:
+    what = "captioned pictures, pictures alone or captions alone" if manifest.text is not None else "pictures"
+    return [
+        f"Proposing labels for {what} like those it was trained on, for search and sorting, or for a person to check.",
+        "Not for decisions about people, nor where a missed or a false label does harm.",
+    ]
+
+
+def _graphs(manifest: Manifest) -> list[str]:
+    """A line for each precision: what it costs and what it gives."""
+    providers = by_provider(manifest.latency)
+    titles = ["precision", "MB", "val samples F1", "test samples F1", *(f"ms on {name}" for name in providers)]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for precision in manifest.precisions:
+        splits = manifest.metrics.get(precision, {})
+        cells = [
+            f"`{precision}`",
+            f"{manifest.files[manifest.graph_name(precision)].bytes / 1e6:.2f}",
+            *(_cell(splits.get(split, {}), "samples_f1") for split in ("val", "test")),
+            *(f"{specs[precision].p50_ms:.1f}" if precision in specs else "" for specs in providers.values()),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    for name, specs in providers.items():
+        spec = next(iter(specs.values()))
+        lines += [
+            "",
+            f"Milliseconds on `{name}`: median of {spec.runs} runs of one picture, all graphs in turns, {spec.threads} "
+            f"threads of {spec.machine}. `--precision auto` takes `{manifest.recommended[name]}` there, unless "
+            "`mlic-bench --choose` finds another to be faster on the device.",
+        ]
+    return lines
+
+
+def _parity(manifest: Manifest) -> list[str]:
+    """A line for each set of rows, a column for each precision."""
+    specs = manifest.parity
+    lines = [
+        "Largest difference of a logit, and the share of equal decisions.",
+        "",
+        "| rows | " + " | ".join(f"`{precision}`" for precision in specs) + " |",
+        "|---" * (len(specs) + 1) + "|",
+    ]
+    shapes, made_up = next((spec.shapes, spec.rows) for spec in specs.values())
+    checks: list[tuple[str, list[AgreementSpec]]] = [
+        (f"{made_up} made up, {shapes} (B, T) shapes", list(specs.values()))
+    ]
+    for split, found in next(iter(specs.values())).splits.items():
+        checks.append((f"{found.rows} of {split}", [spec.splits[split] for spec in specs.values()]))
+    for name, agreements in checks:
+        cells = [f"{found.max_abs_difference:.2g}, {found.equal_decisions:.3%}" for found in agreements]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _reproduce(manifest: Manifest) -> list[str]:
+    checkpoint = str(manifest.provenance.get("checkpoint_sha256", ""))[:12]
+    with_data = any(parity.splits for parity in manifest.parity.values())
+    options = [
+        f"--model {manifest.name}",
+        *(["--data DATA"] if with_data else []),
+        f"--precision {','.join(manifest.precisions)}",
+        *(["--latency"] if manifest.latency else []),
+        f"--package-version {manifest.version}",
+    ]
+    return [
+        f"From the checkpoint whose sha256 starts with {checkpoint}"
+        + (" and the data of the fingerprint above:" if with_data else ":"),
+        "",
+        "```",
+        " ".join(["mlic-export", *options]),
+        "```",
+        "",
+        "The same versions on the same kind of machine give the same bytes, but for measured milliseconds.",
+    ]
+
+
+def _hashes(manifest: Manifest) -> list[str]:
+    """Of every file but this one and manifest.json, which holds them all."""
+    lines = ["| file | bytes | sha256 |", "|---|---|---|"]
+    return lines + [f"| {name} | {spec.bytes} | `{spec.sha256}` |" for name, spec in manifest.files.items()]
+
+
+def _limits(manifest: Manifest) -> list[str]:
+    limits = [
+        "- It knows the labels above and nothing else; other things should get no label, but may.",
+        "- The probabilities are those of pictures like the training data; elsewhere measure before you trust them.",
+    ]
+    if manifest.text is not None:
+        limits.append("- A caption that does not belong to the picture misleads it: it believes what it reads.")
+    return limits

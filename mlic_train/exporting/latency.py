@@ -1,0 +1,52 @@
+"""How long the graphs of a package take on this machine, by execution provider."""
+
+from collections.abc import Mapping
+
+import onnxruntime
+
+from mlic_runtime.bench.inputs import make_feed
+from mlic_runtime.bench.latency import fastest, measure_latency
+from mlic_runtime.errors import ProviderError
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.manifest import LatencySpec
+from mlic_runtime.providers.names import AUTO, candidates
+from mlic_train.runs.checkpoint import Trained
+
+_RUNS = 100
+
+Latency = Mapping[str, Mapping[str, LatencySpec]]
+"""{precision: {provider: what was measured}}"""
+
+
+def measure_graphs(trained: Trained, graphs: Mapping[str, bytes]) -> Latency:
+    """Measure graphs in turns, one picture with a caption at a time, on every provider that loads them here.
+
+    Args:
+        trained: the model.
+        graphs: {precision: an ONNX file's content}.
+    """
+    model = trained.config.model
+    feed = make_feed(model.image_spec, model.text_spec, trained.tokenizer)
+    latency: dict[str, dict[str, LatencySpec]] = {precision: {} for precision in graphs}
+    for provider in candidates(AUTO, onnxruntime.get_available_providers()):
+        try:
+            sessions = {name: create_session(graph, provider=provider) for name, graph in graphs.items()}
+        except ProviderError:
+            continue  # onnxruntime offers it, the machine does not have it
+        for precision, measured in measure_latency(sessions, feed, runs=_RUNS).items():
+            latency[precision][provider] = measured
+    return latency
+
+
+def recommend(latency: Latency) -> dict[str, str]:
+    """{provider: the precision to run there}, by `mlic_runtime.bench.latency.fastest`."""
+    return {provider: fastest(measured) for provider, measured in by_provider(latency).items()}
+
+
+def by_provider(latency: Latency) -> dict[str, dict[str, LatencySpec]]:
+    """The other way round: {provider: {precision: what was measured}}."""
+    found: dict[str, dict[str, LatencySpec]] = {}
+    for precision, measured in latency.items():
+        for provider, spec in measured.items():
+            found.setdefault(provider, {})[precision] = spec
+    return found

@@ -1,0 +1,178 @@
+"""From a trained model to a model package: graph, tokenizer, manifest, card; parity with PyTorch is the gate."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mlic_runtime.graph.session import create_session
+from mlic_runtime.package.manifest import (
+    CARD_NAME,
+    MANIFEST_NAME,
+    TOKENIZER_NAME,
+    FileSpec,
+    LabelSpec,
+    Manifest,
+    Metrics,
+    ParitySpec,
+    dump_manifest,
+)
+from mlic_runtime.package.model_package import load_package
+from mlic_train.base.files import atomic_folder
+from mlic_train.data.splits import Splits
+from mlic_train.errors import DataError, ExportError
+from mlic_train.measure.collect import caption_tokenizer, collect_splits, run_graph, run_model, score
+from mlic_train.measure.predict import Outputs
+from mlic_train.runs.checkpoint import Trained, checkpoint_digest
+
+from .card import write_card
+from .graph import OPSET
+from .latency import Latency, measure_graphs, recommend
+from .operators import check_operators
+from .parity import check_parity, check_rows
+from .precisions import FULL, MAX_DROP, largest_drop, make_graphs
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export.
+
+    Attributes:
+        version: the package's version.
+        precisions: which graphs, some of `manifest.PRECISIONS`; the first one listed is the runtime's default where it
+            has no reason to take another.
+        max_drop: how many points (hundredths) of validation samples F1 another precision than fp32 may cost.
+        latency: measure the graphs' latency on this machine and recommend a precision by it. It makes the one part of a
+            package that another export of the same model does not repeat.
+    """
+
+    version: str = "0.1.0"
+    precisions: Sequence[str] = (FULL,)
+    max_drop: float = MAX_DROP
+    latency: bool = False
+
+
+def export_package(
+    trained: Trained,
+    output: Path,
+    options: ExportOptions = ExportOptions(),  # frozen
+    *,
+    splits: Splits | None = None,
+    log: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Write a model package; what was at `output` is replaced only if everything held.
+
+    Args:
+        trained: the model.
+        output: the package's folder.
+        options: what to write.
+        splits: what to fit reduced precisions on, and to measure graphs on; None takes the metrics of the checkpoint.
+        log: called with lines of progress.
+
+    Raises:
+        ExportError: `output` is something else than a model package, or a graph disagrees with PyTorch.
+    """
+    if output.exists() and not (output.is_dir() and (not any(output.iterdir()) or (output / MANIFEST_NAME).is_file())):
+        raise ExportError(f"{output} exists and is not a model package; choose another --output")
+    manifest, files = build_package(trained, options, splits=splits, log=log)
+    with atomic_folder(output) as temporary:
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+        load_package(temporary).verify()
+    return manifest
+
+
+def build_package(
+    trained: Trained, options: ExportOptions, *, splits: Splits | None, log: Callable[[str], None]
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What a model package holds, {file name: content} with manifest.json, once its graphs agree with PyTorch.
+
+    Args:
+        trained: the model.
+        options: what to build.
+        splits: real rows to fit reduced precisions on, and to compare and measure the graphs on; None compares made-up
+            rows only and takes the metrics of the checkpoint.
+        log: called with lines of progress.
+
+    Raises:
+        ExportError: a graph disagrees with PyTorch, costs more F1 than it may, or needs operators that not every build
+            of ONNX Runtime has.
+        PackageError: a graph breaks the contract, or fails, or the runtime would refuse the tokenizer.
+        DataError: the data has other labels than the model.
+    """
+    caption_tokenizer(trained.config, trained.tokenizer)  # at once: without data and --latency nothing else reads it
+    expected: dict[str, Outputs] = {}
+    if splits is not None:
+        _check_labels(trained, splits)
+        log("running PyTorch on val and test")
+        expected = collect_splits(trained, run_model(trained), splits)
+    graphs = make_graphs(trained, options.precisions, splits, expected, options.max_drop, log)
+    files: dict[str, bytes] = {}
+    specs: dict[str, FileSpec] = {}
+    parity: dict[str, ParitySpec] = {}
+    metrics: dict[str, Mapping[str, Metrics]] = {}
+    for precision, graph in graphs.items():
+        check_operators(graph.content)
+        session = create_session(graph.content)
+        parity[precision] = check_parity(trained, session, precision)
+        metrics[precision] = trained.state.metrics
+        if splits is not None:
+            log(f"measuring the {precision} graph on val and test")
+            found = collect_splits(trained, run_graph(trained, session), splits)
+            agreements = check_rows(trained, expected, found, precision)
+            parity[precision] = dataclasses.replace(parity[precision], splits=agreements)
+            _check_drop(precision, largest_drop(trained, expected, found), options.max_drop)
+            metrics[precision] = {key: score(rows, trained.state.thresholds) for key, rows in found.items()}
+        name = f"model.{precision}.onnx"
+        files[name], specs[name] = graph.content, _file_spec(graph.content, precision)
+    if trained.tokenizer is not None:
+        files[TOKENIZER_NAME], specs[TOKENIZER_NAME] = trained.tokenizer, _file_spec(trained.tokenizer)
+    latency: Latency = {}
+    if options.latency:
+        log("measuring latency; the machine should have nothing else to do")
+        latency = measure_graphs(trained, {precision: graph.content for precision, graph in graphs.items()})
+    thresholds = trained.state.thresholds
+    model = trained.config.model
+    manifest = Manifest(
+        name=model.name,
+        version=options.version,
+        labels=tuple(LabelSpec(name, value) for name, value in zip(model.labels, thresholds, strict=True)),
+        image=model.image_spec,
+        text=model.text_spec,
+        files=specs,
+        metrics=metrics,
+        parity=parity,
+        latency=latency,
+        recommended=recommend(latency),
+        provenance={
+            **trained.config.provenance,
+            "checkpoint_sha256": checkpoint_digest(trained.folder),
+            "opset": OPSET,
+            "onnxslim": metadata.version("onnxslim"),
+            "onnxruntime": metadata.version("onnxruntime"),
+            **{key: note for graph in graphs.values() for key, note in graph.notes.items()},
+        },
+    )
+    card = write_card(manifest, trained.config).encode()
+    manifest = dataclasses.replace(manifest, files={**specs, CARD_NAME: _file_spec(card)})
+    return manifest, {**files, CARD_NAME: card, MANIFEST_NAME: dump_manifest(manifest).encode()}
+
+
+def _check_labels(trained: Trained, splits: Splits) -> None:
+    names = trained.config.model.labels
+    if splits.labels.names != names:
+        raise DataError(f"the data has the labels {splits.labels.names}, the model {names}; give the right --labels")
+
+
+def _check_drop(precision: str, drop: float, max_drop: float) -> None:
+    if precision != FULL and drop > max_drop:
+        raise ExportError(
+            f"{precision} costs {drop:.2f} points of validation samples F1, at most {max_drop:g} are allowed "
+            "(--max-drop); nothing was written"
+        )
+
+
+def _file_spec(content: bytes, precision: str | None = None) -> FileSpec:
+    return FileSpec(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), precision=precision)

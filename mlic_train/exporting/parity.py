@@ -1,0 +1,185 @@
+"""Does the exported graph say what the PyTorch model says, at every shape and on real rows?
+
+The checks go from cheap to dear: names, types and dynamic axes of inputs and outputs (`create_session` refuses a
+graph that breaks the contract in them), fixed axes, then shapes, values and decisions on made-up rows, and values and
+decisions on real ones. The first that fails ends the export; nothing is written.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mlic_runtime.graph.session import GraphSession
+from mlic_runtime.package.manifest import AgreementSpec, ParitySpec
+from mlic_runtime.predict.prediction import decide, sigmoid
+from mlic_train.errors import ExportError
+from mlic_train.measure.predict import Outputs
+from mlic_train.models import Cnn, Model
+from mlic_train.runs.checkpoint import Trained
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a graph of one precision may be from PyTorch.
+
+    A logit may differ by `atol` + `rtol` * |logit|; the share of equal label decisions is at least `equal_decisions`,
+    in [0, 1].
+    """
+
+    atol: float
+    rtol: float
+    equal_decisions: float
+
+
+ATOL = 1e-4  # in logits: 25 millionths of a probability at most
+TOLERANCES: Mapping[str, Tolerance] = {
+    "fp32": Tolerance(ATOL, rtol=0.0, equal_decisions=1.0),
+    "fp16": Tolerance(0.1, rtol=0.02, equal_decisions=0.995),
+    "int8": Tolerance(2.0, rtol=0.2, equal_decisions=0.98),
+}
+# (B, T): one row, one token, odd ones, the traced shape, longer and larger than traced.
+SHAPES = ((1, 1), (2, 5), (7, 1), (3, 17), (5, 31), (16, 8))
+_SEED = 0
+
+
+def example_inputs(model: Model, rows: int, tokens: int, seed: int = _SEED) -> tuple[Tensor, ...]:
+    """Random inputs of the contract: `pixels` uint8 (B, H, W, 3) and, if read, ids and mask int64 (B, T).
+
+    Rows differ in length; of three or more rows one has no caption and one, where the model can do without,
+    no picture.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    side = model.image_size
+    pixels = torch.randint(0, 256, (rows, side, side, 3), generator=generator, dtype=torch.uint8)
+    if isinstance(model, Cnn):
+        return (pixels,)
+    vocabulary = model.vocab_size
+    ids = torch.randint(1, vocabulary, (rows, tokens), generator=generator)
+    lengths = torch.randint(1, tokens + 1, (rows, 1), generator=generator)
+    lengths[0] = tokens
+    if rows >= 3:
+        lengths[1] = 0
+        pixels[2] = 0
+    mask = (torch.arange(tokens)[None, :] < lengths).long()
+    return pixels, ids * mask, mask
+
+
+def check_parity(trained: Trained, session: GraphSession, precision: str = "fp32") -> ParitySpec:
+    """Compare a graph in ONNX Runtime with the model in PyTorch over SHAPES.
+
+    Args:
+        trained: the model.
+        session: its graph.
+        precision: a key of TOLERANCES.
+
+    Raises:
+        ExportError: an axis that should be fixed is not, or a shape, a value or too many decisions differ; the message
+            names the shape.
+        PackageError: the graph fails at one of the shapes.
+    """
+    config, tolerance = trained.config.model, TOLERANCES[precision]
+    found_sides = (session.height, session.width, session.num_labels)
+    sides = (config.image_size, config.image_size, config.num_labels)
+    if found_sides != sides:
+        raise ExportError(
+            f"parity of {precision} failed: H, W, L of the graph are {found_sides} (None: dynamic), expected {sides}; "
+            "nothing was written"
+        )
+    pairs = []
+    for index, (batch, tokens) in enumerate(SHAPES):
+        inputs = example_inputs(trained.model, batch, min(tokens, config.max_length), seed=index)
+        with torch.inference_mode():
+            expected = trained.model(*inputs).numpy()
+        found = session.run(*(tensor.numpy() for tensor in inputs))
+        _check_values(expected, found, precision, f"B={batch}, T={tokens}")
+        pairs.append((expected, found))
+    all_expected, all_found = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    agreement = _agree(trained, all_expected, all_found, precision, "made-up rows")
+    return ParitySpec(**dataclasses.asdict(agreement), shapes=len(SHAPES), atol=tolerance.atol, rtol=tolerance.rtol)
+
+
+def check_rows(
+    trained: Trained, expected: Mapping[str, Outputs], found: Mapping[str, Outputs], precision: str = "fp32"
+) -> dict[str, AgreementSpec]:
+    """Compare what a graph and the model say of real rows.
+
+    Args:
+        trained: the model.
+        expected: what it says, see `collect.collect_splits`.
+        found: what its graph says of the same rows.
+        precision: a key of TOLERANCES.
+
+    Returns:
+        The agreement by split and mode: "val", "val-picture-only", ...
+
+    Raises:
+        ExportError: a value or too many decisions differ; the message names split and mode.
+    """
+    agreements = {}
+    for key, outputs in expected.items():
+        _check_values(outputs.logits, found[key].logits, precision, key)
+        agreements[key] = _agree(trained, outputs.logits, found[key].logits, precision, key)
+    return agreements
+
+
+def parity_table(parity: Mapping[str, ParitySpec]) -> str:
+    """What was checked, by precision, a line for each check; those of names and axes have nothing to count."""
+    lines = [f"{'precision':9}  {'check':20}  {'rows':>6}  {'max |difference|':>16}  {'equal decisions':>15}"]
+    for precision, spec in parity.items():
+        lines += [f"{precision:9}  {check:20}  {'-':>6}  {'-':>16}  {'-':>15}" for check in ("names and types", "axes")]
+        for check, found in ((f"{spec.shapes} (B, T) shapes", spec), *spec.splits.items()):
+            lines.append(
+                f"{precision:9}  {check:20}  {found.rows:6}  {found.max_abs_difference:16.2g}  "
+                f"{found.equal_decisions:15.3%}"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _check_values(expected: Logits, found: Logits, precision: str, where: str) -> None:
+    """Both sides' logits, float32 (B, L).
+
+    Raises:
+        ExportError: another shape, or a logit that differs by more than the precision may.
+    """
+    if found.shape != expected.shape:
+        raise ExportError(
+            f"parity of {precision} failed at {where}: shape {found.shape}, expected {expected.shape}; "
+            "nothing was written"
+        )
+    tolerance = TOLERANCES[precision]
+    difference = np.abs(found - expected)
+    # Written so that NaN, where PyTorch gives it, does not pass.
+    if not (difference <= tolerance.atol + tolerance.rtol * np.abs(expected)).all():
+        raise ExportError(
+            f"parity of {precision} failed at {where}: logits differ by {difference.max():.3g}, "
+            f"at most {tolerance.atol:g} + {tolerance.rtol:g} * |logit| is allowed; nothing was written"
+        )
+
+
+def _agree(trained: Trained, expected: Logits, found: Logits, precision: str, where: str) -> AgreementSpec:
+    """How far both sides' logits, float32 (N, L), are apart.
+
+    Raises:
+        ExportError: more label decisions differ than may; the message names the first.
+    """
+    thresholds = trained.state.thresholds
+    sides = [sigmoid(expected), sigmoid(found)]
+    equal = np.equal(*(decide(side, thresholds) for side in sides))
+    share = float(equal.mean())
+    least = TOLERANCES[precision].equal_decisions
+    if share < least:
+        row, label = np.argwhere(~equal)[0]
+        raise ExportError(
+            f"parity of {precision} failed at {where}: {1 - share:.3%} of the label decisions differ, at most "
+            f"{1 - least:.3%} may; the first is {trained.config.model.labels[label]!r} in row {row}, with probability "
+            f"{sides[0][row, label]:.7f} in PyTorch, {sides[1][row, label]:.7f} in the graph and the threshold "
+            f"{thresholds[label]:g}; nothing was written"
+        )
+    return AgreementSpec(len(found), float(np.abs(found - expected).max()), share)

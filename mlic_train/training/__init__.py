@@ -1,0 +1,1 @@
+"""Fitting: losses, optimizer, teachers, processes, and the run from start to end."""

@@ -1,0 +1,90 @@
+"""What a new run reads captions with: its tokenizer, and the weights that do not start at random."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import Tensor
+
+from mlic_train.captions.characters import VOCAB_SIZE, character_tokenizer
+from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.config.schema import LSTM, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfig
+from mlic_train.data import Record
+from mlic_train.errors import ConfigError
+from mlic_train.models.huggingface import load_text_encoder
+
+from .embedding import initial_embedding
+
+
+@dataclass(frozen=True)
+class CaptionSide:
+    """What a run reads captions with.
+
+    Attributes:
+        config: of the model.
+        tokenizer: tokenizer.json; None for a model that reads no captions.
+        weights: of `model.caption`, those that do not start at random.
+        facts: where they are from.
+    """
+
+    config: ModelConfig
+    tokenizer: bytes | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def caption_side(config: ModelConfig, records: Sequence[Record], embedding: str | None) -> CaptionSide:
+    """The tokenizer and first weights of a new run.
+
+    Args:
+        config: of the model that is asked for.
+        records: the training rows; a tokenizer of our own is trained on their captions.
+        embedding: see `embedding.initial_embedding`; None means that token embeddings start at random.
+
+    Returns:
+        These, with the configuration that they lead to: its vocabulary is the tokenizer's.
+
+    Raises:
+        ConfigError: an encoder or embedding that the model has no use for, or that cannot be used.
+    """
+    if not config.reads_captions or config.name == ORIGIN_HYBRID:
+        unused = "--text-encoder" if config.text_encoder != LSTM else "--embedding" if embedding is not None else None
+        if unused is not None:
+            reads = "letters" if config.reads_captions else "no captions"
+            raise ConfigError(f"{config.name} reads {reads}; leave {unused} out, or choose --model hybrid")
+    if not config.reads_captions:
+        return CaptionSide(config)
+    if config.name == ORIGIN_HYBRID:
+        return CaptionSide(dataclasses.replace(config, vocab_size=VOCAB_SIZE), character_tokenizer())
+    if config.text_encoder not in OWN_TEXT_ENCODERS:
+        if embedding is not None:
+            raise ConfigError("--text-encoder brings token embeddings of its own: leave --embedding out")
+        return _pretrained_captions(config)
+    captions = (caption for record in records for caption in record.captions)
+    tokenizer = train_tokenizer(captions, config.vocab_size)
+    # Few captions give fewer pieces than asked for; rows that no token can reach would only make the model larger.
+    config = dataclasses.replace(config, vocab_size=vocabulary_size(tokenizer))
+    if embedding is None:
+        return CaptionSide(config, tokenizer)
+    weights = {"embedding.weight": initial_embedding(tokenizer, embedding, config.width)}
+    return CaptionSide(config, tokenizer, weights, _text_facts("embedding", embedding))
+
+
+def _pretrained_captions(config: ModelConfig) -> CaptionSide:
+    """Tokenizer, vocabulary and weights of a Hugging Face encoder."""
+    loaded = load_text_encoder(config.text_encoder)
+    if config.max_length > loaded.max_length:
+        raise ConfigError(
+            f"text encoder {config.text_encoder} reads at most {loaded.max_length} tokens, max_length is "
+            f"{config.max_length}; give --max-length {loaded.max_length} or less"
+        )
+    config = dataclasses.replace(config, vocab_size=loaded.vocab_size, text_config=loaded.config)
+    facts = _text_facts("text_encoder", config.text_encoder)
+    return CaptionSide(config, loaded.tokenizer_json, loaded.state, facts)
+
+
+def _text_facts(role: str, path_or_id: str) -> dict[str, str]:
+    """Provenance: what it is called, but not where it lay on this machine."""
+    return {role: Path(path_or_id).resolve().name, "transformers": version("transformers")}

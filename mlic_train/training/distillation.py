@@ -1,0 +1,234 @@
+"""Training rows out of what teachers say: pseudo-labelled records, softened labels, and the file that keeps both."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlic_train.base.files import write_bytes
+from mlic_train.base.progress import progress_bar
+from mlic_train.batches.dataset import target_of
+from mlic_train.config.schema import TEACHER_SEES
+from mlic_train.data import Record, fingerprint, read_split
+from mlic_train.data.check import find_overlap
+from mlic_train.data.source.members import from_json, to_json
+from mlic_train.data.splits import Splits
+from mlic_train.errors import CheckpointError, ConfigError, DataError
+from mlic_train.runs.checkpoint import checkpoint_digest
+
+from .teacher import load_teachers, soft_labels
+
+SOFT_LABELS_NAME = "soft-labels.jsonl"
+FINGERPRINT = "soft_labels_fingerprint"
+_DIGITS = 6  # soft labels are rounded before they are used, so that a resumed run reads back what this one had
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Who teaches, and what.
+
+    Attributes:
+        teachers: run folders with a best checkpoint.
+        pseudo_label: files of rows without labels, with pictures (and captions where there are any).
+        pseudo_captions: files of captions without labels; pictures that they name are not looked for.
+        sees: what the teachers see of a record that has both: "both", "caption" or "picture".
+        images: the pictures' folder of `pseudo_label`; None: `images` beside each file, else the file's own folder.
+        skip_bad_rows: leave bad rows out and log them, instead of stopping.
+
+    Raises:
+        ConfigError: unlabelled rows without a teacher, or another `sees`.
+    """
+
+    teachers: tuple[Path, ...] = ()
+    pseudo_label: tuple[Path, ...] = ()
+    pseudo_captions: tuple[Path, ...] = ()
+    sees: str = "both"
+    images: Path | None = None
+    skip_bad_rows: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sees not in TEACHER_SEES:
+            raise ConfigError(f"teacher_sees is {self.sees!r}; choose one of: {', '.join(TEACHER_SEES)}")
+        if self.files and not self.teachers:
+            raise ConfigError(f"nothing can label the rows of {self.files[0]}: give --teacher RUN")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of rows without labels."""
+        return (*self.pseudo_label, *self.pseudo_captions)
+
+
+def teach(
+    splits: Splits,
+    options: Distillation,
+    teacher_weight: float,
+    device: torch.device | str,
+    log: Callable[[str], None],
+) -> tuple[Splits, dict[str, str | int | float]]:
+    """Add the pseudo-labelled records to the training split, and mix the teachers into the targets of its own records.
+
+    The target of a record with labels y becomes (1 - w) * y + w * teacher, w being `teacher_weight`; a record of which
+    no teacher has anything to see keeps y, and so does one with a picture where teachers see captions only (or the
+    other way round): the student sees more of it than they do, and its own labels are about all of it.
+
+    Args:
+        splits: the labelled data.
+        options: the teachers and the files of unlabelled rows.
+        teacher_weight: w in 0..1.
+        device: where the teachers run.
+        log: called with lines of progress.
+
+    Returns:
+        The splits and what is to be noted about them; as they came, and nothing, without a teacher.
+
+    Raises:
+        ConfigError: teachers without anything to teach, or a `teacher_weight` without teachers.
+        DataError: an unlabelled row has labels, its picture is one of validation or test, or no teacher has anything
+            to see of it; or a teacher has other labels.
+    """
+    if not options.teachers:
+        if teacher_weight:
+            raise ConfigError(f"teacher_weight is {teacher_weight}, but there is no teacher: give --teacher RUN")
+        return splits, {}
+    if not options.files and not teacher_weight:
+        raise ConfigError(
+            "a teacher has nothing to teach: give --pseudo-label FILE, --pseudo-captions FILE or --teacher-weight W"
+        )
+    pseudo = _read_pseudo(splits, options, log)
+    teachers = load_teachers(options.teachers, splits.labels.names)
+    own = splits.train.records
+    places = [i for i, record in enumerate(own) if _all_is_seen(record, options.sees)] if teacher_weight else []
+    records = [*(own[i] for i in places), *pseudo]
+    with progress_bar("soft labels", "record") as progress:
+        soft = soft_labels(records, teachers, options.sees, device, progress)
+    blind = [record for record, row in zip(records, soft, strict=True) if record.labels is None and np.isnan(row[0])]
+    if blind:
+        raise DataError(
+            f"{len(blind)} records have nothing that a teacher could see (teacher_sees is {options.sees!r}), "
+            f"the first is record {blind[0].number} of {blind[0].file}; leave them out"
+        )
+    softened = [_soften(record, row, teacher_weight) for record, row in zip(records, soft, strict=True)]
+    labelled = dict(zip(places, softened, strict=False))
+    taught = _with_train(splits, [*(labelled.get(i, record) for i, record in enumerate(own)), *softened[len(places) :]])
+    log(f"soft labels of {len(softened)} training records, {len(pseudo)} of them without labels of their own")
+    notes: dict[str, str | int | float] = {
+        "teachers": ", ".join(
+            f"{folder.resolve().name} {checkpoint_digest(folder)[:12]}" for folder in options.teachers
+        ),
+        "teacher_sees": options.sees,
+        FINGERPRINT: fingerprint({"train": taught.train}),
+    }
+    if pseudo:
+        counts = Counter(record.file.name for record in pseudo)
+        notes["pseudo_labelled"] = ", ".join(f"{name} ({count} records)" for name, count in counts.items())
+    return taught, notes
+
+
+def write_soft_labels(folder: Path, splits: Splits) -> None:
+    """Write soft-labels.jsonl: a line per record with soft labels, so that resuming needs no teacher.
+
+    A record with labels of its own is written as its place in the training split, one without as a whole.
+    """
+    lines = []
+    for index, record in enumerate(splits.train.records):
+        if record.soft is None:
+            continue
+        entry: dict[str, object] = {"index": index}
+        if record.labels is None:
+            entry = {
+                "image": to_json(record.image),
+                "image_id": record.image_id,
+                "captions": record.captions,
+                "file": str(record.file),
+                "number": record.number,
+            }
+        lines.append(json.dumps({**entry, "soft": record.soft}) + "\n")
+    write_bytes(folder / SOFT_LABELS_NAME, "".join(lines).encode("ascii"))
+
+
+def read_soft_labels(folder: Path, splits: Splits, expected: object) -> Splits:
+    """The splits as `teach` gave them to the run in `folder`.
+
+    Args:
+        folder: the run folder.
+        splits: the labelled data of that run.
+        expected: the fingerprint that the run's provenance has under `FINGERPRINT`.
+
+    Raises:
+        CheckpointError: the file is missing or malformed, or the records are not what they were.
+        DataError: a picture is no longer there.
+    """
+    file = folder / SOFT_LABELS_NAME
+    own = list(splits.train.records)
+    pseudo = []
+    try:
+        for line in file.read_text(encoding="ascii").splitlines():
+            entry = json.loads(line)
+            soft = tuple(entry["soft"])
+            if "index" in entry:
+                own[entry["index"]] = dataclasses.replace(own[entry["index"]], soft=soft)
+            else:
+                image = from_json(entry["image"])
+                captions, rows = tuple(entry["captions"]), Path(entry["file"])
+                pseudo.append(Record(entry["image_id"], image, captions, None, rows, entry["number"], soft))
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise CheckpointError(f"{file} cannot be read ({type(error).__name__}: {error}); start a new run") from None
+    taught = _with_train(splits, [*own, *pseudo])
+    if fingerprint({"train": taught.train}) != expected:
+        raise CheckpointError(f"{file} or a picture that it names is not what it was when the run started")
+    return taught
+
+
+def _read_pseudo(splits: Splits, options: Distillation, log: Callable[[str], None]) -> list[Record]:
+    """The records of all files without labels; never one whose picture validation or test has."""
+    records: list[Record] = []
+    held_out = {name: split for name, split in splits.named().items() if name != "train"}
+    for files, pictures in ((options.pseudo_label, True), (options.pseudo_captions, False)):
+        if not files:
+            continue
+        split = read_split(
+            files,
+            splits.labels,
+            images=options.images if pictures else None,
+            skip_bad_rows=options.skip_bad_rows,
+            pictures=pictures,
+        )
+        for problem in split.skipped:
+            log(f"skipped {problem}")
+        labelled = next((record for record in split.records if record.labels is not None), None)
+        if labelled is not None:
+            raise DataError(
+                f"{labelled.file}: record {labelled.number} has labels; give the file as training data "
+                "(--train, --captions), or without its Labels column"
+            )
+        if overlap := find_overlap(held_out, split):
+            raise DataError(
+                f"{len(overlap)} of the records to pseudo-label have a picture of the validation or test split; "
+                f"take them out, the first is {overlap[0]}"
+            )
+        records += split.records
+    return records
+
+
+def _all_is_seen(record: Record, sees: str) -> bool:
+    """Whether teachers that see `sees` see all that there is of a record."""
+    return sees == "both" or (record.image is None if sees == "caption" else not record.captions)
+
+
+def _soften(record: Record, probabilities: Sequence[float], weight: float) -> Record:
+    """The record with its soft labels; the record itself where no teacher could see it."""
+    mixed = np.asarray(probabilities, dtype=np.float64)
+    if np.isnan(mixed).any():
+        return record
+    if record.labels is not None:
+        mixed = (1.0 - weight) * target_of(record, len(mixed)) + weight * mixed
+    return dataclasses.replace(record, soft=tuple(round(float(value), _DIGITS) for value in mixed))
+
+
+def _with_train(splits: Splits, records: Sequence[Record]) -> Splits:
+    return dataclasses.replace(splits, train=dataclasses.replace(splits.train, records=tuple(records)))

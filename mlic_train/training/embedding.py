@@ -1,0 +1,56 @@
+"""A token table for the LSTM that starts from a pretrained one instead of noise."""
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from mlic_train.captions.tokenizer import PAD_TOKEN, token_texts
+from mlic_train.errors import ConfigError
+from mlic_train.models.huggingface import load_text_encoder
+
+
+def initial_embedding(tokenizer_json: bytes, path_or_id: str, width: int) -> Tensor:
+    """Token embeddings for our own vocabulary, made of those of a Hugging Face encoder.
+
+    A token's text is split by the encoder's tokenizer, and its embedding is the mean of the pieces' embeddings: their
+    words are ours, cut at other places. A principal component analysis (Pearson 1901) keeps the `width` directions in
+    which the tokens differ most; distances stay what they were, but for one factor that brings all entries to the
+    standard deviation 1 of `nn.Embedding`'s own initial values, which the learning rate is meant for.
+
+    Args:
+        tokenizer_json: a tokenizer from `train_tokenizer`, V tokens.
+        path_or_id: see `mlic_train.models.huggingface.load_text_encoder`.
+        width: D, the width of the LSTM's embedding.
+
+    Returns:
+        float32 (V, D). The row of padding is zero, and so is, the mean of all others, a token without any piece.
+
+    Raises:
+        ConfigError: see `load_text_encoder`; or the encoder's embeddings are narrower than `width`, or all alike.
+    """
+    loaded = load_text_encoder(path_or_id)
+    dimensions = loaded.embedding.shape[1]
+    if width > dimensions:
+        raise ConfigError(f"embedding {path_or_id} has {dimensions} dimensions; give a --width of at most that")
+    pieces = Tokenizer.from_str(loaded.tokenizer_json.decode("utf-8"))
+    pieces.no_padding()
+    texts = token_texts(tokenizer_json)
+    split = [[] if text == PAD_TOKEN else pieces.encode(text, add_special_tokens=False).ids for text in texts]
+    known = torch.tensor([bool(ids) for ids in split])
+    source = loaded.embedding.double()  # a covariance of thousands of rows in float32 loses its small directions
+    means = torch.stack([source[ids].mean(dim=0) for ids in split if ids])  # (tokens with a piece, E)
+    centred = means - means.mean(dim=0)
+    table = torch.zeros(len(texts), width, dtype=source.dtype)
+    table[known] = centred @ _principal_directions(centred, width)
+    spread = table[known].std(correction=0)
+    if not spread > 0:
+        raise ConfigError(f"embedding {path_or_id} says the same of every token; give a trained encoder")
+    return (table / spread).float()
+
+
+def _principal_directions(centred: Tensor, width: int) -> Tensor:
+    """Rows (N, E) around zero -> the `width` orthonormal columns (E, width) along which they vary most."""
+    vectors: Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors  # in the order of ascending eigenvalues
+    top = vectors.flip(dims=(1,))[:, :width]
+    # An eigenvector's sign is the library's whim; with its largest entry positive, two machines agree.
+    return top * top.gather(0, top.abs().argmax(dim=0, keepdim=True)).sign()

@@ -1,0 +1,103 @@
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 # torch's own convention
+
+from mlic_train.batches.dataset import Batch
+from mlic_train.data import Record
+from mlic_train.errors import ConfigError
+from mlic_train.models import Logits
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+_NEGATIVE_FOCUS = 4
+_MARGIN = 0.05
+_EPSILON = 1e-6  # keeps log(1 - p) finite where float32 rounds p to 1
+
+
+def _bce(logits: Tensor, targets: Tensor, weight: Tensor | None) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)
+
+
+def _multilabel_soft_margin(logits: Tensor, targets: Tensor, weight: Tensor | None) -> Tensor:
+    weights = None if weight is None else targets * (weight - 1) + 1
+    return F.multilabel_soft_margin_loss(logits, targets, weight=weights)
+
+
+def _asymmetric(logits: Tensor, targets: Tensor, weight: Tensor | None) -> Tensor:
+    shifted = (torch.sigmoid(logits) - _MARGIN).clamp(min=0)
+    positive = F.logsigmoid(logits) * (1.0 if weight is None else weight)
+    negative = shifted**_NEGATIVE_FOCUS * torch.log1p(-shifted.clamp(max=1 - _EPSILON))
+    return -(targets * positive + (1 - targets) * negative).mean()
+
+
+def create_loss(name: str, label_smoothing: float = 0.0, positive_weight: Tensor | None = None) -> Loss:
+    """A loss by name: logits float32 (B, L), targets float32 (B, L) in 0..1 -> scalar, the mean over the batch.
+
+    - `bce`: binary cross-entropy with logits, mean over rows and labels.
+    - `multilabel_soft_margin`: torch's MultiLabelSoftMarginLoss, the origin's loss of the hybrid.
+    - `softmax_bce`: the origin's softmax followed by binary cross-entropy. The softmax is part of the model then
+      (`ModelConfig.softmax_output`, whose logits are the log-odds of the softmax), so what is left here is bce.
+    - `asymmetric`: Ridnik et al. 2021, with their gamma+ 0, gamma- 4 and margin 0.05: easy negatives hardly count,
+      very easy ones (p < 0.05) not at all. Mean over rows and labels instead of their sum. Its probabilities are too
+      high to be read as such; thresholds make up for it.
+
+    Args:
+        name: one of `config.LOSSES`.
+        label_smoothing: s in [0, 1): targets y become y * (1 - s) + s / 2 (Szegedy et al. 2016, two outcomes a label).
+        positive_weight: float (L), what a label's positives count (see `positive_weight`); None: as much as negatives.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    losses = {
+        "bce": _bce,
+        "multilabel_soft_margin": _multilabel_soft_margin,
+        "softmax_bce": _bce,
+        "asymmetric": _asymmetric,
+    }
+    if name not in losses:
+        raise ConfigError(f"loss is {name!r}; choose one of: {', '.join(losses)}")
+    chosen = losses[name]
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        weight = None if positive_weight is None else positive_weight.to(logits.device)
+        if label_smoothing:
+            targets = targets * (1 - label_smoothing) + label_smoothing / 2
+        return chosen(logits, targets, weight)
+
+    return loss
+
+
+def positive_weight(records: Sequence[Record], num_labels: int, balance: float) -> Tensor | None:
+    """Weights float32 (L) of the labels' positives: (negatives / positives) ** balance; None where balance is 0.
+
+    Counted over the rows with labels of their own; a label without positives gets weight 1.
+    """
+    if balance == 0.0:
+        return None
+    rows = [record.labels for record in records if record.labels is not None]
+    positives = torch.bincount(torch.tensor([label for row in rows for label in row]), minlength=num_labels).float()
+    weight = ((len(rows) - positives) / positives.clamp(min=1)).clamp(min=_EPSILON) ** balance
+    return torch.where(positives > 0, weight, torch.ones_like(weight))
+
+
+def total_loss(loss: Loss, logits: Logits, batch: Batch, auxiliary_weight: float) -> Tensor:
+    """The fused logits' loss, plus `auxiliary_weight` times those of each modality's own logits.
+
+    A modality's own loss counts the rows that have it and is a mean over all rows of the batch, so that it does not
+    grow where few rows have it.
+    """
+    total = loss(logits.fused, batch.targets)
+    if auxiliary_weight == 0.0:
+        return total
+    rows = len(batch.targets)
+    has_caption = None if batch.attention_mask is None else batch.attention_mask.any(dim=1)
+    for own, has in ((logits.picture, batch.has_picture), (logits.caption, has_caption)):
+        if own is None or has is None:
+            continue
+        share = has.sum() / rows
+        if share > 0:
+            total = total + auxiliary_weight * share * loss(own[has], batch.targets[has])
+    return total

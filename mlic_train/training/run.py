@@ -1,0 +1,303 @@
+"""A run from start to end: configuration, tokenizer, features, fit, final metrics."""
+
+import dataclasses
+import platform
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from mlic_runtime.base.files import remove_abandoned
+from mlic_runtime.package.manifest import TOKENIZER_NAME
+from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.base.progress import progress_bar
+from mlic_train.batches.dataset import Examples
+from mlic_train.batches.features import FeatureCache, build_cache
+from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.data import Record
+from mlic_train.data.splits import Splits
+from mlic_train.data.summary import fingerprint
+from mlic_train.errors import CheckpointError, ConfigError, DataError
+from mlic_train.measure.calibration import calibrate
+from mlic_train.measure.collect import caption_tokenizer, collect, report, usable_records
+from mlic_train.measure.thresholds import fit_thresholds
+from mlic_train.models import Hybrid, Model, create_model
+from mlic_train.runs.checkpoint import (
+    BEST_NAME,
+    CONFIG_NAME,
+    LAST_NAME,
+    RunConfig,
+    State,
+    load_backbone,
+    load_checkpoint,
+    load_trained,
+    load_weights,
+    read_run_config,
+    save_checkpoint,
+    write_run_config,
+)
+from mlic_train.runs.learner import Learner
+
+from .caption_setup import caption_side
+from .distillation import FINGERPRINT, Distillation, read_soft_labels, teach, write_soft_labels
+from .fit import FitData, fit
+from .parallel import create_fabric, in_first
+
+Log = Callable[[str], None]
+KeepGoing = Callable[[State], bool]
+_LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
+# What a resumed run may have otherwise than the run it resumes: nothing that an earlier step depended on.
+_MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
+_CACHE_FOLDER = "feature-cache"
+
+
+def train_run(
+    folder: Path,
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    splits: Splits,
+    *,
+    backbone_weights: str | Path | None = None,
+    embedding: str | None = None,
+    provenance: Mapping[str, str] | None = None,
+    distillation: Distillation | None = None,
+    device: str = "auto",
+    log: Log = lambda _: None,
+    keep_going: KeepGoing = lambda _: True,
+) -> State:
+    """Train a model into a new run folder; `keep_going` may end it after any epoch (see `fit`).
+
+    Where `model_config.text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first weights of the
+    captions are that encoder's; `embedding` names one whose token embeddings "lstm" and "mean" start from.
+
+    Raises:
+        CheckpointError: the folder holds a run already.
+        ConfigError: a model that has no use for `text_encoder` or `embedding`, or an encoder that reads fewer tokens
+            than `max_length`.
+        MlicError: see `fit`, `create_model`, `train_tokenizer`, `teach`, `load_text_encoder`, `initial_embedding`.
+    """
+    fabric = create_fabric(device, train_config.mixed_precision)
+    start = partial(
+        _start,
+        folder,
+        model_config,
+        train_config,
+        splits,
+        backbone_weights=backbone_weights,
+        embedding=embedding,
+        provenance=provenance or {},
+        distillation=distillation or Distillation(),
+        device=fabric.device.type,
+        log=log,
+    )
+    in_first(fabric, start)
+    return _go_on(fabric, folder, read_run_config(folder), splits, log, keep_going)
+
+
+def is_started(folder: Path, device: str = "auto") -> bool:
+    """Whether there is a run in the folder that can be resumed; all processes get the same answer, the first one's.
+
+    For whoever starts the same command again, as torchrun does when a process or a machine was lost.
+    """
+    return in_first(create_fabric(device), (folder / CONFIG_NAME).exists)
+
+
+def resume_run(
+    folder: Path,
+    splits: Splits,
+    *,
+    wanted: Mapping[str, object] | None = None,
+    device: str = "auto",
+    log: Log = lambda _: None,
+    keep_going: KeepGoing = lambda _: True,
+) -> State:
+    """Go on with a run from its last checkpoint.
+
+    Args:
+        folder: the run folder.
+        splits: the same labelled data as before (its fingerprint is compared); what teachers said is in the folder.
+        wanted: configuration values that were asked for; only those that earlier steps do not depend on may differ
+            (epochs, patience, workers, calibration, empty_odds, threshold_for).
+        device: see `create_fabric`.
+        log: called with lines of progress.
+        keep_going: see `fit`.
+
+    Raises:
+        CheckpointError: there is no run to resume, or other data.
+        DataError: a pseudo-labelled picture is no longer there.
+        ConfigError: `wanted` differs from the run's own configuration.
+    """
+    config = read_run_config(folder)
+    if fingerprint(splits.named()) != config.provenance.get("data_fingerprint"):
+        raise CheckpointError(f"{folder} was trained on other data; resume it with the data it was started with")
+    saved = {**dataclasses.asdict(config.model), **dataclasses.asdict(config.train)}
+    changes = {name: value for name, value in (wanted or {}).items() if saved[name] != value}
+    pieces = changes.get("vocab_size")
+    if isinstance(pieces, int) and pieces > saved["vocab_size"]:
+        del changes["vocab_size"]  # the captions gave fewer pieces than were asked for
+    for name, value in changes.items():
+        if name not in _MAY_CHANGE:
+            raise ConfigError(
+                f"{folder} was started with {name} {saved[name]!r}, not {value!r}; "
+                f"leave the option out, or start a new run (only {', '.join(_MAY_CHANGE)} may change)"
+            )
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))  # type: ignore[arg-type] # names and values come from these dataclasses
+    fabric = create_fabric(device, config.train.mixed_precision)
+    if changes:
+        in_first(fabric, partial(write_run_config, folder, config, None))
+    return _go_on(fabric, folder, config, splits, log, keep_going)
+
+
+def _start(
+    folder: Path,
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    splits: Splits,
+    *,
+    backbone_weights: str | Path | None,
+    embedding: str | None,
+    provenance: Mapping[str, str],
+    distillation: Distillation,
+    device: str,
+    log: Log,
+) -> None:
+    """Write a run folder that every process can go on from, as one goes on from an interrupted run."""
+    if (folder / CONFIG_NAME).exists():
+        raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
+    given = fingerprint(splits.named())
+    splits, taught = teach(splits, distillation, train_config.teacher_weight, device, log)
+    captions = caption_side(model_config, splits.train.records, embedding)
+    tokenizer = captions.tokenizer
+    model_config = dataclasses.replace(captions.config, labels=splits.labels.names)
+    torch.manual_seed(train_config.seed)
+    model = _with_backbone(model_config, backbone_weights)
+    if isinstance(model, Hybrid):
+        model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
+    facts: dict[str, str | int | float] = {
+        "data_fingerprint": given,
+        "seed": train_config.seed,
+        "backbone_weights": "none" if backbone_weights is None else Path(str(backbone_weights)).name,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _LIBRARIES},
+        **captions.facts,
+        **taught,
+        **provenance,
+    }
+    config = RunConfig(model_config, train_config, facts)
+    # What training would refuse is refused before there is a folder that nothing can be done with.
+    _rows(config, splits, lambda _: None)
+    Learner(model, train_config)
+    # config.json comes last: a folder that has it can be resumed, one that has not can be started again.
+    save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
+    if taught:
+        write_soft_labels(folder, splits)
+    write_run_config(folder, config, tokenizer)
+
+
+def _go_on(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log: Log, keep_going: KeepGoing) -> State:
+    """From the last checkpoint to the end, in every process; the first one alone logs, writes and measures."""
+    if not fabric.is_global_zero:
+        log = _silent
+    if FINGERPRINT in config.provenance:
+        splits = read_soft_labels(folder, splits, config.provenance[FINGERPRINT])
+    tokenizer = (folder / TOKENIZER_NAME).read_bytes() if config.model.reads_captions else None
+    model = create_model(config.model)
+    checkpoint = load_checkpoint(folder / LAST_NAME)
+    load_weights(model, checkpoint.model, folder / LAST_NAME)
+    data = _fit_data(fabric, config, tokenizer, splits, folder, model, log)
+    state = fit(model, data, config.train, folder, fabric, resume=checkpoint, log=log, keep_going=keep_going)
+    return in_first(fabric, partial(_finish, folder, state, splits, log))
+
+
+def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
+    """A new model; `weights` may also be a run folder, whose picture encoder it takes over."""
+    if weights is None or not Path(weights).is_dir():
+        return create_model(config, weights)
+    model = create_model(config)
+    load_backbone(model, Path(weights))
+    return model
+
+
+def _silent(_: str) -> None:
+    """Log nothing."""
+
+
+def _rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[Record]]:
+    """The rows of train and val that the model can use."""
+    rows = {}
+    for name, split in (("train", splits.train), ("val", splits.val)):
+        rows[name] = usable_records(split.records, config.model)
+        left_out = len(split.records) - len(rows[name])
+        if not rows[name]:
+            raise DataError(f"the split {name!r} has no row that {config.model.name} can use: it reads only pictures")
+        if not any(record.labels for record in rows[name]):
+            raise DataError(f"no row of the split {name!r} has a label: there is nothing to learn or to measure")
+        if left_out:
+            log(f"{name}: {left_out} rows without a picture are left out, {config.model.name} reads only pictures")
+    return rows
+
+
+def _fit_data(
+    fabric: Fabric, config: RunConfig, tokenizer: bytes | None, splits: Splits, folder: Path, model: Model, log: Log
+) -> FitData:
+    """The rows that the model can use, with their feature caches if asked for."""
+    rows = _rows(config, splits, log)
+    spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels
+    caches: dict[str, FeatureCache] = {}
+    if train.cache_features:
+        horizontal = (False, True) if train.horizontal_flip else (False,)
+        vertical = (False, True) if train.vertical_flip else (False,)
+        variants = {"train": [(h, v) for h in horizontal for v in vertical], "val": [(False, False)]}
+        for name in rows:
+            caches[name] = _feature_cache(
+                fabric,
+                name,
+                partial(build_cache, model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER),
+            )
+    return FitData(
+        train=Examples(rows["train"], num_labels, spec, train, caches.get("train")),
+        val=Examples(rows["val"], num_labels, spec, None, caches.get("val")),
+        tokenizer=caption_tokenizer(config, tokenizer),
+    )
+
+
+def _feature_cache(fabric: Fabric, name: str, open_cache: Callable[..., FeatureCache]) -> FeatureCache:
+    """Compute the cache in the first process, if it is not there; then open it in all."""
+
+    def compute() -> None:
+        with progress_bar(f"features of {name}", "picture") as progress:
+            open_cache(progress)
+
+    in_first(fabric, compute)
+    return open_cache()
+
+
+def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
+    """After the last epoch: calibrate the best checkpoint on val, fit its thresholds, measure every split and mode.
+
+    All of it is written into the checkpoint. Doing it again gives the same: it starts from the model's own logits.
+    """
+    for file in list(folder.iterdir()):
+        remove_abandoned(file)  # who writes a file anew does that too, but this may have been the last time
+    if not state.finished:
+        return state
+    trained = load_trained(folder)
+    best, model, config = trained.state, trained.model, trained.config.train
+    learner = Learner(model, config).eval()
+    model.calibration.reset()
+    log("calibrating the best checkpoint on val")
+    raw = collect(trained, learner, splits.val.records, model.encode_picture)
+    outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
+    val = outputs["val"]["both"]
+    best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for).tolist()
+    if splits.test is not None:
+        log("measuring the best checkpoint on test")
+        outputs["test"] = collect(trained, learner, splits.test.records, model.encode_picture)
+    for name, by_mode in outputs.items():
+        for mode, metrics in report(by_mode, best.thresholds).items():
+            best.metrics[name + mode] = metrics
+    save_checkpoint(folder / BEST_NAME, model.state_dict(), best)
+    return dataclasses.replace(state, metrics=best.metrics, thresholds=best.thresholds)
