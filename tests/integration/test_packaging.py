@@ -1,6 +1,7 @@
 """The wheel of the runtime, built from the checkout and used where the checkout is not."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -13,13 +14,16 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip installed the wheel, and nothing else."""
     folder = tmp_path_factory.mktemp("site")
-    zipfile.ZipFile(wheel).extractall(folder)
+    line = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", folder, wheel]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
 def isolated(site: Path, code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run code that finds mlic_runtime in the unpacked wheel first, never in the checkout."""
+    """Run code that finds mlic_runtime in the installed wheel first, never in the checkout."""
     prelude = f"import sys; sys.path.insert(0, {str(site)!r}); "
     line = [sys.executable, "-c", prelude + code, *arguments]
     return subprocess.run(line, capture_output=True, text=True, check=False, cwd=cwd)
@@ -44,7 +48,7 @@ def test_the_wheel_needs_the_five_named_libraries_only(wheel: Path) -> None:
     assert "Requires-Python: >=3.10" in lines
 
 
-def test_the_wheel_is_imported_from_where_it_was_unpacked(site: Path, tmp_path: Path) -> None:
+def test_the_wheel_is_imported_from_where_it_was_installed(site: Path, tmp_path: Path) -> None:
     done = isolated(site, "import mlic_runtime; print(mlic_runtime.__file__)", cwd=tmp_path)
     assert Path(done.stdout.strip()).is_relative_to(site)
 
@@ -66,6 +70,14 @@ def test_the_released_model_knows_the_examples(
     done = isolated(site, "from mlic_runtime.cli.infer import infer; infer()", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["labels"] == expected
+
+
+def test_the_installed_command_predicts_from_the_root_folder(site: Path) -> None:
+    line = [sys.executable, str(site / "bin" / "mlic-infer"), str(ROOT / "examples" / "cat.png"), "--format", "json"]
+    path = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd="/", env=path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["labels"] == ["cat"]
 
 
 def test_versions_agree() -> None:
