@@ -20,11 +20,11 @@ from typing import BinaryIO, Protocol, TypeAlias
 
 from mlic_runtime.base.files import lock, write_to
 from mlic_runtime.errors import OutputError
+from mlic_runtime.limits import MAX_JOURNAL_LINE_BYTES
 
 Identity = Mapping[str, str | int | float | bool | None]
 
 _CHUNK = 1024 * 1024
-_MAX_LINE = 64 * 1024  # of the journal, in bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ def _read_journal(path: Path) -> _Lines:
         return
     end = 0
     with path.open("rb") as stream:
-        while (line := stream.readline(_MAX_LINE)).endswith(b"\n"):
+        while (line := stream.readline(MAX_JOURNAL_LINE_BYTES)).endswith(b"\n"):
             try:
                 content = json.loads(line)
             except ValueError:

@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlic_runtime.errors import CaptionError, PackageError
+from mlic_runtime.limits import MAX_CAPTION_CHARACTERS
 from mlic_runtime.package.manifest import TOKENIZER_NAME, TextSpec
 
 from .tokenizer_safety import library_error, load_tokenizer
 
 Tokens: TypeAlias = npt.NDArray[np.int64]
-
-MAX_CHARACTERS = 20_000  # of a caption; what follows is cut, so that a huge text cannot stall a device
 
 
 class CaptionTokenizer:
@@ -72,7 +71,7 @@ class CaptionTokenizer:
             return []
         if not isinstance(caption, str):
             raise CaptionError(f"a caption must be a text (str) or None, found {type(caption).__name__}")
-        text = caption[:MAX_CHARACTERS].replace("\0", " ")
+        text = caption[:MAX_CAPTION_CHARACTERS].replace("\0", " ")
         # Through UTF-16, two surrogates that belong together become their character; a lone one cannot be UTF-8.
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         if not text.strip():

@@ -20,16 +20,17 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from mlic_runtime.errors import PackageError
+from mlic_runtime.limits import (
+    MAX_AFFIX_CHARACTERS,
+    MAX_MAPPED_BYTES,
+    MAX_OTHER_FILE_BYTES,
+    MAX_PREPENDED_CHARACTERS,
+    MAX_REPLACEMENT_GROWTH,
+    MAX_TOKEN_CHARACTERS,
+    MAX_TOKENIZER_STEPS,
+    MAX_WORD_CHARACTERS,
+)
 from mlic_runtime.package.manifest import TOKENIZER_NAME
-
-_MAX_BYTES = 32 * 1024 * 1024  # XLM-RoBERTa's, with 250,000 tokens, has 17 MB
-_MAX_TOKEN = 256  # characters; the longest of GPT-4's vocabulary is 128 spaces
-_MAX_WORD = 200  # characters that WordPiece tries to split, in time that grows with their square; BERT has 100
-_MAX_AFFIX = 16  # characters of "##" and the like
-_MAX_STEPS = 16  # of normalizers, pre-tokenizers or post-processors, one behind the other
-_MAX_GROWTH = 16  # times that all Replace together may lengthen a text
-_MAX_PREPENDED = 16  # characters
-_MAX_MAPPED = 64  # bytes for one character in a Precompiled map; Unicode's longest has 33
 
 _NORMALIZERS = [
     "BertNormalizer",
@@ -127,8 +128,8 @@ def library_error(error: BaseException, what: str) -> PackageError:
 
 def _check_source(tokenizer_json: bytes) -> None:
     """Before the library reads the file: its size, and every pattern in it, wherever that is."""
-    if len(tokenizer_json) > _MAX_BYTES:
-        raise PackageError(f"{TOKENIZER_NAME} has {len(tokenizer_json)} bytes, expected at most {_MAX_BYTES}")
+    if len(tokenizer_json) > MAX_OTHER_FILE_BYTES:
+        raise PackageError(f"{TOKENIZER_NAME} has {len(tokenizer_json)} bytes, expected at most {MAX_OTHER_FILE_BYTES}")
     if not any(text in tokenizer_json for text in _MAY_BE_REGEX):
         return
 
@@ -154,20 +155,22 @@ def _check_model(model: Any) -> None:
         _refuse(f"has the model {kind}; accepted: {', '.join(_MODELS)}")
     if getattr(model, "dropout", None):
         _refuse(f"has a BPE dropout of {model.dropout}, which would make predictions random")
-    if getattr(model, "max_input_chars_per_word", 0) > _MAX_WORD:
-        _refuse(f"has max_input_chars_per_word {model.max_input_chars_per_word}, expected at most {_MAX_WORD}")
+    if getattr(model, "max_input_chars_per_word", 0) > MAX_WORD_CHARACTERS:
+        _refuse(
+            f"has max_input_chars_per_word {model.max_input_chars_per_word}, expected at most {MAX_WORD_CHARACTERS}"
+        )
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         affix = getattr(model, name, None) or ""
-        if len(affix) > _MAX_AFFIX:
-            _refuse(f"has a {name} of {len(affix)} characters, expected at most {_MAX_AFFIX}")
+        if len(affix) > MAX_AFFIX_CHARACTERS:
+            _refuse(f"has a {name} of {len(affix)} characters, expected at most {MAX_AFFIX_CHARACTERS}")
 
 
 def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     _check_id(max(vocabulary.values(), default=-1), vocab_size)
     longest = max(map(len, vocabulary), default=0)
-    if longest > _MAX_TOKEN:
-        _refuse(f"has a token of {longest} characters, expected at most {_MAX_TOKEN}")
+    if longest > MAX_TOKEN_CHARACTERS:
+        _refuse(f"has a token of {longest} characters, expected at most {MAX_TOKEN_CHARACTERS}")
 
 
 def _check_id(largest: int, vocab_size: int) -> None:
@@ -191,8 +194,8 @@ def _steps(role: str, component: Any, accepted: Sequence[str]) -> list[Mapping[s
         if "Regex" in state.get("pattern", ()):  # again, should there be a way to write one that was not looked for
             _check_regex(state["pattern"]["Regex"])
         found.append(state)
-    if len(found) > _MAX_STEPS:
-        _refuse(f"has {len(found)} steps in its {role}, expected at most {_MAX_STEPS}")
+    if len(found) > MAX_TOKENIZER_STEPS:
+        _refuse(f"has {len(found)} steps in its {role}, expected at most {MAX_TOKENIZER_STEPS}")
     return found
 
 
@@ -205,12 +208,15 @@ def _check_growth(normalizers: Sequence[Mapping[str, Any]], steps: Sequence[Mapp
     for step in normalizers:
         if step["type"] == "Replace":
             growth *= max(1.0, len(step["content"].encode()) / _shortest_match(step["pattern"]))
-        elif step["type"] == "Prepend" and len(step["prepend"]) > _MAX_PREPENDED:
-            _refuse(f"prepends {len(step['prepend'])} characters, expected at most {_MAX_PREPENDED}")
+        elif step["type"] == "Prepend" and len(step["prepend"]) > MAX_PREPENDED_CHARACTERS:
+            _refuse(f"prepends {len(step['prepend'])} characters, expected at most {MAX_PREPENDED_CHARACTERS}")
         elif step["type"] == "Precompiled":
             _check_map(step["precompiled_charsmap"])
-    if growth > _MAX_GROWTH:
-        _refuse(f"may make a text {growth:g} times as long by its replacements, expected at most {_MAX_GROWTH} times")
+    if growth > MAX_REPLACEMENT_GROWTH:
+        _refuse(
+            f"may make a text {growth:g} times as long by its replacements, "
+            f"expected at most {MAX_REPLACEMENT_GROWTH} times"
+        )
 
 
 def _shortest_match(pattern: Mapping[str, str]) -> int:
@@ -224,8 +230,8 @@ def _check_map(encoded: str) -> None:
     """SentencePiece's map of characters: the size of an index in 4 bytes, the index, and texts that each end in NUL."""
     data = base64.b64decode(encoded)
     texts = data[4 + int.from_bytes(data[:4], "little") :]
-    if re.search(rb"[^\0]{%d}" % (_MAX_MAPPED + 1), texts):
-        _refuse(f"has a Precompiled map that turns a character into more than {_MAX_MAPPED} bytes")
+    if re.search(rb"[^\0]{%d}" % (MAX_MAPPED_BYTES + 1), texts):
+        _refuse(f"has a Precompiled map that turns a character into more than {MAX_MAPPED_BYTES} bytes")
 
 
 def _check_pieces(pre_tokenizers: Sequence[Mapping[str, Any]]) -> None:

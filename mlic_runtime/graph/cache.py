@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlic_runtime.base.files import open_regular, reason
+from mlic_runtime.limits import MAX_CACHE_BYTES, MAX_CACHE_ENTRIES
 from mlic_runtime.providers.library import onnxruntime
 from mlic_runtime.version import __version__
 
@@ -31,8 +32,6 @@ from mlic_runtime.version import __version__
 # and a driver that the name does not say, cannot save what they compiled, or have caches of their own (TensorRT).
 CACHED_PROVIDERS = frozenset(("cpu",))
 
-MAX_ENTRIES = 16  # the newest stay: five models with three precisions each
-MAX_BYTES = 512 * 1024 * 1024  # same, of all entries together
 ABANDONED_SECONDS = 3600.0  # a temporary file of that age belongs to a process that was killed
 
 _SUFFIX, _TEMPORARY_SUFFIX = ".graph", ".tmp"
@@ -226,7 +225,7 @@ def _make_room(newest: Path) -> None:
     total = 0
     for index, (old, _, size, path) in enumerate(sorted(entries)):
         total += size
-        if old and (index >= MAX_ENTRIES or total > MAX_BYTES):
+        if old and (index >= MAX_CACHE_ENTRIES or total > MAX_CACHE_BYTES):
             with contextlib.suppress(OSError):
                 path.unlink()
 

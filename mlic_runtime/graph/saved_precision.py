@@ -14,12 +14,12 @@ from mlic_runtime.base.files import open_regular, reason
 from mlic_runtime.base.machine import processor_name
 from mlic_runtime.base.typed_json import TypedJsonError, build, expect, parse_object
 from mlic_runtime.errors import ChoiceError
+from mlic_runtime.limits import MAX_SAVED_PRECISIONS_BYTES
 from mlic_runtime.package.manifest import PRECISIONS, Manifest
 from mlic_runtime.providers.names import PROVIDERS
 
 CHOICES_VERSION = 1
 
-_MAX_BYTES = 1024 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -130,11 +130,11 @@ def _read(path: Path) -> tuple[Choice, ...]:
         return ()
     try:
         with open_regular(path) as stream:
-            text = stream.read(_MAX_BYTES + 1)
+            text = stream.read(MAX_SAVED_PRECISIONS_BYTES + 1)
     except OSError as error:
         raise _BrokenError(f"cannot be read: {reason(error)}") from error
-    if len(text) > _MAX_BYTES:
-        raise _BrokenError(f"is larger than {_MAX_BYTES} bytes")
+    if len(text) > MAX_SAVED_PRECISIONS_BYTES:
+        raise _BrokenError(f"is larger than {MAX_SAVED_PRECISIONS_BYTES} bytes")
     try:
         data = parse_object(text)
     except TypedJsonError as error:

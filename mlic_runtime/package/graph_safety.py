@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlic_runtime.errors import PackageError
+from mlic_runtime.limits import MAX_GRAPH_DEPTH
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MAX_DEPTH = 100  # protobuf's own limit for nested messages
-_MAX_FIELD_NUMBER = 2**29 - 1  # same; a parser might cut a larger one down to a number that means something
+_MAX_FIELD_NUMBER = 2**29 - 1  # protobuf's limit; a parser might cut a larger one down to a number that means something
 
 # message -> {field number: message it holds}; only fields that can lead to a tensor or a node.
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -71,8 +71,8 @@ def check_graph(graph: bytes, file_name: str) -> None:
 
 
 def _walk(view: memoryview, message: str, file_name: str, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise _MalformedError(f"messages are nested more than {_MAX_DEPTH} deep")
+    if depth > MAX_GRAPH_DEPTH:
+        raise _MalformedError(f"messages are nested more than {MAX_GRAPH_DEPTH} deep")
     fields = list(_fields(view))
     if message == "TensorProto":
         _check_tensor(fields, file_name)

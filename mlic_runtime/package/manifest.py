@@ -23,6 +23,13 @@ from mlic_runtime.base.typed_json import (
     shown,
 )
 from mlic_runtime.errors import ManifestError
+from mlic_runtime.limits import (
+    MAX_CAPTION_TOKENS,
+    MAX_GRAPH_BYTES,
+    MAX_INPUT_SIDE,
+    MAX_OTHER_FILE_BYTES,
+    MAX_VOCABULARY,
+)
 from mlic_runtime.providers.names import PROVIDERS
 
 SCHEMA_VERSION = 1
@@ -38,11 +45,6 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_MAX_SIDE = 4096  # pixels; a larger input is a mistake or an attack, no edge model has it
-_MAX_TOKENS = 8192
-_MAX_VOCABULARY = 2**24  # tokens; the largest in use have 2**18
-_MAX_GRAPH_BYTES = 2**31 - 1  # protobuf's limit, and so that of a graph without external data
-_MAX_OTHER_BYTES = 2**25  # of a tokenizer or a card; XLM-RoBERTa's tokenizer, with 250,000 tokens, has 17 MB
 
 Number = float | int
 Metrics = Mapping[str, Number]
@@ -231,16 +233,18 @@ def _check(manifest: Manifest) -> None:
         _expect(0.0 <= label.threshold <= 1.0, f"the threshold of {label.name!r}", "in [0, 1]", label.threshold)
     image = manifest.image
     for side in (image.height, image.width):
-        _expect(1 <= side <= _MAX_SIDE, "manifest.image", f"1 to {_MAX_SIDE} pixels a side", side)
+        _expect(1 <= side <= MAX_INPUT_SIDE, "manifest.image", f"1 to {MAX_INPUT_SIDE} pixels a side", side)
     _expect(
         image.interpolation in INTERPOLATIONS, "image.interpolation", f"one of {INTERPOLATIONS}", image.interpolation
     )
     _expect(image.resize in RESIZE_MODES, "image.resize", f"one of {RESIZE_MODES}", image.resize)
     if manifest.text is not None:
         text = manifest.text
-        _expect(1 <= text.max_length <= _MAX_TOKENS, "text.max_length", f"1 to {_MAX_TOKENS} tokens", text.max_length)
-        sane = 1 <= text.vocab_size <= _MAX_VOCABULARY
-        _expect(sane, "text.vocab_size", f"1 to {_MAX_VOCABULARY} tokens", text.vocab_size)
+        for key, value, limit in (
+            ("max_length", text.max_length, MAX_CAPTION_TOKENS),
+            ("vocab_size", text.vocab_size, MAX_VOCABULARY),
+        ):
+            _expect(1 <= value <= limit, f"text.{key}", f"1 to {limit} tokens", value)
         _expect(0 <= text.pad_id < text.vocab_size, "text.pad_id", f"in [0, {text.vocab_size})", text.pad_id)
     _check_files(manifest)
     for precision, parity in manifest.parity.items():
@@ -258,7 +262,7 @@ def _check_files(manifest: Manifest) -> None:
             bool(_SHA256.match(spec.sha256)), f"files.{name}.sha256", "64 lower-case hexadecimal digits", spec.sha256
         )
         other = name in (TOKENIZER_NAME, CARD_NAME)
-        limit = _MAX_OTHER_BYTES if other else _MAX_GRAPH_BYTES
+        limit = MAX_OTHER_FILE_BYTES if other else MAX_GRAPH_BYTES
         _expect(0 <= spec.bytes <= limit, f"files.{name}.bytes", f"0 or more, up to {limit}", spec.bytes)
         graph = spec.precision in PRECISIONS and not other and name != MANIFEST_NAME
         known = graph or (other and spec.precision is None)

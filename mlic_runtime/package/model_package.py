@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlic_runtime.base.files import reason
 from mlic_runtime.errors import IntegrityError, ManifestError, ModelNotFoundError
+from mlic_runtime.limits import MAX_MANIFEST_BYTES
 
 from .archive import ARCHIVE_SUFFIX, Archive
 from .graph_safety import check_graph
@@ -18,7 +19,6 @@ from .storage import Folder, Storage
 DEFAULT_MODEL = "hybrid"
 MODEL_VARIABLE = "MLIC_MODEL"
 
-_MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 _RUNTIME = Path(__file__).resolve().parents[1]  # the folder of the package mlic_runtime
 
 
@@ -212,11 +212,11 @@ def _named_package(name: str) -> Path | None:
 def _read_manifest(path: Path) -> bytes:
     where = path / MANIFEST_NAME
     try:
-        size, text = _storage(path).read(MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+        size, text = _storage(path).read(MANIFEST_NAME, MAX_MANIFEST_BYTES)
     except OSError as error:
         raise ManifestError(f"cannot read {where}: {reason(error)}") from error
-    if size > _MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{where} is larger than {_MAX_MANIFEST_BYTES} bytes")
+    if size > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{where} is larger than {MAX_MANIFEST_BYTES} bytes")
     return text
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from mlic_runtime.base.files import open_regular, reason
+from mlic_runtime.base.override import override
 from mlic_runtime.errors import PackageError
 
 # What makes the folder of an installed model package importable, and what installers and Python put beside it. A
@@ -30,29 +31,29 @@ class Storage(Protocol):
     sealed: bool
 
     def names(self) -> list[str]:
-        """What is there, sorted.
+        """Return the names of all files, sorted.
 
         Raises:
             PackageError: it cannot be listed.
         """
 
     def disk_bytes(self) -> int:
-        """How much room it takes, in bytes.
+        """Return how much room the package takes, in bytes.
 
         Raises:
             PackageError: it cannot be listed.
         """
 
     def read(self, name: str, limit: int) -> Content:
-        """One file, if it has at most `limit` bytes.
+        """Read one file, if it has at most `limit` bytes.
 
         Raises:
-            OSError: it is missing, cannot be read or is not a regular file.
+            OSError: it is missing, cannot be read or is not a regular file (a symbolic link is not).
             PackageError: the archive that holds it is damaged.
         """
 
 
-class Folder:
+class Folder(Storage):
     """A model package that is a folder."""
 
     sealed = False
@@ -60,16 +61,16 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @override
     def names(self) -> list[str]:
-        """See `Storage`."""
         return sorted(self._sizes())
 
+    @override
     def disk_bytes(self) -> int:
-        """See `Storage`."""
         return sum(self._sizes().values())
 
+    @override
     def read(self, name: str, limit: int) -> Content:
-        """See `Storage`; a symbolic link is not a regular file."""
         with open_regular(self._path / name, follow_symlinks=False) as stream:
             size = os.fstat(stream.fileno()).st_size
             return Content(size, stream.read(size) if size <= limit else b"")

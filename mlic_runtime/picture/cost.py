@@ -12,9 +12,7 @@ from typing import BinaryIO
 from PIL import Image, ImageFile
 
 from mlic_runtime.errors import ImageError
-
-# libtiff's limit for a JPEG inside a TIFF (LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER). Encoders write 10 to 20.
-MAX_SCANS = 100
+from mlic_runtime.limits import MAX_JPEG_SCANS
 
 _WEBP_WEIGHT = 2
 _RUNS_WEIGHT = 10
@@ -37,7 +35,7 @@ def require_affordable(image: Image.Image, stream: BinaryIO, max_pixels: int) ->
         max_pixels: the limit for pixels of the usual cost; those of WebP count twice, those of runs in a BMP 10 times.
 
     Raises:
-        ImageError: too many pixels by that count, a TIFF's tile is larger, or a JPEG has more than MAX_SCANS scans.
+        ImageError: too many pixels by that count, a larger tile in a TIFF, or more than MAX_JPEG_SCANS scans in a JPEG.
     """
     width, height = image.size
     weight, kind = _weight(image)
@@ -58,8 +56,8 @@ def require_affordable(image: Image.Image, stream: BinaryIO, max_pixels: int) ->
         stream.seek(0)
         scans = _count_scans(stream)
         stream.seek(position)
-        if scans > MAX_SCANS:
-            raise ImageError(f"it has more than {MAX_SCANS} scans, each of which takes as long as a picture")
+        if scans > MAX_JPEG_SCANS:
+            raise ImageError(f"it has more than {MAX_JPEG_SCANS} scans, each of which takes as long as a picture")
 
 
 def _weight(image: Image.Image) -> tuple[int, str]:
@@ -72,7 +70,7 @@ def _weight(image: Image.Image) -> tuple[int, str]:
 
 
 def _count_scans(stream: BinaryIO) -> int:
-    """How many scans a JPEG has: 1 where a decoder reads no more than one, at most MAX_SCANS + 1.
+    """How many scans a JPEG has: 1 where a decoder reads no more than one, at most MAX_JPEG_SCANS + 1.
 
     Where one scan has all components and is not progressive, as in most files, nothing behind its header is read.
     """
@@ -99,6 +97,6 @@ def _count_scans(stream: BinaryIO) -> int:
             components, progressive = head[7], marker in _PROGRESSIVE
         if marker == _SCAN:
             scans += 1
-            if scans > MAX_SCANS or (scans == 1 and not progressive and head[2:3] == bytes([components])):
+            if scans > MAX_JPEG_SCANS or (scans == 1 and not progressive and head[2:3] == bytes([components])):
                 return scans
         position += max(2, int.from_bytes(head[:2], "big"))

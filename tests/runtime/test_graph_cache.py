@@ -371,7 +371,7 @@ def test_onnx_runtime_itself_meets_a_full_disk(limit: int, tiny: Path, graph_cac
 
 
 def test_the_newest_stay(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(module, "MAX_CACHE_ENTRIES", 3)
     for index in range(5):
         fill(graph_cache / f"{index}.graph", b"x" * 100)
         os.utime(graph_cache / f"{index}.graph", (index, index))
@@ -380,7 +380,7 @@ def test_the_newest_stay(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_too_much_goes_but_never_the_newest(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 500)
+    monkeypatch.setattr(module, "MAX_CACHE_BYTES", 500)
     for index in range(4):
         fill(graph_cache / f"{index}.graph", b"x" * 100)
         os.utime(graph_cache / f"{index}.graph", (index, index))
