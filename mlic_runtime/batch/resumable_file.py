@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
-from mlic_runtime.base.files import lock, write_to
+from mlic_runtime.base.files import lock, os_error_reason, write_to
 from mlic_runtime.errors import OutputError
 from mlic_runtime.limits import MAX_JOURNAL_LINE_BYTES
 
@@ -233,7 +233,7 @@ class PartialFile:
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
-            f"cannot write {str(self._partial)!r}: {error.strerror or error}; once that is mended, go on with --resume"
+            f"cannot write {str(self._partial)!r}: {os_error_reason(error)}; once that is mended, go on with --resume"
         )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import PackageError
 from mlic_runtime.limits import (
     MAX_AFFIX_CHARACTERS,
@@ -123,7 +124,7 @@ def library_error(error: BaseException, what: str) -> PackageError:
     # PyO3 raises a Rust panic as an exception that cannot be imported by name, and that derives from BaseException.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
-    return PackageError(f"{TOKENIZER_NAME} {what}: {' '.join(str(error).split())}")
+    return PackageError(f"{TOKENIZER_NAME} {what}: {error_line(error)}")
 
 
 def _check_source(tokenizer_json: bytes) -> None:

@@ -11,7 +11,7 @@ from mlic_runtime.package.model_package import ModelPackage
 from mlic_runtime.providers.names import AUTO
 
 from .cache import CacheEntry, find_entry
-from .saved_precision import find_choice
+from .saved_precision import find_saved_precision
 from .session import GraphSession, check_agreement, create_session, first_that_loads
 
 
@@ -151,7 +151,7 @@ def _fill(entry: CacheEntry, graph: bytes, create: Callable[..., GraphSession]) 
 
 def _resolve(manifest: Manifest, provider: str) -> tuple[str, str]:
     """(precision, reason) of "auto"."""
-    chosen = find_choice(manifest, provider)
+    chosen = find_saved_precision(manifest, provider)
     if chosen is not None:
         return chosen, "chosen by mlic-bench --choose"
     if provider in manifest.recommended:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlic_runtime.base.machine import available_cores
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import PackageError, ProviderError
 from mlic_runtime.package.manifest import Manifest
 from mlic_runtime.providers.distributions import conflict
@@ -84,7 +85,7 @@ class GraphSession:
         try:
             logits: npt.NDArray[np.float32] = self._session.run([LOGITS], feed)[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class
-            raise PackageError(f"the graph failed on {_shapes(feed)}: {_one_line(error)}") from error
+            raise PackageError(f"the graph failed on {_shapes(feed)}: {error_line(error)}") from error
         if not np.isfinite(logits).all():
             raise PackageError(f"the graph gave logits that are not finite on {_shapes(feed)}")
         return logits
@@ -198,8 +199,8 @@ def _create(
         session = onnxruntime.InferenceSession(graph, options, providers=wanted, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no common base class
         if provider == "cpu":
-            raise PackageError(f"ONNX Runtime cannot load the graph: {_one_line(error)}") from error
-        raise ProviderError(_did_not_load(provider, _one_line(error))) from error
+            raise PackageError(f"ONNX Runtime cannot load the graph: {error_line(error)}") from error
+        raise ProviderError(_did_not_load(provider, error_line(error))) from error
     if PROVIDERS[provider] not in session.get_providers():
         raise ProviderError(_did_not_load(provider, "its libraries or its device are missing"))
     return GraphSession(session, provider, threads)
@@ -233,7 +234,3 @@ def _fixed(side: int | str | None) -> int | None:
 
 def _shapes(feed: dict[str, npt.NDArray[Any]]) -> str:
     return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in feed.items())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mlic_runtime.base.files import open_regular, reason
+from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.base.override import override
 from mlic_runtime.base.typed_json import repeated
 from mlic_runtime.errors import PackageError
@@ -90,7 +90,7 @@ class Archive(Storage):
                     self._check_members(stream, archive.infolist(), count, directory)
                     yield stream, archive
         except OSError as error:
-            raise PackageError(f"cannot read {self._path}: {reason(error)}") from error
+            raise PackageError(f"cannot read {self._path}: {os_error_reason(error)}") from error
         # `Warning`: zipfile warns of some odd headers, which raises where warnings are errors.
         except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, Warning) as error:
             raise self._damaged(str(error)) from None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlic_runtime.base.files import reason
+from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import IntegrityError, ManifestError, ModelNotFoundError
 from mlic_runtime.limits import MAX_MANIFEST_BYTES
 
@@ -64,7 +64,7 @@ class ModelPackage:
         try:
             size, data = self.storage.read(name, spec.bytes)
         except OSError as error:
-            raise IntegrityError(f"cannot read {where}: {reason(error)}") from error
+            raise IntegrityError(f"cannot read {where}: {os_error_reason(error)}") from error
         if size != spec.bytes:
             raise IntegrityError(f"{where} has {size} bytes, expected {spec.bytes}")
         digest = hashlib.sha256(data).hexdigest()
@@ -214,7 +214,7 @@ def _read_manifest(path: Path) -> bytes:
     try:
         size, text = _storage(path).read(MANIFEST_NAME, MAX_MANIFEST_BYTES)
     except OSError as error:
-        raise ManifestError(f"cannot read {where}: {reason(error)}") from error
+        raise ManifestError(f"cannot read {where}: {os_error_reason(error)}") from error
     if size > MAX_MANIFEST_BYTES:
         raise ManifestError(f"{where} is larger than {MAX_MANIFEST_BYTES} bytes")
     return text

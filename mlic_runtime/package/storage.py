@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from mlic_runtime.base.files import open_regular, reason
+from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.base.override import override
 from mlic_runtime.errors import PackageError
 
@@ -80,4 +80,4 @@ class Folder(Storage):
             entries = [entry for entry in self._path.iterdir() if entry.name not in _IMPORTABLE]
             return {entry.name: entry.lstat().st_size for entry in entries}
         except OSError as error:
-            raise PackageError(f"cannot list {self._path}: {reason(error)}") from error
+            raise PackageError(f"cannot list {self._path}: {os_error_reason(error)}") from error

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from mlic_runtime.base.arrays import Pixels
-from mlic_runtime.base.files import open_regular
+from mlic_runtime.base.files import open_regular, os_error_reason
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import ImageError
 from mlic_runtime.limits import MAX_PIXELS
 from mlic_runtime.package.manifest import ImageSpec
@@ -315,12 +316,8 @@ def _describe(source: object) -> str:
 
 
 def _cause(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):  # an OSError too
         return f"it is not a picture of a known format ({', '.join(FORMATS)})"
     if isinstance(error, MemoryError):
         return "there is not enough memory to decode it"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return os_error_reason(error) if isinstance(error, OSError) else error_line(error)

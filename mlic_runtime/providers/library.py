@@ -9,6 +9,7 @@ import io
 import sys
 from pathlib import Path
 
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import ProviderError
 
 from .distributions import conflict, installed_distributions
@@ -17,7 +18,7 @@ try:
     import onnxruntime
 except ImportError as error:
     raise ProviderError(
-        f"cannot import onnxruntime ({' '.join(str(error).split())}): "
+        f"cannot import onnxruntime ({error_line(error)}): "
         + (conflict() or ("install it again" if installed_distributions() else "'pip install onnxruntime'"))
     ) from error
 if not hasattr(onnxruntime, "InferenceSession"):
@@ -59,7 +60,7 @@ def load_libraries(provider: str) -> str | None:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library))
     except OSError as error:
-        reason = " ".join(str(error).split())
+        reason = error_line(error)
         return reason + _what_it_needs(reason)
     return None
 
