@@ -9,7 +9,7 @@ from typing import Any
 
 from mlic_runtime.errors import MlicError
 
-from .installed import InstalledModel, installed_models, the_only_one
+from .installed import InstalledModel, installed_models, require_unique
 from .model_package import MODEL_VARIABLE, bundled_models, find_package, load_package
 
 BUNDLED = "bundled"
@@ -75,4 +75,4 @@ def _look(name: str, source: str, locate: Callable[[], Path]) -> ListedModel:
 
 
 def _folder(models: tuple[InstalledModel, ...]) -> Path:
-    return the_only_one(models).folder()
+    return require_unique(models).folder()

@@ -12,7 +12,7 @@ from mlic_runtime.limits import MAX_MANIFEST_BYTES
 
 from .archive import ARCHIVE_SUFFIX, Archive
 from .graph_safety import check_graph
-from .installed import installed_models, the_only_one
+from .installed import installed_models, require_unique
 from .manifest import MANIFEST_NAME, FileSpec, Manifest, parse_manifest
 from .storage import Folder, Storage
 
@@ -206,7 +206,7 @@ def bundled_models() -> dict[str, Path]:
 
 def _named_package(name: str) -> Path | None:
     installed = installed_models().get(name)
-    return bundled_models().get(name) if installed is None else the_only_one(installed).folder()
+    return bundled_models().get(name) if installed is None else require_unique(installed).folder()
 
 
 def _read_manifest(path: Path) -> bytes:
