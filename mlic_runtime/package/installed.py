@@ -1,4 +1,4 @@
-"""Model packages that are distributions of their own, found by entry point without running any of their code.
+"""Model packages that are distributions of their own, found by entry point. None of their code runs.
 
 A distribution offers a model under the entry point group `mlic_runtime.models`: the entry point's name is the model's,
 its value an importable package whose folder holds manifest.json and the files that it lists.

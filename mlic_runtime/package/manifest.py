@@ -1,8 +1,7 @@
 """manifest.json: the only source of truth of a model package.
 
-Written by `mlic_train.exporting.package`, read by `mlic_runtime.package.model_package`; both use the dataclasses below,
-so that there is one definition of every key. Unknown keys, wrong types and values out of range are errors that name
-the key.
+`mlic_train.exporting.package` writes it and `mlic_runtime.package.model_package` reads it, both through the dataclasses
+below. Unknown keys, wrong types and values out of range are errors that name the key.
 """
 
 import dataclasses
@@ -40,7 +39,7 @@ PRECISIONS = ("fp32", "fp16", "int8")  # the most exact first
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZE_MODES = ("stretch", "crop")
 
-# Of a file of a package; inside an archive too.
+# The name of a file of a package, in a folder or an archive.
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -52,7 +51,7 @@ Metrics = Mapping[str, Number]
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """One label: its name and the probability in [0, 1] from which on it is predicted."""
+    """One label: its name, and the lowest probability in [0, 1] at which it is predicted."""
 
     name: str
     threshold: float
@@ -62,7 +61,7 @@ class LabelSpec:
 class ImageSpec:
     """How a picture becomes `pixels`, uint8 (H, W, 3).
 
-    `resize` is "stretch" (both sides to the target, aspect not kept) or "crop" (shorter side to the target, then
+    `resize` is "stretch" (both sides to the target, aspect ratio not kept) or "crop" (shorter side to the target, then
     the centre is cut out). `interpolation` is one of INTERPOLATIONS. Sides are in pixels.
     """
 
@@ -106,9 +105,9 @@ class AgreementSpec:
 class ParitySpec(AgreementSpec):
     """How far a graph is from PyTorch on made-up rows of `shapes` (B, T) shapes, and on real ones.
 
-    A logit may differ by `atol` + `rtol` * |logit|. `splits` is {split: agreement on its rows}, with the same keys as
-    `Manifest.metrics`; it is empty for a package that was exported without data, and may be left out: manifests
-    from before it was there have none, and their schema_version is the same.
+    A logit may differ by `atol` + `rtol` * |logit|. `splits` is {split: agreement on its rows}, with the splits of
+    `Manifest.metrics`. It is empty for a package that was exported without data, and missing in older manifests, whose
+    schema_version is the same.
     """
 
     shapes: int
@@ -119,10 +118,10 @@ class ParitySpec(AgreementSpec):
 
 @dataclass(frozen=True)
 class LatencySpec:
-    """Wall time of one warm run of one picture with a caption, from pixels and tokens in memory to logits in memory.
+    """Wall time of one warm run of the graph on one picture with a caption, from arrays in memory to logits in memory.
 
-    `machine` is the processor's name, `threads` what one run used; `p50_ms` and `p90_ms` are percentiles over `runs`
-    runs, in milliseconds.
+    `machine` is the processor's name, `threads` the number that one run used; `p50_ms` and `p90_ms` are percentiles of
+    `runs` runs, in milliseconds.
     """
 
     machine: str
@@ -137,11 +136,10 @@ class Manifest:
     """The content of manifest.json.
 
     `text` is None for a model that reads no caption (its graph has only the input `pixels`). `metrics` is
-    {precision: {split: {metric: number}}}; `provenance` is free of structure: {key: text or number}.
+    {precision: {split: {metric: number}}}; `provenance` has no fixed keys: {key: text or number}.
 
-    `latency` is {precision: {provider: what was measured when the package was exported}}, and `recommended`
-    {provider: the precision that is worth its loss there}; either may be left out, as by manifests from before they
-    were there.
+    `latency` is {precision: {provider: measured when the package was exported}}, and `recommended` {provider: the
+    precision that is worth its loss there}. Both are missing in older manifests.
     """
 
     name: str
@@ -161,7 +159,7 @@ class Manifest:
         _check(self)
 
     def graph_name(self, precision: str) -> str:
-        """The file name of the graph of that precision.
+        """Return the file name of the graph of a precision.
 
         Raises:
             ManifestError: the package has no graph of that precision; the message lists those it has.
@@ -175,12 +173,12 @@ class Manifest:
 
     @property
     def title(self) -> str:
-        """What results call the model: name@version."""
+        """The name of the model in results: name@version."""
         return f"{self.name}@{self.version}"
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that the package has a graph for, in the order of the manifest's `files`."""
+        """The precisions of the package's graphs, in the order of `files`."""
         return tuple(spec.precision for spec in self.files.values() if spec.precision is not None)
 
 
@@ -208,7 +206,7 @@ def parse_manifest(text: str | bytes) -> Manifest:
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """Write manifest.json: UTF-8 JSON, keys in a fixed order, one trailing newline."""
+    """Return the text of manifest.json: UTF-8 JSON, keys in a fixed order, one trailing newline."""
     data = dataclasses.asdict(manifest)
     ordered = {"schema_version": data.pop("schema_version"), **data}
     return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -220,7 +218,7 @@ def _expect(condition: bool, where: str, expected: str, found: object) -> None:
 
 
 def _check(manifest: Manifest) -> None:
-    """The rules that types cannot say."""
+    """Check the rules that types cannot say."""
     _expect(bool(_NAME.match(manifest.name)), "manifest.name", "letters, digits, '.', '_', '-'", manifest.name)
     _expect(bool(_NAME.match(manifest.version)), "manifest.version", "a version such as 1.0.0", manifest.version)
     _expect(len(manifest.labels) > 0, "manifest.labels", "at least one label", [])

@@ -1,4 +1,4 @@
-"""Where the files of a model package lie: `Folder` here, a single file in `archive`."""
+"""The files of a model package in a folder; `archive` has the other kind of storage, a single file."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,12 @@ from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.base.override import override
 from mlic_runtime.errors import PackageError
 
-# What makes the folder of an installed model package importable, and what installers and Python put beside it. A
-# package is read by its manifest; these are neither read nor run here.
+# These make the folder of an installed model package importable, and Python adds them. They are neither read nor run.
 _IMPORTABLE = frozenset(("__init__.py", "__pycache__"))
 
 
 class Content(NamedTuple):
-    """A file: its size in bytes, and its content, which is empty if the size is over the limit of the reader."""
+    """The size of a file in bytes, and its content, which is empty if the size is over the limit of the reader."""
 
     size: int
     data: bytes
@@ -24,8 +23,8 @@ class Storage(Protocol):
     """The files of one model package, by name; nothing is kept open between two calls.
 
     Attributes:
-        sealed: nothing gets in by accident, so that a file which is not listed is refused before any other is read.
-            A folder gathers what file managers leave in it; only `ModelPackage.verify` minds.
+        sealed: nothing gets in by accident, so a file that the manifest does not list is refused at once. Other
+            programs put files into a folder, so only `ModelPackage.verify` refuses them there.
     """
 
     sealed: bool

@@ -24,7 +24,7 @@ def write_archive(package_folder: Path, file: Path) -> None:
 
     Args:
         package_folder: the model package; every file of it is verified first.
-        file: where to write; replaced only when all is written. Its name ends in `.mlic`, or nothing would load it.
+        file: where to write; replaced only when all is written. Its name must end in `.mlic`, or nothing would load it.
 
     Raises:
         PackageError: the package is damaged.
@@ -36,12 +36,12 @@ def write_archive(package_folder: Path, file: Path) -> None:
 
 
 def package_contents(package: ModelPackage) -> dict[str, bytes]:
-    """The files of a model package, verified: {name: content}, the manifest first, then as the manifest lists them.
+    """Read and verify the files of a model package: {name: content}, the manifest first, then in its order.
 
     Raises:
         PackageError: the package is damaged.
     """
-    # As it is, not written anew: a key that a newer mlic-runtime adds would keep an older one from reading it.
+    # Unchanged, not written again: a key that a newer mlic-runtime adds would keep an older one from reading it.
     manifest = package.read_manifest()
     return {MANIFEST_NAME: manifest, **{name: package.read(name) for name, _ in package.verified()}}
 
