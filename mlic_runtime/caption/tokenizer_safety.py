@@ -1,14 +1,14 @@
-"""What a tokenizer.json may ask for: the components, and the sizes, that cannot stall or exhaust a device.
+"""The components and sizes that a tokenizer.json may have, so that it cannot stall or exhaust a device.
 
 The `tokenizers` library does whatever the file says, and a package may come from anywhere. Measured with tokenizers
 0.23 on one caption of at most 20,000 characters: a regular expression that backtracks takes minutes, or ends in a Rust
 panic, which is no `Exception`; one of 1.7 MB takes more than 10 s to compile; replacements that grow the text fill the
-memory; 20,000 normalizers in a row, WordPiece on words without end and Unigram pieces without end run for more than
-10 s. A post-processor's token ids are compared with nothing at all.
+memory; 20,000 normalizers in a row, WordPiece on endless words and endless Unigram pieces take more than 10 s. The
+library does not check the token ids of a post-processor.
 
-So patterns are looked for before the library sees the file, for it compiles them as it reads; all else is asked of the
-tokenizer that it made, which costs 0.1 ms where reading the JSON a second time would cost 6. The decoder is not looked
-at: captions are only ever encoded.
+Patterns are checked before the library reads the file, because it compiles them while it reads. Everything else is
+checked in the tokenizer that it made, which takes 0.1 ms; reading the JSON a second time would take 6. The decoder is
+not checked: captions are only encoded.
 """
 
 import base64
@@ -73,7 +73,7 @@ _GPT4 = (
 )
 REGEXES = (
     "[^a-z]+",  # mlic_train.captions.characters
-    "[a-z ]",  # same
+    "[a-z ]",  # mlic_train.captions.characters
     r"\s+",  # CLIP's normalizer
     " {2,}",  # SentencePiece models, as transformers converts them
     rf"{_CONTRACTIONS}|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+",  # CLIP
@@ -86,11 +86,11 @@ _MAY_BE_REGEX = (b"Regex", b"\\u00")
 
 
 def load_tokenizer(tokenizer_json: bytes, vocab_size: int) -> Tokenizer:
-    """Make a tokenizer of a tokenizer.json that keeps to the limits above.
+    """Make a tokenizer from a tokenizer.json that keeps the limits.
 
     Args:
         tokenizer_json: the content of tokenizer.json.
-        vocab_size: all token ids are below it, those that a post-processor adds included.
+        vocab_size: all token ids are below it, including those that a post-processor adds.
 
     Raises:
         PackageError: not a tokenizer, one with a component, a pattern or a size that is not accepted, or with a token
@@ -112,30 +112,30 @@ def load_tokenizer(tokenizer_json: bytes, vocab_size: int) -> Tokenizer:
 
 
 def library_error(error: BaseException, what: str) -> PackageError:
-    """What to raise when the `tokenizers` library raised `error`: it has plain Exceptions, and panics.
+    """Return what to raise when the `tokenizers` library raised `error`, which is a plain Exception or a panic.
 
     Args:
-        error: what was caught.
-        what: what tokenizer.json did, for the message.
+        error: the caught error.
+        what: the problem with tokenizer.json, for the message.
 
     Raises:
         BaseException: `error` itself, if it is not the library's, such as a KeyboardInterrupt.
     """
-    # PyO3 raises a Rust panic as an exception that cannot be imported by name, and that derives from BaseException.
+    # PyO3 raises a Rust panic as an exception that derives from BaseException and cannot be imported by name.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
     return PackageError(f"{TOKENIZER_NAME} {what}: {error_line(error)}")
 
 
 def _check_source(tokenizer_json: bytes) -> None:
-    """Before the library reads the file: its size, and every pattern in it, wherever that is."""
+    """Check the size of the file, and every pattern anywhere in it, before the library reads it."""
     if len(tokenizer_json) > MAX_OTHER_FILE_BYTES:
         raise PackageError(f"{TOKENIZER_NAME} has {len(tokenizer_json)} bytes, expected at most {MAX_OTHER_FILE_BYTES}")
     if not any(text in tokenizer_json for text in _MAY_BE_REGEX):
         return
 
     def check(pairs: list[tuple[str, Any]]) -> None:
-        for key, value in pairs:  # not as a dict: of two values of a key, the library may take either
+        for key, value in pairs:  # not as a dict: the library may take either of two values of a key
             if key == "Regex" and isinstance(value, str):
                 _check_regex(value)
 
@@ -180,24 +180,24 @@ def _check_id(largest: int, vocab_size: int) -> None:
 
 
 def _steps(role: str, component: Any, accepted: Sequence[str]) -> list[Mapping[str, Any]]:
-    """A component as the library would write it to JSON: what it does, step by step, without the Sequences around."""
+    """Return the steps of a component as the library would write them to JSON, without the Sequences around them."""
     if component is None:
         return []
-    found: list[Mapping[str, Any]] = []
-    waiting = [json.loads(component.__getstate__())]
-    while waiting:
-        state = waiting.pop()
+    steps: list[Mapping[str, Any]] = []
+    unread = [json.loads(component.__getstate__())]
+    while unread:
+        state = unread.pop()
         if state["type"] == "Sequence":
-            waiting += next(value for value in state.values() if isinstance(value, list))
+            unread += next(value for value in state.values() if isinstance(value, list))
             continue
         if state["type"] not in accepted:
             _refuse(f"has the {role} {state['type']!r}; accepted: {', '.join(accepted)}")
-        if "Regex" in state.get("pattern", ()):  # again, should there be a way to write one that was not looked for
+        if "Regex" in state.get("pattern", ()):  # again, in case the first check can be evaded
             _check_regex(state["pattern"]["Regex"])
-        found.append(state)
-    if len(found) > MAX_TOKENIZER_STEPS:
-        _refuse(f"has {len(found)} steps in its {role}, expected at most {MAX_TOKENIZER_STEPS}")
-    return found
+        steps.append(state)
+    if len(steps) > MAX_TOKENIZER_STEPS:
+        _refuse(f"has {len(steps)} steps in its {role}, expected at most {MAX_TOKENIZER_STEPS}")
+    return steps
 
 
 def _check_growth(normalizers: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
@@ -221,14 +221,14 @@ def _check_growth(normalizers: Sequence[Mapping[str, Any]], steps: Sequence[Mapp
 
 
 def _shortest_match(pattern: Mapping[str, str]) -> int:
-    """In bytes; every accepted regular expression matches one character or more."""
+    """Return the length in bytes; every accepted regular expression matches at least one character."""
     if pattern.get("String") == "":
         _refuse("replaces the empty text")
     return len(pattern["String"].encode()) if "String" in pattern else 1
 
 
 def _check_map(encoded: str) -> None:
-    """SentencePiece's map of characters: the size of an index in 4 bytes, the index, and texts that each end in NUL."""
+    """Check SentencePiece's map of characters: size of an index in 4 bytes, the index, and texts that end in NUL."""
     data = base64.b64decode(encoded)
     texts = data[4 + int.from_bytes(data[:4], "little") :]
     if re.search(rb"[^\0]{%d}" % (MAX_MAPPED_BYTES + 1), texts):
