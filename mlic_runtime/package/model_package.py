@@ -175,7 +175,7 @@ def find_package(path_or_name: str | Path | None = None) -> Path:
             f"{str(path_or_name)!r}{origin} is not a folder or a {ARCHIVE_SUFFIX} file; a model package is one"
         )
     kinds = f"folder or {ARCHIVE_SUFFIX} file"
-    if isinstance(path_or_name, str) and not _has_separator(path_or_name):
+    if path_or_name == path.name:  # a text without a path separator
         package = _named_package(path_or_name)
         if package is not None:
             return package
@@ -221,10 +221,6 @@ def _storage(path: Path) -> Storage:
 
 def _is_archive(path: Path) -> bool:
     return path.suffix.lower() == ARCHIVE_SUFFIX
-
-
-def _has_separator(text: str) -> bool:
-    return os.sep in text or (os.altsep is not None and os.altsep in text)
 
 
 def _available() -> str:

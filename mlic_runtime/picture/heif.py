@@ -10,7 +10,7 @@ FORMAT = "HEIF"  # the plug-in's name of the format in Pillow
 
 # Of a file whose pictures are coded in HEVC (ISO/IEC 23008-12, B.4); AVIF has the same container and other brands.
 _BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
-_HEAD_BYTES = 256  # enough for 60 brands; those behind are not looked at
+_HEAD_BYTES = 256  # enough for 60 brands; later ones are ignored
 
 
 def is_heic(stream: BinaryIO) -> bool:
