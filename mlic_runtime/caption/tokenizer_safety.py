@@ -19,18 +19,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from mlic_runtime import limits
 from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import PackageError
-from mlic_runtime.limits import (
-    MAX_AFFIX_CHARACTERS,
-    MAX_MAPPED_BYTES,
-    MAX_OTHER_FILE_BYTES,
-    MAX_PREPENDED_CHARACTERS,
-    MAX_REPLACEMENT_GROWTH,
-    MAX_TOKEN_CHARACTERS,
-    MAX_TOKENIZER_STEPS,
-    MAX_WORD_CHARACTERS,
-)
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 
 _NORMALIZERS = [
@@ -129,8 +120,8 @@ def library_error(error: BaseException, what: str) -> PackageError:
 
 def _check_source(tokenizer_json: bytes) -> None:
     """Check the size of the file, and every pattern anywhere in it, before the library reads it."""
-    if len(tokenizer_json) > MAX_OTHER_FILE_BYTES:
-        raise PackageError(f"{TOKENIZER_NAME} has {len(tokenizer_json)} bytes, expected at most {MAX_OTHER_FILE_BYTES}")
+    size = len(tokenizer_json)
+    _expect_at_most(limits.MAX_OTHER_FILE_BYTES, size, f"has {size} bytes")
     if not any(text in tokenizer_json for text in _MAY_BE_REGEX):
         return
 
@@ -156,22 +147,18 @@ def _check_model(model: Any) -> None:
         _refuse(f"has the model {kind}; accepted: {', '.join(_MODELS)}")
     if getattr(model, "dropout", None):
         _refuse(f"has a BPE dropout of {model.dropout}, which would make predictions random")
-    if getattr(model, "max_input_chars_per_word", 0) > MAX_WORD_CHARACTERS:
-        _refuse(
-            f"has max_input_chars_per_word {model.max_input_chars_per_word}, expected at most {MAX_WORD_CHARACTERS}"
-        )
+    word = getattr(model, "max_input_chars_per_word", 0)
+    _expect_at_most(limits.MAX_WORD_CHARACTERS, word, f"has max_input_chars_per_word {word}")
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
-        affix = getattr(model, name, None) or ""
-        if len(affix) > MAX_AFFIX_CHARACTERS:
-            _refuse(f"has a {name} of {len(affix)} characters, expected at most {MAX_AFFIX_CHARACTERS}")
+        affix = len(getattr(model, name, None) or "")
+        _expect_at_most(limits.MAX_AFFIX_CHARACTERS, affix, f"has a {name} of {affix} characters")
 
 
 def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     _check_id(max(vocabulary.values(), default=-1), vocab_size)
     longest = max(map(len, vocabulary), default=0)
-    if longest > MAX_TOKEN_CHARACTERS:
-        _refuse(f"has a token of {longest} characters, expected at most {MAX_TOKEN_CHARACTERS}")
+    _expect_at_most(limits.MAX_TOKEN_CHARACTERS, longest, f"has a token of {longest} characters")
 
 
 def _check_id(largest: int, vocab_size: int) -> None:
@@ -195,8 +182,7 @@ def _steps(role: str, component: Any, accepted: Sequence[str]) -> list[Mapping[s
         if "Regex" in state.get("pattern", ()):  # again, in case the first check can be evaded
             _check_regex(state["pattern"]["Regex"])
         steps.append(state)
-    if len(steps) > MAX_TOKENIZER_STEPS:
-        _refuse(f"has {len(steps)} steps in its {role}, expected at most {MAX_TOKENIZER_STEPS}")
+    _expect_at_most(limits.MAX_TOKENIZER_STEPS, len(steps), f"has {len(steps)} steps in its {role}")
     return steps
 
 
@@ -209,15 +195,13 @@ def _check_growth(normalizers: Sequence[Mapping[str, Any]], steps: Sequence[Mapp
     for step in normalizers:
         if step["type"] == "Replace":
             growth *= max(1.0, len(step["content"].encode()) / _shortest_match(step["pattern"]))
-        elif step["type"] == "Prepend" and len(step["prepend"]) > MAX_PREPENDED_CHARACTERS:
-            _refuse(f"prepends {len(step['prepend'])} characters, expected at most {MAX_PREPENDED_CHARACTERS}")
+        elif step["type"] == "Prepend":
+            prepended = len(step["prepend"])
+            _expect_at_most(limits.MAX_PREPENDED_CHARACTERS, prepended, f"prepends {prepended} characters")
         elif step["type"] == "Precompiled":
             _check_map(step["precompiled_charsmap"])
-    if growth > MAX_REPLACEMENT_GROWTH:
-        _refuse(
-            f"may make a text {growth:g} times as long by its replacements, "
-            f"expected at most {MAX_REPLACEMENT_GROWTH} times"
-        )
+    problem = f"may make a text {growth:g} times as long by its replacements"
+    _expect_at_most(limits.MAX_REPLACEMENT_GROWTH, growth, problem)
 
 
 def _shortest_match(pattern: Mapping[str, str]) -> int:
@@ -231,8 +215,8 @@ def _check_map(encoded: str) -> None:
     """Check SentencePiece's map of characters: size of an index in 4 bytes, the index, and texts that end in NUL."""
     data = base64.b64decode(encoded)
     texts = data[4 + int.from_bytes(data[:4], "little") :]
-    if re.search(rb"[^\0]{%d}" % (MAX_MAPPED_BYTES + 1), texts):
-        _refuse(f"has a Precompiled map that turns a character into more than {MAX_MAPPED_BYTES} bytes")
+    if re.search(rb"[^\0]{%d}" % (limits.MAX_MAPPED_BYTES + 1), texts):
+        _refuse(f"has a Precompiled map that turns a character into more than {limits.MAX_MAPPED_BYTES} bytes")
 
 
 def _check_pieces(pre_tokenizers: Sequence[Mapping[str, Any]]) -> None:
@@ -256,6 +240,11 @@ def _check_post_processors(processors: Sequence[Mapping[str, Any]], vocab_size: 
                 _check_id(max(token["ids"], default=-1), vocab_size)
         elif step["type"] in ("BertProcessing", "RobertaProcessing"):
             _check_id(max(step["sep"][1], step["cls"][1]), vocab_size)
+
+
+def _expect_at_most(limit: int, found: float, problem: str) -> None:
+    if found > limit:
+        _refuse(f"{problem}, expected at most {limit}")
 
 
 def _refuse(problem: str) -> None:

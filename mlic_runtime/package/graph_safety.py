@@ -47,7 +47,7 @@ class _Field(NamedTuple):
 
 
 class _MalformedError(Exception):
-    """The bytes are not protobuf."""
+    """Bytes that are not protobuf."""
 
 
 def check_graph(graph: bytes, file_name: str) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mlic_runtime import limits
 from mlic_runtime.base.typed_json import (
     MAY_BE_MISSING,
     TypedJsonError,
@@ -22,13 +23,6 @@ from mlic_runtime.base.typed_json import (
     shown,
 )
 from mlic_runtime.errors import ManifestError
-from mlic_runtime.limits import (
-    MAX_CAPTION_TOKENS,
-    MAX_GRAPH_BYTES,
-    MAX_INPUT_SIDE,
-    MAX_OTHER_FILE_BYTES,
-    MAX_VOCABULARY,
-)
 from mlic_runtime.providers.names import PROVIDERS
 
 SCHEMA_VERSION = 1
@@ -231,7 +225,8 @@ def _check(manifest: Manifest) -> None:
         _expect(0.0 <= label.threshold <= 1.0, f"the threshold of {label.name!r}", "in [0, 1]", label.threshold)
     image = manifest.image
     for side in (image.height, image.width):
-        _expect(1 <= side <= MAX_INPUT_SIDE, "manifest.image", f"1 to {MAX_INPUT_SIDE} pixels a side", side)
+        limit = limits.MAX_INPUT_SIDE
+        _expect(1 <= side <= limit, "manifest.image", f"1 to {limit} pixels a side", side)
     _expect(
         image.interpolation in INTERPOLATIONS, "image.interpolation", f"one of {INTERPOLATIONS}", image.interpolation
     )
@@ -239,8 +234,8 @@ def _check(manifest: Manifest) -> None:
     if manifest.text is not None:
         text = manifest.text
         for key, value, limit in (
-            ("max_length", text.max_length, MAX_CAPTION_TOKENS),
-            ("vocab_size", text.vocab_size, MAX_VOCABULARY),
+            ("max_length", text.max_length, limits.MAX_CAPTION_TOKENS),
+            ("vocab_size", text.vocab_size, limits.MAX_VOCABULARY),
         ):
             _expect(1 <= value <= limit, f"text.{key}", f"1 to {limit} tokens", value)
         _expect(0 <= text.pad_id < text.vocab_size, "text.pad_id", f"in [0, {text.vocab_size})", text.pad_id)
@@ -260,7 +255,7 @@ def _check_files(manifest: Manifest) -> None:
             bool(_SHA256.match(spec.sha256)), f"files.{name}.sha256", "64 lower-case hexadecimal digits", spec.sha256
         )
         other = name in (TOKENIZER_NAME, CARD_NAME)
-        limit = MAX_OTHER_FILE_BYTES if other else MAX_GRAPH_BYTES
+        limit = limits.MAX_OTHER_FILE_BYTES if other else limits.MAX_GRAPH_BYTES
         _expect(0 <= spec.bytes <= limit, f"files.{name}.bytes", f"0 or more, up to {limit}", spec.bytes)
         graph = spec.precision in PRECISIONS and not other and name != MANIFEST_NAME
         known = graph or (other and spec.precision is None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from mlic_runtime import limits
 from mlic_runtime.caption import tokenizer_safety
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.caption.tokenizer_safety import REGEXES, library_error, load_tokenizer
@@ -212,7 +213,7 @@ def test_what_may_hold_a_pattern_and_is_not_json_is_refused(data: bytes) -> None
 
 
 def test_a_file_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer_safety, "MAX_OTHER_FILE_BYTES", 1000)
+    monkeypatch.setattr(limits, "MAX_OTHER_FILE_BYTES", 1000)
     with pytest.raises(PackageError, match=r"tokenizer\.json has 1001 bytes, expected at most 1000"):
         load_tokenizer(b" " * 1001, 7)
 
