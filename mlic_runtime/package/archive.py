@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.base.override import override
+from mlic_runtime.base.text import error_line
 from mlic_runtime.base.typed_json import repeated
 from mlic_runtime.errors import PackageError
 from mlic_runtime.limits import MAX_ARCHIVE_BYTES, MAX_ARCHIVE_DIRECTORY_BYTES, MAX_ARCHIVE_MEMBERS
@@ -93,7 +94,7 @@ class Archive(Storage):
             raise PackageError(f"cannot read {self._path}: {os_error_reason(error)}") from error
         # `Warning`: zipfile warns of some odd headers, which raises where warnings are errors.
         except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, Warning) as error:
-            raise self._damaged(str(error)) from None
+            raise self._damaged(error_line(error)) from None
 
     def _check_end_record(self, stream: BinaryIO) -> tuple[int, range]:
         """Return the number of members and the bytes of the directory, if the end record fits the file."""

@@ -91,7 +91,7 @@ def _check_tensor(fields: list[_Field], file_name: str) -> None:
         # data_location: 0 is DEFAULT and 1 EXTERNAL. Parsers cut an enum to 32 bits, so only 0 is safe.
         external = field.number == _TENSOR_EXTERNAL_DATA or (field.number == _TENSOR_DATA_LOCATION and field.integer)
         if external:
-            name = _last_text(fields, _TENSOR_NAME, "TensorProto")
+            name = _last_text(fields, _TENSOR_NAME)
             raise PackageError(
                 f"{file_name} has a tensor with external data ({name!r}); export it with its data inside"
             )
@@ -103,21 +103,17 @@ def _check_node(fields: list[_Field], file_name: str) -> None:
             _expect_bytes(field, "NodeProto")
             domain = _text(field)
             if domain not in STANDARD_DOMAINS:
-                operator = _last_text(fields, _NODE_OP_TYPE, "NodeProto")
+                operator = _last_text(fields, _NODE_OP_TYPE)
                 raise PackageError(
                     f"{file_name} uses operator {operator!r} of domain {domain!r}; "
                     "only standard ONNX operators are accepted"
                 )
 
 
-def _last_text(fields: list[_Field], number: int, message: str) -> str:
-    """Return a text field; of several the last one, as in every protobuf parser."""
-    text = ""
-    for field in fields:
-        if field.number == number:
-            _expect_bytes(field, message)
-            text = _text(field)
-    return text
+def _last_text(fields: list[_Field], number: int) -> str:
+    """Return a text field; of several the last one, as in every protobuf parser; "" if there is none."""
+    texts = [_text(field) for field in fields if field.number == number]
+    return texts[-1] if texts else ""
 
 
 def _text(field: _Field) -> str:
