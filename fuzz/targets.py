@@ -181,7 +181,7 @@ def _tokenizers() -> list[bytes]:
 
 
 def _archives() -> list[bytes]:
-    """By `zipfile`, stored and deflated; the small package, so that more of the bytes are headers."""
+    """By `zipfile`, stored, and deflated, which is refused; the small package, so that more bytes are headers."""
     import zipfile
 
     found = []

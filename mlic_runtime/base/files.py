@@ -1,4 +1,4 @@
-"""Regular files of others, read without a wait; own files and folders, never seen half-written; locks."""
+"""Regular files, opened without waiting; new files and folders, never seen half-written; locks."""
 
 import contextlib
 import errno
@@ -13,14 +13,21 @@ from typing import BinaryIO
 
 from mlic_runtime.errors import OutputError
 
+from .text import error_line
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def open_regular(path: str | os.PathLike[str], *, follow_symlinks: bool = True) -> BinaryIO:
     """Open a regular file for reading.
 
-    A FIFO would block until somebody writes to it, and opening a device can have effects, so both are refused
-    before they are opened; the second look at the open descriptor closes the gap between look and open.
+    A FIFO would block until somebody writes to it, and opening a device can have effects, so both are refused before
+    they are opened. The open descriptor is checked again, because the file may have been replaced in between.
 
     Raises:
         OSError: missing, a directory, not permitted, or not a regular file; `strerror` says which.
@@ -48,12 +55,15 @@ def write_to(stream: BinaryIO, data: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"cannot write the output: {reason(error)}; make room, or choose another place") from error
+        raise OutputError(
+            f"cannot write the output: {os_error_reason(error)}; make room, or choose another place"
+        ) from error
 
 
-def reason(error: OSError) -> str:
-    """What an `OSError` says, without the file's name, for the end of a message."""
-    return "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+def os_error_reason(error: OSError) -> str:
+    """Return what an `OSError` says, without the name of the file, for the end of a message."""
+    missing = isinstance(error, FileNotFoundError)
+    return "there is no such file or folder" if missing else error.strerror or error_line(error)
 
 
 def _require_regular(status: os.stat_result) -> None:
@@ -67,104 +77,127 @@ def _require_regular(status: os.stat_result) -> None:
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write a file so that nobody sees it half-written, not even after a power failure; its folder is made if missing.
+    """Write a file so that nobody sees it half-written. Its folder is made if it is missing.
 
     Args:
         path: of the file.
         content: all of it.
-        mode: who may do what with it, less what the umask takes.
+        mode: see `atomic_file`.
 
     Raises:
-        OSError: it cannot be written; what was there before is untouched.
+        OSError: it cannot be written; what was at `path` is unchanged.
+    """
+    with atomic_file(path, mode=mode) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
+    """Make a file to be written inside the block, then rename it to `path`.
+
+    It is synced before, so that not even a power failure leaves half of it. If the block fails, it is removed.
+
+    Args:
+        path: of the file in the end; its folder is made if it is missing.
+        mode: permissions, less those that the umask takes.
+
+    Raises:
+        OSError: it cannot be written; what was at `path` is unchanged.
     """
     with temporary_folder(path) as folder:
         temporary = folder / path.name
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), mode), "wb") as stream:
-            stream.write(content)
-            stream.flush()
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT, mode))
+        permissions = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(permissions)  # again: some libraries put a new file in its place
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
 
 
 @contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, to make in it what will then be renamed to `path`; it is gone on leaving.
+    """Make a folder beside `path`, for a file or folder that will be renamed to `path`; it is removed in the end.
 
-    What a process that was killed left of such folders for the same `path` is removed first. Whoever uses one holds a
-    lock on it, which ends with the process: so nothing is taken from a process that is alive, however slow.
+    Temporary folders for the same `path` that killed processes left are removed first. A process holds a lock on its
+    own, which ends with the process: so no folder of a living process is removed, however slow that is.
 
     Raises:
         OSError: it cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
-    folder, lock = _locked_folder(path)
+    folder, descriptor = _new_locked_folder(path)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def _locked_folder(path: Path) -> tuple[Path, int | None]:
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        try:
-            lock = _lock(folder)
-        except FileNotFoundError:
-            continue  # another process took it for abandoned before it had its lock
-        if lock is None or _is_at(folder, lock):
-            return folder, lock
-        os.close(lock)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove what a process that was killed left of temporary folders for `path`."""
+    """Remove the temporary folders for `path` that killed processes left."""
     name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.tmp")
     for other in path.parent.iterdir():
         if name.fullmatch(other.name) and other.is_dir() and not other.is_symlink():
             with contextlib.suppress(OSError):
-                lock = _lock(other)
-                if lock is not None:
+                descriptor = _lock_folder(other)
+                if descriptor is not None:
                     shutil.rmtree(other, ignore_errors=True)
-                    os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock a folder: a descriptor that holds the lock; None where it is locked already, or the system has no locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where a folder cannot be opened
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _is_at(folder: Path, descriptor: int) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(folder.stat(), os.fstat(descriptor))
-    return False
+                    os.close(descriptor)
 
 
 def lock(descriptor: int, path: Path) -> None:
-    """Keep a second process away; the lock goes with this process, however it ends.
+    """Lock an open file or folder; the lock ends with this process, however it ends.
+
+    Args:
+        descriptor: of the file or folder. Nothing is locked on Windows, where no other process can rename what is open.
+        path: of the output, for the message.
 
     Raises:
-        OutputError: another process has it.
+        OutputError: another process has the lock.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows, where nobody else can rename what is open here
-        return
+    if not _try_lock(descriptor):
+        raise OutputError(f"another process is at work on {str(path)!r}: wait for it, or choose another output")
+
+
+def _new_locked_folder(path: Path) -> tuple[Path, int | None]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        try:
+            descriptor = _lock_folder(folder)
+        except FileNotFoundError:
+            continue  # another process removed it as abandoned before it was locked
+        if descriptor is None or _is_at(folder, descriptor):
+            return folder, descriptor
+        os.close(descriptor)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Return a descriptor that holds the lock of a folder; None if another has the lock, or there are no locks."""
+    if fcntl is None:  # Windows cannot open a folder
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    if _try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file or folder if no other process has the lock; return whether that is so."""
+    if fcntl is None:
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise OutputError(
-            f"another process is at work on {str(path)!r}: wait for it, or choose another output"
-        ) from error
+    except OSError:  # another process has it, or this file system has no locks
+        return False
+    return True
+
+
+def _is_at(folder: Path, descriptor: int) -> bool:
+    """Return whether the open folder is still the one at that path."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    return False

@@ -1,5 +1,7 @@
-"""What this machine is: CPUs and cores that this process may use, memory that it needed, how busy it is."""
+"""The machine: CPUs and cores that this process may use, its processor, peak memory, and how busy it is."""
 
+import contextlib
+import itertools
 import math
 import os
 import platform
@@ -7,14 +9,17 @@ import sys
 from collections.abc import Hashable
 from pathlib import Path
 
+BUSY = 0.5  # load average for each CPU above which a machine counts as busy
+
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
-_CPUINFO = Path("/proc/cpuinfo")
 _CPU_ROOT = Path("/sys/devices/system/cpu")
+_CPUINFO = Path("/proc/cpuinfo")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_STATUS = Path("/proc/self/status")
 
 
 def available_cpus() -> int:
-    """How many logical CPUs this process may keep busy: by its affinity, and by the limit of its container if any.
+    """Return how many logical CPUs this process may keep busy: by its affinity, and by the limit of its container.
 
     For work that waits for memory or files much of the time, such as decoding pictures.
     """
@@ -23,7 +28,7 @@ def available_cpus() -> int:
 
 
 def available_cores() -> int:
-    """How many physical cores this process may keep busy; as `available_cpus`, with the threads of a core as one.
+    """Return how many physical cores this process may keep busy; as `available_cpus`, the threads of a core as one.
 
     For running a graph: two threads of one core share its arithmetic units, so the second adds little but waiting.
     Where the system does not say which CPUs share a core, each counts as one.
@@ -32,20 +37,18 @@ def available_cores() -> int:
     return available_cpus() if affinity is None else _limited(len({_core_of(cpu) for cpu in affinity}))
 
 
+def processor_facts() -> dict[str, str]:
+    """Return what Linux says of the first processor in /proc/cpuinfo, {key: value}; nothing on other systems."""
+    return _key_values(_CPUINFO)
+
+
 def processor_name() -> str:
-    """The CPU's model name; `platform.processor()` is empty or vague on Linux."""
-    try:
-        with _CPUINFO.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("model name") and (name := line.partition(":")[2].strip()):
-                    return name
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "unknown"
+    """Return the model name of the CPU; `platform.processor()` is empty or vague on Linux."""
+    return processor_facts().get("model name") or platform.processor() or platform.machine() or "unknown"
 
 
 def machine_facts() -> dict[str, str | int]:
-    """What a reader of any measurement must know about where it was made."""
+    """Return what a reader of any measurement must know about where it was made."""
     return {
         "platform": platform.platform(),
         "processor": processor_name(),
@@ -54,8 +57,40 @@ def machine_facts() -> dict[str, str | int]:
     }
 
 
+def peak_bytes() -> int | None:
+    """Return the peak of this process's resident memory in bytes; None where the system does not say.
+
+    On Linux it is VmHWM, because `ru_maxrss` starts with the peak of the process that forked this one.
+    """
+    peak = _key_values(_STATUS).get("VmHWM")
+    if peak is not None:
+        return int(peak.split()[0]) * 1024  # the file says kB and means KiB
+    if sys.platform == "darwin":
+        import resource  # Windows has none
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    return None
+
+
+def busy_notes() -> tuple[str, ...]:
+    """Return a warning if other work keeps this machine busy, else nothing; to be called before measuring.
+
+    Busy is a load average of the last minute above BUSY for each CPU that this process may use. Windows has no load
+    average. In a container the load is that of the whole machine, so this warns too often rather than too seldom.
+    """
+    if not hasattr(os, "getloadavg"):
+        return ()
+    load, cpus = os.getloadavg()[0], available_cpus()
+    if load <= BUSY * cpus:
+        return ()
+    return (
+        f"the machine is busy: load average {load:.1f} in the last minute, more than {BUSY} for each of "
+        f"{cpus} CPUs; trust ratios rather than times",
+    )
+
+
 def _affinity() -> set[int] | None:
-    # macOS and Windows know no affinity that Python could ask for.
+    # Python knows no affinity on macOS and Windows.
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
@@ -64,7 +99,7 @@ def _limited(count: int) -> int:
 
 
 def _core_of(cpu: int) -> Hashable:
-    """What is equal for two logical CPUs exactly if they are threads of one core."""
+    """Return a key that two logical CPUs share if and only if they are threads of one core."""
     topology = _CPU_ROOT / f"cpu{cpu}" / "topology"
     for name in ("core_cpus_list", "thread_siblings_list"):  # the second is the name before Linux 5.3
         siblings = _cpu_list(_read(topology / name))
@@ -76,7 +111,7 @@ def _core_of(cpu: int) -> Hashable:
 
 
 def _cpu_list(text: str) -> frozenset[int]:
-    """The numbers of "0-1,8"; none if it is malformed."""
+    """Return the numbers of "0-1,8"; none if the text is malformed."""
     cpus: set[int] = set()
     for part in text.split(","):
         ends = part.split("-")
@@ -87,7 +122,7 @@ def _cpu_list(text: str) -> frozenset[int]:
 
 
 def _cgroup_limits() -> list[float]:
-    """The CPU limits, in CPUs, of this process's cgroup and those above it (v2), or of the container (v1)."""
+    """Return the limits, in CPUs, of this process's cgroup and those above it (v2), or of the container (v1)."""
     limits = []
     for folder in _cgroup_folders():
         fields = _read(folder / "cpu.max").split()  # "max 100000" or "150000 100000": microseconds per period
@@ -112,43 +147,11 @@ def _read(path: Path) -> str:
         return ""
 
 
-_STATUS = Path("/proc/self/status")
-
-
-def peak_bytes() -> int | None:
-    """The most resident memory that this process has had so far, in bytes; None where the system does not say.
-
-    On Linux it is VmHWM, for `ru_maxrss` starts with what the process that forked this one had.
-    """
-    try:
-        with _STATUS.open(encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024  # the file says kB and means KiB
-    except OSError:
-        pass
-    if sys.platform == "darwin":
-        import resource  # Windows has none
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
-    return None
-
-
-BUSY = 0.5  # load average for each CPU above which a machine counts as busy
-
-
-def busy_notes() -> tuple[str, ...]:
-    """A warning if other work keeps this machine busy, to be asked for before measuring; else nothing.
-
-    Busy is a load average of the last minute above BUSY for each CPU that this process may use. Windows has no load
-    average. In a container the load is that of the whole machine, so this warns too often rather than too seldom.
-    """
-    if not hasattr(os, "getloadavg"):
-        return ()
-    load, cpus = os.getloadavg()[0], available_cpus()
-    if load <= BUSY * cpus:
-        return ()
-    return (
-        f"the machine is busy: load average {load:.1f} in the last minute, more than {BUSY} for each of "
-        f"{cpus} CPUs; trust ratios rather than times",
-    )
+def _key_values(path: Path) -> dict[str, str]:
+    """Return the lines "key: value" of a file of /proc, up to the first blank line; nothing if it is missing."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
+        for line in itertools.takewhile(str.strip, lines):
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    return found

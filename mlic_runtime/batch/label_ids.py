@@ -4,11 +4,11 @@ import csv
 import io
 from pathlib import Path
 
-from mlic_runtime.base.files import open_regular
+from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.errors import InputError
+from mlic_runtime.limits import MAX_LABEL_IDS_BYTES
 
 COLUMNS = ("LabelID", "Name")
-_MAX_BYTES = 16 * 1024 * 1024
 
 
 def read_label_ids(file: Path, labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -46,10 +46,10 @@ def _read(file: Path) -> list[tuple[str, str]]:
     """(id, name) of each row."""
     try:
         with open_regular(file) as stream:
-            text = stream.read(_MAX_BYTES + 1).decode("utf-8-sig")
+            text = stream.read(MAX_LABEL_IDS_BYTES + 1).decode("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except OSError as error:
-        raise InputError(f"cannot read the label ids {str(file)!r}: {error.strerror or error}") from error
+        raise InputError(f"cannot read the label ids {str(file)!r}: {os_error_reason(error)}") from error
     except (ValueError, csv.Error) as error:
         raise InputError(f"{str(file)!r} is not CSV in UTF-8: {error}; expected {','.join(COLUMNS)}") from error
     header = [cell.strip() for cell in rows[0]] if rows else []

@@ -18,13 +18,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
-from mlic_runtime.base.files import lock, write_to
+from mlic_runtime.base.files import lock, os_error_reason, write_to
 from mlic_runtime.errors import OutputError
+from mlic_runtime.limits import MAX_JOURNAL_LINE_BYTES
 
 Identity = Mapping[str, str | int | float | bool | None]
 
 _CHUNK = 1024 * 1024
-_MAX_LINE = 64 * 1024  # of the journal, in bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class PartialFile:
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
-            f"cannot write {str(self._partial)!r}: {error.strerror or error}; once that is mended, go on with --resume"
+            f"cannot write {str(self._partial)!r}: {os_error_reason(error)}; once that is mended, go on with --resume"
         )
 
 
@@ -267,7 +267,7 @@ def _read_journal(path: Path) -> _Lines:
         return
     end = 0
     with path.open("rb") as stream:
-        while (line := stream.readline(_MAX_LINE)).endswith(b"\n"):
+        while (line := stream.readline(MAX_JOURNAL_LINE_BYTES)).endswith(b"\n"):
             try:
                 content = json.loads(line)
             except ValueError:

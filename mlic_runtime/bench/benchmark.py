@@ -41,7 +41,7 @@ class BenchBackend(Protocol):
     name: str
     version: str
 
-    def run(self, pixels: Pixels, input_ids: Tokens, attention_mask: Tokens) -> Logits:
+    def run(self, pixels: Pixels, input_ids: Tokens | None, attention_mask: Tokens | None) -> Logits:
         """Run the model.
 
         Args:
@@ -278,7 +278,7 @@ class _Runtime:
         self.version = f"onnxruntime {onnxruntime.__version__}"
         self._session = session
 
-    def run(self, pixels: Pixels, input_ids: Tokens, attention_mask: Tokens) -> Logits:
+    def run(self, pixels: Pixels, input_ids: Tokens | None, attention_mask: Tokens | None) -> Logits:
         return self._session.run(pixels, input_ids, attention_mask)
 
 

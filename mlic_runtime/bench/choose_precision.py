@@ -6,7 +6,7 @@ from typing import Any
 
 from mlic_runtime.base.machine import busy_notes
 from mlic_runtime.graph.opening import open_graphs
-from mlic_runtime.graph.saved_precision import Choice, graphs_digest
+from mlic_runtime.graph.saved_precision import PrecisionChoice, graphs_digest
 from mlic_runtime.package.model_package import ModelPackage
 from mlic_runtime.picture.decode import ImageSource
 
@@ -42,7 +42,7 @@ class ChoiceReport:
     machine: dict[str, str | int]
     precisions: tuple[MeasuredPrecision, ...]
     notes: tuple[str, ...]
-    choice: Choice
+    choice: PrecisionChoice
 
     def to_dict(self) -> dict[str, Any]:
         """The same content, ready for `json.dumps`, without `choice`, which repeats it."""
@@ -64,7 +64,7 @@ def choose_precision(
     cache: bool = True,
     progress: Callable[[], object] = lambda: None,
 ) -> ChoiceReport:
-    """Measure every graph of a package in turns; nothing is saved (see `saved_precision.save_choice`).
+    """Measure every graph of a package in turns; nothing is saved (see `saved_precision.save_precision`).
 
     Args:
         package: the model package.
@@ -108,7 +108,7 @@ def choose_precision(
             for name, spec in latency.items()
         ),
         notes=notes,
-        choice=Choice(
+        choice=PrecisionChoice(
             model=manifest.title,
             graphs=graphs_digest(manifest),
             provider=used.provider,

@@ -31,13 +31,13 @@ class Feed:
     """
 
     pixels: Pixels
-    input_ids: Tokens
-    attention_mask: Tokens
+    input_ids: Tokens | None
+    attention_mask: Tokens | None
     picture: str
     caption: str | None
 
     @property
-    def arrays(self) -> tuple[Pixels, Tokens, Tokens]:
+    def arrays(self) -> tuple[Pixels, Tokens | None, Tokens | None]:
         """(pixels, input_ids, attention_mask), the arguments of `GraphSession.run`."""
         return self.pixels, self.input_ids, self.attention_mask
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from mlic_runtime.base.arrays import Logits, Pixels, Tokens
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import InputError, PackageError
 from mlic_runtime.graph.session import ATTENTION_MASK, INPUT_IDS, LOGITS, PIXELS
 from mlic_runtime.package.model_package import ModelPackage
@@ -44,18 +45,14 @@ class OpenVINOBackend:
             compiled = core.compile_model(core.read_model(graph), "CPU", config)
             self._request: Any = compiled.create_infer_request()
         except Exception as error:  # OpenVINO raises RuntimeError, and what Python bindings do
-            raise PackageError(f"OpenVINO cannot compile the {precision} graph: {_one_line(error)}") from error
+            raise PackageError(f"OpenVINO cannot compile the {precision} graph: {error_line(error)}") from error
 
-    def run(self, pixels: Pixels, input_ids: Tokens, attention_mask: Tokens) -> Logits:
+    def run(self, pixels: Pixels, input_ids: Tokens | None, attention_mask: Tokens | None) -> Logits:
         """See `bench.BenchBackend.run`."""
         arrays = {PIXELS: pixels, INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
         feed = {name: array for name, array in arrays.items() if array is not None}
         try:
             result = self._request.infer(feed, share_inputs=True)
         except Exception as error:
-            raise PackageError(f"OpenVINO failed: {_one_line(error)}") from error
+            raise PackageError(f"OpenVINO failed: {error_line(error)}") from error
         return np.array(result[LOGITS], dtype=np.float32)  # a copy: the next run reuses the request's memory
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -3,16 +3,18 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from mlic_runtime.base.arrays import Logits, Run, Seconds
+from mlic_runtime.base.arrays import Logits, Pixels, Seconds, Tokens
 from mlic_runtime.base.machine import machine_facts
 from mlic_runtime.errors import InputError
 from mlic_runtime.providers.library import onnxruntime
 
 from .inputs import Feed
+
+Run: TypeAlias = Callable[[Pixels, Tokens | None, Tokens | None], Logits]
 
 _Result = TypeVar("_Result")
 

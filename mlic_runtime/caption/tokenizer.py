@@ -1,33 +1,29 @@
-"""Caption preprocessing, the only one there is: training and serving both call `CaptionTokenizer`."""
+"""Caption preprocessing, once for training and serving: both call `CaptionTokenizer`."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from mlic_runtime.base.arrays import Tokens
 from mlic_runtime.errors import CaptionError, PackageError
+from mlic_runtime.limits import MAX_CAPTION_CHARACTERS
 from mlic_runtime.package.manifest import TOKENIZER_NAME, TextSpec
 
 from .tokenizer_safety import library_error, load_tokenizer
 
-Tokens: TypeAlias = npt.NDArray[np.int64]
-
-MAX_CHARACTERS = 20_000  # of a caption; what follows is cut, so that a huge text cannot stall a device
-
 
 class CaptionTokenizer:
-    """Turns captions into token ids, by the package's tokenizer.json and `TextSpec`.
+    """The step from captions to token ids, by the package's tokenizer.json and `TextSpec`. Thread-safe.
 
-    Whatever tokenizer.json says about truncation and padding is replaced: the manifest decides. Thread-safe.
+    The manifest decides about truncation and padding; what tokenizer.json says of them is ignored.
 
     Args:
         tokenizer_json: the content of tokenizer.json (the format of the `tokenizers` library).
         spec: length limit, vocabulary size and padding id.
 
     Raises:
-        PackageError: not a tokenizer, one that `tokenizer_safety` does not accept, one whose ids do not fit
-            `spec.vocab_size`, or one that adds more special tokens than `spec.max_length` holds.
+        PackageError: not a tokenizer, or one that `tokenizer_safety` refuses, that has ids outside `spec.vocab_size`,
+            or that adds more special tokens than `spec.max_length` allows.
     """
 
     def __init__(self, tokenizer_json: bytes, spec: TextSpec) -> None:
@@ -44,8 +40,8 @@ class CaptionTokenizer:
     def encode(self, captions: Sequence[str | None]) -> tuple[Tokens, Tokens]:
         """Tokenise captions, padded on the right to the longest of them.
 
-        A caption that is None, blank, or gives no token but special ones is "no caption": an all-zero mask row.
-        Of a longer caption the first tokens count. Lone surrogates become U+FFFD and NUL a space.
+        A caption that is None, blank, or gives only special tokens is "no caption": an all-zero mask row. A caption
+        that is too long is cut at its end. Lone surrogates become U+FFFD and NUL a space.
 
         Args:
             captions: B captions.
@@ -72,14 +68,14 @@ class CaptionTokenizer:
             return []
         if not isinstance(caption, str):
             raise CaptionError(f"a caption must be a text (str) or None, found {type(caption).__name__}")
-        text = caption[:MAX_CHARACTERS].replace("\0", " ")
+        text = caption[:MAX_CAPTION_CHARACTERS].replace("\0", " ")
         # Through UTF-16, two surrogates that belong together become their character; a lone one cannot be UTF-8.
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         if not text.strip():
             return []
-        # One by one: a batch call would start a thread pool, which a device with few captions only pays for.
+        # One by one: a batch call would start a thread pool, which costs more than it gains for a few captions.
         try:
             encoding = self._tokenizer.encode(text)
-        except BaseException as error:  # a word that is not in the vocabulary, where that has no unknown token
+        except BaseException as error:  # such as an unknown word, if the vocabulary has no token for them
             raise library_error(error, f"failed on the caption {text[:40]!r}") from error
         return [] if all(encoding.special_tokens_mask) else encoding.ids

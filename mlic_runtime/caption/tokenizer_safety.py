@@ -1,14 +1,14 @@
-"""What a tokenizer.json may ask for: the components, and the sizes, that cannot stall or exhaust a device.
+"""The components and sizes that a tokenizer.json may have, so that it cannot stall or exhaust a device.
 
 The `tokenizers` library does whatever the file says, and a package may come from anywhere. Measured with tokenizers
 0.23 on one caption of at most 20,000 characters: a regular expression that backtracks takes minutes, or ends in a Rust
 panic, which is no `Exception`; one of 1.7 MB takes more than 10 s to compile; replacements that grow the text fill the
-memory; 20,000 normalizers in a row, WordPiece on words without end and Unigram pieces without end run for more than
-10 s. A post-processor's token ids are compared with nothing at all.
+memory; 20,000 normalizers in a row, WordPiece on endless words and endless Unigram pieces take more than 10 s. The
+library does not check the token ids of a post-processor.
 
-So patterns are looked for before the library sees the file, for it compiles them as it reads; all else is asked of the
-tokenizer that it made, which costs 0.1 ms where reading the JSON a second time would cost 6. The decoder is not looked
-at: captions are only ever encoded.
+Patterns are checked before the library reads the file, because it compiles them while it reads. Everything else is
+checked in the tokenizer that it made, which takes 0.1 ms; reading the JSON a second time would take 6. The decoder is
+not checked: captions are only encoded.
 """
 
 import base64
@@ -19,17 +19,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from mlic_runtime import limits
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import PackageError
 from mlic_runtime.package.manifest import TOKENIZER_NAME
-
-_MAX_BYTES = 32 * 1024 * 1024  # XLM-RoBERTa's, with 250,000 tokens, has 17 MB
-_MAX_TOKEN = 256  # characters; the longest of GPT-4's vocabulary is 128 spaces
-_MAX_WORD = 200  # characters that WordPiece tries to split, in time that grows with their square; BERT has 100
-_MAX_AFFIX = 16  # characters of "##" and the like
-_MAX_STEPS = 16  # of normalizers, pre-tokenizers or post-processors, one behind the other
-_MAX_GROWTH = 16  # times that all Replace together may lengthen a text
-_MAX_PREPENDED = 16  # characters
-_MAX_MAPPED = 64  # bytes for one character in a Precompiled map; Unicode's longest has 33
 
 _NORMALIZERS = [
     "BertNormalizer",
@@ -71,7 +64,7 @@ _GPT4 = (
 )
 REGEXES = (
     "[^a-z]+",  # mlic_train.captions.characters
-    "[a-z ]",  # same
+    "[a-z ]",  # mlic_train.captions.characters
     r"\s+",  # CLIP's normalizer
     " {2,}",  # SentencePiece models, as transformers converts them
     rf"{_CONTRACTIONS}|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+",  # CLIP
@@ -84,11 +77,11 @@ _MAY_BE_REGEX = (b"Regex", b"\\u00")
 
 
 def load_tokenizer(tokenizer_json: bytes, vocab_size: int) -> Tokenizer:
-    """Make a tokenizer of a tokenizer.json that keeps to the limits above.
+    """Make a tokenizer from a tokenizer.json that keeps the limits.
 
     Args:
         tokenizer_json: the content of tokenizer.json.
-        vocab_size: all token ids are below it, those that a post-processor adds included.
+        vocab_size: all token ids are below it, including those that a post-processor adds.
 
     Raises:
         PackageError: not a tokenizer, one with a component, a pattern or a size that is not accepted, or with a token
@@ -110,30 +103,30 @@ def load_tokenizer(tokenizer_json: bytes, vocab_size: int) -> Tokenizer:
 
 
 def library_error(error: BaseException, what: str) -> PackageError:
-    """What to raise when the `tokenizers` library raised `error`: it has plain Exceptions, and panics.
+    """Return what to raise when the `tokenizers` library raised `error`, which is a plain Exception or a panic.
 
     Args:
-        error: what was caught.
-        what: what tokenizer.json did, for the message.
+        error: the caught error.
+        what: the problem with tokenizer.json, for the message.
 
     Raises:
         BaseException: `error` itself, if it is not the library's, such as a KeyboardInterrupt.
     """
-    # PyO3 raises a Rust panic as an exception that cannot be imported by name, and that derives from BaseException.
+    # PyO3 raises a Rust panic as an exception that derives from BaseException and cannot be imported by name.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
-    return PackageError(f"{TOKENIZER_NAME} {what}: {' '.join(str(error).split())}")
+    return PackageError(f"{TOKENIZER_NAME} {what}: {error_line(error)}")
 
 
 def _check_source(tokenizer_json: bytes) -> None:
-    """Before the library reads the file: its size, and every pattern in it, wherever that is."""
-    if len(tokenizer_json) > _MAX_BYTES:
-        raise PackageError(f"{TOKENIZER_NAME} has {len(tokenizer_json)} bytes, expected at most {_MAX_BYTES}")
+    """Check the size of the file, and every pattern anywhere in it, before the library reads it."""
+    size = len(tokenizer_json)
+    _expect_at_most(limits.MAX_OTHER_FILE_BYTES, size, f"has {size} bytes")
     if not any(text in tokenizer_json for text in _MAY_BE_REGEX):
         return
 
     def check(pairs: list[tuple[str, Any]]) -> None:
-        for key, value in pairs:  # not as a dict: of two values of a key, the library may take either
+        for key, value in pairs:  # not as a dict: the library may take either of two values of a key
             if key == "Regex" and isinstance(value, str):
                 _check_regex(value)
 
@@ -154,20 +147,18 @@ def _check_model(model: Any) -> None:
         _refuse(f"has the model {kind}; accepted: {', '.join(_MODELS)}")
     if getattr(model, "dropout", None):
         _refuse(f"has a BPE dropout of {model.dropout}, which would make predictions random")
-    if getattr(model, "max_input_chars_per_word", 0) > _MAX_WORD:
-        _refuse(f"has max_input_chars_per_word {model.max_input_chars_per_word}, expected at most {_MAX_WORD}")
+    word = getattr(model, "max_input_chars_per_word", 0)
+    _expect_at_most(limits.MAX_WORD_CHARACTERS, word, f"has max_input_chars_per_word {word}")
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
-        affix = getattr(model, name, None) or ""
-        if len(affix) > _MAX_AFFIX:
-            _refuse(f"has a {name} of {len(affix)} characters, expected at most {_MAX_AFFIX}")
+        affix = len(getattr(model, name, None) or "")
+        _expect_at_most(limits.MAX_AFFIX_CHARACTERS, affix, f"has a {name} of {affix} characters")
 
 
 def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     _check_id(max(vocabulary.values(), default=-1), vocab_size)
     longest = max(map(len, vocabulary), default=0)
-    if longest > _MAX_TOKEN:
-        _refuse(f"has a token of {longest} characters, expected at most {_MAX_TOKEN}")
+    _expect_at_most(limits.MAX_TOKEN_CHARACTERS, longest, f"has a token of {longest} characters")
 
 
 def _check_id(largest: int, vocab_size: int) -> None:
@@ -176,24 +167,23 @@ def _check_id(largest: int, vocab_size: int) -> None:
 
 
 def _steps(role: str, component: Any, accepted: Sequence[str]) -> list[Mapping[str, Any]]:
-    """A component as the library would write it to JSON: what it does, step by step, without the Sequences around."""
+    """Return the steps of a component as the library would write them to JSON, without the Sequences around them."""
     if component is None:
         return []
-    found: list[Mapping[str, Any]] = []
-    waiting = [json.loads(component.__getstate__())]
-    while waiting:
-        state = waiting.pop()
+    steps: list[Mapping[str, Any]] = []
+    unread = [json.loads(component.__getstate__())]
+    while unread:
+        state = unread.pop()
         if state["type"] == "Sequence":
-            waiting += next(value for value in state.values() if isinstance(value, list))
+            unread += next(value for value in state.values() if isinstance(value, list))
             continue
         if state["type"] not in accepted:
             _refuse(f"has the {role} {state['type']!r}; accepted: {', '.join(accepted)}")
-        if "Regex" in state.get("pattern", ()):  # again, should there be a way to write one that was not looked for
+        if "Regex" in state.get("pattern", ()):  # again, in case the first check can be evaded
             _check_regex(state["pattern"]["Regex"])
-        found.append(state)
-    if len(found) > _MAX_STEPS:
-        _refuse(f"has {len(found)} steps in its {role}, expected at most {_MAX_STEPS}")
-    return found
+        steps.append(state)
+    _expect_at_most(limits.MAX_TOKENIZER_STEPS, len(steps), f"has {len(steps)} steps in its {role}")
+    return steps
 
 
 def _check_growth(normalizers: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:
@@ -205,27 +195,28 @@ def _check_growth(normalizers: Sequence[Mapping[str, Any]], steps: Sequence[Mapp
     for step in normalizers:
         if step["type"] == "Replace":
             growth *= max(1.0, len(step["content"].encode()) / _shortest_match(step["pattern"]))
-        elif step["type"] == "Prepend" and len(step["prepend"]) > _MAX_PREPENDED:
-            _refuse(f"prepends {len(step['prepend'])} characters, expected at most {_MAX_PREPENDED}")
+        elif step["type"] == "Prepend":
+            prepended = len(step["prepend"])
+            _expect_at_most(limits.MAX_PREPENDED_CHARACTERS, prepended, f"prepends {prepended} characters")
         elif step["type"] == "Precompiled":
             _check_map(step["precompiled_charsmap"])
-    if growth > _MAX_GROWTH:
-        _refuse(f"may make a text {growth:g} times as long by its replacements, expected at most {_MAX_GROWTH} times")
+    problem = f"may make a text {growth:g} times as long by its replacements"
+    _expect_at_most(limits.MAX_REPLACEMENT_GROWTH, growth, problem)
 
 
 def _shortest_match(pattern: Mapping[str, str]) -> int:
-    """In bytes; every accepted regular expression matches one character or more."""
+    """Return the length in bytes; every accepted regular expression matches at least one character."""
     if pattern.get("String") == "":
         _refuse("replaces the empty text")
     return len(pattern["String"].encode()) if "String" in pattern else 1
 
 
 def _check_map(encoded: str) -> None:
-    """SentencePiece's map of characters: the size of an index in 4 bytes, the index, and texts that each end in NUL."""
+    """Check SentencePiece's map of characters: size of an index in 4 bytes, the index, and texts that end in NUL."""
     data = base64.b64decode(encoded)
     texts = data[4 + int.from_bytes(data[:4], "little") :]
-    if re.search(rb"[^\0]{%d}" % (_MAX_MAPPED + 1), texts):
-        _refuse(f"has a Precompiled map that turns a character into more than {_MAX_MAPPED} bytes")
+    if re.search(rb"[^\0]{%d}" % (limits.MAX_MAPPED_BYTES + 1), texts):
+        _refuse(f"has a Precompiled map that turns a character into more than {limits.MAX_MAPPED_BYTES} bytes")
 
 
 def _check_pieces(pre_tokenizers: Sequence[Mapping[str, Any]]) -> None:
@@ -249,6 +240,11 @@ def _check_post_processors(processors: Sequence[Mapping[str, Any]], vocab_size: 
                 _check_id(max(token["ids"], default=-1), vocab_size)
         elif step["type"] in ("BertProcessing", "RobertaProcessing"):
             _check_id(max(step["sep"][1], step["cls"][1]), vocab_size)
+
+
+def _expect_at_most(limit: int, found: float, problem: str) -> None:
+    if found > limit:
+        _refuse(f"{problem}, expected at most {limit}")
 
 
 def _refuse(problem: str) -> None:

@@ -15,7 +15,7 @@ from .command import COMMAND_LINE, SEVERAL, MlicCommand, counts, model_options, 
 from .usage import check_bench
 
 if TYPE_CHECKING:
-    from mlic_runtime.graph.saved_precision import Choice
+    from mlic_runtime.graph.saved_precision import PrecisionChoice
 
 
 @click.command(
@@ -137,7 +137,7 @@ def _grid(model: str | None, **options: Any) -> tuple[dict[str, Any], str]:
     return {"combinations": [report.to_dict() for report in reports]}, grid_table(reports)
 
 
-def _choose(model: str | None, **options: Any) -> tuple[dict[str, Any], str, "Choice"]:
+def _choose(model: str | None, **options: Any) -> tuple[dict[str, Any], str, "PrecisionChoice"]:
     from mlic_runtime.bench.choose_precision import choose_precision
     from mlic_runtime.package.model_package import load_package
 
@@ -175,10 +175,10 @@ def _progress(length: int) -> Iterator[Callable[[], object]]:
         yield lambda: progress_bar.update(1)
 
 
-def _save(choice: "Choice") -> None:
-    from mlic_runtime.graph.saved_precision import save_choice
+def _save(choice: "PrecisionChoice") -> None:
+    from mlic_runtime.graph.saved_precision import save_precision
 
-    path, broken = save_choice(choice)
+    path, broken = save_precision(choice)
     if broken is not None:
         click.echo(f"Note: replaced a file that {printable(broken)}", err=True)
     takes = f"from now on --precision auto takes {choice.precision} for {choice.model} on {choice.provider}"

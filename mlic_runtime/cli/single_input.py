@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import CaptionError, ImageError, InputError
 from mlic_runtime.rows.columns import STDIN
 
@@ -55,4 +56,4 @@ def _read_stdin(what: str, limit: int = -1) -> bytes:
     try:
         return stream.read(limit)
     except OSError as error:
-        raise InputError(f"cannot read {what} from standard input: {error.strerror or error}") from error
+        raise InputError(f"cannot read {what} from standard input: {os_error_reason(error)}") from error

@@ -1,15 +1,15 @@
-"""Graphs as ONNX Runtime optimised them, kept in the user's cache folder: the next process loads them ready-made.
+"""Graphs as ONNX Runtime optimised them, kept in the user's cache folder, so that the next process loads them faster.
 
-An entry is the optimised graph in ONNX Runtime's own format, followed by what proves it: a magic number, its size, and
-a SHA-256 of its bytes and of its name. The name says what it was made from (the SHA-256 of the verified graph) and what
-for (version of ONNX Runtime, execution provider, processor). Whatever is wrong with an entry or its folder, it is as if
-it were not there: the graph is optimised again, and the entry replaced. A file gets its name when it is complete, so
-that any number of processes may share the folder.
+An entry is the optimised graph in ONNX Runtime's own format, followed by a trailer that proves it: a magic number, its
+size, and a SHA-256 of its bytes and of its name. The name says what it was made from (the SHA-256 of the verified
+graph) and what for (version of ONNX Runtime, execution provider, processor). If anything is wrong with an entry or its
+folder, it is not used: the graph is optimised again, and the entry replaced. A file gets its name when it is complete,
+so any number of processes may share the folder.
 
 Security: an optimised graph has operators of ONNX Runtime's own, so `graph_safety` cannot judge it. It is trusted
-because nobody but this user (or root) could have written it: entry and folder belong to this user, nobody else may
-write to them, and neither is a symbolic link. The SHA-256 finds damage and mix-ups, not malice: who can write here can
-run code as this user anyway. The bytes that were hashed are the bytes that are loaded; nothing is opened twice.
+because only this user (or root) could have written it: entry and folder belong to this user, nobody else may write to
+them, and neither is a symbolic link. The SHA-256 finds damage and mix-ups, not malice: whoever can write here can run
+code as this user anyway. The bytes that were hashed are the bytes that are loaded; nothing is opened twice.
 """
 
 import contextlib
@@ -18,29 +18,25 @@ import os
 import platform
 import stat
 import struct
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlic_runtime.base.files import open_regular, reason
+from mlic_runtime.base.files import open_regular, os_error_reason, temporary_folder
+from mlic_runtime.base.machine import processor_facts
+from mlic_runtime.base.user_folders import cache_folder
+from mlic_runtime.limits import MAX_CACHE_BYTES, MAX_CACHE_ENTRIES
 from mlic_runtime.providers.library import onnxruntime
 from mlic_runtime.version import __version__
 
-# Only the CPU's: its optimised graph is a function of what an entry's name says. Other providers compile for a device
+# Only the CPU's optimised graph depends on nothing but what an entry's name says. Other providers compile for a device
 # and a driver that the name does not say, cannot save what they compiled, or have caches of their own (TensorRT).
 CACHED_PROVIDERS = frozenset(("cpu",))
 
-MAX_ENTRIES = 16  # the newest stay: five models with three precisions each
-MAX_BYTES = 512 * 1024 * 1024  # same, of all entries together
-ABANDONED_SECONDS = 3600.0  # a temporary file of that age belongs to a process that was killed
-
-_SUFFIX, _TEMPORARY_SUFFIX = ".graph", ".tmp"
+_SUFFIX = ".graph"
 _MAGIC = b"mlicgc01"  # its digits are the version of the format
 _TRAILER = struct.Struct("<8sQ32s")  # _MAGIC, bytes of the graph, SHA-256 of the graph and the entry's name
 _CHUNK = 1024 * 1024
-_CPUINFO = Path("/proc/cpuinfo")
-# What Linux says there of a processor's kind, on x86, Arm and RISC-V; other lines change with its load.
+# Keys of /proc/cpuinfo that say a processor's kind, on x86, Arm and RISC-V; other values change with its load.
 _CPU_KIND = frozenset(
     (
         *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
@@ -51,7 +47,7 @@ _CPU_KIND = frozenset(
 
 
 class _UnusableError(Exception):
-    """What is wrong with a file or folder."""
+    """A reason not to use a file or folder."""
 
 
 class CacheEntry:
@@ -68,7 +64,7 @@ class CacheEntry:
         self._problem: str | None = None
 
     def read(self) -> bytes | None:
-        """The optimised graph, in ONNX Runtime's format; None if there is none that can be trusted."""
+        """Return the optimised graph, in ONNX Runtime's format; None if there is none that can be trusted."""
         try:
             graph = self._read()
         except FileNotFoundError:
@@ -82,28 +78,25 @@ class CacheEntry:
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[Path | None]:
-        """Fill the entry: give a file to save the optimised graph to, or None where there can be none.
+        """Make a file to save the optimised graph to inside the block, or None where there can be none.
 
-        On leaving, what was saved becomes the entry, unless there was an exception. Failing to keep it is no error.
+        What was saved becomes the entry, unless the block fails. Failing to keep it is no error.
         """
-        try:
-            path = _temporary_file(self.path.parent)
-        except (OSError, _UnusableError) as error:
-            self.note = f"not kept in the cache: {_why(error)}"
-            yield None
-            return
-        try:
-            yield path
+        with contextlib.ExitStack() as stack:
+            path = None
             try:
-                self._keep(path)
-            except OSError as error:
+                path = stack.enter_context(_temporary_file(self.path.parent))
+            except (OSError, _UnusableError) as error:
                 self.note = f"not kept in the cache: {_why(error)}"
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            yield path
+            if path is not None:
+                try:
+                    self._keep(path)
+                except OSError as error:
+                    self.note = f"not kept in the cache: {_why(error)}"
 
     def discard(self, why: str) -> None:
-        """Remove the entry, which was whole, but of no use."""
+        """Remove the entry, which was undamaged, but cannot be used."""
         self._problem = why
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
@@ -122,9 +115,9 @@ class CacheEntry:
         return graph
 
     def _keep(self, path: Path) -> None:
-        """Complete a saved graph and give it the entry's name; then make room.
+        """Complete a saved graph and give it the entry's name; then remove old entries.
 
-        Without fsync: what a power failure leaves is found by its SHA-256, and costs no more than a missing entry.
+        Without fsync: damage by a power failure is found by the SHA-256, and costs no more than a missing entry.
         """
         digest, size = hashlib.sha256(), 0
         with path.open("r+b") as stream:
@@ -134,15 +127,15 @@ class CacheEntry:
             stream.write(self._trailer(size, digest))
         path.replace(self.path)
         self.note = f"replaced in the cache: {self._problem}" if self._problem else "added to the cache"
-        _make_room(self.path)
+        _remove_oldest(self.path)
 
     def _trailer(self, size: int, digest: "hashlib._Hash") -> bytes:
-        digest.update(self.path.name.encode())  # so that an entry under another name is not taken
+        digest.update(self.path.name.encode())  # so that an entry under another name is not used
         return _TRAILER.pack(_MAGIC, size, digest.digest())
 
 
 def find_entry(sha256: str, provider: str) -> CacheEntry | None:
-    """Where the optimised form of a graph is kept; None where it is not: another provider, or no cache folder.
+    """Return where the optimised form of a graph is kept; None for other providers, or without a cache folder.
 
     Args:
         sha256: of the graph that it is made from, as hexadecimal digits.
@@ -155,52 +148,28 @@ def find_entry(sha256: str, provider: str) -> CacheEntry | None:
     return CacheEntry(folder / "graphs" / name)
 
 
-def cache_folder() -> Path | None:
-    """The user's cache folder for MLIC, there or not; None if the environment names no home."""
-    windows, mac = sys.platform == "win32", sys.platform == "darwin"
-    below = {"LOCALAPPDATA": "mlic/Cache"} if windows else {"HOME": "Library/Caches/mlic" if mac else ".cache/mlic"}
-    for variable, path in {"XDG_CACHE_HOME": "mlic", **below}.items():
-        home = os.environ.get(variable)
-        if home and Path(home).is_absolute():  # a relative one must be ignored, by the XDG specification
-            return Path(home, path)
-    return None
-
-
 def _machine_digest() -> str:
-    """What an optimised graph depends on beside the graph, in one number.
+    """Return a digest of what an optimised graph depends on beside the graph.
 
-    ONNX Runtime chooses layouts and fuses operators by the processor's instructions. mlic-runtime's version is part of
-    it because `check_graph` looked at the graph in that version, which also set the options of the session.
+    ONNX Runtime chooses layouts and fuses operators by the processor's instructions. The version of mlic-runtime is
+    part of it because `check_graph` looked at the graph in that version, which also set the options of the session.
     """
-    about = [__version__, onnxruntime.get_build_info(), platform.machine(), *_processor()]
+    facts = processor_facts()
+    kind = [f"{key}: {value}" for key, value in facts.items() if key in _CPU_KIND] or [platform.processor()]
+    about = [__version__, onnxruntime.get_build_info(), platform.machine(), *kind]
     return hashlib.sha256("\n".join(about).encode()).hexdigest()
 
 
-def _processor() -> list[str]:
-    """Name, stepping and features of the first processor."""
-    lines = []
-    try:
-        with _CPUINFO.open(encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                if not line.strip():
-                    break  # the next processor
-                if line.partition(":")[0].strip() in _CPU_KIND:
-                    lines.append(line.strip())
-    except OSError:
-        pass
-    return lines or [platform.processor()]
-
-
-def _temporary_file(folder: Path) -> Path:
-    """A new file (mode 0600) in the folder (0700 if it is new)."""
+@contextlib.contextmanager
+def _temporary_file(folder: Path) -> Iterator[Path]:
+    """Make an empty file (mode 0600) inside the folder (0700 if it is new); it is removed in the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     _require_private(folder.lstat(), "its folder")
-    import tempfile  # here, because it costs 4 ms, and most processes find their graph
-
-    descriptor, name = tempfile.mkstemp(suffix=_TEMPORARY_SUFFIX, dir=folder)
-    os.close(descriptor)
-    return Path(name)
+    with temporary_folder(folder / "entry") as temporary:  # one name for all entries: leftovers of any go with the next
+        path = temporary / "graph"
+        path.touch(mode=0o600)
+        yield path
 
 
 def _require_private(status: os.stat_result, what: str) -> None:
@@ -213,23 +182,20 @@ def _require_private(status: os.stat_result, what: str) -> None:
             raise _UnusableError(f"others may write to {what}")
 
 
-def _make_room(newest: Path) -> None:
-    """Remove the oldest entries over the limits, and what killed processes left."""
+def _remove_oldest(newest: Path) -> None:
+    """Remove the oldest entries until the limits are kept."""
     entries = []
-    for path in newest.parent.iterdir():
+    for path in newest.parent.glob(f"*{_SUFFIX}"):
         with contextlib.suppress(OSError):  # another process may have removed it
             status = path.lstat()
-            if path.suffix == _SUFFIX:
-                entries.append((path != newest, -status.st_mtime, status.st_size, path))
-            elif path.suffix == _TEMPORARY_SUFFIX and status.st_mtime < time.time() - ABANDONED_SECONDS:
-                path.unlink()
+            entries.append((path != newest, -status.st_mtime, status.st_size, path))
     total = 0
     for index, (old, _, size, path) in enumerate(sorted(entries)):
         total += size
-        if old and (index >= MAX_ENTRIES or total > MAX_BYTES):
+        if old and (index >= MAX_CACHE_ENTRIES or total > MAX_CACHE_BYTES):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
 def _why(error: Exception) -> str:
-    return reason(error) if isinstance(error, OSError) else str(error)
+    return os_error_reason(error) if isinstance(error, OSError) else str(error)

@@ -1,4 +1,4 @@
-"""Opening a graph of a model package: which provider, and which precision on it."""
+"""A graph of a model package, opened on a provider and in a precision that are given or chosen here."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from mlic_runtime.package.model_package import ModelPackage
 from mlic_runtime.providers.names import AUTO
 
 from .cache import CacheEntry, find_entry
-from .saved_precision import find_choice
+from .saved_precision import find_saved_precision
 from .session import GraphSession, check_agreement, create_session, first_that_loads
 
 
@@ -22,10 +22,10 @@ class OpenedGraph:
     Attributes:
         session: the loaded graph.
         precision: one of `manifest.PRECISIONS`.
-        reason: what decided the precision, for people: "as asked", "chosen by mlic-bench --choose", "recommended by the
+        reason: why this precision, for people: "as asked", "chosen by mlic-bench --choose", "recommended by the
             package" or "the package's first".
         origin: where the graph came from, for people: "from the cache", "added to the cache", or why it is not there.
-        provider_reason: what decided the provider, for people; see `session.first_that_loads`.
+        provider_reason: why this provider, for people; see `session.first_that_loads`.
     """
 
     session: GraphSession
@@ -46,8 +46,8 @@ def open_graph(
 ) -> OpenedGraph:
     """Load a graph of a package.
 
-    The precision "auto" is, for the provider that loads: what `mlic-bench --choose` found best on this machine, else
-    what the package recommends for it, else the first graph that the manifest lists.
+    The precision "auto" means, for the provider that loads: the one that `mlic-bench --choose` found best on this
+    machine, else the one that the package recommends, else that of the first graph in the manifest.
 
     Args:
         package: the model package.
@@ -55,12 +55,12 @@ def open_graph(
         precision: one of `manifest.PRECISIONS`, or "auto".
         threads: see `session.create_session`.
         spin: see `session.create_session`.
-        cache: take the optimised graph from the user's cache folder, or put it there; see `graph_cache`. The package is
-            read and verified all the same.
+        cache: use the optimised graph in the user's cache folder, or put it there; see `cache`. The package is read and
+            verified in any case.
 
     Raises:
         ManifestError: the package has no graph of that precision.
-        PackageError: the package is damaged, or the graph does not keep the contract.
+        PackageError: the package is damaged, or the inputs or outputs of the graph are wrong.
         ProviderError: the provider is unknown or not available here.
         ChoiceError: the precision is "auto", and the file of chosen precisions cannot be used.
         ValueError: `threads` is below 1.
@@ -68,7 +68,7 @@ def open_graph(
     source = _Source(package, cache)
 
     def load(name: str) -> OpenedGraph:
-        chosen, reason = (precision, "as asked") if precision != AUTO else _resolve(package.manifest, name)
+        chosen, reason = (precision, "as asked") if precision != AUTO else _choose_precision(package.manifest, name)
         session, origin = source.open(chosen, provider=name, threads=threads, spin=spin)
         return OpenedGraph(session, chosen, reason, origin)
 
@@ -108,50 +108,50 @@ def open_graphs(
 
 
 class _Source:
-    """The graphs of a package, each read from it once however many providers are tried."""
+    """The graphs of a package; each is read once, however many providers are tried."""
 
     def __init__(self, package: ModelPackage, cache: bool) -> None:
         self._package, self._cache = package, cache
         self._read = functools.cache(package.read)
 
     def open(self, precision: str, *, provider: str, threads: int | None, spin: bool) -> tuple[GraphSession, str]:
-        """A session, and where its graph came from."""
+        """Return a session, and where its graph came from."""
         manifest = self._package.manifest
         name = manifest.graph_name(precision)
-        graph = self._read(name)  # always: a package that is damaged must not seem whole where there is a cache
+        graph = self._read(name)  # even with a cache, which would hide that the package is damaged
         create = functools.partial(create_session, provider=provider, threads=threads, spin=spin)
         entry = find_entry(manifest.files[name].sha256, provider) if self._cache else None
-        session = None if entry is None else _load(entry, create)
+        session = None if entry is None else _load_entry(entry, create)
         if session is None:
             check_graph(graph, str(self._package.path / name))
-            session = create(graph) if entry is None else _fill(entry, graph, create)
+            session = create(graph) if entry is None else _fill_entry(entry, graph, create)
         check_agreement(session, manifest)
         return session, "without the cache" if entry is None else entry.note
 
 
-def _load(entry: CacheEntry, create: Callable[..., GraphSession]) -> GraphSession | None:
-    """From an entry; `check_graph` has seen what it was made from, or it would not be there."""
+def _load_entry(entry: CacheEntry, create: Callable[..., GraphSession]) -> GraphSession | None:
+    # The entry was made from a graph that passed `check_graph`.
     optimised = entry.read()
     if optimised is None:
         return None
     try:
         return create(optimised, optimised=True)
-    except PackageError as error:  # such as a file that was cut off by a full disk before it was hashed
+    except PackageError as error:  # such as a file that was truncated by a full disk before it was hashed
         entry.discard(str(error))
         return None
 
 
-def _fill(entry: CacheEntry, graph: bytes, create: Callable[..., GraphSession]) -> GraphSession:
+def _fill_entry(entry: CacheEntry, graph: bytes, create: Callable[..., GraphSession]) -> GraphSession:
     try:
         with entry.saving() as path:
             return create(graph, save_to=path)
     except PackageError:
-        return create(graph)  # it may be good, and the disk full
+        return create(graph)  # the graph may be good, and the disk full
 
 
-def _resolve(manifest: Manifest, provider: str) -> tuple[str, str]:
-    """(precision, reason) of "auto"."""
-    chosen = find_choice(manifest, provider)
+def _choose_precision(manifest: Manifest, provider: str) -> tuple[str, str]:
+    """Return the precision that "auto" means, and the reason."""
+    chosen = find_saved_precision(manifest, provider)
     if chosen is not None:
         return chosen, "chosen by mlic-bench --choose"
     if provider in manifest.recommended:

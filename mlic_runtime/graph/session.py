@@ -2,20 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from mlic_runtime.base.arrays import Logits, Pixels, Tokens
 from mlic_runtime.base.machine import available_cores
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import PackageError, ProviderError
 from mlic_runtime.package.manifest import Manifest
 from mlic_runtime.providers.distributions import conflict
 from mlic_runtime.providers.library import load_libraries, onnxruntime
 from mlic_runtime.providers.names import PROVIDERS, candidates, offered_names
-
-if TYPE_CHECKING:
-    from mlic_runtime.base.arrays import Pixels
 
 PIXELS, INPUT_IDS, ATTENTION_MASK, LOGITS = "pixels", "input_ids", "attention_mask", "logits"
 
@@ -24,22 +23,22 @@ _CAPTION_INPUTS = {INPUT_IDS: ("tensor(int64)", 2), ATTENTION_MASK: ("tensor(int
 _OUTPUTS = {LOGITS: ("tensor(float)", 2)}
 _Loaded = TypeVar("_Loaded")
 
-# Where ONNX Runtime must not lay out memory in advance for every shape. On the CPU, hybrid in batches of 16 then peaked
-# at 511 MB, and at 356 without (int8: 459 and 309), for the same CPU time; without the arena it takes 40 to 57 % more
-# (benchmarks/session_options.py). DirectML cannot do it. For the others nothing was measured.
-_NO_PATTERN = ("cpu", "directml")
+# Providers for which ONNX Runtime does not plan memory in advance for every shape (`enable_mem_pattern`). On the CPU,
+# hybrid in batches of 16 peaked at 511 MB with it and 356 MB without (int8: 459 and 309), in the same CPU time. Without
+# the arena, time grows by 40 to 57 % (benchmarks/session_options.py). DirectML cannot do it. Others were not measured.
+_NO_MEMORY_PATTERN = ("cpu", "directml")
 _ERRORS_ONLY = 3  # ONNX Runtime's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 
 
 class GraphSession:
-    """A loaded graph that keeps the contract; made by `create_session`. Thread-safe.
+    """A loaded graph with the inputs and outputs above; made by `create_session`. Thread-safe.
 
     Attributes:
         provider: the short name of the execution provider that runs it.
         threads: how many threads one `run` uses.
         reads_caption: whether the graph has the inputs `input_ids` and `attention_mask`.
-        height: the side of `pixels` that the graph was exported for, or None if it takes any.
-        width: same.
+        height: of `pixels`, or None if the graph takes any.
+        width: of `pixels`, or None if the graph takes any.
         num_labels: L, or None if the graph does not say.
     """
 
@@ -60,10 +59,10 @@ class GraphSession:
 
     def run(
         self,
-        pixels: "Pixels",
-        input_ids: npt.NDArray[np.int64] | None = None,
-        attention_mask: npt.NDArray[np.int64] | None = None,
-    ) -> npt.NDArray[np.float32]:
+        pixels: Pixels,
+        input_ids: Tokens | None = None,
+        attention_mask: Tokens | None = None,
+    ) -> Logits:
         """Run the graph.
 
         Args:
@@ -75,16 +74,16 @@ class GraphSession:
             logits, float32 (B, L), all finite.
 
         Raises:
-            PackageError: the graph failed, or gave a number that is not finite. Its inputs are integers, so
-                whatever it computes from them is the graph's fault, not the picture's.
+            PackageError: the graph failed, or gave a number that is not finite. Its inputs are integers, so that is a
+                fault of the graph, not of the picture.
         """
         feed: dict[str, npt.NDArray[Any]] = {PIXELS: pixels}
         if input_ids is not None and attention_mask is not None:
             feed |= {INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
         try:
-            logits: npt.NDArray[np.float32] = self._session.run([LOGITS], feed)[0]
+            logits: Logits = self._session.run([LOGITS], feed)[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class
-            raise PackageError(f"the graph failed on {_shapes(feed)}: {_one_line(error)}") from error
+            raise PackageError(f"the graph failed on {_shapes(feed)}: {error_line(error)}") from error
         if not np.isfinite(logits).all():
             raise PackageError(f"the graph gave logits that are not finite on {_shapes(feed)}")
         return logits
@@ -99,16 +98,16 @@ def create_session(
     optimised: bool = False,
     save_to: Path | None = None,
 ) -> GraphSession:
-    """Load an ONNX graph and check that it keeps the contract.
+    """Load an ONNX graph, and check its inputs and outputs.
 
     Args:
         graph: the content of an .onnx file.
-        provider: a key of `providers.PROVIDERS`, or "auto" for the best one that loads here. Operators that a
-            provider cannot run are run on the CPU, as always in ONNX Runtime.
+        provider: a key of `names.PROVIDERS`, or "auto" for the best one that loads here. ONNX Runtime runs operators
+            that a provider lacks on the CPU.
         threads: how many threads one run uses, >= 1; None means one per physical core that this process may use.
-        spin: let waiting threads spin. It shortens a run a little and keeps the CPUs busy between runs.
-        optimised: `graph` is what an earlier call wrote to `save_to`, for the same provider, version of ONNX Runtime
-            and kind of processor; it loads in a third of the time.
+        spin: let waiting threads spin. This shortens a run a little and keeps the CPUs busy between runs.
+        optimised: an earlier call wrote `graph` to `save_to`, for this provider, version of ONNX Runtime and kind of
+            processor. It loads in a third of the time.
         save_to: write the graph to this file as ONNX Runtime optimised it, in its own format.
 
     Raises:
@@ -127,23 +126,23 @@ def first_that_loads(provider: str, load: Callable[[str], _Loaded]) -> tuple[_Lo
     """Load something with the best execution provider that can.
 
     Args:
-        provider: a key of `providers.PROVIDERS`, or "auto" for the best one that loads here.
+        provider: a key of `names.PROVIDERS`, or "auto" for the best one that loads here.
         load: called with the name of one provider after the other, best first, until it raises no ProviderError.
 
     Returns:
-        What `load` returned; and what decided the provider, for people: "as asked", or "the best that loads here" and
-        why those before it did not.
+        What `load` returned; and why this provider was taken, for people: "as asked", or "the best that loads here" and
+        why better ones did not load.
 
     Raises:
         ProviderError: an unknown provider, one that is not offered, or that of `load` for the last candidate.
-        MlicError: any other that `load` raised; no more candidates were tried.
+        MlicError: any other that `load` raised; the remaining candidates were not tried.
     """
     names = candidates(provider, onnxruntime.get_available_providers())
     reason = "as asked" if provider in names else "the best that loads here"
     for name in names[:-1]:
         try:
             return load(name), reason
-        except ProviderError as error:  # "auto" asked for the best that loads
+        except ProviderError as error:  # the next one may load
             reason += f"; {error}"
     return load(names[-1]), reason
 
@@ -178,11 +177,11 @@ def _create(
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-    if provider in _NO_PATTERN:
+    if provider in _NO_MEMORY_PATTERN:
         options.enable_mem_pattern = False
     if optimised:
-        # ONNX Runtime's own format needs no protobuf, and may be read where it lies: 25 ms of CPU time for the fp32
-        # graph of hybrid, against 33 with a copy, 36 for an optimised .onnx file, and 84 for the original.
+        # ONNX Runtime's own format needs no protobuf and no copy: 25 ms of CPU time for the fp32 graph of hybrid. With
+        # a copy it takes 33 ms, an optimised .onnx file 36, and the original 84.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.load_model_format", "ORT")
         options.add_session_config_entry("session.use_ort_model_bytes_directly", "1")
@@ -194,28 +193,28 @@ def _create(
     if missing is not None:
         raise ProviderError(_did_not_load(provider, missing))
     try:
-        # With its fallback on, ONNX Runtime would continue on the CPU and print so on stdout.
+        # With its fallback on, ONNX Runtime would continue on the CPU and print that on stdout.
         session = onnxruntime.InferenceSession(graph, options, providers=wanted, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no common base class
         if provider == "cpu":
-            raise PackageError(f"ONNX Runtime cannot load the graph: {_one_line(error)}") from error
-        raise ProviderError(_did_not_load(provider, _one_line(error))) from error
+            raise PackageError(f"ONNX Runtime cannot load the graph: {error_line(error)}") from error
+        raise ProviderError(_did_not_load(provider, error_line(error))) from error
     if PROVIDERS[provider] not in session.get_providers():
         raise ProviderError(_did_not_load(provider, "its libraries or its device are missing"))
     return GraphSession(session, provider, threads)
 
 
-def _did_not_load(provider: str, why: str) -> str:
+def _did_not_load(provider: str, cause: str) -> str:
     others = [name for name in offered_names(onnxruntime.get_available_providers()) if name != provider]
-    notes = [why, f"also offered here: {', '.join(others)}", conflict(provider)]
+    notes = [cause, f"also offered here: {', '.join(others)}", conflict(provider)]
     return f"provider {provider!r} did not load: {'; '.join(note for note in notes if note)}"
 
 
-def _check_nodes(kind: str, found: dict[str, Any], expected: dict[str, tuple[str, int]]) -> None:
-    if found.keys() != expected.keys():
-        raise PackageError(f"the graph has the {kind}s {', '.join(found)}; expected {', '.join(expected)}")
+def _check_nodes(kind: str, nodes: dict[str, Any], expected: dict[str, tuple[str, int]]) -> None:
+    if nodes.keys() != expected.keys():
+        raise PackageError(f"the graph has the {kind}s {', '.join(nodes)}; expected {', '.join(expected)}")
     for name, (dtype, rank) in expected.items():
-        node = found[name]
+        node = nodes[name]
         if node.type != dtype or len(node.shape) != rank:
             raise PackageError(
                 f"the graph's {kind} {name} is {node.type} of shape {node.shape}; expected {dtype} of rank {rank}"
@@ -233,7 +232,3 @@ def _fixed(side: int | str | None) -> int | None:
 
 def _shapes(feed: dict[str, npt.NDArray[Any]]) -> str:
     return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in feed.items())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,15 +1,13 @@
 """A `.mlic` file: a model package as one zip archive, read in memory and never unpacked to disk.
 
-It is read without `zipfile`, which builds its list of members before anything can be checked (eight bytes of memory
-for each byte of a directory without end, measured), takes its word over the members' own headers, and passes over
-bytes that belong to no member. Accepted is the plain part of the format
-(https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT) that `mlic_train.exporting.archive` writes,
-and `zipfile` too:
+`zipfile` reads it, within bounds. Before that, the end record is checked, because `zipfile` makes its list of members
+from whatever directory the record names. After that, every header is compared with the one that `zipfile` itself
+writes for a plain stored member, as `mlic_train.exporting.archive` does:
 
     (local header, name, data) per member, then (central header, name) per member, then the end record
 
-one right behind the other. Every field of a header is compared with a fixed value or with its second copy, so that
-damage shows wherever it is: in the headers at once, in the data by CRC-32 when it is read.
+one right behind the other. So no two readers can see different members, and damage is found wherever it is: in the
+headers at once, in the data by CRC-32 when they are read.
 """
 
 import contextlib
@@ -17,72 +15,41 @@ import errno
 import os
 import stat
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
-from mlic_runtime.base.files import open_regular, reason
+from mlic_runtime.base.files import open_regular, os_error_reason
+from mlic_runtime.base.override import override
+from mlic_runtime.base.text import error_line
+from mlic_runtime.base.typed_json import repeated
 from mlic_runtime.errors import PackageError
+from mlic_runtime.limits import MAX_ARCHIVE_BYTES, MAX_ARCHIVE_DIRECTORY_BYTES, MAX_ARCHIVE_MEMBERS
 
 from .manifest import FILE_NAME
-from .storage import Content
+from .storage import Content, Storage
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
 
 ARCHIVE_SUFFIX = ".mlic"
-MAX_MEMBERS = 64  # a package has a manifest, a tokenizer, a card and a graph per precision
 
-_MAX_RATIO = 100  # times that a member may grow; graphs deflate to 0.8 of their size, JSON to 0.3, a bomb to 0.001
-
-_LOCAL = struct.Struct("<4s5H3L2H")
-_CENTRAL = struct.Struct("<4s6H3L5H2L")
-_END = struct.Struct("<4s4H2LH")
-_LOCAL_SIGNATURE, _CENTRAL_SIGNATURE, _END_SIGNATURE = b"PK\3\4", b"PK\1\2", b"PK\5\6"
-_MAX_DIRECTORY = MAX_MEMBERS * (_CENTRAL.size + 256)  # bytes; FILE_NAME allows 200 for a name
-_STORED, _DEFLATED = 0, 8
-_ENCRYPTED = 0x2041  # flags: encrypted, strongly encrypted, directory encrypted
-_DEFLATE_LEVEL = 0x0006  # flags: a hint of how hard the writer tried, without meaning for a reader
-_MADE_BY = 3 << 8 | 20  # Unix, version 2.0 of the format
-# Unix modes of a member: of a regular file, 0644, and what zipfile's writestr says. There is no second copy of them, so
-# these two must differ in more than one byte.
+# https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT: 4.3.7, 4.3.12, 4.3.15 and 4.3.16
+_LOCAL_HEADER_BYTES = 30
+_CENTRAL_START = b"PK\1\2\x14\3"  # signature, and made by version 2.0 on Unix
+_CENTRAL_END = struct.Struct("<3H2L")  # comment length, disk, internal and external attributes, offset of the member
+_ZIP64_LOCATOR_BYTES, _ZIP64_LOCATOR_SIGNATURE = 20, b"PK\6\7"
+_END, _END_SIGNATURE = struct.Struct("<4s4H2LH"), b"PK\5\6"
+_UNIX = 3
+# External attributes: the Unix mode of a regular file, or what zipfile's writestr sets. There is no second copy of them
+# to compare them with, so the two differ in more than one byte.
 _ATTRIBUTES = ((stat.S_IFREG | 0o644) << 16, 0o600 << 16)
 
 
-class _Entry(NamedTuple):
-    """A central header, field by field; lengths, sizes and `offset` (of the local header) are in bytes."""
-
-    signature: bytes
-    made_by: int
-    needed: int
-    flags: int
-    method: int
-    time: int
-    date: int
-    crc: int
-    compressed: int
-    size: int
-    name_length: int
-    extra_length: int
-    comment_length: int
-    disk: int
-    internal_attributes: int
-    attributes: int
-    offset: int
-
-    @property
-    def local_header(self) -> bytes:
-        """What the member has to say of itself: all that the local header has room for, without extra fields."""
-        return _LOCAL.pack(_LOCAL_SIGNATURE, *self[2:11], 0)
-
-    @property
-    def start(self) -> int:
-        """Where the data lie."""
-        return self.offset + _LOCAL.size + self.name_length
-
-
-class Archive:
+class Archive(Storage):
     """A model package that is a `.mlic` file.
 
-    Its directory is read anew for every call: it is short, and the file may have been replaced.
+    Its directory is read again for every call: it is short, and the file may have been replaced.
     """
 
     sealed = True
@@ -90,140 +57,101 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @override
     def names(self) -> list[str]:
-        """See `Storage`."""
-        with self._open() as (_, members):
-            return sorted(members)
+        with self._open() as (_, archive):
+            return sorted(archive.namelist())
 
+    @override
     def disk_bytes(self) -> int:
-        """See `Storage`."""
         with self._open() as (stream, _):
             return os.fstat(stream.fileno()).st_size
 
+    @override
     def read(self, name: str, limit: int) -> Content:
-        """See `Storage`; what a member inflates to is cut off one byte behind the size in its header."""
-        with self._open() as (stream, members):
-            entry = members.get(name)
-            if entry is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            if entry.size > limit:
-                return Content(entry.size, b"")
-            data = self._slice(stream, entry.start, entry.compressed)
-        return Content(entry.size, self._content(name, entry, data))
+        with self._open() as (_, archive):
+            if name in archive.namelist():
+                size = archive.getinfo(name).file_size
+                return Content(size, archive.read(name) if size <= limit else b"")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[tuple[BinaryIO, dict[str, _Entry]]]:
-        """(the open archive, its members in their order)."""
+    def _open(self) -> "Iterator[tuple[BinaryIO, ZipFile]]":
+        """Open the file and check all of its headers.
+
+        Raises:
+            PackageError: it cannot be read, or is not such an archive; also for what zipfile raises inside the block.
+        """
+        import zipfile  # here, because a folder is read without it
+
         try:
-            stream = open_regular(self._path)
+            with open_regular(self._path) as stream:
+                count, directory = self._check_end_record(stream)
+                with zipfile.ZipFile(stream) as archive:
+                    self._check_members(stream, archive.infolist(), count, directory)
+                    yield stream, archive
         except OSError as error:
-            raise PackageError(f"cannot read {self._path}: {reason(error)}") from error
-        with stream:
-            yield stream, self._members(stream)
+            raise PackageError(f"cannot read {self._path}: {os_error_reason(error)}") from error
+        # `Warning`: zipfile warns of some odd headers, which raises where warnings are errors.
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, Warning) as error:
+            raise self._damaged(error_line(error)) from None
 
-    def _members(self, stream: BinaryIO) -> dict[str, _Entry]:
-        directory, start, count = self._directory(stream)
-        members: dict[str, _Entry] = {}
-        position = end = 0
-        for _ in range(count):
-            if len(directory) - position < _CENTRAL.size:
-                raise self._damaged("its directory is shorter than its members need")
-            entry = _Entry._make(_CENTRAL.unpack_from(directory, position))
-            position += _CENTRAL.size + entry.name_length
-            raw_name = directory[position - entry.name_length : position]
-            name = self._check_name(raw_name, members)
-            self._check_entry(name, entry, end)
-            header = entry.local_header + raw_name
-            if self._slice(stream, end, len(header)) != header:
-                raise self._damaged(f"{name!r} has another header than the directory gives it")
-            end = entry.start + entry.compressed
-            members[name] = entry
-        if position != len(directory) or end != start:
-            raise self._damaged("it holds bytes that belong to no member")
-        return members
-
-    def _directory(self, stream: BinaryIO) -> tuple[bytes, int, int]:
-        """(the central headers, where they start, how many they are), as the end record says, if that is plausible."""
+    def _check_end_record(self, stream: BinaryIO) -> tuple[int, range]:
+        """Return the number of members and the bytes of the directory, if the end record fits the file."""
         size = os.fstat(stream.fileno()).st_size
-        end = self._slice(stream, size - _END.size, _END.size) if size >= _END.size else bytes(_END.size)
-        signature, disk, first_disk, on_disk, count, length, start, comment = _END.unpack(end)
-        if signature != _END_SIGNATURE:
+        stream.seek(max(0, size - _END.size - _ZIP64_LOCATOR_BYTES))
+        tail = stream.read(_ZIP64_LOCATOR_BYTES + _END.size)
+        if len(tail) < _END.size or not tail[-_END.size :].startswith(_END_SIGNATURE):
             raise PackageError(
                 f"{self._path} does not end as a zip archive without comment does: "
                 f"it is not a {ARCHIVE_SUFFIX} file, or not all of it"
             )
-        if count > MAX_MEMBERS or on_disk > MAX_MEMBERS:
-            raise PackageError(f"{self._path} holds {max(count, on_disk)} members, expected at most {MAX_MEMBERS}")
-        if length > _MAX_DIRECTORY:
-            raise PackageError(f"{self._path} has a directory of {length} bytes, expected at most {_MAX_DIRECTORY}")
+        _, disk, first_disk, on_disk, count, length, start, comment = _END.unpack(tail[-_END.size :])
+        for found, limit, what in (
+            (max(count, on_disk), MAX_ARCHIVE_MEMBERS, "members"),
+            (length, MAX_ARCHIVE_DIRECTORY_BYTES, "bytes of directory"),
+            (size, MAX_ARCHIVE_BYTES, "bytes"),
+        ):
+            if found > limit:
+                raise PackageError(f"{self._path} holds {found} {what}, expected at most {limit}")
         if (disk, first_disk, on_disk, comment) != (0, 0, count, 0) or start + length + _END.size != size:
             raise self._damaged("its end record does not fit the file")
-        return self._slice(stream, start, length), start, count
+        if tail.startswith(_ZIP64_LOCATOR_SIGNATURE):  # zipfile would follow it to another end record
+            raise self._damaged("it has an end record of 64 bits as well")
+        return count, range(start, start + length)
 
-    def _check_name(self, raw_name: bytes, members: dict[str, _Entry]) -> str:
-        name = raw_name.decode("ascii", "backslashreplace")
-        if not FILE_NAME.match(name):
-            raise PackageError(f"{self._path} holds {name!r}, which is not a plain file name: a package has no folders")
-        if name in members:
-            raise PackageError(f"{self._path} holds {name!r} twice")
-        return name
+    def _check_members(self, stream: BinaryIO, members: "list[ZipInfo]", count: int, directory: range) -> None:
+        """Check that `count` plain members of different names, and their directory, fill the file up to its end."""
+        from zipfile import ZipInfo
 
-    def _check_entry(self, name: str, entry: _Entry, offset: int) -> None:
-        what = f"{self._path} holds {name!r}"
-        compressed, size = entry.compressed, entry.size
-        if entry.flags & _ENCRYPTED:
-            raise PackageError(f"{what} encrypted, expected plain data")
-        if stat.S_ISLNK(entry.attributes >> 16):
-            raise PackageError(f"{what} as a symbolic link, expected a regular file")
-        if entry.method not in (_STORED, _DEFLATED):
-            raise PackageError(
-                f"{what} compressed by method {entry.method}, expected {_STORED} (stored) or {_DEFLATED} (deflated)"
-            )
-        if size > compressed * _MAX_RATIO:
-            raise PackageError(
-                f"{what}, {compressed} bytes that grow to {size}, expected at most {_MAX_RATIO} times as many"
-            )
-        plain = entry._replace(
-            signature=_CENTRAL_SIGNATURE,
-            made_by=_MADE_BY,
-            flags=entry.flags & _DEFLATE_LEVEL,
-            extra_length=0,
-            comment_length=0,
-            disk=0,
-            internal_attributes=0,
-            offset=offset,
-        )
-        if entry != plain or entry.attributes not in _ATTRIBUTES:
-            raise self._damaged(f"the directory's entry for {name!r} has fields that are not used here")
-        # Deflated data far longer than what they stand for are made to cost a reader time.
-        if compressed != size and (entry.method == _STORED or compressed > size + size // 8 + 64):
-            raise self._damaged(f"{name!r} has {compressed} bytes of data for {size} bytes of content")
-
-    def _content(self, name: str, entry: _Entry, data: bytes) -> bytes:
-        content = self._inflate(name, entry.size, data) if entry.method == _DEFLATED else data
-        crc = zlib.crc32(content)
-        if crc != entry.crc:
-            raise self._damaged(f"{name!r} has CRC-32 {crc:08x}, expected {entry.crc:08x}")
-        return content
-
-    def _inflate(self, name: str, size: int, data: bytes) -> bytes:
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            content = inflater.decompress(data, size + 1)
-        except zlib.error as error:
-            raise self._damaged(f"{name!r} cannot be inflated: {error}") from None
-        if len(content) > size:
-            raise self._damaged(f"{name!r} inflates to more than the {size} bytes of its header")
-        if len(content) != size or not inflater.eof or inflater.unused_data:
-            raise self._damaged(f"{name!r} inflates to {len(content)} bytes or has more data, expected {size} bytes")
-        return content
-
-    def _slice(self, stream: BinaryIO, start: int, length: int) -> bytes:
-        stream.seek(start)
-        data = stream.read(length)
-        if len(data) != length:
-            raise self._damaged("it is shorter than its directory says")
-        return data
+        twice = repeated(member.orig_filename for member in members)
+        if twice is not None:
+            raise PackageError(f"{self._path} holds {twice!r} twice")
+        end, directory_end = 0, directory.start
+        for member in members:
+            name = member.orig_filename  # as it is in the file: `filename` ends at a NUL
+            if not FILE_NAME.match(name):
+                raise PackageError(
+                    f"{self._path} holds {name!r}, which is not a plain file name: a package has no folders"
+                )
+            if member.file_size > directory.start:
+                raise self._damaged(f"{name!r} has {member.file_size} bytes, more than the file")
+            plain = ZipInfo(name, member.date_time)
+            plain.create_system, plain.CRC = _UNIX, member.CRC
+            plain.file_size = plain.compress_size = member.file_size
+            local = plain.FileHeader(zip64=False)
+            shared = local[4:_LOCAL_HEADER_BYTES]  # fields that both headers have
+            central = _CENTRAL_START + shared + _CENTRAL_END.pack(0, 0, 0, member.external_attr, end) + name.encode()
+            for start, expected in ((end, local), (directory_end, central)):
+                stream.seek(start)
+                if stream.read(len(expected)) != expected or member.external_attr not in _ATTRIBUTES:
+                    raise self._damaged(
+                        f"{name!r} is compressed, encrypted, no regular file of mode 0644, or has a damaged header"
+                    )
+            end += len(local) + member.file_size
+            directory_end += len(central)
+        if (len(members), end, directory_end) != (count, directory.start, directory.stop):
+            raise self._damaged("its members and their directory do not fill the file as its end record says")
 
     def _damaged(self, problem: str) -> PackageError:
         return PackageError(f"{self._path} is damaged, or not written by mlic-export --single-file: {problem}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlic_runtime.errors import MlicError
 
-from .installed import InstalledModel, installed_models, the_only_one
+from .installed import InstalledModel, installed_models, require_unique
 from .model_package import MODEL_VARIABLE, bundled_models, find_package, load_package
 
 BUNDLED = "bundled"
@@ -22,11 +22,11 @@ class ListedModel:
     Attributes:
         name: what `Predictor.load` and `--model` call it.
         version: of the model package.
-        precisions: those that it has a graph for.
-        bytes: the room that it takes on disk.
+        precisions: of its graphs.
+        bytes: its size on disk.
         source: where it comes from: "bundled", a distribution's name and version, or "$MLIC_MODEL".
         path: the folder or `.mlic` file.
-        error: why it cannot be used, or None; then everything but `name` and `source` may be missing.
+        error: why it cannot be used, or None; with an error, everything but `name` and `source` may be missing.
     """
 
     name: str
@@ -38,31 +38,31 @@ class ListedModel:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The same content, ready for `json.dumps`."""
+        """Return the fields, ready for `json.dumps`."""
         return {**asdict(self), "precisions": list(self.precisions)}
 
 
 def list_models() -> list[ListedModel]:
-    """What `$MLIC_MODEL` names, if it is a path; then the installed and bundled models, sorted by name.
+    """Return the model of `$MLIC_MODEL`, if that is a path; then the installed and bundled models, sorted by name.
 
-    A bundled model is left out where an installed one has its name, for that is the one which the name means. Manifests
-    are read; the files that they list are not verified. What is broken does not hide the rest.
+    A bundled model is left out if an installed one has its name, because the name means the installed one. Manifests
+    are read; the files that they list are not verified. A broken model does not hide the others.
     """
     installed, bundled = installed_models(), bundled_models()
     listed = []
     chosen = os.environ.get(MODEL_VARIABLE)
     if chosen and (Path(chosen).exists() or chosen not in {*installed, *bundled}):
-        listed.append(_look(chosen, f"${MODEL_VARIABLE}", find_package))
+        listed.append(_list_model(chosen, f"${MODEL_VARIABLE}", find_package))
     for name in sorted({*installed, *bundled}):
         models = installed.get(name)
         if models is None:
-            listed.append(_look(name, BUNDLED, partial(Path, bundled[name])))
+            listed.append(_list_model(name, BUNDLED, partial(Path, bundled[name])))
         else:
-            listed += [_look(name, model.source, partial(_folder, models)) for model in models]
+            listed += [_list_model(name, model.source, partial(_folder, models)) for model in models]
     return listed
 
 
-def _look(name: str, source: str, locate: Callable[[], Path]) -> ListedModel:
+def _list_model(name: str, source: str, locate: Callable[[], Path]) -> ListedModel:
     path = None
     try:
         path = locate()
@@ -75,4 +75,4 @@ def _look(name: str, source: str, locate: Callable[[], Path]) -> ListedModel:
 
 
 def _folder(models: tuple[InstalledModel, ...]) -> Path:
-    return the_only_one(models).folder()
+    return require_unique(models).folder()

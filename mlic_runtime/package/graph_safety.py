@@ -1,22 +1,22 @@
-"""A look at the bytes of an ONNX graph before ONNX Runtime sees them, without the onnx library.
+"""The check of the bytes of an ONNX graph before ONNX Runtime reads them, without the onnx library.
 
-ONNX Runtime would open whatever file an external tensor names, and a custom operator needs a native library. The
-walk below reads the protobuf wire format (https://protobuf.dev/programming-guides/encoding/) of the messages in
-onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) and steps over payloads by their length.
+ONNX Runtime would open any file that an external tensor names, and a custom operator needs a native library. The code
+below reads the protobuf wire format (https://protobuf.dev/programming-guides/encoding/) of the messages in onnx.proto
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) and skips payloads by their length.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlic_runtime.errors import PackageError
+from mlic_runtime.limits import MAX_GRAPH_DEPTH
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MAX_DEPTH = 100  # protobuf's own limit for nested messages
-_MAX_FIELD_NUMBER = 2**29 - 1  # same; a parser might cut a larger one down to a number that means something
+_MAX_FIELD_NUMBER = 2**29 - 1  # protobuf's limit; a parser might cut a larger one down to a number that means something
 
-# message -> {field number: message it holds}; only fields that can lead to a tensor or a node.
+# message -> {field number: message in it}; only fields that can lead to a tensor or a node.
 _CHILDREN: dict[str, dict[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
@@ -47,7 +47,7 @@ class _Field(NamedTuple):
 
 
 class _MalformedError(Exception):
-    """The bytes are not protobuf."""
+    """Bytes that are not protobuf."""
 
 
 def check_graph(graph: bytes, file_name: str) -> None:
@@ -55,7 +55,7 @@ def check_graph(graph: bytes, file_name: str) -> None:
 
     Args:
         graph: the content of an .onnx file.
-        file_name: what to call it in an error.
+        file_name: its name in an error.
 
     Raises:
         PackageError: malformed protobuf, no graph in it, a tensor with external data (initializers, attributes,
@@ -71,8 +71,8 @@ def check_graph(graph: bytes, file_name: str) -> None:
 
 
 def _walk(view: memoryview, message: str, file_name: str, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise _MalformedError(f"messages are nested more than {_MAX_DEPTH} deep")
+    if depth > MAX_GRAPH_DEPTH:
+        raise _MalformedError(f"messages are nested more than {MAX_GRAPH_DEPTH} deep")
     fields = list(_fields(view))
     if message == "TensorProto":
         _check_tensor(fields, file_name)
@@ -88,10 +88,10 @@ def _walk(view: memoryview, message: str, file_name: str, depth: int) -> None:
 
 def _check_tensor(fields: list[_Field], file_name: str) -> None:
     for field in fields:
-        # data_location: 0 is DEFAULT and 1 EXTERNAL. Parsers cut an enum to 32 bits, so nothing but 0 is safe.
+        # data_location: 0 is DEFAULT and 1 EXTERNAL. Parsers cut an enum to 32 bits, so only 0 is safe.
         external = field.number == _TENSOR_EXTERNAL_DATA or (field.number == _TENSOR_DATA_LOCATION and field.integer)
         if external:
-            name = _last_text(fields, _TENSOR_NAME, "TensorProto")
+            name = _last_text(fields, _TENSOR_NAME)
             raise PackageError(
                 f"{file_name} has a tensor with external data ({name!r}); export it with its data inside"
             )
@@ -103,21 +103,17 @@ def _check_node(fields: list[_Field], file_name: str) -> None:
             _expect_bytes(field, "NodeProto")
             domain = _text(field)
             if domain not in STANDARD_DOMAINS:
-                operator = _last_text(fields, _NODE_OP_TYPE, "NodeProto")
+                operator = _last_text(fields, _NODE_OP_TYPE)
                 raise PackageError(
                     f"{file_name} uses operator {operator!r} of domain {domain!r}; "
                     "only standard ONNX operators are accepted"
                 )
 
 
-def _last_text(fields: list[_Field], number: int, message: str) -> str:
-    """A text field; like every protobuf parser, the last one counts."""
-    text = ""
-    for field in fields:
-        if field.number == number:
-            _expect_bytes(field, message)
-            text = _text(field)
-    return text
+def _last_text(fields: list[_Field], number: int) -> str:
+    """Return a text field; of several the last one, as in every protobuf parser; "" if there is none."""
+    texts = [_text(field) for field in fields if field.number == number]
+    return texts[-1] if texts else ""
 
 
 def _text(field: _Field) -> str:
@@ -130,7 +126,7 @@ def _expect_bytes(field: _Field, message: str) -> None:
 
 
 def _fields(view: memoryview) -> Iterator[_Field]:
-    """The fields of one message, in order."""
+    """Yield the fields of one message, in order."""
     empty = view[:0]
     position = 0
     while position < len(view):
@@ -157,7 +153,7 @@ def _fields(view: memoryview) -> Iterator[_Field]:
 
 
 def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    """(value, position behind it); at most 10 bytes of 7 bits, least significant first."""
+    """Read a number of at most 10 bytes, 7 bits each, least significant first; return it and the next position."""
     value = 0
     for index in range(10):
         if position + index >= len(view):

@@ -1,8 +1,7 @@
 """manifest.json: the only source of truth of a model package.
 
-Written by `mlic_train.exporting.package`, read by `mlic_runtime.package.model_package`; both use the dataclasses below,
-so that there is one definition of every key. Unknown keys, wrong types and values out of range are errors that name
-the key.
+`mlic_train.exporting.package` writes it and `mlic_runtime.package.model_package` reads it, both through the dataclasses
+below. Unknown keys, wrong types and values out of range are errors that name the key.
 """
 
 import dataclasses
@@ -12,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mlic_runtime import limits
 from mlic_runtime.base.typed_json import (
     MAY_BE_MISSING,
     TypedJsonError,
@@ -33,16 +33,11 @@ PRECISIONS = ("fp32", "fp16", "int8")  # the most exact first
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZE_MODES = ("stretch", "crop")
 
-# Of a file of a package; inside an archive too.
+# The name of a file of a package, in a folder or an archive.
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_MAX_SIDE = 4096  # pixels; a larger input is a mistake or an attack, no edge model has it
-_MAX_TOKENS = 8192
-_MAX_VOCABULARY = 2**24  # tokens; the largest in use have 2**18
-_MAX_GRAPH_BYTES = 2**31 - 1  # protobuf's limit, and so that of a graph without external data
-_MAX_OTHER_BYTES = 2**25  # of a tokenizer or a card; XLM-RoBERTa's tokenizer, with 250,000 tokens, has 17 MB
 
 Number = float | int
 Metrics = Mapping[str, Number]
@@ -50,7 +45,7 @@ Metrics = Mapping[str, Number]
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """One label: its name and the probability in [0, 1] from which on it is predicted."""
+    """One label: its name, and the lowest probability in [0, 1] at which it is predicted."""
 
     name: str
     threshold: float
@@ -60,7 +55,7 @@ class LabelSpec:
 class ImageSpec:
     """How a picture becomes `pixels`, uint8 (H, W, 3).
 
-    `resize` is "stretch" (both sides to the target, aspect not kept) or "crop" (shorter side to the target, then
+    `resize` is "stretch" (both sides to the target, aspect ratio not kept) or "crop" (shorter side to the target, then
     the centre is cut out). `interpolation` is one of INTERPOLATIONS. Sides are in pixels.
     """
 
@@ -104,9 +99,9 @@ class AgreementSpec:
 class ParitySpec(AgreementSpec):
     """How far a graph is from PyTorch on made-up rows of `shapes` (B, T) shapes, and on real ones.
 
-    A logit may differ by `atol` + `rtol` * |logit|. `splits` is {split: agreement on its rows}, with the same keys as
-    `Manifest.metrics`; it is empty for a package that was exported without data, and may be left out: manifests
-    from before it was there have none, and their schema_version is the same.
+    A logit may differ by `atol` + `rtol` * |logit|. `splits` is {split: agreement on its rows}, with the splits of
+    `Manifest.metrics`. It is empty for a package that was exported without data, and missing in older manifests, whose
+    schema_version is the same.
     """
 
     shapes: int
@@ -117,10 +112,10 @@ class ParitySpec(AgreementSpec):
 
 @dataclass(frozen=True)
 class LatencySpec:
-    """Wall time of one warm run of one picture with a caption, from pixels and tokens in memory to logits in memory.
+    """Wall time of one warm run of the graph on one picture with a caption, from arrays in memory to logits in memory.
 
-    `machine` is the processor's name, `threads` what one run used; `p50_ms` and `p90_ms` are percentiles over `runs`
-    runs, in milliseconds.
+    `machine` is the processor's name, `threads` the number that one run used; `p50_ms` and `p90_ms` are percentiles of
+    `runs` runs, in milliseconds.
     """
 
     machine: str
@@ -135,11 +130,10 @@ class Manifest:
     """The content of manifest.json.
 
     `text` is None for a model that reads no caption (its graph has only the input `pixels`). `metrics` is
-    {precision: {split: {metric: number}}}; `provenance` is free of structure: {key: text or number}.
+    {precision: {split: {metric: number}}}; `provenance` has no fixed keys: {key: text or number}.
 
-    `latency` is {precision: {provider: what was measured when the package was exported}}, and `recommended`
-    {provider: the precision that is worth its loss there}; either may be left out, as by manifests from before they
-    were there.
+    `latency` is {precision: {provider: measured when the package was exported}}, and `recommended` {provider: the
+    precision that is worth its loss there}. Both are missing in older manifests.
     """
 
     name: str
@@ -159,7 +153,7 @@ class Manifest:
         _check(self)
 
     def graph_name(self, precision: str) -> str:
-        """The file name of the graph of that precision.
+        """Return the file name of the graph of a precision.
 
         Raises:
             ManifestError: the package has no graph of that precision; the message lists those it has.
@@ -173,12 +167,12 @@ class Manifest:
 
     @property
     def title(self) -> str:
-        """What results call the model: name@version."""
+        """The name of the model in results: name@version."""
         return f"{self.name}@{self.version}"
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that the package has a graph for, in the order of the manifest's `files`."""
+        """The precisions of the package's graphs, in the order of `files`."""
         return tuple(spec.precision for spec in self.files.values() if spec.precision is not None)
 
 
@@ -206,7 +200,7 @@ def parse_manifest(text: str | bytes) -> Manifest:
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """Write manifest.json: UTF-8 JSON, keys in a fixed order, one trailing newline."""
+    """Return the text of manifest.json: UTF-8 JSON, keys in a fixed order, one trailing newline."""
     data = dataclasses.asdict(manifest)
     ordered = {"schema_version": data.pop("schema_version"), **data}
     return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -218,7 +212,7 @@ def _expect(condition: bool, where: str, expected: str, found: object) -> None:
 
 
 def _check(manifest: Manifest) -> None:
-    """The rules that types cannot say."""
+    """Check the rules that types cannot say."""
     _expect(bool(_NAME.match(manifest.name)), "manifest.name", "letters, digits, '.', '_', '-'", manifest.name)
     _expect(bool(_NAME.match(manifest.version)), "manifest.version", "a version such as 1.0.0", manifest.version)
     _expect(len(manifest.labels) > 0, "manifest.labels", "at least one label", [])
@@ -231,16 +225,19 @@ def _check(manifest: Manifest) -> None:
         _expect(0.0 <= label.threshold <= 1.0, f"the threshold of {label.name!r}", "in [0, 1]", label.threshold)
     image = manifest.image
     for side in (image.height, image.width):
-        _expect(1 <= side <= _MAX_SIDE, "manifest.image", f"1 to {_MAX_SIDE} pixels a side", side)
+        limit = limits.MAX_INPUT_SIDE
+        _expect(1 <= side <= limit, "manifest.image", f"1 to {limit} pixels a side", side)
     _expect(
         image.interpolation in INTERPOLATIONS, "image.interpolation", f"one of {INTERPOLATIONS}", image.interpolation
     )
     _expect(image.resize in RESIZE_MODES, "image.resize", f"one of {RESIZE_MODES}", image.resize)
     if manifest.text is not None:
         text = manifest.text
-        _expect(1 <= text.max_length <= _MAX_TOKENS, "text.max_length", f"1 to {_MAX_TOKENS} tokens", text.max_length)
-        sane = 1 <= text.vocab_size <= _MAX_VOCABULARY
-        _expect(sane, "text.vocab_size", f"1 to {_MAX_VOCABULARY} tokens", text.vocab_size)
+        for key, value, limit in (
+            ("max_length", text.max_length, limits.MAX_CAPTION_TOKENS),
+            ("vocab_size", text.vocab_size, limits.MAX_VOCABULARY),
+        ):
+            _expect(1 <= value <= limit, f"text.{key}", f"1 to {limit} tokens", value)
         _expect(0 <= text.pad_id < text.vocab_size, "text.pad_id", f"in [0, {text.vocab_size})", text.pad_id)
     _check_files(manifest)
     for precision, parity in manifest.parity.items():
@@ -258,7 +255,7 @@ def _check_files(manifest: Manifest) -> None:
             bool(_SHA256.match(spec.sha256)), f"files.{name}.sha256", "64 lower-case hexadecimal digits", spec.sha256
         )
         other = name in (TOKENIZER_NAME, CARD_NAME)
-        limit = _MAX_OTHER_BYTES if other else _MAX_GRAPH_BYTES
+        limit = limits.MAX_OTHER_FILE_BYTES if other else limits.MAX_GRAPH_BYTES
         _expect(0 <= spec.bytes <= limit, f"files.{name}.bytes", f"0 or more, up to {limit}", spec.bytes)
         graph = spec.precision in PRECISIONS and not other and name != MANIFEST_NAME
         known = graph or (other and spec.precision is None)

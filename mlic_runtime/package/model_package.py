@@ -1,4 +1,4 @@
-"""Finding and reading a model package: manifest.json and the files that it lists, in a folder or a `.mlic` file."""
+"""A model package, found by path or name: manifest.json and the files that it lists, in a folder or `.mlic` file."""
 
 import hashlib
 import os
@@ -6,29 +6,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlic_runtime.base.files import reason
+from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import IntegrityError, ManifestError, ModelNotFoundError
+from mlic_runtime.limits import MAX_MANIFEST_BYTES
 
 from .archive import ARCHIVE_SUFFIX, Archive
 from .graph_safety import check_graph
-from .installed import installed_models, the_only_one
+from .installed import installed_models, require_unique
 from .manifest import MANIFEST_NAME, FileSpec, Manifest, parse_manifest
 from .storage import Folder, Storage
 
 DEFAULT_MODEL = "hybrid"
 MODEL_VARIABLE = "MLIC_MODEL"
 
-_MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 _RUNTIME = Path(__file__).resolve().parents[1]  # the folder of the package mlic_runtime
 
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """A model package on disk; what is read from it has been verified against its manifest.
+    """A model package on disk. Every file is verified against the manifest when it is read.
 
     Attributes:
         path: of the folder or `.mlic` file.
-        manifest: what the package says of itself.
+        manifest: the content of its manifest.json.
     """
 
     path: Path
@@ -36,11 +36,11 @@ class ModelPackage:
 
     @property
     def storage(self) -> Storage:
-        """Where its files lie."""
+        """The folder or archive that holds its files."""
         return _storage(self.path)
 
     def read_manifest(self) -> bytes:
-        """manifest.json as it is in the package.
+        """Read manifest.json, byte for byte as it is in the package.
 
         Raises:
             ManifestError: it is missing, not a regular file or too large.
@@ -49,7 +49,7 @@ class ModelPackage:
         return _read_manifest(self.path)
 
     def read(self, name: str) -> bytes:
-        """The content of a listed file.
+        """Read a listed file, and verify its size and sha256.
 
         Raises:
             IntegrityError: the file is not listed, missing, not a regular file (a symbolic link is not), or differs
@@ -64,7 +64,7 @@ class ModelPackage:
         try:
             size, data = self.storage.read(name, spec.bytes)
         except OSError as error:
-            raise IntegrityError(f"cannot read {where}: {reason(error)}") from error
+            raise IntegrityError(f"cannot read {where}: {os_error_reason(error)}") from error
         if size != spec.bytes:
             raise IntegrityError(f"{where} has {size} bytes, expected {spec.bytes}")
         digest = hashlib.sha256(data).hexdigest()
@@ -73,7 +73,7 @@ class ModelPackage:
         return data
 
     def read_graph(self, precision: str) -> bytes:
-        """The ONNX graph of that precision, verified and without external data or custom operators.
+        """Read the ONNX graph of a precision, and verify it: no external data, no custom operators.
 
         Raises:
             ManifestError: the package has no graph of that precision.
@@ -94,7 +94,7 @@ class ModelPackage:
             pass
 
     def verified(self) -> Iterator[tuple[str, FileSpec]]:
-        """As `verify`, a file at a time: (name, what the manifest says of it), once that is known to be true."""
+        """Do as `verify`, a file at a time: yield the name of each and its manifest entry, which is true of it."""
         self.refuse_additional()
         for name, spec in self.manifest.files.items():
             if spec.precision is None:
@@ -118,7 +118,7 @@ class ModelPackage:
 
 
 def load_package(path_or_name: str | Path | None = None) -> ModelPackage:
-    """Find a model package and read its manifest; its files are read, and verified, when they are used.
+    """Find a model package and read its manifest. Its files are read, and verified, when they are used.
 
     Args:
         path_or_name: see `find_package`.
@@ -126,8 +126,8 @@ def load_package(path_or_name: str | Path | None = None) -> ModelPackage:
     Raises:
         ModelNotFoundError: no such folder, file or name.
         ManifestError: manifest.json is missing, not a regular file, too large or malformed.
-        PackageError: a `.mlic` file is damaged, or holds something that the manifest does not list; a name means two
-            models, or none that can be found where it should be.
+        PackageError: a `.mlic` file is damaged, or holds a file that the manifest does not list; two distributions
+            offer the name, or the one that does lacks the package.
     """
     path = find_package(path_or_name)
     text = _read_manifest(path)
@@ -141,33 +141,32 @@ def load_package(path_or_name: str | Path | None = None) -> ModelPackage:
 
 
 def find_package(path_or_name: str | Path | None = None) -> Path:
-    """The folder or `.mlic` file of a model package.
+    """Find the folder or `.mlic` file of a model package.
 
-    A name is looked up among the installed distributions first, then among the bundled models: who installs a model of
-    the name of a bundled one wants to use it. A name that two distributions offer is an error.
+    A name is looked up among the installed distributions first, then among the bundled models: a user who installs a
+    model under the name of a bundled one wants to use it.
 
     Args:
-        path_or_name: a `Path`, a text with a path separator, or a text that names an existing folder or file is a
-            folder or a `.mlic` file; any other text is the name of an installed or bundled model. None means
-            `$MLIC_MODEL`, by the same rules, and if that is not set the name DEFAULT_MODEL.
+        path_or_name: a path, if it is a `Path`, has a path separator, or names an existing folder or file; any other
+            text is the name of an installed or bundled model. None means `$MLIC_MODEL`, by these rules, and if that is
+            not set the name DEFAULT_MODEL.
 
     Raises:
-        ModelNotFoundError: it does not exist, or is neither a folder nor a `.mlic` file; the message lists the models
-            that have a name.
-        PackageError: two distributions offer that name, or the one that does lacks the package.
+        ModelNotFoundError: it does not exist, or is neither a folder nor a `.mlic` file; the message lists the names.
+        PackageError: two distributions offer the name, or the one that does lacks the package.
     """
     origin = ""
     if path_or_name is None and os.environ.get(MODEL_VARIABLE):
         path_or_name = os.environ[MODEL_VARIABLE]
         origin = f" (from ${MODEL_VARIABLE})"
     if path_or_name is None:
-        found = _named_package(DEFAULT_MODEL)
-        if found is None:
+        package = _named_package(DEFAULT_MODEL)
+        if package is None:
             raise ModelNotFoundError(
                 f"there is no model {DEFAULT_MODEL!r} in this installation: give a model package, "
                 f"by argument or in ${MODEL_VARIABLE}; {_available()}"
             )
-        return found
+        return package
     path = Path(path_or_name)
     if path.is_dir() or (_is_archive(path) and path.exists()):
         return path
@@ -175,48 +174,44 @@ def find_package(path_or_name: str | Path | None = None) -> Path:
         raise ModelNotFoundError(
             f"{str(path_or_name)!r}{origin} is not a folder or a {ARCHIVE_SUFFIX} file; a model package is one"
         )
-    if not isinstance(path_or_name, str) or _has_separator(path_or_name):
-        raise ModelNotFoundError(
-            f"there is no folder or {ARCHIVE_SUFFIX} file {str(path_or_name)!r}{origin}; {_available()}"
-        )
-    found = _named_package(path_or_name)
-    if found is None:
-        raise ModelNotFoundError(
-            f"there is no folder, {ARCHIVE_SUFFIX} file or model named {path_or_name!r}{origin}; {_available()}"
-        )
-    return found
+    kinds = f"folder or {ARCHIVE_SUFFIX} file"
+    if path_or_name == path.name:  # a text without a path separator
+        package = _named_package(path_or_name)
+        if package is not None:
+            return package
+        kinds = f"folder, {ARCHIVE_SUFFIX} file or model named"
+    raise ModelNotFoundError(f"there is no {kinds} {str(path_or_name)!r}{origin}; {_available()}")
 
 
 def bundled_models() -> dict[str, Path]:
-    """The model packages that came with this installation: {name: folder}, sorted by name.
+    """Return the model packages that came with this installation: {name: folder}, sorted by name.
 
     They lie in `models/` inside the installed package; a checkout has them in `exported/` beside it.
     """
     folders = [_RUNTIME / "models"]
-    if (
-        _RUNTIME / "pyproject.toml"
-    ).is_file():  # only a checkout; next to an installed package, exported/ is a stranger
+    # In a checkout only: exported/ beside an installed package would be somebody else's.
+    if (_RUNTIME / "pyproject.toml").is_file():
         folders.append(_RUNTIME.parent / "exported")
-    found: dict[str, Path] = {}
+    models: dict[str, Path] = {}
     for folder in folders:
         for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
-            found.setdefault(manifest.parent.name, manifest.parent)
-    return dict(sorted(found.items()))
+            models.setdefault(manifest.parent.name, manifest.parent)
+    return dict(sorted(models.items()))
 
 
 def _named_package(name: str) -> Path | None:
     installed = installed_models().get(name)
-    return bundled_models().get(name) if installed is None else the_only_one(installed).folder()
+    return bundled_models().get(name) if installed is None else require_unique(installed).folder()
 
 
 def _read_manifest(path: Path) -> bytes:
     where = path / MANIFEST_NAME
     try:
-        size, text = _storage(path).read(MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+        size, text = _storage(path).read(MANIFEST_NAME, MAX_MANIFEST_BYTES)
     except OSError as error:
-        raise ManifestError(f"cannot read {where}: {reason(error)}") from error
-    if size > _MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{where} is larger than {_MAX_MANIFEST_BYTES} bytes")
+        raise ManifestError(f"cannot read {where}: {os_error_reason(error)}") from error
+    if size > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{where} is larger than {MAX_MANIFEST_BYTES} bytes")
     return text
 
 
@@ -226,10 +221,6 @@ def _storage(path: Path) -> Storage:
 
 def _is_archive(path: Path) -> bool:
     return path.suffix.lower() == ARCHIVE_SUFFIX
-
-
-def _has_separator(text: str) -> bool:
-    return os.sep in text or (os.altsep is not None and os.altsep in text)
 
 
 def _available() -> str:

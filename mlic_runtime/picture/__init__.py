@@ -1,1 +1,1 @@
-"""Pictures of any format into pixels."""
+"""Pictures of any accepted format, turned into pixels."""

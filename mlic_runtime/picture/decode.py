@@ -1,4 +1,4 @@
-"""Picture preprocessing, the only one there is: training and serving both call `read_pixels`."""
+"""Picture preprocessing, once for training and serving: both call `read_pixels`."""
 
 import math
 import os
@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from mlic_runtime.base.arrays import Pixels
-from mlic_runtime.base.files import open_regular
+from mlic_runtime.base.files import open_regular, os_error_reason
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import ImageError
 from mlic_runtime.limits import MAX_PIXELS
 from mlic_runtime.package.manifest import ImageSpec
@@ -24,19 +25,20 @@ from .formats import FORMATS, open_picture
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-# A JPEG's half, quarter or eighth will do if it covers this share of the wanted size. At 1 a picture of 640x480 for a
-# model of 256x256 would be decoded in full, for the 16 lines that the half lacks: 1.5 of 4.7 ms of CPU time. What it
-# costs in label decisions is in benchmarks/results/decode-hybrid.json.
+# A JPEG is decoded at a half, quarter or eighth of its size if that covers this share of the wanted size. With 1, a
+# picture of 640x480 for a model of 256x256 would be decoded in full, for 16 lines that the half lacks: 1.5 of 4.7 ms of
+# CPU time. The cost in label decisions is in benchmarks/results/decode-hybrid.json.
 _COVERED = 15 / 16
-# From 3.0 on, Pillow documents the result of the two-step resize as close to the plain one.
+# Pillow's documentation: from 3.0 on, the result of the two-step resize is close to that of a plain one.
 _REDUCING_GAP = 3.0
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-# Pixels that are converted at a time where it takes several copies: of the largest pictures they would take a gigabyte.
+# Pixels that are converted at a time where that takes several copies: for the largest pictures, copies of all pixels
+# would take a gigabyte.
 _STRIP = 1 << 20
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-# A marker that has a length; between the data of two scans there are no others but these (ITU-T T.81, B.1.1).
+# A marker that has a length; between the data of two scans there are only such markers (ITU-T T.81, B.1.1).
 _JPEG_SEGMENT, _JPEG_SEGMENT_BYTES = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe]"), 2 + 65_535
-# EXIF orientation -> what makes the picture upright (EXIF 2.32, tag 0x0112); 5 to 8 swap width and height.
+# EXIF orientation -> the transposition that makes the picture upright (EXIF 2.32, tag 0x0112); 5 to 8 swap the sides.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -62,19 +64,18 @@ def load_image(
             Its format is one of `formats.FORMATS`, or HEIC where pillow-heif is installed; the first frame counts.
         spec: the size that is wanted later. With it, a JPEG is decoded at a half, quarter or eighth of its size
             where that still covers 15/16 of it, which is several times faster; the caller must resize afterwards.
-        max_pixels: larger pictures (width x height) are refused before they are decoded; what else may cost too much
-            is in `picture_cost`. For the frames and tiles of GIF, TIFF and WebP, twice Pillow's own
-            `PIL.Image.MAX_IMAGE_PIXELS` holds as well.
-        allow_truncated: of a file whose end is missing, take what there is, if it is not only zeros: the missing pixels
-            are grey in a JPEG, else black, or white where the picture has transparency. For JPEG, PNG, GIF, BMP and
-            uncompressed TIFF whose header is whole; a WebP is always refused. A PIL image is the caller's to load.
+        max_pixels: larger pictures (width x height) are refused before they are decoded; `cost` says what else is. For
+            the frames and tiles of GIF, TIFF and WebP, twice Pillow's own `PIL.Image.MAX_IMAGE_PIXELS` holds as well.
+        allow_truncated: accept a file whose end is missing, unless all of its pixels are zero. Missing pixels are grey
+            in a JPEG, else black, or white where the picture has transparency. This holds for JPEG, PNG, GIF, BMP and
+            uncompressed TIFF with a complete header; a truncated WebP is always refused. It has no effect on a PIL
+            image.
 
     Returns:
         A new image in mode "RGB" without metadata.
 
     Raises:
-        ImageError: missing, not a regular file, not a picture, truncated, too large, or of an unusable type; the
-            message is one line that names the source and the cause.
+        ImageError: missing, not a regular file, not a picture, truncated, too large, or of an unusable type.
     """
     image = view_image(source, spec=spec, max_pixels=max_pixels, allow_truncated=allow_truncated)
     if image is source or isinstance(image, ImageFile.ImageFile):
@@ -90,9 +91,9 @@ def view_image(
     max_pixels: int = MAX_PIXELS,
     allow_truncated: bool = False,
 ) -> Image.Image:
-    """As `load_image`, with a copy less: the image may be the source itself, or the file's with its metadata.
+    """Do as `load_image` without its last copy: the image may be the source itself, or have the file's metadata.
 
-    To look at, such as for `to_pixels`; not to change, to keep, or to load again.
+    It is to be read at once, such as by `to_pixels`, and not to be changed, kept or loaded again.
     """
     try:
         if isinstance(source, np.ndarray):
@@ -103,15 +104,15 @@ def view_image(
             rgb, turn = _load_file(source, spec, max_pixels, allow_truncated)
         return rgb if turn is None else rgb.transpose(turn)
     except ImageError as error:
-        _forget(error)
+        _clear_frames(error)
         raise ImageError(f"cannot read picture {_describe(source)}: {error}") from None
-    except Exception as error:  # fed hostile bytes, Pillow's decoders raise nearly anything
-        _forget(error)
+    except Exception as error:  # on hostile bytes, Pillow's decoders raise nearly anything
+        _clear_frames(error)
         raise ImageError(f"cannot read picture {_describe(source)}: {_cause(error)}") from error
 
 
-def _forget(error: BaseException | None) -> None:
-    """Let go of the variables where an error came from: it may be kept, and with it a picture of any size."""
+def _clear_frames(error: BaseException | None) -> None:
+    """Clear the variables of the frames that an error passed: who keeps the error would keep the picture in memory."""
     import traceback  # here, because only pictures that fail need it
 
     while error is not None:
@@ -127,7 +128,7 @@ def to_pixels(image: Image.Image, spec: ImageSpec, out: Pixels | None = None) ->
     Args:
         image: mode "RGB", upright (see `load_image`); it is not changed.
         spec: the target; "stretch" ignores the aspect ratio, "crop" keeps it and cuts the centre out.
-        out: where to write, uint8 (H, W, 3), such as one row of a batch; None makes a new array.
+        out: array for the result, uint8 (H, W, 3), such as one row of a batch; None makes a new one.
 
     Returns:
         uint8 (H, W, 3) in [0, 255], RGB; `out` if it was given.
@@ -159,9 +160,12 @@ def read_pixels(
     max_pixels: int = MAX_PIXELS,
     allow_truncated: bool = False,
 ) -> Pixels:
-    """`load_image` and `to_pixels` in one: any picture -> uint8 (H, W, 3) as the model wants it.
+    """Read any picture as `load_image` does, and resize it as `to_pixels` does.
 
-    An array that already has the target size passes through unchanged.
+    An array of the target size stays unchanged.
+
+    Returns:
+        uint8 (H, W, 3); `out` if it was given.
 
     Raises:
         ImageError: see `load_image`.
@@ -190,15 +194,15 @@ def _open_stream(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
     return BytesIO(data)
 
 
-def _mended(stream: BinaryIO, allow_truncated: bool) -> BinaryIO:
-    """The stream; of a truncated JPEG a copy with the marker of the end, so that libjpeg fills in what is missing."""
+def _with_jpeg_end(stream: BinaryIO, allow_truncated: bool) -> BinaryIO:
+    """Return the stream; for a JPEG that may be truncated, a copy with an end marker: libjpeg fills in the rest."""
     if not allow_truncated or stream.read(len(_JPEG_START)) != _JPEG_START:
         return stream
     data = _JPEG_START + stream.read()
     for marker in deque(_JPEG_SEGMENT.finditer(data, max(0, len(data) - _JPEG_SEGMENT_BYTES)), maxlen=1):
         length = data[marker.end() : marker.end() + 2]
         if len(length) < 2 or marker.end() + int.from_bytes(length, "big") > len(data):
-            data = data[: marker.start()]  # a table of which a part is missing would swallow the end
+            data = data[: marker.start()]  # the end marker would be read as a part of this truncated segment
     return BytesIO(data + _JPEG_END)
 
 
@@ -212,8 +216,8 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
 def _load_file(
     source: str | os.PathLike[str] | bytes | BinaryIO, spec: ImageSpec | None, max_pixels: int, allow_truncated: bool
 ) -> tuple[Image.Image, Image.Transpose | None]:
-    """As `_load_rgb`; the file's own image ends here, so that turning the result does not hold it in memory as well."""
-    with _open_stream(source) as file, _mended(file, allow_truncated) as stream, open_picture(stream) as image:
+    """Do as `_load_rgb`, and close the file's own image: it should not be in memory while the result is turned."""
+    with _open_stream(source) as file, _with_jpeg_end(file, allow_truncated) as stream, open_picture(stream) as image:
         require_affordable(image, stream, max_pixels)
         return _load_rgb(image, spec, max_pixels, allow_truncated)
 
@@ -221,25 +225,25 @@ def _load_file(
 def _load_rgb(
     image: Image.Image, spec: ImageSpec | None, max_pixels: int, allow_truncated: bool = False
 ) -> tuple[Image.Image, Image.Transpose | None]:
-    """The image decoded as RGB, and what makes it upright."""
+    """Return the image decoded as RGB, and the transposition that makes it upright."""
     _check_size(image.size, max_pixels)
     if spec is not None and image.format in ("JPEG", "MPO"):
         size = (math.ceil(_COVERED * spec.width), math.ceil(_COVERED * spec.height))
         image.draft(None, size if _orientation(image) < 5 else size[::-1])
     _decode(image, allow_truncated)
-    # Only now: a TIFF is turned by loading it, and a PNG may carry its EXIF data behind the pixels.
+    # After decoding: Pillow turns a TIFF when it loads it, and the EXIF data of a PNG may lie behind the pixels.
     turn = _UPRIGHT.get(_orientation(image))
     return _to_rgb(image), turn
 
 
 def _decode(image: Image.Image, allow_truncated: bool) -> None:
-    """`Image.load`, but without `ImageFile.LOAD_TRUNCATED_IMAGES`, which would hold for every thread of the process."""
+    """Decode the pixels, without `ImageFile.LOAD_TRUNCATED_IMAGES`: it would apply to all threads of the process."""
     try:
         image.load()
     except OSError:
         if not allow_truncated or not isinstance(image, ImageFile.ImageFile):
             raise
-        image.tile = []  # so Pillow asks for no more than what it has decoded
+        image.tile = []  # so Pillow does not try to decode the rest
         if image.im is None or image.getbbox() is None:
             raise
 
@@ -253,15 +257,15 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 where it is absent or unreadable."""
+    """Return the EXIF orientation, 1 (upright) to 8; 1 if it is absent or unreadable."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken metadata must not cost a good picture
+    except Exception:  # a good picture with broken metadata is still read
         return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """The image as RGB; itself, if it is RGB already."""
+    """Return the image as RGB; itself, if it is RGB already."""
     if image.mode in _SIXTEEN_BIT:
         return _scale_sixteen_bit(image).convert("RGB")
     if image.mode == "F":
@@ -276,7 +280,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale_sixteen_bit(image: Image.Image) -> Image.Image:
-    """65535 becomes 255: Pillow's own conversion would clip everything above 255 to white."""
+    """Scale 65535 to 255: Pillow's own conversion would clip everything above 255 to white."""
     low, high = cast(tuple[int, int], image.getextrema()) if image.mode == "I" else (0, 65535)
     if low < 0 or high > 65535:
         raise ImageError(f"its pixels reach from {low} to {high}, expected 16 bits: convert it to 8 bits first")
@@ -286,20 +290,20 @@ def _scale_sixteen_bit(image: Image.Image) -> Image.Image:
         values = np.asarray(image.crop(box)).astype(np.int32)
         strip = levels[box[1] : box[3]]
         strip[...] = (values + 128) // 257
-        if isinstance(transparent, int):  # of a PNG: the grey that is see-through
+        if isinstance(transparent, int):  # the transparent grey of a PNG
             strip[values == transparent] = 255
     return Image.fromarray(levels)
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes (left, upper, right, lower) as wide as the image, that together are the image."""
+    """Yield boxes (left, upper, right, lower) as wide as the image that together cover it."""
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _centre_box(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float]:
-    """The largest centred box (left, upper, right, lower) with the target's aspect ratio, in source pixels."""
+    """Return the largest centred box (left, upper, right, lower) of the target's aspect ratio, in source pixels."""
     width, height = size
     scale = min(width / spec.width, height / spec.height)
     box_width, box_height = min(spec.width * scale, width), min(spec.height * scale, height)
@@ -315,12 +319,8 @@ def _describe(source: object) -> str:
 
 
 def _cause(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):  # an OSError too
         return f"it is not a picture of a known format ({', '.join(FORMATS)})"
     if isinstance(error, MemoryError):
         return "there is not enough memory to decode it"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return os_error_reason(error) if isinstance(error, OSError) else error_line(error)

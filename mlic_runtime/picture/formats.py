@@ -1,7 +1,7 @@
-"""Which of Pillow's readers gets a picture: one alone, by the picture's first bytes, from a list.
+"""The choice of one of Pillow's readers for a picture, by its first bytes and from a fixed list.
 
-`PIL.Image.open` would load the readers of all common formats before it looks (12 ms of CPU time, a fifth of a
-prediction's), and for bytes that begin like none of them all 40, among which are some that start other programs.
+`PIL.Image.open` would load the readers of all common formats first (12 ms of CPU time, a fifth of a prediction's). For
+bytes of no common format it would load all 40, and some of those start other programs.
 """
 
 import importlib
@@ -28,13 +28,13 @@ _READERS = {
     "TIFF": _Reader("TiffImagePlugin", (b"MM\0\x2a", b"II\x2a\0", b"MM\0\x2b", b"II\x2b\0")),
 }
 FORMATS = tuple(_READERS)
-_HEAD_BYTES = 16  # what Pillow's readers are shown to say whether a picture is theirs
+_HEAD_BYTES = 16  # from which Pillow's readers say whether a picture is theirs
 
 
 def open_picture(stream: BinaryIO) -> Image.Image:
-    """`PIL.Image.open` for FORMATS, and for HEIC where its plug-in is installed; pixels are not decoded yet.
+    """Open a picture of FORMATS, or HEIC where its plug-in is installed; pixels are not decoded yet.
 
-    Pillow's limit `PIL.Image.MAX_IMAGE_PIXELS` is not asked for: who calls must look at the size before decoding.
+    Pillow's limit `PIL.Image.MAX_IMAGE_PIXELS` is not checked: the caller must check the size before decoding.
 
     Raises:
         UnidentifiedImageError: it begins like none of them, or its header is broken.
@@ -54,10 +54,10 @@ def open_picture(stream: BinaryIO) -> Image.Image:
 def _open_with(format_: str, reader: _Reader, stream: BinaryIO, head: bytes) -> Image.Image:
     importlib.import_module(f"PIL.{reader.module}")
     factory, accept = Image.OPEN[format_]
-    if accept is not None and accept(head) is not True:  # a text says that Pillow was built without its library
+    if accept is not None and accept(head) is not True:  # it returns a text if Pillow was built without its library
         raise UnidentifiedImageError
     stream.seek(0)
     try:
         return factory(stream, "")
-    except (SyntaxError, IndexError, TypeError, struct.error) as error:  # those that Pillow takes for "not mine"
+    except (SyntaxError, IndexError, TypeError, struct.error) as error:  # Pillow takes these as "not this format"
         raise UnidentifiedImageError from error

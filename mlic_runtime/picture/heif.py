@@ -1,4 +1,4 @@
-"""HEIC pictures, which phones write and Pillow cannot read: through the plug-in pillow-heif, if it is installed."""
+"""HEIC pictures, which phones write and Pillow cannot read, through the plug-in pillow-heif if it is installed."""
 
 from typing import BinaryIO
 
@@ -6,18 +6,18 @@ from PIL import Image
 
 from mlic_runtime.errors import ImageError
 
-FORMAT = "HEIF"  # what the plug-in calls it in Pillow
+FORMAT = "HEIF"  # the plug-in's name of the format in Pillow
 
 # Of a file whose pictures are coded in HEVC (ISO/IEC 23008-12, B.4); AVIF has the same container and other brands.
 _BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
-_HEAD_BYTES = 256  # for a box of type and brands that is longer, its first 60 brands have to do
+_HEAD_BYTES = 256  # enough for 60 brands; later ones are ignored
 
 
 def is_heic(stream: BinaryIO) -> bool:
-    """Whether a stream, which is rewound, begins like a HEIC file.
+    """Return whether a stream begins like a HEIC file; it is rewound.
 
-    The first box of such a file (ISO/IEC 14496-12, 4.3) is: its length in 4 bytes, "ftyp", a brand, a version in
-    4 bytes, further brands.
+    The first box of such a file (ISO/IEC 14496-12, 4.3) has its length in 4 bytes, "ftyp", a brand, a version in
+    4 bytes, and further brands.
     """
     stream.seek(0)
     head = stream.read(_HEAD_BYTES)
@@ -29,7 +29,7 @@ def is_heic(stream: BinaryIO) -> bool:
 
 
 def open_heic(stream: BinaryIO) -> Image.Image:
-    """`PIL.Image.open` for a HEIC file; registers the plug-in with Pillow, for the whole process.
+    """Open a HEIC file as `PIL.Image.open` does. This registers the plug-in with Pillow, for the whole process.
 
     The plug-in turns the picture upright itself.
 

@@ -1,10 +1,10 @@
-"""Which distributions of ONNX Runtime are installed: PyPI has several, and all install the same package `onnxruntime`.
+"""The installed distributions of ONNX Runtime: PyPI has several, and all install the same package `onnxruntime`.
 
-pip does not know that they overwrite each other, nor that one does instead of another. Nothing here runs unless
-something failed: to look through what is installed takes 40 ms of CPU time.
+pip does not know that they overwrite each other, nor that one can replace another. Nothing here runs unless something
+failed: reading what is installed takes 40 ms of CPU time.
 """
 
-# provider: (the distribution whose wheels offer it, where)
+# provider: (the distribution whose wheels offer it, on which system)
 _WHEELS = {
     "cuda": ("onnxruntime-gpu", ""),
     "tensorrt": ("onnxruntime-gpu", ""),
@@ -15,21 +15,20 @@ _WHEELS = {
 
 
 def installed_distributions() -> dict[str, str]:
-    """{name: version} of the distributions that install `onnxruntime` into the folder from which it is imported."""
-    # Here, because it loads email and zipfile.
-    from importlib.metadata import distributions
+    """Return {name: version} of the distributions that install `onnxruntime` into the folder it is imported from."""
+    from importlib.metadata import distributions  # here, because it loads email and zipfile
 
-    folders: dict[str, dict[str, str]] = {}  # in the order of sys.path, so that the first is the one that is imported
+    folders: dict[str, dict[str, str]] = {}  # in the order of sys.path: `onnxruntime` is imported from the first
     seen = set()
     for distribution in distributions():
         metadata = distribution.metadata
-        if "Name" not in metadata or "Version" not in metadata:  # what an interrupted pip left
+        if "Name" not in metadata or "Version" not in metadata:  # left by an interrupted pip
             continue
         name = metadata["Name"].lower().replace("_", "-")
         if not name.startswith(("onnxruntime", "ort-")) or name in seen:
             continue
         seen.add(name)
-        # onnxruntime-extensions and others have a package of their own; without a RECORD (Debian) the name decides.
+        # onnxruntime-extensions and others have their own package; without a RECORD (Debian) the name decides.
         files = distribution.files
         if name == "onnxruntime" if files is None else any(file.parts[0] == "onnxruntime" for file in files):
             folder = str(distribution.locate_file("onnxruntime"))
@@ -38,10 +37,10 @@ def installed_distributions() -> dict[str, str]:
 
 
 def conflict(provider: str | None = None) -> str | None:
-    """What to do about distributions that overwrite each other; None if there is one, or none.
+    """Return what to do about distributions that overwrite each other; None if at most one is installed.
 
     Args:
-        provider: what was asked for, a key of `providers.PROVIDERS`, to name the distribution that has it.
+        provider: the requested one, a key of `names.PROVIDERS`, to name the distribution that has it.
     """
     installed = installed_distributions()
     if len(installed) < 2:
@@ -55,23 +54,23 @@ def conflict(provider: str | None = None) -> str | None:
 
 
 def how_to_get(provider: str) -> str:
-    """What to install for a provider that is not offered.
+    """Return what to install for a provider that is not offered.
 
     Args:
-        provider: a key of `providers.PROVIDERS`.
+        provider: a key of `names.PROVIDERS`.
     """
-    both = conflict(provider)
-    if both is not None:
-        return both
+    advice = conflict(provider)
+    if advice is not None:
+        return advice
     installed = installed_distributions()
-    found = f"installed is {_and(installed)}" if installed else "it was not installed by pip"
+    here = f"installed is {_and(installed)}" if installed else "it was not installed by pip"
     if provider not in _WHEELS:
-        return f"{found}; no wheel on PyPI offers {provider!r}, only a build of your own"
+        return f"{here}; no wheel on PyPI offers {provider!r}, only a build of your own"
     wheel, where = _WHEELS[provider]
     if wheel in installed:
-        return f"{found}, which offers it only{where or ' on some systems'}"
+        return f"{here}, which offers it only{where or ' on some systems'}"
     remove = f"'pip uninstall -y {' '.join(installed)}', then " if installed else ""
-    return f"{found}; {provider!r} is in {wheel}{where}: {remove}'pip install {wheel}'"
+    return f"{here}; {provider!r} is in {wheel}{where}: {remove}'pip install {wheel}'"
 
 
 def _and(installed: dict[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""ONNX Runtime as it is installed here: the package and the libraries of its providers, or what is wrong with them.
+"""The installed package `onnxruntime`, and the libraries of its providers.
 
-The runtime imports `onnxruntime` from here and nowhere else.
+The runtime imports `onnxruntime` from here only, so a broken installation is a `ProviderError` that says what to do.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import io
 import sys
 from pathlib import Path
 
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import ProviderError
 
 from .distributions import conflict, installed_distributions
@@ -17,15 +18,15 @@ try:
     import onnxruntime
 except ImportError as error:
     raise ProviderError(
-        f"cannot import onnxruntime ({' '.join(str(error).split())}): "
+        f"cannot import onnxruntime ({error_line(error)}): "
         + (conflict() or ("install it again" if installed_distributions() else "'pip install onnxruntime'"))
     ) from error
 if not hasattr(onnxruntime, "InferenceSession"):
-    # Two distributions were installed, and one removed: of the folder that both shared some files are left.
-    found = " ".join(installed_distributions()) or "onnxruntime"
+    # Two distributions were installed, and one removed: only some files of the folder that both shared are left.
+    names = " ".join(installed_distributions()) or "onnxruntime"
     raise ProviderError(
         "the installed onnxruntime is not complete: "
-        + (conflict() or f"'pip install --force-reinstall --no-deps {found}'")
+        + (conflict() or f"'pip install --force-reinstall --no-deps {names}'")
     )
 
 __all__ = ["load_libraries", "onnxruntime"]
@@ -36,21 +37,21 @@ _CUDA_PROVIDERS = ("cuda", "tensorrt")
 def load_libraries(provider: str) -> str | None:
     """Load the libraries of a provider that ONNX Runtime keeps in files of their own.
 
-    It would load them itself, but log on standard error why it cannot, and pass over CUDA and cuDNN from PyPI.
+    It would load them itself, but then write to standard error why it cannot, and not find CUDA and cuDNN from PyPI.
 
     Args:
-        provider: a key of `providers.PROVIDERS`; nothing is done for those that are inside ONNX Runtime.
+        provider: a key of `names.PROVIDERS`; nothing is done for those that are inside ONNX Runtime.
 
     Returns:
-        Why they do not load, on one line; None if they do, or if only ONNX Runtime can tell.
+        Why they do not load, on one line; None if they do, or if only ONNX Runtime can know.
     """
     folder = Path(onnxruntime.__file__).parent / "capi"
-    # On Windows a library that is found through PATH loads for ONNX Runtime and not for Python: it must say itself.
+    # On Windows, ONNX Runtime finds libraries through PATH, and Python does not. So only ONNX Runtime can try there.
     library = folder / f"libonnxruntime_providers_{provider}.so"
     if provider not in _CUDA_PROVIDERS or not (library.is_file() or sys.platform == "win32"):
         return None
     if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; what matters fails below
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; what is needed fails below
             onnxruntime.preload_dlls()
     if sys.platform == "win32":
         return None
@@ -59,7 +60,7 @@ def load_libraries(provider: str) -> str | None:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library))
     except OSError as error:
-        reason = " ".join(str(error).split())
+        reason = error_line(error)
         return reason + _what_it_needs(reason)
     return None
 

@@ -17,16 +17,16 @@ PROVIDERS = {
     "xnnpack": "XnnpackExecutionProvider",
 }
 AUTO = "auto"
-# What "auto" tries, best first. Without tensorrt: it compiles an engine for minutes, which must be asked for.
+# What "auto" tries, best first. Without tensorrt: it compiles an engine for minutes, so users have to choose it.
 AUTO_ORDER = ("cuda", "directml", "coreml", "openvino", "xnnpack", "cpu")
 
 
 def candidates(provider: str, offered: Sequence[str]) -> tuple[str, ...]:
-    """The short names to try for a requested provider, best first.
+    """Return the short names to try for a requested provider, best first.
 
     Args:
         provider: a key of PROVIDERS, or AUTO.
-        offered: what `onnxruntime.get_available_providers()` returns.
+        offered: ONNX Runtime's names, from `onnxruntime.get_available_providers()`.
 
     Returns:
         One name, or for AUTO those of AUTO_ORDER that are offered.
@@ -48,9 +48,9 @@ def candidates(provider: str, offered: Sequence[str]) -> tuple[str, ...]:
 
 
 def offered_names(offered: Sequence[str]) -> tuple[str, ...]:
-    """What may be asked for here, AUTO at the end.
+    """Return the short names that can be requested here, AUTO at the end.
 
     Args:
-        offered: what `onnxruntime.get_available_providers()` returns.
+        offered: ONNX Runtime's names, from `onnxruntime.get_available_providers()`.
     """
     return (*(name for name, ort_name in PROVIDERS.items() if ort_name in offered), AUTO)

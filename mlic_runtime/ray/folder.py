@@ -20,7 +20,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlic_runtime.base.files import lock, reason, replace_file
+from mlic_runtime.base.files import lock, os_error_reason, replace_file
 from mlic_runtime.batch.resumable_file import Identity, check_identity
 from mlic_runtime.errors import OutputError
 
@@ -194,7 +194,7 @@ def read_identity(folder: Path) -> object:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise OutputError(f"cannot read {str(path)!r}: {reason(error)}") from error
+        raise OutputError(f"cannot read {str(path)!r}: {os_error_reason(error)}") from error
     except ValueError as error:
         raise OutputError(f"{str(path)!r} is damaged: delete {str(folder)!r} to begin anew") from error
 
@@ -229,4 +229,6 @@ def _is_temporary(name: str) -> bool:
 
 
 def _failure(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write to {str(folder)!r}: {reason(error)}; once that is mended, go on with --resume")
+    return OutputError(
+        f"cannot write to {str(folder)!r}: {os_error_reason(error)}; once that is mended, go on with --resume"
+    )

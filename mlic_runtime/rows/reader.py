@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mlic_runtime.base.far_files import is_uri, plain, without_dots
-from mlic_runtime.base.files import open_regular
+from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.errors import CaptionError, InputError
 
 from .columns import STDIN
@@ -260,7 +260,7 @@ def _open(path: Path) -> BinaryIO:
     try:
         return open_regular(path)
     except OSError as error:
-        raise InputError(f"cannot read the input {str(path)!r}: {error.strerror or error}") from error
+        raise InputError(f"cannot read the input {str(path)!r}: {os_error_reason(error)}") from error
 
 
 def _folder_reader(folder: Path, make: _Maker) -> RowReader:
@@ -307,7 +307,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
         with os.scandir(folder) as scan:
             entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan)
     except OSError as error:
-        raise InputError(f"cannot list the folder {text_of(str(folder))}: {error.strerror or error}") from error
+        raise InputError(f"cannot list the folder {text_of(str(folder))}: {os_error_reason(error)}") from error
     for name, is_folder in entries:
         if name.startswith("."):
             continue

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mlic_runtime.base.files import open_regular
+from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.base.text import not_utf8, one_spaced
 from mlic_runtime.errors import CaptionError
 from mlic_runtime.limits import MAX_ROW_BYTES
@@ -43,5 +43,5 @@ def read_sidecar(picture: Path) -> str | None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise CaptionError(f"cannot read the caption {str(path)!r}: {error.strerror or error}") from error
+        raise CaptionError(f"cannot read the caption {str(path)!r}: {os_error_reason(error)}") from error
     return decode_caption(content, repr(str(path)))

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlic_runtime.base.files import reason, temporary_folder
+from mlic_runtime.base.files import atomic_file, os_error_reason, temporary_folder
 from mlic_runtime.errors import OutputError
 
 _AT_FDCWD = -100
@@ -15,12 +15,12 @@ _RENAME_EXCHANGE = 2
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Let two paths on one file system trade places, so that a kill at any moment finds something at both.
+    """Exchange two paths on one file system in one step, so that a kill at any moment leaves something at both.
 
-    By renameat2 of Linux, which Python does not offer.
+    It uses renameat2 of Linux, which Python does not offer.
 
     Returns:
-        Whether that was done; not on other systems, nor where the file system cannot.
+        Whether that was done. It is not on other systems, nor on file systems that cannot exchange.
     """
     try:
         rename = ctypes.CDLL(None).renameat2
@@ -32,25 +32,20 @@ def exchange(first: Path, second: Path) -> bool:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path for a new file, which is synced and renamed to `path` on success, removed on failure.
+    """Make a file to be written inside the block, then rename it to `path`; see the runtime's `atomic_file`.
 
     Raises:
-        OutputError: it cannot be written; what is at `path` is as it was.
+        OutputError: it cannot be written; what was at `path` is unchanged.
     """
-    with _refusing(path), temporary_folder(path) as folder:
-        temporary = folder / path.name
+    with _as_output_error(path), atomic_file(path, mode=0o644) as temporary:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is never seen half-written.
 
     Raises:
-        OutputError: it cannot be written; what is at `path` is as it was.
+        OutputError: it cannot be written; what was at `path` is unchanged.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
@@ -58,12 +53,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new folder; it takes the place of `path`, a folder or nothing, on success and goes on failure.
+    """Make a folder to be filled inside the block, then put it in the place of `path`, a folder or nothing.
+
+    If the block fails, the new folder is removed.
 
     Raises:
-        OutputError: it cannot be written; what is at `path` is as it was.
+        OutputError: it cannot be written; what was at `path` is unchanged.
     """
-    with _refusing(path), temporary_folder(path) as folder:
+    with _as_output_error(path), temporary_folder(path) as folder:
         aside = path.with_name(f".{path.name}.old")
         if aside.exists() and not path.exists():  # killed between two renames, see below
             aside.rename(path)
@@ -78,7 +75,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _replace_folder(new: Path, old: Path, aside: Path) -> None:
-    """Put the folder `new` in the place of `old`: two renames, and `old` is back if the second fails."""
+    """Put the folder `new` in the place of `old` by two renames; `old` comes back if the second fails."""
     shutil.rmtree(aside, ignore_errors=True)
     old.rename(aside)
     try:
@@ -90,11 +87,11 @@ def _replace_folder(new: Path, old: Path, aside: Path) -> None:
 
 
 @contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Say in one line that `path` cannot be written, and why."""
+def _as_output_error(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into one line that says that `path` cannot be written, and why."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {reason(error)}; what was there is unchanged: mend that and try again"
+            f"cannot write {path}: {os_error_reason(error)}; what was there is unchanged: mend that and try again"
         ) from error

@@ -1,4 +1,4 @@
-"""What a command says while it works, on stderr."""
+"""Progress of a command, on stderr."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ def log_line(line: str) -> None:
 
 @contextlib.contextmanager
 def progress_bar(description: str, unit: str = "it") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, nothing in a pipe; yields what is to be called with (done, total)."""
+    """Show a progress bar on a terminal, nothing in a pipe; yield a function to call with (done, total)."""
     from tqdm import tqdm
 
     with tqdm(desc=description, unit=unit, disable=None) as bar:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import ImageError
 from mlic_train.data.source.members import PictureFile, image_source, size_of
 from mlic_train.errors import DataError
@@ -109,7 +110,7 @@ def find_overlap(splits: Mapping[str, Split], extra: Split) -> list[Problem]:
             for path in paths
         }
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror}; expected a picture") from None
+        raise DataError(f"{error.filename}: cannot be read: {os_error_reason(error)}; expected a picture") from None
     name = "extra"
     found = _repeated({**splits, name: extra}, looks)
     return [problem for where, problem in found if where == name and problem.kind == "split-overlap"]
@@ -157,7 +158,7 @@ def _look_at(path: PictureFile) -> _Look:
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        return _Look(None, f"{path}: cannot be read: {error.strerror}; expected a picture")
+        return _Look(None, f"{path}: cannot be read: {os_error_reason(error)}; expected a picture")
     try:
         load_image(image_source(path))
     except ImageError as error:

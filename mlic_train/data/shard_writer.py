@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
-from mlic_runtime.base.files import reason
+from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import OutputError
 from mlic_runtime.rows.reader import PICTURE_SUFFIXES
 from mlic_train.base.files import atomic_folder, write_bytes
@@ -125,7 +125,7 @@ def verify_shards(folder: Path, progress: Callable[[int, int], None] = lambda do
                 while chunk := stream.read(_CHUNK):
                     digest.update(chunk)
         except OSError as error:
-            raise DataError(f"{folder / name}: cannot be read: {reason(error)}; copy it again") from None
+            raise DataError(f"{folder / name}: cannot be read: {os_error_reason(error)}; copy it again") from None
         if digest.hexdigest() != facts["sha256"]:
             raise DataError(f"{folder / name}: its sha256 is not the one in {SUMMARY_NAME}; copy it again")
         index = index_of(folder / name)
@@ -173,7 +173,7 @@ def _members(key: str, record: Record, labels: LabelSet) -> Iterator[bytes]:
             content = record.image.read_bytes()
         except OSError as error:
             where = f"{record.file}:record {record.number}"
-            raise DataError(f"{where}: the picture {record.image} cannot be read: {reason(error)}") from None
+            raise DataError(f"{where}: the picture {record.image} cannot be read: {os_error_reason(error)}") from None
         yield _member(key + (suffix if suffix in PICTURE_SUFFIXES else UNKNOWN_PICTURE), content)
         known["image"] = record.image_id
     if len(record.captions) > 1:

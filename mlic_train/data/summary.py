@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlic_runtime.base.files import os_error_reason
 from mlic_train.data.source.members import size_of
 from mlic_train.errors import DataError
 
@@ -87,4 +88,6 @@ def _size(record: Record) -> int | None:
         return None if record.image is None else size_of(record.image)
     except OSError as error:
         where = f"{record.file}:record {record.number}"
-        raise DataError(f"{where}: the picture {record.image} cannot be read any more: {error.strerror}") from None
+        raise DataError(
+            f"{where}: the picture {record.image} cannot be read any more: {os_error_reason(error)}"
+        ) from None

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mlic_runtime.base.arrays import Logits
 from mlic_runtime.graph.session import GraphSession
 from mlic_runtime.package.manifest import AgreementSpec, ParitySpec
 from mlic_runtime.predict.prediction import decide, sigmoid
@@ -21,8 +21,6 @@ from mlic_train.errors import ExportError
 from mlic_train.measure.predict import Outputs
 from mlic_train.models import Cnn, Model
 from mlic_train.runs.checkpoint import Trained
-
-Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISREG
 
-from mlic_runtime.base.files import open_regular, reason
+from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.errors import IntegrityError, OutputError, PackageError
 from mlic_runtime.package.manifest import MANIFEST_NAME
 from mlic_runtime.package.model_package import ModelPackage, find_package, load_package
@@ -105,7 +105,7 @@ def verify_package(path_or_name: str | Path, key: Path, signature: Path | None =
         with contextlib.redirect_stdout(sys.stderr):  # where the library prints what it thinks of an old signature
             verifier.verify(path, signature)
     except OSError as error:
-        raise SignatureError(f"cannot read {error.filename}: {reason(error)}") from error
+        raise SignatureError(f"cannot read {error.filename}: {os_error_reason(error)}") from error
     except Exception as error:
         # A signature that is not as it should be makes the library raise whatever comes up: InvalidSignature,
         # ValueError, KeyError, IndexError, AttributeError, ... It hashes the package once the signature holds.
@@ -223,7 +223,7 @@ def _names(path: Path) -> set[str]:
     try:
         entries = sorted(path.iterdir())
     except OSError as error:
-        raise PackageError(f"cannot list {path}: {reason(error)}") from error
+        raise PackageError(f"cannot list {path}: {os_error_reason(error)}") from error
     for entry in entries:
         if not S_ISREG(entry.lstat().st_mode):
             raise IntegrityError(f"{entry} is not a regular file, and a model package holds no other: remove it")
@@ -274,7 +274,7 @@ def _read(path: Path, what: str, limit: int) -> bytes:
         with open_regular(path) as stream:
             content = stream.read(limit + 1)
     except OSError as error:
-        raise SignatureError(f"cannot read {path}: {reason(error)}; give the {what} with --{what}") from error
+        raise SignatureError(f"cannot read {path}: {os_error_reason(error)}; give the {what} with --{what}") from error
     if len(content) > limit:
         raise SignatureError(f"{path} is larger than {limit} bytes, which no {what} is; give the {what} with --{what}")
     return content

@@ -3,14 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating]
+from mlic_runtime.base.arrays import Bools, Floats
 
 _QUANTILES = (0.025, 0.975)
 _CELLS = 4_000_000  # resamples x rows at a time: 32 MB an array; bounds memory, does not change the result
 
 
 def bootstrap_intervals(
-    probabilities: Floats, targets: npt.NDArray[np.bool_], thresholds: Floats, resamples: int = 1000, seed: int = 0
+    probabilities: Floats, targets: Bools, thresholds: Floats, resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
     """95 % percentile intervals (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife").
 
@@ -50,7 +50,7 @@ def bootstrap_intervals(
 
 
 def weighted_metrics(
-    probabilities: Floats, targets: npt.NDArray[np.bool_], thresholds: Floats, weights: npt.NDArray[np.integer]
+    probabilities: Floats, targets: Bools, thresholds: Floats, weights: npt.NDArray[np.integer]
 ) -> dict[str, npt.NDArray[np.float64]]:
     """The metrics of `compute_metrics` for rows that count several times or not at all, R times over.
 
@@ -79,7 +79,7 @@ def weighted_metrics(
 
 
 def average_precision(
-    scores: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_], counts: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float32], truth: Bools, counts: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Sum over distinct scores of (gain in recall) * precision; scores (N), truth (N), counts (N, R) -> (R).
 

@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mlic_runtime.base.arrays import Bools, Floats
 from mlic_train.models.calibration import BOTH, CAPTION_ONLY, PICTURE_ONLY, Calibration
 
 from .predict import Outputs
-
-Floats = npt.NDArray[np.floating]
 
 # Penalties count in positives: near its minimum the log-loss of a rare label's n positives bends at most like
 # n / 2 * bias ** 2. Cross-validated on coco18's validation rows, where 5 to 50 do about the same.
@@ -26,7 +25,7 @@ _MODES = {
 
 
 def fit_calibration(
-    logits: Floats, targets: npt.NDArray[np.bool_], kind: str
+    logits: Floats, targets: Bools, kind: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Scale and bias per label that minimise the log-loss of sigmoid(scale * logit + bias).
 

@@ -1,13 +1,10 @@
 import numpy as np
-import numpy.typing as npt
 import torch
 
-Floats = npt.NDArray[np.floating]
+from mlic_runtime.base.arrays import Bools, Floats
 
 
-def compute_metrics(
-    probabilities: Floats, targets: npt.NDArray[np.bool_], thresholds: npt.NDArray[np.floating]
-) -> dict[str, float]:
+def compute_metrics(probabilities: Floats, targets: Bools, thresholds: Floats) -> dict[str, float]:
     """Metrics of one split.
 
     Rows with at least one label are scored; rows with none ("negatives") have no F1 to speak of and are reported by

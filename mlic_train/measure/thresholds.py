@@ -5,6 +5,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from mlic_runtime.base.arrays import Bools, Floats
 from mlic_train.config.schema import threshold_goal
 
 _GRID = np.round(np.arange(0.10, 0.901, 0.01), 2)  # (G,)
@@ -12,23 +13,21 @@ _FINE_GRID = np.round(np.arange(0.01, 0.991, 0.01), 2)  # for a precision or rec
 _SHRINKAGE = 50.0  # positives at which a label's own optimum and the global threshold weigh the same
 _RESAMPLES = 200
 
-Floats = npt.NDArray[np.floating]
 Counts = npt.NDArray[np.integer]
-Decisions = npt.NDArray[np.bool_]
 
 
-def samples_f1(decisions: Decisions, targets: Decisions) -> float:
+def samples_f1(decisions: Bools, targets: Bools) -> float:
     """Mean over the rows of F1 = 2 TP / (predicted + true); a row with neither counts as 1. Both bool (B, L)."""
     return float(_rows_f1(*_count(decisions, targets)).mean())
 
 
-def micro_f1(decisions: Decisions, targets: Decisions) -> float:
+def micro_f1(decisions: Bools, targets: Bools) -> float:
     """F1 = 2 TP / (predicted + true) of all decisions together; 1 where there is neither. Both bool (B, L)."""
     hits, total = _count(decisions, targets)
     return float(_rows_f1(hits.sum(), total.sum()))
 
 
-def fit_thresholds(probabilities: Floats, targets: Decisions, goal: str = "samples_f1") -> npt.NDArray[np.float64]:
+def fit_thresholds(probabilities: Floats, targets: Bools, goal: str = "samples_f1") -> npt.NDArray[np.float64]:
     """Thresholds (L) for a goal.
 
     First the best global threshold g, then the best threshold t of each label (for F1 with the others at g). F1 is
@@ -68,7 +67,7 @@ def fit_thresholds(probabilities: Floats, targets: Decisions, goal: str = "sampl
     return np.round(fitted, 4)
 
 
-def _count(decisions: Decisions, targets: Decisions) -> tuple[Counts, Counts]:
+def _count(decisions: Bools, targets: Bools) -> tuple[Counts, Counts]:
     """Of every row (B): labels that are predicted and true, and predicted + true; both bool (B, L)."""
     return (decisions & targets).sum(axis=1), decisions.sum(axis=1) + targets.sum(axis=1)
 
@@ -77,7 +76,7 @@ def _rows_f1(hits: Counts, total: Counts) -> npt.NDArray[np.float64]:
     return np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
 
 
-def _for_f1(probabilities: Floats, targets: Decisions, *, by_row: bool) -> tuple[float, npt.NDArray[np.float64]]:
+def _for_f1(probabilities: Floats, targets: Bools, *, by_row: bool) -> tuple[float, npt.NDArray[np.float64]]:
     """The best global threshold, and of each label the best with the others there (L)."""
     counts = [_count(probabilities >= value, targets) for value in _GRID]
     overall = _best(np.stack([hits for hits, _ in counts]), np.stack([total for _, total in counts]), by_row=by_row)
@@ -111,7 +110,7 @@ def _best(hits: Counts, total: Counts, *, by_row: bool) -> float:
 
 
 def _for_level(
-    probabilities: Floats, targets: Decisions, name: str, wanted: float
+    probabilities: Floats, targets: Bools, name: str, wanted: float
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """The thresholds that reach a precision or recall: of all decisions together, and of each label (L)."""
     decisions = [probabilities >= value for value in _FINE_GRID]

@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from mlic_runtime.base.text import error_line
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.errors import ConfigError
 
@@ -59,7 +60,7 @@ class HuggingFaceEncoder(nn.Module):
             # Eager attention is matrix products and a softmax, which the exporter knows at every opset.
             encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", trust_remote_code=False)
         except Exception as error:  # the library raises many unrelated types
-            raise ConfigError(f"text_config does not describe an encoder: {_one_line(error)}") from None
+            raise ConfigError(f"text_config does not describe an encoder: {error_line(error)}") from None
         self.encoder = _without_pooler(encoder)
         # A padded position gets the encoder's own padding token, whatever id the runtime fills rows with: RoBERTa
         # and its kin number their positions by it.
@@ -121,7 +122,7 @@ def load_text_encoder(path_or_id: str) -> LoadedTextEncoder:
     try:
         written = json.loads(config_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"text encoder {path_or_id}: {config_file} cannot be read: {_one_line(error)}") from None
+        raise ConfigError(f"text encoder {path_or_id}: {config_file} cannot be read: {error_line(error)}") from None
     _check_architecture(written, f"text encoder {path_or_id}")
     if not any((folder / name).is_file() for name in (*_SAFETENSORS, *_PICKLED)):
         raise ConfigError(f"text encoder {path_or_id}: {folder} has neither {_SAFETENSORS[0]} nor {_PICKLED[0]}")
@@ -163,7 +164,7 @@ def _find(path_or_id: str) -> Path:
         if not any((fetched / name).is_file() for name in _SAFETENSORS):
             fetched = Path(snapshot_download(path_or_id, allow_patterns=[*_HUB_FILES, "pytorch_model*.bin*"]))
     except Exception as error:  # the hub's client raises many unrelated types
-        reason = _one_line(error)[:200]
+        reason = error_line(error)[:200]
         raise ConfigError(
             f"text encoder {path_or_id}: there is no such folder here, and the hub did not give it ({reason}); {needed}"
         ) from None
@@ -202,7 +203,7 @@ def _read_tokenizer(file: Path, where: str) -> tuple[bytes, int]:
     try:
         vocabulary = Tokenizer.from_str(content.decode("utf-8")).get_vocab(with_added_tokens=True)
     except Exception as error:  # the library raises plain Exception
-        raise ConfigError(f"text encoder {where}: {file} is not a tokenizer: {_one_line(error)[:200]}") from None
+        raise ConfigError(f"text encoder {where}: {file} is not a tokenizer: {error_line(error)[:200]}") from None
     return content, max(vocabulary.values(), default=-1)
 
 
@@ -213,7 +214,7 @@ def _load_weights(transformers: Any, folder: Path, where: str) -> Any:
             folder, local_files_only=True, trust_remote_code=False, weights_only=True, output_loading_info=True
         )
     except Exception as error:  # the library raises many unrelated types
-        raise ConfigError(f"text encoder {where}: its weights cannot be read: {_one_line(error)[:200]}") from None
+        raise ConfigError(f"text encoder {where}: its weights cannot be read: {error_line(error)[:200]}") from None
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name.split("."))
     if missing:
         raise ConfigError(f"text encoder {where}: its weights lack {len(missing)} tensors, {missing[0]} among them")
@@ -251,7 +252,3 @@ def _quiet(transformers: Any) -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

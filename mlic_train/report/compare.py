@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlic_runtime.base.arrays import Floats
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data import Record
 from mlic_train.data.splits import DataOptions, Splits, load_splits
@@ -26,7 +27,6 @@ from .labels import resampled
 from .measured import Measured, Progress, as_seen, choose_split, data_warning, measure
 from .parts import SCORES
 
-Floats = npt.NDArray[np.floating]
 _WIDEST = 32
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from mlic_runtime.base.arrays import Bools
+
 from .html import paragraph
 from .plots import drawable, render
-
-Bools = npt.NDArray[np.bool_]
 
 _MOST = 40  # labels a side; more cannot be read
 

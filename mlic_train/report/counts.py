@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from mlic_runtime.base.arrays import Bools
 from mlic_train.data import Split
 
 from .html import paragraph, table
@@ -17,8 +18,6 @@ _FEW = 10  # positives; fewer say little about a label's precision or recall
 _CHANCE = 3.0  # standard errors between two shares; three in a thousand differ as much by chance
 _MOST_LABELS = 12  # per row; more share one bar
 _ANNOTATED = 32  # labels up to which a matrix has room for numbers
-
-Bools = npt.NDArray[np.bool_]
 
 
 def label_matrix(split: Split) -> Bools:

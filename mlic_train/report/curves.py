@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
+from mlic_runtime.base.arrays import Bools, Floats
+
 from .plots import drawable, render, small_multiples
 
-Floats = npt.NDArray[np.floating]
-Bools = npt.NDArray[np.bool_]
 History = Sequence[Mapping[str, float]]
 
 MOST_PANELS = 60  # more than a page can show and anyone would look at

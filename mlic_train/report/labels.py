@@ -7,13 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mlic_runtime.base.arrays import Bools, Floats
 from mlic_runtime.predict.prediction import decide
 from mlic_train.measure.bootstrap import average_precision
 
 from .html import table
-
-Floats = npt.NDArray[np.floating]
-Bools = npt.NDArray[np.bool_]
 
 RESAMPLES = 1000
 NAMES = ("precision", "recall", "f1", "ap")

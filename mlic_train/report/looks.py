@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mlic_runtime.base.files import open_regular
+from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.errors import ImageError
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import load_image
@@ -87,7 +87,7 @@ def _look_at(path: PictureFile) -> Look | str:
         content = _read(path)
         small = load_image(content, spec=_DECODED)
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {os_error_reason(error)}"
     except ImageError as error:
         return str(error).partition(": ")[2]
     with Image.open(BytesIO(content), formats=FORMATS) as header:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mlic_runtime.base.arrays import Bools
 from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.data import Record, Split, fingerprint
 from mlic_train.data.splits import Splits
@@ -22,8 +23,6 @@ from mlic_train.runs.learner import Learner
 
 from .facts import run_name
 
-Floats = npt.NDArray[np.floating]
-Bools = npt.NDArray[np.bool_]
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 
 MODE_NAMES = {"both": "as given", "picture-only": "picture only", "caption-only": "caption only"}

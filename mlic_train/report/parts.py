@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mlic_runtime.base.files import os_error_reason
 from mlic_train.errors import TrainError
 
 from .html import table, write_page
@@ -80,4 +81,4 @@ def save_page(output: Path, document: str) -> None:
     try:
         write_page(output, document)
     except OSError as error:
-        raise TrainError(f"{output}: cannot be written: {error.strerror}; choose another --output") from None
+        raise TrainError(f"{output}: cannot be written: {os_error_reason(error)}; choose another --output") from None

@@ -5,8 +5,8 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from mlic_runtime.base.arrays import Bools, Floats
 from mlic_runtime.picture.decode import read_pixels
 from mlic_train.data import Record
 from mlic_train.data.source.members import PictureFile, image_source
@@ -23,9 +23,6 @@ from .labels import LabelNumbers, label_numbers, labels_table
 from .measured import MODE_NAMES, Measured, Progress, as_seen, choose_split, data_warning, measure, sees_pictures
 from .parts import METRICS_NOTE, check_writable, history_table, metrics_table, save_page
 from .reliability import calibration_table, reliability_diagram
-
-Floats = npt.NDArray[np.floating]
-Bools = npt.NDArray[np.bool_]
 
 
 def write_run_report(

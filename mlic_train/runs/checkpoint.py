@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import OutputError
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.base.files import atomic_path, write_bytes
@@ -249,5 +250,5 @@ def load_weights(model: Model, tensors: Mapping[str, Tensor], path: Path) -> Non
     try:
         model.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = error_line(error)[:300]
         raise CheckpointError(f"{path} does not fit the {CONFIG_NAME} beside it: {reason}") from None

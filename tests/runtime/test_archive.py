@@ -1,5 +1,4 @@
 import contextlib
-import json
 import os
 import random
 import stat
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlic_runtime.errors import IntegrityError, ManifestError, ModelNotFoundError, PackageError
-from mlic_runtime.package.archive import MAX_MEMBERS
+from mlic_runtime.limits import MAX_ARCHIVE_MEMBERS
 from mlic_runtime.package.model_package import find_package, load_package
 from mlic_runtime.predict.predictor import Predictor
 
@@ -56,9 +55,8 @@ def patch(file: Path, signature: bytes, offset: int, format_: str, value: int, n
 # --- what it is for
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_one_file_is_as_good_as_the_folder(tiny: Path, tiny_copy: Path, method: int) -> None:
-    file = pack(tiny_copy, method=method)
+def test_one_file_is_as_good_as_the_folder(tiny: Path, tiny_copy: Path) -> None:
+    file = pack(tiny_copy)
     package = load_package(file)
     package.verify()
     assert package.path == file
@@ -141,12 +139,11 @@ def test_every_flipped_byte_is_noticed(tiny_picture_copy: Path) -> None:
         data[position] ^= 1 << position % 8
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_whatever_is_damaged_nothing_but_an_error_of_ours_is_raised(tiny_picture_copy: Path, method: int) -> None:
-    file = pack(tiny_picture_copy, method=method)
+def test_whatever_is_damaged_nothing_but_an_error_of_ours_is_raised(tiny_picture_copy: Path) -> None:
+    file = pack(tiny_picture_copy)
     good = file.read_bytes()
     randomness = random.Random(0)
-    for _ in range(500):
+    for _ in range(1000):
         data = bytearray(good)
         for _ in range(randomness.randint(1, 4)):
             # Half of them into the headers behind the data, which are a fourth of the file.
@@ -246,14 +243,14 @@ def test_a_member_that_is_not_a_plain_file_is_refused(tiny_copy: Path, name: str
 @pytest.mark.usefixtures("unparsed")
 def test_a_symbolic_link_is_refused(tiny_copy: Path) -> None:
     file = pack(tiny_copy, [(member("link", stat.S_IFLNK | 0o777), b"/etc/passwd")])
-    with pytest.raises(PackageError, match="holds 'link' as a symbolic link, expected a regular file"):
+    with pytest.raises(PackageError, match="'link' is compressed, encrypted, no regular file of mode 0644, or"):
         load_package(file)
 
 
 @pytest.mark.usefixtures("unparsed")
 @pytest.mark.parametrize("mode", [stat.S_IFIFO | 0o644, stat.S_IFDIR | 0o755, stat.S_IFREG | 0o4755])
 def test_a_member_of_another_kind_is_refused(tiny_copy: Path, mode: int) -> None:
-    with pytest.raises(PackageError, match="entry for 'odd' has fields that are not used here"):
+    with pytest.raises(PackageError, match="'odd' is compressed, encrypted, no regular file of mode 0644, or"):
         load_package(pack(tiny_copy, [(member("odd", mode), b"")]))
 
 
@@ -271,22 +268,23 @@ def test_an_encrypted_member_is_refused(tiny_copy: Path, flag: int) -> None:
     file = pack(tiny_copy)
     patch(file, LOCAL, 6, "<H", flag)
     patch(file, CENTRAL, 8, "<H", flag)
-    with pytest.raises(PackageError, match=r"holds 'README\.md' encrypted, expected plain data"):
+    with pytest.raises(PackageError, match=r"'README\.md' is compressed, encrypted, no regular file"):
         load_package(file)
 
 
 @pytest.mark.usefixtures("unparsed")
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_another_compression_is_refused(tiny_copy: Path, method: int) -> None:
-    message = rf"holds 'README\.md' compressed by method {method}, expected 0 \(stored\) or 8 \(deflated\)"
-    with pytest.raises(PackageError, match=message):
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compressed_member_is_refused(tiny_copy: Path, method: int) -> None:
+    with pytest.raises(PackageError, match=r"'README\.md' is compressed, encrypted, no regular file"):
         load_package(pack(tiny_copy, method=method))
 
 
 @pytest.mark.usefixtures("unparsed")
 def test_too_many_members_are_refused(tiny_copy: Path) -> None:
-    file = pack(tiny_copy, [(member(f"m{number}"), b"") for number in range(MAX_MEMBERS)])
-    with pytest.raises(PackageError, match=f"holds {MAX_MEMBERS + 5} members, expected at most {MAX_MEMBERS}"):
+    file = pack(tiny_copy, [(member(f"m{number}"), b"") for number in range(MAX_ARCHIVE_MEMBERS)])
+    with pytest.raises(
+        PackageError, match=f"holds {MAX_ARCHIVE_MEMBERS + 5} members, expected at most {MAX_ARCHIVE_MEMBERS}"
+    ):
         load_package(file)
 
 
@@ -298,7 +296,7 @@ def test_a_directory_without_end_is_not_read(tiny_copy: Path) -> None:
         stream.seek(0, os.SEEK_END)
         stream.write(struct.pack("<4s4H2LH", END, 0, 0, 5, 5, 2**32 - 1, 1, 0))
     tracemalloc.start()
-    with pytest.raises(PackageError, match="has a directory of 4294967295 bytes, expected at most"):
+    with pytest.raises(PackageError, match="holds 4294967295 bytes of directory, expected at most"):
         load_package(file)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -311,13 +309,17 @@ def test_a_directory_without_end_is_not_read(tiny_copy: Path) -> None:
     [
         (END, 4, "<H", 1, "its end record does not fit the file"),
         (END, 8, "<H", 4, "its end record does not fit the file"),
-        (CENTRAL, 4, "<H", 20, "entry for 'README.md' has fields that are not used here"),
-        (CENTRAL, 30, "<H", 4, "entry for 'README.md' has fields that are not used here"),
-        (CENTRAL, 42, "<L", 30, "entry for 'README.md' has fields that are not used here"),
-        (CENTRAL, 20, "<L", 57, "'README.md' has 57 bytes of data for 58 bytes of content"),
-        (CENTRAL, 16, "<L", 0, "'README.md' has another header than the directory gives it"),
-        (LOCAL, 28, "<H", 4, "'README.md' has another header than the directory gives it"),
-        (LOCAL, 30, "<B", 0x41, "'README.md' has another header than the directory gives it"),
+        (CENTRAL, 4, "<H", 20, "'README.md' is .* or has a damaged header"),
+        (CENTRAL, 30, "<H", 4, ""),  # an extra field: it begins where the next header does
+        (CENTRAL, 34, "<H", 1, "'README.md' is .* or has a damaged header"),
+        (CENTRAL, 36, "<H", 1, "'README.md' is .* or has a damaged header"),
+        (CENTRAL, 42, "<L", 30, "'README.md' is .* or has a damaged header"),
+        (CENTRAL, 20, "<L", 57, "'README.md' is .* or has a damaged header"),
+        (CENTRAL, 24, "<L", 57, "'README.md' is .* or has a damaged header"),
+        (CENTRAL, 24, "<L", 2**32 - 1, "'README.md' has 4294967295 bytes, more than the file"),
+        (CENTRAL, 16, "<L", 0, "'README.md' is .* or has a damaged header"),
+        (LOCAL, 28, "<H", 4, "'README.md' is .* or has a damaged header"),
+        (LOCAL, 30, "<B", 0x41, "'README.md' is .* or has a damaged header"),
     ],
 )
 def test_headers_that_contradict_are_refused(
@@ -333,7 +335,7 @@ def test_headers_that_contradict_are_refused(
 def test_fewer_members_than_the_directory_has_are_refused(tiny_copy: Path) -> None:
     file = pack(tiny_copy)
     patch(file, END, 8, "<L", 4 << 16 | 4)
-    with pytest.raises(PackageError, match="it holds bytes that belong to no member"):
+    with pytest.raises(PackageError, match="do not fill the file as its end record says"):
         load_package(file)
 
 
@@ -341,7 +343,7 @@ def test_fewer_members_than_the_directory_has_are_refused(tiny_copy: Path) -> No
 def test_more_members_than_the_directory_has_are_refused(tiny_copy: Path) -> None:
     file = pack(tiny_copy)
     patch(file, END, 8, "<L", 6 << 16 | 6)
-    with pytest.raises(PackageError, match="its directory is shorter than its members need"):
+    with pytest.raises(PackageError, match="do not fill the file as its end record says"):
         load_package(file)
 
 
@@ -353,47 +355,26 @@ def test_a_manifest_over_the_limit_is_not_read(tiny_copy: Path) -> None:
 
 
 @pytest.mark.usefixtures("unparsed")
-def test_a_bomb_that_admits_to_be_one_is_refused(tiny_copy: Path) -> None:
-    (tiny_copy / "README.md").write_bytes(bytes(1_000_000))
-    message = r"holds 'README\.md', \d+ bytes that grow to 1000000, expected at most 100 times as many"
-    with pytest.raises(PackageError, match=message):
-        load_package(pack(tiny_copy, method=zipfile.ZIP_DEFLATED))
-
-
-def test_a_bomb_that_does_not_admit_it_is_cut_off(
-    tiny_copy: Path, replace_file: Callable[[Path, str, bytes], None]
-) -> None:
-    """The sizes in the headers and in the manifest are 20 kB, the data inflate to 20 MB."""
-    replace_file(tiny_copy, "README.md", bytes(20_000_000))
-    data = json.loads((tiny_copy / "manifest.json").read_text("utf-8"))
-    data["files"]["README.md"]["bytes"] = 20_000
-    (tiny_copy / "manifest.json").write_text(json.dumps(data), "utf-8")
+def test_a_bomb_is_not_inflated(tiny_copy: Path) -> None:
+    (tiny_copy / "README.md").write_bytes(bytes(20_000_000))
     file = pack(tiny_copy, method=zipfile.ZIP_DEFLATED)
-    patch(file, LOCAL, 22, "<L", 20_000)
-    patch(file, CENTRAL, 24, "<L", 20_000)
-    package = load_package(file)
     tracemalloc.start()
-    with pytest.raises(PackageError, match=r"'README\.md' inflates to more than the 20000 bytes of its header"):
-        package.read("README.md")
+    with pytest.raises(PackageError, match=r"'README\.md' has 20000000 bytes, more than the file"):
+        load_package(file)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 500_000
 
 
-@pytest.mark.parametrize(
-    ("size", "message"),
-    [
-        (20_001, "'README.md' inflates to 20000 bytes or has more data, expected 20001 bytes"),
-        (19_999, "'README.md' inflates to more than the 19999 bytes of its header"),
-    ],
-)
-def test_deflated_data_must_fill_their_size_exactly(tiny_copy: Path, size: int, message: str) -> None:
-    (tiny_copy / "README.md").write_bytes(random.Random(0).randbytes(5_000) * 4)
-    file = pack(tiny_copy, method=zipfile.ZIP_DEFLATED)
-    patch(file, LOCAL, 22, "<L", size)
-    patch(file, CENTRAL, 24, "<L", size)
-    with pytest.raises(PackageError, match=message):
-        load_package(file).storage.read("README.md", 30_000)
+@pytest.mark.usefixtures("unparsed")
+def test_more_bytes_than_zip_can_count_without_its_64_bit_fields_are_refused(tiny_copy: Path) -> None:
+    file = pack(tiny_copy)
+    with file.open("r+b") as stream:
+        stream.truncate(2**31)  # a hole: it takes no room on the disk
+        stream.seek(0, os.SEEK_END)
+        stream.write(struct.pack("<4s4H2LH", END, 0, 0, 5, 5, 0, 2**31, 0))
+    with pytest.raises(PackageError, match="holds 2147483670 bytes, expected at most 2147483647"):
+        load_package(file)
 
 
 def test_a_member_that_the_manifest_does_not_list_is_refused_at_once(tiny_copy: Path) -> None:

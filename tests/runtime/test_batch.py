@@ -64,7 +64,7 @@ def test_every_row_has_its_result_in_its_place(rows: Path, batch_size: int, work
     assert result.exit_code == 1
     assert result.stderr == (
         f"Error: 4 of 9 rows failed, the first of this run: row 3: cannot read picture '{rows.parent}/missing.png': "
-        "there is no such file\n"
+        "there is no such file or folder\n"
     )
 
 

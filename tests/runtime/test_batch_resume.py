@@ -15,7 +15,7 @@ import mlic_runtime
 from mlic_runtime.base.machine import processor_name
 from mlic_runtime.batch import resumable_file as partial_module
 from mlic_runtime.cli.infer import infer
-from mlic_runtime.graph.saved_precision import Choice, graphs_digest, save_choice
+from mlic_runtime.graph.saved_precision import PrecisionChoice, graphs_digest, save_precision
 from mlic_runtime.package.model_package import load_package
 
 FORMATS = ("jsonl", "csv", "submission")
@@ -254,7 +254,7 @@ def test_a_choice_that_was_made_meanwhile_does_not_mix_precisions(rows: Path, ou
     expected = uninterrupted(rows, output)
     partial, journal = interrupted(rows, output)
     manifest = load_package(tiny).manifest
-    save_choice(Choice("tiny", graphs_digest(manifest), "cpu", processor_name(), "fp16", {"fp16": 1.0}))
+    save_precision(PrecisionChoice("tiny", graphs_digest(manifest), "cpu", processor_name(), "fp16", {"fp16": 1.0}))
     result = run(rows, output, "--resume")
     assert result.exit_code == 1
     assert 'it was begun with precision "fp32", and this is "fp16"; repeat the first command' in result.stderr
@@ -351,7 +351,7 @@ def test_a_full_disk_leaves_the_older_file_and_can_be_resumed(
 def test_a_folder_that_is_not_there_is_named(rows: Path, output: Path) -> None:
     result = run(rows, output / "deeper" / "x.jsonl")
     assert result.exit_code == 1
-    assert "x.jsonl.partial': No such file or directory" in result.stderr
+    assert "x.jsonl.partial': there is no such file or folder" in result.stderr
 
 
 # --- a real death

@@ -114,7 +114,7 @@ def test_stages_are_a_table_or_json() -> None:
 def test_a_picture_that_cannot_be_read_is_an_error() -> None:
     result = run("--stages", "--image", "missing.jpg")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: cannot read picture 'missing.jpg': there is no such file\n"
+    assert result.stderr == "Error: cannot read picture 'missing.jpg': there is no such file or folder\n"
 
 
 # --- --cold-start

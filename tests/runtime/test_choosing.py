@@ -15,7 +15,7 @@ from mlic_runtime.bench.latency import WORTH_IT
 from mlic_runtime.cli.bench import bench
 from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import InputError
-from mlic_runtime.graph.saved_precision import find_choice
+from mlic_runtime.graph.saved_precision import find_saved_precision
 from mlic_runtime.graph.session import GraphSession
 from mlic_runtime.package.manifest import LatencySpec
 from mlic_runtime.package.model_package import ModelPackage, load_package
@@ -93,7 +93,7 @@ def test_the_choice_is_what_auto_takes_from_then_on(
     result = choose()
     assert result.exit_code == 0
     assert result.stderr == f"Wrote {settings}: from now on --precision auto takes {chosen} for tiny@1.0.0 on cpu.\n"
-    assert find_choice(package.manifest, "cpu") == chosen
+    assert find_saved_precision(package.manifest, "cpu") == chosen
     predictor = Predictor.load()
     assert (predictor.precision, predictor.precision_reason) == (chosen, "chosen by mlic-bench --choose")
 
@@ -125,7 +125,7 @@ def test_a_package_with_one_graph_chooses_it(tiny_picture: Path) -> None:
     result = choose("--model", str(tiny_picture))
     assert result.exit_code == 0
     assert result.stdout.endswith("  chosen\n")
-    assert find_choice(load_package(tiny_picture).manifest, "cpu") == "fp32"
+    assert find_saved_precision(load_package(tiny_picture).manifest, "cpu") == "fp32"
 
 
 def test_the_choice_is_for_the_provider_that_auto_found(
@@ -134,8 +134,8 @@ def test_the_choice_is_for_the_provider_that_auto_found(
     fake_runtime(["cuda", "openvino", "cpu"], {"openvino", "cpu"})
     took(fp32=10.0, fp16=5.0)
     assert "takes fp16 for tiny@1.0.0 on openvino." in choose("--provider", "auto").stderr
-    assert find_choice(package.manifest, "openvino") == "fp16"
-    assert find_choice(package.manifest, "cpu") is None
+    assert find_saved_precision(package.manifest, "openvino") == "fp16"
+    assert find_saved_precision(package.manifest, "cpu") is None
 
 
 def test_a_broken_file_is_replaced_and_that_is_said(took: Measured, settings: Path) -> None:

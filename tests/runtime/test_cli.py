@@ -171,7 +171,7 @@ def test_the_model_can_be_given(picture: Path, tiny_picture: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["missing.jpg"], "cannot read picture 'missing.jpg': there is no such file"),
+        (["missing.jpg"], "cannot read picture 'missing.jpg': there is no such file or folder"),
         (["."], "cannot read picture '.': it is a directory"),
         (["PICTURE", "--model", "unknown"], "there is no folder, .mlic file or model named 'unknown'"),
         (["PICTURE", "--model", "./unknown"], "there is no folder or .mlic file './unknown'"),
@@ -273,7 +273,7 @@ def test_a_process_keeps_data_and_errors_apart(picture: Path) -> None:
     assert json.loads(good.stdout)["labels"] == ["red"]
     bad = run_process(INFER, "missing.jpg")
     assert (bad.returncode, bad.stdout) == (1, b"")
-    assert bad.stderr == b"Error: cannot read picture 'missing.jpg': there is no such file\n"
+    assert bad.stderr == b"Error: cannot read picture 'missing.jpg': there is no such file or folder\n"
     assert run_process(INFER).returncode == 2
 
 

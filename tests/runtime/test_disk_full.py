@@ -11,7 +11,7 @@ from mlic_runtime.base.files import replace_file
 from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import ChoiceError
 from mlic_runtime.graph.opening import open_graph
-from mlic_runtime.graph.saved_precision import Choice, save_choice
+from mlic_runtime.graph.saved_precision import PrecisionChoice, save_precision
 from mlic_runtime.package.model_package import load_package
 
 Room = Callable[[int], AbstractContextManager[None]]
@@ -28,10 +28,10 @@ def test_a_file_is_replaced_wholly_or_not_at_all(size: int, tmp_path: Path, room
 
 
 def test_the_file_of_chosen_precisions_stays_whole(settings: Path, room: Room) -> None:
-    save_choice(Choice("tiny", "0" * 64, "cpu", "some", "fp32", {"fp32": 1.0}))
+    save_precision(PrecisionChoice("tiny", "0" * 64, "cpu", "some", "fp32", {"fp32": 1.0}))
     older = settings.read_bytes()
     with room(len(older) // 2), pytest.raises(ChoiceError, match=r"cannot write .*: File too large"):
-        save_choice(Choice("tiny", "0" * 64, "cpu", "some", "fp16", {"fp16": 1.0}))
+        save_precision(PrecisionChoice("tiny", "0" * 64, "cpu", "some", "fp16", {"fp16": 1.0}))
     assert settings.read_bytes() == older
     assert list(settings.parent.iterdir()) == [settings]
 

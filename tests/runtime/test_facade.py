@@ -71,4 +71,5 @@ def test_the_runtime_imports_only_what_a_device_has() -> None:
     assert len(files) > 10
     for path in files:
         name = path.relative_to(SOURCE).as_posix()
+        assert "click" not in imports_of(path) or name.startswith("cli/"), f"{name}: only commands know click"
         assert imports_of(path) <= ALLOWED | EXTRAS.get(name, set()) | {"mlic_runtime"} | sys.stdlib_module_names, name

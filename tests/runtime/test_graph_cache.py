@@ -13,11 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 import mlic_runtime
+from mlic_runtime.base import machine
+from mlic_runtime.base.user_folders import cache_folder
 from mlic_runtime.cli.bench import bench
 from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import IntegrityError, PackageError
 from mlic_runtime.graph import cache as module
-from mlic_runtime.graph.cache import CacheEntry, cache_folder, find_entry
+from mlic_runtime.graph.cache import CacheEntry, find_entry
 from mlic_runtime.graph.opening import OpenedGraph, open_graph, open_graphs
 from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.model_package import load_package
@@ -112,7 +114,7 @@ def test_an_entry_for_something_else_is_not_taken(
         monkeypatch.setattr(onnxruntime, "get_build_info", lambda: "mine")
     elif what == "processor":
         (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name : Z80\nflags : none\n")
-        monkeypatch.setattr(module, "_CPUINFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
     else:
         monkeypatch.setattr(module, "__version__", "0")
     assert opened(tiny).origin == ADDED
@@ -121,7 +123,7 @@ def test_an_entry_for_something_else_is_not_taken(
 
 def test_the_load_of_a_processor_does_not_change_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr(module, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
     found = []
     for line in ("cpu MHz : 1000", "cpu MHz : 2000", "flags : fpu", "flags : fpu avx2"):
         cpuinfo.write_text(f"processor : 0\nmodel name : Z80\n{line}\n\nprocessor : 1\nmodel name : 6502\n")
@@ -316,7 +318,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr("tempfile.mkstemp", refuse)
+        patch.setattr("tempfile.mkdtemp", refuse)
         assert opened(tiny).origin == f"not kept in the cache: {os.strerror(number)}"
     assert list(graph_cache.iterdir()) == []
 
@@ -371,7 +373,7 @@ def test_onnx_runtime_itself_meets_a_full_disk(limit: int, tiny: Path, graph_cac
 
 
 def test_the_newest_stay(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(module, "MAX_CACHE_ENTRIES", 3)
     for index in range(5):
         fill(graph_cache / f"{index}.graph", b"x" * 100)
         os.utime(graph_cache / f"{index}.graph", (index, index))
@@ -380,7 +382,7 @@ def test_the_newest_stay(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_too_much_goes_but_never_the_newest(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 500)
+    monkeypatch.setattr(module, "MAX_CACHE_BYTES", 500)
     for index in range(4):
         fill(graph_cache / f"{index}.graph", b"x" * 100)
         os.utime(graph_cache / f"{index}.graph", (index, index))
@@ -389,14 +391,16 @@ def test_what_is_too_much_goes_but_never_the_newest(graph_cache: Path, monkeypat
     assert [path.name for path in entries(graph_cache)] == ["large.graph"]
 
 
-def test_what_killed_processes_left_is_removed_in_time(graph_cache: Path) -> None:
-    graph_cache.mkdir(parents=True, mode=0o700)
-    for name in ("old.tmp", "new.tmp", "stranger"):
-        (graph_cache / name).write_text("")
-    for name in ("old.tmp", "stranger"):
-        os.utime(graph_cache / name, (0, 0))
-    fill(graph_cache / "0.graph", b"x")
-    assert {path.name for path in graph_cache.iterdir()} == {"0.graph", "new.tmp", "stranger"}
+def test_what_killed_processes_left_is_removed_and_nothing_of_living_ones(graph_cache: Path) -> None:
+    with CacheEntry(graph_cache / "1.graph").saving() as alive:
+        assert alive is not None
+        killed = graph_cache / ".entry.0a_bcdef.tmp"
+        killed.mkdir()
+        (killed / "graph").write_text("half of it")
+        (graph_cache / "stranger").write_text("")
+        fill(graph_cache / "0.graph", b"x")
+        assert {path.name for path in graph_cache.iterdir()} == {"0.graph", "stranger", alive.parent.name}
+    assert {path.name for path in graph_cache.iterdir()} == {"0.graph", "1.graph", "stranger"}
 
 
 def fill(path: Path, content: bytes) -> None:

@@ -143,7 +143,7 @@ def hook(event, arguments):
         events.append((event, os.path.basename(os.fsdecode(arguments[0]))))
 
 sys.addaudithook(hook)
-import numpy, concurrent.futures
+import numpy, concurrent.futures, zipfile, encodings.cp437  # of what is imported late, the standard library's
 from mlic_runtime import Predictor
 import mlic_runtime.predict.stream, mlic_runtime.caption.tokenizer, mlic_runtime.rows.reader
 picture = numpy.full((6, 8, 3), 200, dtype=numpy.uint8)

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from mlic_runtime import limits
 from mlic_runtime.caption import tokenizer_safety
-from mlic_runtime.caption.tokenizer import MAX_CHARACTERS, CaptionTokenizer
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.caption.tokenizer_safety import REGEXES, library_error, load_tokenizer
 from mlic_runtime.errors import PackageError
+from mlic_runtime.limits import MAX_CAPTION_CHARACTERS
 from mlic_runtime.package.manifest import TextSpec
 
 SPEC = TextSpec(max_length=6, vocab_size=7)
@@ -211,7 +213,7 @@ def test_what_may_hold_a_pattern_and_is_not_json_is_refused(data: bytes) -> None
 
 
 def test_a_file_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer_safety, "_MAX_BYTES", 1000)
+    monkeypatch.setattr(limits, "MAX_OTHER_FILE_BYTES", 1000)
     with pytest.raises(PackageError, match=r"tokenizer\.json has 1001 bytes, expected at most 1000"):
         load_tokenizer(b" " * 1001, 7)
 
@@ -349,4 +351,4 @@ def test_the_accepted_patterns_take_no_longer_for_a_text_that_they_do_not_like(p
     )
     tokenizer = load_tokenizer(splits, 7)
     for end in ("", "b"):
-        tokenizer.encode((text * MAX_CHARACTERS)[: MAX_CHARACTERS - 1] + end)
+        tokenizer.encode((text * MAX_CAPTION_CHARACTERS)[: MAX_CAPTION_CHARACTERS - 1] + end)

@@ -47,7 +47,7 @@ def test_what_is_not_a_picture_file_is_named_with_the_cause(tmp_path: Path) -> N
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
     for name, cause in {
-        "missing.jpg": "there is no such file",
+        "missing.jpg": "there is no such file or folder",
         "empty.jpg": "it is empty",
         "text.jpg": "it is not a picture of a known format",
         "page.svg": "it is not a picture of a known format",
@@ -74,7 +74,7 @@ def test_links_that_lead_nowhere_or_to_no_file_are_refused(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for target, cause in {
-        "nothing": "there is no such file",
+        "nothing": "there is no such file or folder",
         "itself.jpg": "Too many levels of symbolic links",
         "pipe": "it is not a regular file",
         "folder": "it is a directory",

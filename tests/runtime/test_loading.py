@@ -11,7 +11,7 @@ from mlic_runtime.base.machine import processor_name
 from mlic_runtime.bench import benchmark as bench
 from mlic_runtime.bench.benchmark import benchmark
 from mlic_runtime.graph.opening import open_graph, open_graphs
-from mlic_runtime.graph.saved_precision import Choice, graphs_digest, save_choice
+from mlic_runtime.graph.saved_precision import PrecisionChoice, graphs_digest, save_precision
 from mlic_runtime.package.model_package import ModelPackage, load_package
 from mlic_runtime.providers.names import PROVIDERS
 
@@ -33,7 +33,7 @@ def choose(package: ModelPackage) -> Callable[..., None]:
     def write(**precisions: str) -> None:
         for provider, precision in precisions.items():
             graphs = graphs_digest(package.manifest)
-            save_choice(Choice("tiny", graphs, provider, processor_name(), precision, {precision: 1.0}))
+            save_precision(PrecisionChoice("tiny", graphs, provider, processor_name(), precision, {precision: 1.0}))
 
     return write
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mlic_runtime.errors import ImageError
-from mlic_runtime.picture.cost import MAX_SCANS
+from mlic_runtime.limits import MAX_JPEG_SCANS
 from mlic_runtime.picture.decode import load_image
 from tests.hostile.gifs_bmps import rle
 from tests.hostile.jpegs import bomb_of_scans, segment, with_segment
@@ -21,9 +21,9 @@ Encode = Callable[..., bytes]
 
 
 def test_a_jpeg_may_have_a_hundred_scans_and_no_more() -> None:
-    assert load_image(bomb_of_scans(80, 80, MAX_SCANS)).size == (80, 80)
+    assert load_image(bomb_of_scans(80, 80, MAX_JPEG_SCANS)).size == (80, 80)
     with pytest.raises(ImageError, match="more than 100 scans"):
-        load_image(bomb_of_scans(80, 80, MAX_SCANS + 1))
+        load_image(bomb_of_scans(80, 80, MAX_JPEG_SCANS + 1))
 
 
 def test_scans_are_found_behind_segments_of_any_length(tmp_path: Path) -> None:
@@ -32,14 +32,14 @@ def test_scans_are_found_behind_segments_of_any_length(tmp_path: Path) -> None:
     header, body = scan[:start], scan[start:-2]
     for between in (b"", segment(0xFE, bytes(65_533)), b"\xff" * 70_000, segment(0xFE, b"\xff\xd9" * 100), b"junk" * 5):
         path = tmp_path / "picture.jpg"
-        path.write_bytes(header + (between + body) * (MAX_SCANS + 1) + b"\xff\xd9")
+        path.write_bytes(header + (between + body) * (MAX_JPEG_SCANS + 1) + b"\xff\xd9")
         with pytest.raises(ImageError, match="more than 100 scans"):
             load_image(path)
 
 
 @pytest.mark.parametrize("shift", [-1, 0, 1])
 def test_a_scan_is_found_where_two_reads_meet(shift: int) -> None:
-    data = bomb_of_scans(8, 8, MAX_SCANS + 1)
+    data = bomb_of_scans(8, 8, MAX_JPEG_SCANS + 1)
     start = data.index(b"\xff\xda")
     fill = bytes(2 + (1 << 16) - 1 + shift - start)  # the first read begins at byte 2 and takes 64 KiB
     with pytest.raises(ImageError, match="more than 100 scans"):
@@ -47,7 +47,7 @@ def test_a_scan_is_found_where_two_reads_meet(shift: int) -> None:
 
 
 def test_only_the_scans_of_the_picture_itself_count(encode: Encode, noise: Image.Image) -> None:
-    many = bomb_of_scans(8, 8, MAX_SCANS + 1)
+    many = bomb_of_scans(8, 8, MAX_JPEG_SCANS + 1)
     for options in ({"progressive": True}, {}):
         data = encode(noise, "JPEG", **options)
         assert load_image(data + bytes(10) + many).size == (64, 64), "behind its end"

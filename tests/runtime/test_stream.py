@@ -78,7 +78,7 @@ def test_a_row_that_fails_has_an_error_in_its_place(predictor: Predictor, pictur
         "image": str(tmp_path / "missing.jpg"),
         "error": {
             "type": "ImageError",
-            "message": f"cannot read picture '{tmp_path}/missing.jpg': there is no such file",
+            "message": f"cannot read picture '{tmp_path}/missing.jpg': there is no such file or folder",
         },
     }
     assert found[5].to_dict() == {"image": "x.jpg", "error": {"type": "InputError", "message": "unreadable row"}}
@@ -92,7 +92,7 @@ def test_it_can_stop_at_the_first_error_instead(predictor: Predictor, pictures: 
         on_error="stop",
     )
     assert [next(results).image, next(results).image] == pictures[:2]
-    with pytest.raises(ImageError, match=r"'missing\.jpg': there is no such file"):
+    with pytest.raises(ImageError, match=r"'missing\.jpg': there is no such file or folder"):
         next(results)
 
 

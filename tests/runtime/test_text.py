@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from mlic_runtime import Prediction, Predictor
-from mlic_runtime.caption.tokenizer import MAX_CHARACTERS, CaptionTokenizer
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.errors import CaptionError, PackageError
+from mlic_runtime.limits import MAX_CAPTION_CHARACTERS
 from mlic_runtime.package.manifest import TextSpec
 from mlic_runtime.rows.reader import Row, RowError
 
@@ -74,12 +75,12 @@ def test_the_settings_in_the_tokenizer_are_replaced(content: dict[str, Any]) -> 
 
 
 def test_a_caption_is_cut_before_it_is_tokenised(tokenizer: CaptionTokenizer) -> None:
-    assert tokenizer.encode([" " * MAX_CHARACTERS + "red"])[1].tolist() == [[0]]
-    assert tokenizer.encode([" " * (MAX_CHARACTERS - 3) + "red"])[0].tolist() == [[RED]]
+    assert tokenizer.encode([" " * MAX_CAPTION_CHARACTERS + "red"])[1].tolist() == [[0]]
+    assert tokenizer.encode([" " * (MAX_CAPTION_CHARACTERS - 3) + "red"])[0].tolist() == [[RED]]
 
 
 def test_what_comes_behind_the_cut_does_not_matter(tokenizer: CaptionTokenizer) -> None:
-    blanks = " " * (MAX_CHARACTERS - 10)
+    blanks = " " * (MAX_CAPTION_CHARACTERS - 10)
     seen = tokenizer.encode([blanks + "red green "])[0].tolist()
     assert seen == [[RED, GREEN]]
     for behind in ("blue " * 200_000, "\0" * 1_000_000, "\ud800" * 1_000_000, "\U0001f600" * 250_000):
@@ -87,7 +88,7 @@ def test_what_comes_behind_the_cut_does_not_matter(tokenizer: CaptionTokenizer) 
 
 
 def test_a_pair_of_surrogates_that_the_cut_divides_is_not_a_character(tokenizer: CaptionTokenizer) -> None:
-    caption = " " * (MAX_CHARACTERS - 1) + "\ud83d\ude00"
+    caption = " " * (MAX_CAPTION_CHARACTERS - 1) + "\ud83d\ude00"
     assert tokenizer.encode([caption])[0].tolist() == [[UNKNOWN]]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlic_runtime.base import files as whole_files
-from mlic_runtime.base.files import replace_file, temporary_folder
+from mlic_runtime.base.files import atomic_file, replace_file, temporary_folder
 
 
 def test_a_temporary_folder_is_gone_in_the_end(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_one_that_works_holds_the_lock(tmp_path: Path) -> None:
 
 def test_a_folder_that_was_taken_for_abandoned_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process may look between making a folder and locking it, here before the lock and just behind it."""
-    real, seen = whole_files._lock, []
+    real, seen = whole_files._lock_folder, []
 
     def lock(folder: Path) -> "int | None":
         seen.append(folder)
@@ -61,7 +61,7 @@ def test_a_folder_that_was_taken_for_abandoned_is_made_again(tmp_path: Path, mon
             folder.rmdir()
         return descriptor
 
-    monkeypatch.setattr(whole_files, "_lock", lock)
+    monkeypatch.setattr(whole_files, "_lock_folder", lock)
     with temporary_folder(tmp_path / "file") as folder:
         assert folder == seen[2]
         assert [path for path in seen if path.exists()] == [folder]
@@ -82,3 +82,24 @@ def test_a_system_without_locks_writes_and_removes_nothing_of_others(
 def test_what_is_written_is_for_the_user_alone(tmp_path: Path) -> None:
     replace_file(tmp_path / "file", b"new")
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_a_library_replaces_keeps_its_permissions(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "file", mode=0o644) as temporary:
+        temporary.unlink()
+        temporary.write_text("new")
+        temporary.chmod(0o600)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_that_fails_leaves_the_older_one_and_nothing_else(tmp_path: Path) -> None:
+    replace_file(tmp_path / "file", b"older")
+
+    def write_half() -> None:
+        with atomic_file(tmp_path / "file") as temporary:
+            temporary.write_bytes(b"half of")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"older")]

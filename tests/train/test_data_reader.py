@@ -136,7 +136,7 @@ def test_folders_are_listed_once_not_once_per_row(tmp_path: Path, draw: Draw, mo
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"train\.csv: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"train\.csv: cannot be read: there is no such file"):
         read_split([tmp_path / "train.csv"], LABELS)
 
 

@@ -101,7 +101,7 @@ def test_a_fifo_and_a_missing_shard_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.tar")
     with pytest.raises(DataError, match="cannot be read: it is not a regular file; expected a shard"):
         read_splits(DataOptions(tmp_path / "x.tar"))
-    with pytest.raises(DataError, match="cannot be read: there is no such file; expected a shard"):
+    with pytest.raises(DataError, match="cannot be read: there is no such file or folder; expected a shard"):
         read_splits(DataOptions(tmp_path / "y.tar"))
 
 
@@ -184,7 +184,7 @@ def edit(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None
     [
         (
             lambda folder: (folder / "train-000001.tar").unlink(),
-            r"train-000001.tar: there is no such file, but .* lists it",
+            r"train-000001.tar: there is no such file or folder, but .* lists it",
         ),
         (cut, r"train-000001.tar: found \d+ bytes, .*shards.json says \d+; copy it again"),
         (foreign, r"train-000003.tar: .*shards.json does not list it"),

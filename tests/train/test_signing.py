@@ -390,7 +390,7 @@ def test_a_broken_part_of_a_signature_is_refused_in_one_line(
 
 def test_a_missing_signature_is_named_with_the_option(package: Path, keys: Keys) -> None:
     message = fails("verify", package, "--key", keys.public)
-    assert f"cannot read {package}.sig: there is no such file; give the signature with --signature" in message
+    assert f"cannot read {package}.sig: there is no such file or folder; give the signature with --signature" in message
 
 
 def test_a_signature_without_end_is_not_read(signed: Path, keys: Keys) -> None:
@@ -466,7 +466,7 @@ def test_a_missing_key_is_an_error(package: Path, tmp_path: Path) -> None:
         result = run(action, package, "--key", tmp_path / "none.pem")
         assert result.exit_code == 2
         assert "none.pem' does not exist" in result.stderr
-    with pytest.raises(SignatureError, match=r"none\.pem: there is no such file; give the key with --key"):
+    with pytest.raises(SignatureError, match=r"none\.pem: there is no such file or folder; give the key with --key"):
         sign_package(package, tmp_path / "none.pem")
 
 

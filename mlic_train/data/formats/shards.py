@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mlic_runtime.base.far_files import reaching
-from mlic_runtime.base.files import reason
+from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.rows.reader import PICTURE_SUFFIXES
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.addresses import is_remote, is_shards, location_of
@@ -51,7 +51,7 @@ def read_rows(file: Path) -> Rows:
             yield from scan_rows(file)
     except OSError as error:
         where = location_of(file)
-        raise DataError(f"{where}: cannot be read: {reason(error)}; expected a shard, a tar file") from None
+        raise DataError(f"{where}: cannot be read: {os_error_reason(error)}; expected a shard, a tar file") from None
 
 
 def scan_rows(file: Path) -> Rows:
@@ -100,7 +100,7 @@ def find_shards(folder: Path, split: str) -> list[Path]:
         with reaching():
             names = sorted(str(name).rpartition("/")[2] for name in file_system.glob(f"{inside}/{split}-*"))
     except OSError as error:
-        raise DataError(f"{location_of(folder)}: cannot be listed: {reason(error)}") from None
+        raise DataError(f"{location_of(folder)}: cannot be listed: {os_error_reason(error)}") from None
     return [folder / name for name in names if is_shards(name)]
 
 
@@ -128,7 +128,9 @@ def check_listed(files: Iterable[Path], whole: bool) -> None:
             try:
                 size = (folder / name).stat().st_size
             except OSError as error:
-                raise DataError(f"{folder / name}: {reason(error)}, but {path} lists it; copy it again") from None
+                raise DataError(
+                    f"{folder / name}: {os_error_reason(error)}, but {path} lists it; copy it again"
+                ) from None
             if size != listed[name]["bytes"]:
                 raise DataError(
                     f"{folder / name}: found {size} bytes, {SUMMARY_NAME} says {listed[name]['bytes']}; copy it again"

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias
 
 from mlic_runtime.base.far_files import reaching
-from mlic_runtime.base.files import open_regular, reason
+from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.errors import ImageError
 from mlic_train.errors import DataError
 
@@ -77,7 +77,7 @@ def image_source(picture: PictureFile) -> Path | BinaryIO:
     try:
         return _Named(picture.read_bytes(), str(picture))
     except OSError as error:
-        raise ImageError(f"cannot read picture {str(picture)!r}: {reason(error)}") from None
+        raise ImageError(f"cannot read picture {str(picture)!r}: {os_error_reason(error)}") from None
 
 
 def size_of(picture: PictureFile) -> int:
@@ -150,7 +150,7 @@ def is_there(file: Path) -> bool:
         with reaching():
             return bool(file_system.exists(inside))
     except OSError as error:
-        raise DataError(f"{location_of(file)}: cannot be reached: {reason(error)}") from None
+        raise DataError(f"{location_of(file)}: cannot be reached: {os_error_reason(error)}") from None
 
 
 def fetch(file: Path, start: int | None = None, end: int | None = None) -> bytes:

@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from mlic_runtime.base.files import os_error_reason
 from mlic_train.errors import DataError
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -52,4 +53,6 @@ def _list(folder: Path) -> frozenset[str]:
     except OSError as error:
         if error.errno in _NOT_THERE:
             return frozenset()
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}; expected a folder of pictures") from None
+        raise DataError(
+            f"{folder}: cannot be listed: {os_error_reason(error)}; expected a folder of pictures"
+        ) from None

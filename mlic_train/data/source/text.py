@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.base.text import not_utf8
 from mlic_train.data.problems import Problem
 from mlic_train.errors import DataError
@@ -47,7 +48,7 @@ def read_bytes(file: Path) -> bytes:
         return fetch(file) if is_remote(file) else file.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{location_of(file)}: cannot be read: {error.strerror or error}; expected a data file"
+            f"{location_of(file)}: cannot be read: {os_error_reason(error)}; expected a data file"
         ) from None
 
 

@@ -7,13 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 import mlic_runtime
 from mlic_runtime.base.machine import processor_name
+from mlic_runtime.base.user_folders import config_folder
 from mlic_runtime.errors import ChoiceError
-from mlic_runtime.graph import saved_precision as choices_module
-from mlic_runtime.graph.saved_precision import Choice, choices_path, find_choice, graphs_digest, save_choice
+from mlic_runtime.graph import saved_precision as module
+from mlic_runtime.graph.saved_precision import (
+    PrecisionChoice,
+    find_saved_precision,
+    graphs_digest,
+    save_precision,
+    saved_precisions_path,
+)
 from mlic_runtime.package.manifest import Manifest
 from mlic_runtime.package.model_package import load_package
 
@@ -28,23 +36,23 @@ def manifest(tiny: Path) -> Manifest:
 
 
 @pytest.fixture
-def choice(manifest: Manifest) -> Choice:
+def choice(manifest: Manifest) -> PrecisionChoice:
     times = {"fp32": 2.0, "fp16": 1.5}
-    return Choice("tiny@1.0.0", graphs_digest(manifest), "cpu", processor_name(), "fp16", times)
+    return PrecisionChoice("tiny@1.0.0", graphs_digest(manifest), "cpu", processor_name(), "fp16", times)
 
 
 # --- round trips
 
 
 def test_without_a_file_nothing_is_chosen(manifest: Manifest, settings: Path) -> None:
-    assert find_choice(manifest, "cpu") is None
+    assert find_saved_precision(manifest, "cpu") is None
     assert not settings.parent.exists(), "reading makes no folder"
 
 
-def test_a_choice_is_found_again(manifest: Manifest, choice: Choice, settings: Path) -> None:
-    assert save_choice(choice) == (settings, None)
-    assert choices_path() == settings
-    assert find_choice(manifest, "cpu") == "fp16"
+def test_a_choice_is_found_again(manifest: Manifest, choice: PrecisionChoice, settings: Path) -> None:
+    assert save_precision(choice) == (settings, None)
+    assert saved_precisions_path() == settings
+    assert find_saved_precision(manifest, "cpu") == "fp16"
     assert json.loads(settings.read_text("utf-8")) == {
         "schema_version": 1,
         "choices": [
@@ -62,29 +70,29 @@ def test_a_choice_is_found_again(manifest: Manifest, choice: Choice, settings: P
 
 
 def test_a_choice_is_for_one_provider_one_machine_and_these_graphs(
-    manifest: Manifest, choice: Choice, monkeypatch: pytest.MonkeyPatch
+    manifest: Manifest, choice: PrecisionChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_choice(choice)
-    assert find_choice(manifest, "cuda") is None
+    save_precision(choice)
+    assert find_saved_precision(manifest, "cuda") is None
     files = {name: dataclasses.replace(spec, sha256="0" * 64) for name, spec in manifest.files.items()}
-    assert find_choice(dataclasses.replace(manifest, files=files), "cpu") is None
-    monkeypatch.setattr(choices_module, "processor_name", lambda: "another processor")
-    assert find_choice(manifest, "cpu") is None
+    assert find_saved_precision(dataclasses.replace(manifest, files=files), "cpu") is None
+    monkeypatch.setattr(module, "processor_name", lambda: "another processor")
+    assert find_saved_precision(manifest, "cpu") is None
 
 
-def test_what_is_no_graph_does_not_matter(manifest: Manifest, choice: Choice) -> None:
+def test_what_is_no_graph_does_not_matter(manifest: Manifest, choice: PrecisionChoice) -> None:
     """A corrected model card or threshold takes nobody's time."""
-    save_choice(choice)
+    save_precision(choice)
     card = dataclasses.replace(manifest.files["README.md"], sha256="0" * 64)
     corrected = dataclasses.replace(manifest, version="1.0.1", files={**manifest.files, "README.md": card})
-    assert find_choice(corrected, "cpu") == "fp16"
+    assert find_saved_precision(corrected, "cpu") == "fp16"
     reordered = dataclasses.replace(manifest, files=dict(sorted(manifest.files.items())))
     assert list(reordered.files) != list(manifest.files)
     assert graphs_digest(reordered) == graphs_digest(manifest)
 
 
 def test_a_choice_takes_the_place_of_the_older_one_and_leaves_the_others(
-    manifest: Manifest, choice: Choice, settings: Path
+    manifest: Manifest, choice: PrecisionChoice, settings: Path
 ) -> None:
     others = [
         dataclasses.replace(choice, provider="cuda"),
@@ -92,19 +100,19 @@ def test_a_choice_takes_the_place_of_the_older_one_and_leaves_the_others(
         dataclasses.replace(choice, graphs="0" * 64),
     ]
     for each in (others[0], choice, *others[1:]):
-        save_choice(each)
-    save_choice(dataclasses.replace(choice, precision="fp32"))
-    assert find_choice(manifest, "cpu") == "fp32"
-    assert find_choice(manifest, "cuda") == "fp16"
+        save_precision(each)
+    save_precision(dataclasses.replace(choice, precision="fp32"))
+    assert find_saved_precision(manifest, "cpu") == "fp32"
+    assert find_saved_precision(manifest, "cuda") == "fp16"
     assert len(json.loads(settings.read_text("utf-8"))["choices"]) == 4
 
 
 # --- files that are not ours
 
 
-def corrupt(choice: Choice, change: Edit) -> bytes:
-    save_choice(choice)
-    data = json.loads(choices_path().read_text("utf-8"))
+def corrupt(choice: PrecisionChoice, change: Edit) -> bytes:
+    save_precision(choice)
+    data = json.loads(saved_precisions_path().read_text("utf-8"))
     change(data)
     return json.dumps(data).encode()
 
@@ -132,11 +140,11 @@ def corrupt(choice: Choice, change: Edit) -> bytes:
     ],
 )
 def test_a_file_that_breaks_a_rule_is_refused_by_name(
-    manifest: Manifest, choice: Choice, settings: Path, change: Edit, message: str
+    manifest: Manifest, choice: PrecisionChoice, settings: Path, change: Edit, message: str
 ) -> None:
     settings.write_bytes(corrupt(choice, change))
     with pytest.raises(ChoiceError, match=message) as caught:
-        find_choice(manifest, "cpu")
+        find_saved_precision(manifest, "cpu")
     assert str(caught.value).startswith(repr(str(settings)))
     assert str(caught.value).endswith(ADVICE)
     assert "\n" not in str(caught.value)
@@ -154,107 +162,107 @@ def test_a_file_that_breaks_a_rule_is_refused_by_name(
     ],
 )
 def test_what_is_no_file_of_ours_is_refused_until_a_choice_replaces_it(
-    manifest: Manifest, choice: Choice, settings: Path, content: bytes, message: str
+    manifest: Manifest, choice: PrecisionChoice, settings: Path, content: bytes, message: str
 ) -> None:
     settings.parent.mkdir()
     settings.write_bytes(content)
     with pytest.raises(ChoiceError, match=message):
-        find_choice(manifest, "cpu")
-    path, broken = save_choice(choice)
+        find_saved_precision(manifest, "cpu")
+    path, broken = save_precision(choice)
     assert path == settings
     assert broken is not None
     assert message in broken
-    assert find_choice(manifest, "cpu") == "fp16"
+    assert find_saved_precision(manifest, "cpu") == "fp16"
     assert len(json.loads(settings.read_text("utf-8"))["choices"]) == 1
 
 
-def test_only_a_regular_file_is_read(manifest: Manifest, choice: Choice, settings: Path) -> None:
+def test_only_a_regular_file_is_read(manifest: Manifest, choice: PrecisionChoice, settings: Path) -> None:
     settings.parent.mkdir()
     os.mkfifo(settings)
     with pytest.raises(ChoiceError, match="cannot be read: it is not a regular file" + ADVICE):
-        find_choice(manifest, "cpu")
-    assert save_choice(choice).broken == "cannot be read: it is not a regular file"
-    assert find_choice(manifest, "cpu") == "fp16"
+        find_saved_precision(manifest, "cpu")
+    assert save_precision(choice).broken == "cannot be read: it is not a regular file"
+    assert find_saved_precision(manifest, "cpu") == "fp16"
     settings.unlink()
     settings.mkdir()
     with pytest.raises(ChoiceError, match="cannot be read: it is a directory"):
-        find_choice(manifest, "cpu")
+        find_saved_precision(manifest, "cpu")
     with pytest.raises(ChoiceError, match=r"cannot write .*precision\.json'"):
-        save_choice(choice)
+        save_precision(choice)
     assert [path.name for path in settings.parent.iterdir()] == ["precision.json"], "no temporary file is left"
 
 
-def test_a_precision_that_the_package_does_not_have_is_refused(manifest: Manifest, choice: Choice) -> None:
-    save_choice(dataclasses.replace(choice, precision="int8", p50_ms={"int8": 1.0}))
+def test_a_precision_that_the_package_does_not_have_is_refused(manifest: Manifest, choice: PrecisionChoice) -> None:
+    save_precision(dataclasses.replace(choice, precision="int8", p50_ms={"int8": 1.0}))
     with pytest.raises(ChoiceError, match="has the precision int8 for tiny@1.0.0, which has no such graph" + ADVICE):
-        find_choice(manifest, "cpu")
+        find_saved_precision(manifest, "cpu")
 
 
 # --- folders
 
 
 def test_a_failed_write_leaves_the_older_file(
-    manifest: Manifest, choice: Choice, settings: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Manifest, choice: PrecisionChoice, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_choice(choice)
+    save_precision(choice)
 
     def give_up(self: Path, target: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", give_up)
     with pytest.raises(ChoiceError, match=r"cannot write .*: No space left on device"):
-        save_choice(dataclasses.replace(choice, precision="fp32"))
-    assert find_choice(manifest, "cpu") == "fp16"
+        save_precision(dataclasses.replace(choice, precision="fp32"))
+    assert find_saved_precision(manifest, "cpu") == "fp16"
     assert [path.name for path in settings.parent.iterdir()] == ["precision.json"]
 
 
 def test_a_home_that_is_no_folder_holds_no_choice(
-    manifest: Manifest, choice: Choice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Manifest, choice: PrecisionChoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As that of many a service: /dev/null, /nonexistent."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
-    assert find_choice(manifest, "cpu") is None
+    assert find_saved_precision(manifest, "cpu") is None
     with pytest.raises(ChoiceError, match="cannot write "):
-        save_choice(choice)
+        save_precision(choice)
 
 
 def test_a_folder_that_may_not_be_entered_holds_no_choice(
-    manifest: Manifest, choice: Choice, monkeypatch: pytest.MonkeyPatch
+    manifest: Manifest, choice: PrecisionChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As root's, for a service that root started and that then became another user."""
-    save_choice(choice)
+    save_precision(choice)
 
     def refuse(self: Path, **options: object) -> os.stat_result:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "stat", refuse)
-    assert find_choice(manifest, "cpu") is None
+    assert find_saved_precision(manifest, "cpu") is None
 
 
 def test_a_file_that_may_not_be_read_is_refused(
-    manifest: Manifest, choice: Choice, monkeypatch: pytest.MonkeyPatch
+    manifest: Manifest, choice: PrecisionChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_choice(choice)
+    save_precision(choice)
 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(choices_module, "open_regular", refuse)
+    monkeypatch.setattr(module, "open_regular", refuse)
     with pytest.raises(ChoiceError, match="cannot be read: Permission denied" + ADVICE):
-        find_choice(manifest, "cpu")
+        find_saved_precision(manifest, "cpu")
 
 
 def test_the_working_folder_is_no_home(
-    manifest: Manifest, choice: Choice, settings: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Manifest, choice: PrecisionChoice, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_choice(choice)
+    save_precision(choice)
     monkeypatch.chdir(settings.parents[1])
     monkeypatch.setenv("XDG_CONFIG_HOME", "")
-    assert choices_path() == Path("mlic/precision.json")
-    assert find_choice(manifest, "cpu") is None
+    assert saved_precisions_path() == Path("mlic/precision.json")
+    assert find_saved_precision(manifest, "cpu") is None
     with pytest.raises(ChoiceError, match="no home folder is known; set XDG_CONFIG_HOME to a folder"):
-        save_choice(choice)
+        save_precision(choice)
 
 
 def test_the_module_loads_nothing_heavy() -> None:
@@ -264,3 +272,16 @@ def test_the_module_loads_nothing_heavy() -> None:
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+@pytest.mark.parametrize("variable", ["HOME", "APPDATA", "XDG_CONFIG_HOME"])
+def test_the_folder_is_that_of_click(
+    system: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr("click.utils.WIN", system == "win32")
+    for name in ("APPDATA", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert str(config_folder()) == click.get_app_dir("mlic")
