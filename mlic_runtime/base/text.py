@@ -7,7 +7,7 @@ from typing import Any
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def one_spaced(caption: str | None) -> str | None:
+def normalize_whitespace(caption: str | None) -> str | None:
     """The caption with each run of whitespace as one space, as in training; None where it is blank."""
     return None if caption is None else " ".join(caption.split()) or None
 

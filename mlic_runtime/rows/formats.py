@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias
 
-from mlic_runtime.base.text import not_utf8, one_spaced
+from mlic_runtime.base.text import normalize_whitespace, not_utf8
 from mlic_runtime.errors import InputError
 from mlic_runtime.limits import MAX_ROW_BYTES
 
@@ -162,7 +162,7 @@ class _Columns:
             broken = not_utf8(value) if isinstance(value, str) else None
             if broken:
                 return Problem(None if what == "picture" else _name(name), f"row {number}, {what}: {broken}")
-        return Values(image if name is None else _name(name), one_spaced(caption))
+        return Values(image if name is None else _name(name), normalize_whitespace(caption))
 
 
 def _find_columns(names: Sequence[str], notes: list[str]) -> _Columns:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mlic_runtime.base.files import open_regular
-from mlic_runtime.base.text import not_utf8, one_spaced
+from mlic_runtime.base.text import normalize_whitespace, not_utf8
 from mlic_runtime.errors import CaptionError
 from mlic_runtime.limits import MAX_ROW_BYTES
 
@@ -26,7 +26,7 @@ def decode_caption(content: bytes, name: str) -> str | None:
     broken = not_utf8(caption)
     if broken:
         raise CaptionError(f"the caption {name}: {broken}")
-    return one_spaced(caption)
+    return normalize_whitespace(caption)
 
 
 def read_sidecar(picture: Path) -> str | None:
