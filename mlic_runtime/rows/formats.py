@@ -1,7 +1,8 @@
 """The files that rows are read from: CSV, JSON lines, Parquet.
 
-All are streamed: what is held is one row, however large the file. A row that breaks the rules of its format is a
-`Problem` in its place, and reading goes on with the next line.
+All are streamed: only one row is held, however large the file. A row names its picture (`Row.name`), or has its bytes
+(`Row.image`, from Parquet). A row that breaks the rules of its format has an `error`, and reading goes on with the next
+line.
 """
 
 import csv
@@ -9,45 +10,24 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 from mlic_runtime.base.text import normalize_whitespace, not_utf8
 from mlic_runtime.errors import InputError
 from mlic_runtime.limits import MAX_ROW_BYTES
 
 from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS
+from .row import Row
 
 _EXPECTED = f"a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, or {CAPTION_COLUMNS[0]}, or both"
 _PARQUET_ROWS = 1024  # rows held at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """What a row says: the picture's name (or, in Parquet, its bytes) and the caption; None where it says nothing.
-
-    As in training, each run of whitespace in a caption is one space.
-    """
-
-    image: str | bytes | None
-    caption: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a row cannot be read, and the picture's name if that much is clear."""
-
-    image: str | None
-    message: str
-
-
-Cells: TypeAlias = Values | Problem
 
 
 class _TooLongError(Exception):
     pass
 
 
-def read_csv(stream: BinaryIO, notes: list[str]) -> Iterator[Cells]:
+def read_csv(stream: BinaryIO, notes: list[str]) -> Iterator[Row]:
     """Read a CSV file in UTF-8: a header, then one row a record; blank lines are passed over.
 
     Args:
@@ -64,16 +44,16 @@ def read_csv(stream: BinaryIO, notes: list[str]) -> Iterator[Cells]:
     columns = _find_columns([cell.strip() for cell in header], notes)
     for number, record in enumerate(records, start=1):
         if isinstance(record, str):
-            yield Problem(None, f"row {number} {record}; expected quotes inside a quoted cell to be doubled")
+            yield _bad_row(None, f"row {number} {record}; expected quotes inside a quoted cell to be doubled")
         elif len(record) != len(header):
             image = record[columns.image] if columns.image is not None and columns.image < len(record) else None
             found = f"row {number} has {len(record)} cells; expected {len(header)} ({','.join(header)})"
-            yield Problem(_name(image), text_of(found))
+            yield _bad_row(image, one_line(found))
         else:
             yield columns.pick(number, record)
 
 
-def read_jsonl(stream: BinaryIO, notes: list[str]) -> Iterator[Cells]:
+def read_jsonl(stream: BinaryIO, notes: list[str]) -> Iterator[Row]:
     """Read JSON lines in UTF-8: one object a line, with the keys of IMAGE_COLUMNS and CAPTION_COLUMNS.
 
     Args:
@@ -93,12 +73,12 @@ def read_jsonl(stream: BinaryIO, notes: list[str]) -> Iterator[Cells]:
             names = list(entry)
             columns = _find_columns(names, notes if number == 1 else [])
         except (InputError, ValueError, RecursionError, _TooLongError) as error:
-            yield Problem(None, text_of(f"row {number}: {error}"))
+            yield _bad_row(None, one_line(f"row {number}: {error}"))
             continue
         yield columns.pick(number, list(entry.values()))
 
 
-def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterator[Cells], Callable[[], float]]:
+def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterator[Row], Callable[[], float]]:
     """Read a Parquet file; its column for pictures holds names, or the bytes of picture files.
 
     Args:
@@ -119,14 +99,14 @@ def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterato
     try:
         file = parquet.ParquetFile(stream)
     except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
-        raise InputError(f"cannot read {name!r} as Parquet: {text_of(str(error))}") from error
+        raise InputError(f"cannot read {name!r} as Parquet: {one_line(str(error))}") from error
     names, total = list(file.schema_arrow.names), file.metadata.num_rows
     columns = _find_columns(names, notes)
     wanted = [names[index] for index in (columns.image, columns.caption) if index is not None]
     columns = _find_columns(wanted, [])
     done = 0
 
-    def rows() -> Iterator[Cells]:
+    def rows() -> Iterator[Row]:
         nonlocal done
         try:
             for batch in file.iter_batches(_PARQUET_ROWS, columns=wanted):
@@ -134,12 +114,12 @@ def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterato
                     done += 1
                     yield columns.pick(done, values)
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {name!r} after row {done}: {text_of(str(error))}") from error
+            raise InputError(f"cannot read {name!r} after row {done}: {one_line(str(error))}") from error
 
     return rows(), lambda: done / total if total else 1.0
 
 
-def text_of(text: str) -> str:
+def one_line(text: str) -> str:
     """The text on one line, and UTF-8 whatever it holds."""
     return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
 
@@ -151,18 +131,18 @@ class _Columns:
     image: int | None
     caption: int | None
 
-    def pick(self, number: int, cells: Sequence[Any]) -> Cells:
+    def pick(self, number: int, cells: Sequence[Any]) -> Row:
         image = None if self.image is None else cells[self.image]
         caption = None if self.caption is None else cells[self.caption]
         name = image if isinstance(image, str) else None
         for what, value, kinds in (("picture", image, (str, bytes)), ("caption", caption, (str,))):
             if value is not None and not isinstance(value, kinds):
                 found = f"row {number} has a {what} that is {type(value).__name__}; expected a text"
-                return Problem(_name(name), found)
+                return _bad_row(name, found)
             broken = not_utf8(value) if isinstance(value, str) else None
             if broken:
-                return Problem(None if what == "picture" else _name(name), f"row {number}, {what}: {broken}")
-        return Values(image if name is None else _name(name), normalize_whitespace(caption))
+                return _bad_row(None if what == "picture" else name, f"row {number}, {what}: {broken}")
+        return Row(None if isinstance(image, str) else image, normalize_whitespace(caption), _name(name))
 
 
 def _find_columns(names: Sequence[str], notes: list[str]) -> _Columns:
@@ -175,10 +155,10 @@ def _find_columns(names: Sequence[str], notes: list[str]) -> _Columns:
             raise InputError(f"the input has {listed}, which are the same; expected one of them")
         found.append(places[0] if places else None)
     if found == [None, None]:
-        raise InputError(f"the input has {text_of(', '.join(names))[:200] or 'nothing'}; expected {_EXPECTED}")
+        raise InputError(f"the input has {one_line(', '.join(names))[:200] or 'nothing'}; expected {_EXPECTED}")
     others = [name for index, name in enumerate(names) if index not in found]
     if others:
-        notes.append(f"not read from the input: {text_of(', '.join(others))}")
+        notes.append(f"not read from the input: {one_line(', '.join(others))}")
     return _Columns(*found)
 
 
@@ -252,6 +232,10 @@ def _read_lines(stream: BinaryIO) -> Iterator[str | None]:
 
 def _name(text: str | None) -> str | None:
     return None if text is None else text.strip() or None
+
+
+def _bad_row(name: str | None, message: str) -> Row:
+    return Row(name=_name(name), error=InputError(message))
 
 
 def _too_long() -> str:

@@ -249,7 +249,7 @@ def test_pictures_or_captions_can_be_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing.csv", "cannot read the input .*missing.csv': No such file"),
+        ("missing.csv", "cannot read the input .*missing.csv': there is no such file"),
         ("missing", "the input .*missing' is not there; expected .csv, .jsonl, .parquet, a folder, or -"),
         ("rows.xlsx", r"the input .*rows.xlsx' cannot be told by its name; expected .csv"),
     ],

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from mlic_runtime.base.far_files import reaching
 from mlic_runtime.base.files import reason
-from mlic_runtime.rows.reader import PICTURE_SUFFIXES
+from mlic_runtime.rows.columns import PICTURE_SUFFIXES
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.addresses import is_remote, is_shards, location_of
 from mlic_train.data.source.members import Member, open_shard, remote
