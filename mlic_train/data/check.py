@@ -13,7 +13,7 @@ from mlic_train.errors import DataError
 
 from .labels import LabelSet
 from .problems import Problem
-from .reader import collect_split
+from .reader import read_split
 from .records import Record, Split
 from .summary import summarise
 
@@ -67,13 +67,14 @@ def check_splits(
     for name, given in splits.items():
         problems[name] = []
         try:
-            read[name] = collect_split(
+            read[name] = read_split(
                 given.files,
                 labels,
                 images=given.images,
                 data_format=given.data_format,
                 skip_bad_rows=True,
                 pictures=given.pictures,
+                allow_empty=True,
             )
         except DataError as error:
             problems[name].append(_bad_file(given.files, str(error)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlic_runtime.base.text import not_utf8
-from mlic_train.data.source.text import read_text
+from mlic_train.data.source.files import read_text
 from mlic_train.errors import DataError
 
 _COLUMNS = ["LabelID", "Name"]

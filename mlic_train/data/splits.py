@@ -112,9 +112,8 @@ def read_splits(options: DataOptions) -> dict[str, Split]:
     """
     files = options.resolve()
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
-    given = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
     read = _reader(options, files, labels)
-    return {name: read(paths) for name, paths in given.items() if paths}
+    return {name: read(paths) for name, paths in files.by_split().items()}
 
 
 def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callable[[Sequence[Path]], Split]:
@@ -133,10 +132,8 @@ def check_data(options: DataOptions, progress: Callable[[int, int], None] | None
     """Everything that is wrong with the data, without training (see `data.check.check_splits`)."""
     files = options.resolve()
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
-    paths = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
     inputs = {
-        name: SplitInput(given, files.images, options.data_format, options.pictures)
-        for name, given in paths.items()
-        if given
+        name: SplitInput(paths, files.images, options.data_format, options.pictures)
+        for name, paths in files.by_split().items()
     }
     return check_splits(inputs, labels, progress=progress)

@@ -47,7 +47,7 @@ def test_a_broken_labels_file_is_refused_by_name(tmp_path: Path, text: str | byt
 
 
 def test_a_missing_labels_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"labels\.csv: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"labels\.csv: cannot be read: there is no such file"):
         LabelSet.from_file(tmp_path / "labels.csv")
 
 
