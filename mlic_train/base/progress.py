@@ -1,32 +1,27 @@
-"""What a command says while it works, on stderr."""
+"""What a command shows on stderr while it works."""
 
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import click
+
+from mlic_runtime.base import progress
 
 
 def log_line(line: str) -> None:
     """Print a line above any progress bar; of several processes under torchrun, only the first does."""
-    if os.environ.get("RANK", "0") != "0":
-        return
-    from tqdm import tqdm
-
-    with tqdm.external_write_mode(file=sys.stderr):
+    if _is_first_process():
+        progress.clear_line(sys.stderr)
         click.echo(line, err=True)
 
 
-@contextlib.contextmanager
-def progress_bar(description: str, unit: str = "it") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, nothing in a pipe; yields what is to be called with (done, total)."""
-    from tqdm import tqdm
+def progress_bar(label: str, unit: str = "item") -> AbstractContextManager[Callable[..., None]]:
+    """Show the progress of a block, in the first process; see `mlic_runtime.base.progress.progress_bar`."""
+    return progress.progress_bar(label, unit) if _is_first_process() else contextlib.nullcontext(lambda *_: None)
 
-    with tqdm(desc=description, unit=unit, disable=None) as bar:
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
