@@ -4,8 +4,9 @@ In all other modules a shard's name is a `Path`, like that of any data file. A P
 `s3://bucket/a.tar` into `s3:/bucket/a.tar`; `location_of` returns the address.
 """
 
+import itertools
+import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlic_train.errors import DataError
@@ -56,13 +57,11 @@ def expand(file: Path) -> tuple[Path, ...]:
         raise DataError(
             f"{file}: found braces inside braces; expected ranges such as {{000..063}}, lists such as {{a,b}}"
         )
-    names = [name]
-    while found := _expandable(names[0]):  # all names have the same braces in the same order
-        choices = list(_choices(file, found[1]))
-        names = [each.replace(found[0], choice, 1) for each in names for choice in choices]
-        if len(names) > _MAX_NAMES:
-            raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
-    files = tuple(map(Path, names))
+    # re.split gives what is outside and what is inside of braces in turns.
+    parts = [_choices(file, part) if place % 2 else [part] for place, part in enumerate(_BRACES.split(name))]
+    if math.prod(map(len, parts)) > _MAX_NAMES:
+        raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
+    files = tuple(Path("".join(chosen)) for chosen in itertools.product(*parts))
     missing = [each for each in files if not is_remote(each) and not each.exists()]
     if missing:
         raise DataError(
@@ -71,20 +70,15 @@ def expand(file: Path) -> tuple[Path, ...]:
     return files
 
 
-def _expandable(name: str) -> "re.Match[str] | None":
-    return next((each for each in _BRACES.finditer(name) if "," in each[1] or _RANGE.fullmatch(each[1])), None)
-
-
-def _choices(file: Path, inside: str) -> Iterator[str]:
+def _choices(file: Path, inside: str) -> list[str]:
+    """Return what a pair of braces stands for; with anything else than a range or a list inside, for itself."""
     bounds = _RANGE.fullmatch(inside)
     if bounds is None:
-        yield from inside.split(",")
-        return
+        return inside.split(",") if "," in inside else [f"{{{inside}}}"]
     first, last = int(bounds[1]), int(bounds[2])
     if abs(last - first) >= _MAX_NAMES:
         raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
     padded = any(len(end) > 1 and end.startswith("0") for end in bounds.groups())
     width = max(map(len, bounds.groups())) if padded else 0
     step = 1 if first <= last else -1
-    for number in range(first, last + step, step):
-        yield f"{number:0{width}d}"
+    return [f"{number:0{width}d}" for number in range(first, last + step, step)]
