@@ -1,4 +1,4 @@
-"""A caption that is a file of its own, and what holds for the captions of every source of rows."""
+"""Captions that are files of their own."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ SIDECAR_SUFFIX = ".txt"
 
 
 def decode_caption(content: bytes, name: str) -> str | None:
-    """A caption that is a file of its own, in UTF-8; None where it is blank.
+    """Return the caption from the content of a file in UTF-8; None where it is blank.
 
     Args:
-        content: of the file, up to MAX_ROW_BYTES + 1.
-        name: what errors call the file.
+        content: the first MAX_ROW_BYTES + 1 bytes of the file.
+        name: of the file, for errors.
 
     Raises:
         CaptionError: it has more than MAX_ROW_BYTES, or is not UTF-8.
@@ -30,7 +30,7 @@ def decode_caption(content: bytes, name: str) -> str | None:
 
 
 def read_sidecar(picture: Path) -> str | None:
-    """The caption of a picture from the .txt file beside it; see `decode_caption`.
+    """Return the caption of a picture from the .txt file beside it; see `decode_caption`.
 
     Raises:
         CaptionError: it cannot be read.

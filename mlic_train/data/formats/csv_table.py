@@ -1,11 +1,11 @@
 """CSV with the columns ImageID, Labels and Caption, quoted as the csv module writes them."""
 
-import csv
 import difflib
 import io
 from pathlib import Path
 
 from mlic_runtime.base.override import override
+from mlic_runtime.rows.csv_records import BrokenRecord, CsvRecords
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.files import read_text
@@ -20,8 +20,7 @@ _EXPECTED = "the columns ImageID (or none: captions without pictures), Labels an
 class CsvTable(Format):
     """CSV; see `check_header` for its columns.
 
-    Records are counted without the header and without blank lines. After a record that breaks the CSV rules, reading
-    goes on with the next line: a quote that is never closed costs one record, not the rest of the file.
+    Records are counted without the header and without blank lines.
     """
 
     name = "csv"
@@ -30,34 +29,19 @@ class CsvTable(Format):
 
     @override
     def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
-        lines = list(io.StringIO(read_text(file), newline=""))
-        start = 0
-        header: list[str] | None = None
-        number = 0
-        while start < len(lines):
-            reader = csv.reader(lines[start:] if start else lines, strict=True)
-            used = 0  # lines of this reader that belong to whole records
-            try:
-                for cells in reader:
-                    used = reader.line_num
-                    if header is None:
-                        header = check_header(file, cells)
-                    elif cells:
-                        number += 1
-                        yield _row(file, number, header, cells)
-                return
-            except csv.Error as error:
-                if header is None:
-                    raise DataError(f"{file}: found a header that is not CSV: {error}; expected {_EXPECTED}") from None
-                number += 1
-                found = lines[start + used].rstrip("\r\n")[:60]
-                message = (
-                    f"found {found!r}, which is not CSV ({error}); expected quotes inside a quoted cell to be doubled"
-                )
-                yield Problem(file, number, "bad-row", message + _competition_hint(header))
-                start += used + 1
-        if header is None:
-            check_header(file, [])
+        text = read_text(file)
+        records = CsvRecords(io.StringIO(text, newline=""))
+        first = [] if text[:1] in "\r\n" else next(records, [])  # a blank first line is no header
+        if isinstance(first, BrokenRecord):
+            raise DataError(f"{file}: found a header that is not CSV: {first.reason}; expected {_EXPECTED}")
+        header = check_header(file, first)
+        for number, record in enumerate(records, start=1):
+            if isinstance(record, BrokenRecord):
+                found = f"found {record.line!r}, which is not CSV ({record.reason})"
+                message = f"{found}; expected quotes inside a quoted cell to be doubled{_competition_hint(header)}"
+                yield Problem(file, number, "bad-row", message)
+            else:
+                yield _row(file, number, header, record)
 
 
 def check_header(file: Path, cells: list[str]) -> list[str]:
