@@ -1,6 +1,6 @@
 """Data sets: annotation files of every format in `formats` become records; they are checked, and written as shards."""
 
-from .check import SplitInput, check_splits
+from .check import check_splits
 from .folder import SplitFiles, find_splits
 from .formats.registry import DATA_FORMATS
 from .labels import LabelSet
@@ -17,7 +17,6 @@ __all__ = [
     "Record",
     "Split",
     "SplitFiles",
-    "SplitInput",
     "SplitSummary",
     "check_splits",
     "find_splits",

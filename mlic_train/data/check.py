@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlic_runtime.errors import ImageError
@@ -18,20 +17,13 @@ from .records import Record, Split
 from .summary import summarise
 
 
-@dataclass(frozen=True, slots=True)
-class SplitInput:
-    """One split to check: the arguments of `read_split`."""
-
-    files: tuple[Path, ...]
-    images: Path | None = None
-    data_format: str = "auto"
-    pictures: bool = True
-
-
 def check_splits(
-    splits: Mapping[str, SplitInput],
+    splits: Mapping[str, tuple[Path, ...]],
     labels: LabelSet,
     *,
+    images: Path | None = None,
+    data_format: str = "auto",
+    pictures: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
 ) -> list[Problem]:
@@ -43,8 +35,11 @@ def check_splits(
     same bytes, records without labels (one per file), a label that no record of a split has.
 
     Args:
-        splits: in the order of the list that comes back; a picture in two splits is reported in the later one.
+        splits: the files of each split; a picture in two splits is reported in the later one.
         labels: the labels that rows may have.
+        images: see `read_split`.
+        data_format: see `read_split`.
+        pictures: see `read_split`.
         progress: called after each picture, from the calling thread, with the pictures so far and their total.
         workers: threads that decode, at least 1; by default one per processor, at most 8.
 
@@ -53,31 +48,31 @@ def check_splits(
     """
     problems: dict[str, list[Problem]] = {}
     read: dict[str, Split] = {}
-    for name, given in splits.items():
+    for name, files in splits.items():
         problems[name] = []
         try:
             read[name] = read_split(
-                given.files,
+                files,
                 labels,
-                images=given.images,
-                data_format=given.data_format,
+                images=images,
+                data_format=data_format,
                 skip_bad_rows=True,
-                pictures=given.pictures,
+                pictures=pictures,
                 allow_empty=True,
             )
         except DataError as caught:
-            problems[name].append(_bad_file(given.files, str(caught)))
+            problems[name].append(_bad_file(files, str(caught)))
             continue
-        problems[name] += [*read[name].skipped, *read[name].warnings, *_missing(given, read[name])]
-    pictures = list(dict.fromkeys(record.image for split in read.values() for record in split.records if record.image))
+        problems[name] += [*read[name].skipped, *read[name].warnings, *_missing(files, read[name])]
+    found = list(dict.fromkeys(record.image for split in read.values() for record in split.records if record.image))
     digests: dict[PictureFile, str | None] = {}
     errors: dict[PictureFile, str] = {}
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as threads:
-        for picture, (digest, error) in zip(pictures, threads.map(_check_picture, pictures), strict=True):
+        for picture, (digest, error) in zip(found, threads.map(_check_picture, found), strict=True):
             digests[picture] = digest
             if error is not None:
                 errors[picture] = error
-            progress(len(digests), len(pictures))
+            progress(len(digests), len(found))
     for name, split in read.items():
         for record in split.records:
             if record.image in errors:
@@ -85,7 +80,7 @@ def check_splits(
                 problems[name].append(problem)
     for name, problem in _find_repeated(read, digests):
         problems[name].append(problem)
-    return [problem for name, given in splits.items() for problem in _ordered(given.files, problems[name])]
+    return [problem for name, files in splits.items() for problem in _sort(files, problems[name])]
 
 
 def find_overlap(splits: Mapping[str, Split], extra: Split) -> list[Problem]:
@@ -120,12 +115,12 @@ def _bad_file(files: tuple[Path, ...], message: str) -> Problem:
     return Problem(files[0] if files else Path(), None, "bad-file", message)
 
 
-def _missing(given: SplitInput, split: Split) -> Iterable[Problem]:
+def _missing(files: tuple[Path, ...], split: Split) -> Iterable[Problem]:
     """Yield what a split lacks as a whole: records, labelled records, records with a label."""
     if not split.records:
-        yield Problem(given.files[0], None, "empty-split", "found no usable record; expected at least one")
+        yield Problem(files[0], None, "empty-split", "found no usable record; expected at least one")
         return
-    for file in given.files:
+    for file in files:
         records = [record for record in split.records if record.file == file]
         unlabelled = [record for record in records if record.labels is None]
         if unlabelled:
@@ -135,7 +130,7 @@ def _missing(given: SplitInput, split: Split) -> Iterable[Problem]:
     summary = summarise(split)
     for name, count in summary.label_counts.items():
         if not count and summary.labelled:
-            yield Problem(given.files[0], None, "unused-label", f"no record has the label {name!r}", "warning")
+            yield Problem(files[0], None, "unused-label", f"no record has the label {name!r}", "warning")
 
 
 def _check_picture(picture: PictureFile) -> tuple[str | None, str | None]:
@@ -185,6 +180,6 @@ def _describe_repeated(name: str, record: Record, other_name: str, other: Record
     return Problem(record.file, record.number, "split-overlap", message)
 
 
-def _ordered(files: tuple[Path, ...], problems: list[Problem]) -> list[Problem]:
+def _sort(files: tuple[Path, ...], problems: list[Problem]) -> list[Problem]:
     places = {file: place for place, file in enumerate(files)}
     return sorted(problems, key=lambda problem: (places.get(problem.file, -1), problem.number or 0))

@@ -10,7 +10,7 @@ from typing import Any
 from mlic_train.data.source.addresses import expand
 from mlic_train.errors import ConfigError, DataError
 
-from .check import SplitInput, check_splits
+from .check import check_splits
 from .folder import SplitFiles, find_splits
 from .labels import LabelSet
 from .problems import Problem
@@ -130,8 +130,11 @@ def check_data(options: DataOptions, progress: Callable[[int, int], None] = lamb
     """Return all problems of the data; see `check.check_splits`."""
     files = options.resolve()
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
-    inputs = {
-        name: SplitInput(paths, files.images, options.data_format, options.pictures)
-        for name, paths in files.by_split().items()
-    }
-    return check_splits(inputs, labels, progress=progress)
+    return check_splits(
+        files.by_split(),
+        labels,
+        images=files.images,
+        data_format=options.data_format,
+        pictures=options.pictures,
+        progress=progress,
+    )
