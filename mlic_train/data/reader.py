@@ -1,9 +1,10 @@
 """From files of any format to one split."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from mlic_train.data.source.members import PictureFile
 from mlic_train.data.source.pictures import PictureFolder
@@ -14,6 +15,9 @@ from .formats.registry import FORMATS, find_format
 from .labels import LabelSet, infer_labels
 from .problems import Problem
 from .records import Record, Split
+
+_Key: TypeAlias = PictureFile | str | tuple[Path, int]
+"""Rows of one key are one record: the picture, else its name, else a row of a file."""
 
 
 def read_labels(files: Sequence[Path], data_format: str = "auto", labels_file: Path | None = None) -> LabelSet:
@@ -93,18 +97,6 @@ def read_split(
     return split
 
 
-@dataclass(slots=True)
-class _OpenRecord:
-    """A record that may still get captions and labels from later rows."""
-
-    image_id: str | None
-    image: PictureFile | None
-    captions: list[str]
-    labels: tuple[int, ...] | None
-    file: Path
-    number: int
-
-
 class _SplitBuilder:
     """Merges rows into records, and keeps or raises the problems of rows."""
 
@@ -113,7 +105,7 @@ class _SplitBuilder:
         self._skip = skip_bad_rows
         self._pictures = pictures
         self._parsed: dict[str | tuple[str, ...], tuple[int, ...] | DataError] = {}
-        self._records: dict[PictureFile | str | tuple[Path, int], _OpenRecord] = {}
+        self._records: dict[_Key, Record] = {}
         self._skipped: list[Problem] = []
         self._warnings: list[Problem] = []
 
@@ -144,8 +136,8 @@ class _SplitBuilder:
             self._warnings.append(Problem(file, row.number, "empty-caption", message, "warning"))
         key = image or row.image_id or (file, row.number)
         if key in self._records:
-            return self._merge(self._records[key], file, row, labels)
-        self._records[key] = _OpenRecord(row.image_id, image, list(row.captions), labels, file, row.number)
+            return self._merge(key, file, row, labels)
+        self._records[key] = Record(row.image_id, image, row.captions, labels, file, row.number)
         return None
 
     def finish(self) -> Split:
@@ -154,13 +146,12 @@ class _SplitBuilder:
             if record.image is None and not record.captions:
                 message = f"found no caption for {record.image_id!r}; without pictures, each row must have one"
                 self.refuse(Problem(record.file, record.number, "bad-row", message))
-                continue
-            records.append(
-                Record(record.image_id, record.image, tuple(record.captions), record.labels, record.file, record.number)
-            )
+            else:
+                records.append(record)
         return Split(tuple(records), self._labels, tuple(self._skipped), tuple(self._warnings))
 
-    def _merge(self, record: _OpenRecord, file: Path, row: Row, labels: tuple[int, ...] | None) -> None:
+    def _merge(self, key: _Key, file: Path, row: Row, labels: tuple[int, ...] | None) -> None:
+        record = self._records[key]
         first = f"record {record.number}" + ("" if record.file == file else f" of {record.file}")
         if labels is not None and record.labels is not None and labels != record.labels:
             message = (
@@ -172,8 +163,9 @@ class _SplitBuilder:
         if not new and (labels is None or record.labels is not None):
             message = f"found {row.image_id!r} again with nothing that {first} does not have"
             self._warnings.append(Problem(file, row.number, "duplicate-id", message, "warning"))
-        record.captions += new
-        record.labels = record.labels if labels is None else labels
+        self._records[key] = dataclasses.replace(
+            record, captions=(*record.captions, *new), labels=record.labels if labels is None else labels
+        )
         return None
 
     def _indices(self, row: Row) -> tuple[int, ...] | DataError | None:
