@@ -5,7 +5,7 @@ IMAGE_COLUMNS = ("ImageID", "image", "path")
 CAPTION_COLUMNS = ("Caption",)
 
 # A folder is searched for the usual endings of `picture.formats.FORMATS`, and for those of HEIC. Where the plug-in for
-# HEIC is missing, such pictures are errors: to pass over them would lose them silently.
+# HEIC is missing, such pictures are errors, so that none is lost silently.
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 
 STDIN = "-"  # on the command line

@@ -1,4 +1,4 @@
-"""CSV records one at a time, of which a broken one costs no other."""
+"""CSV records, read one at a time; a broken one costs no other."""
 
 import csv
 from collections import deque

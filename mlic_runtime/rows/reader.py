@@ -104,10 +104,11 @@ def open_rows(
             if image_root is not None:
                 raise InputError(f"{name!r} is a folder of pictures and its own image root: leave the image root out")
             rows, share = _read_folder(Path(name)) if far is None else (FarFolder(name).rows(), lambda: None)
-            return reader(_require_picture(rows, name), name, share=share)
+            expected = f"expected files in {', '.join(PICTURE_SUFFIXES)}"
+            return reader(rows, name, share=share, empty=f"there is no picture in {name!r}; {expected}")
         suffix = PurePath(name if far is None else name.partition("?")[0]).suffix.lower()
         if suffix not in _SUFFIXES:
-            problem = "is not there" if far is None and not Path(name).exists() else "cannot be told by its name"
+            problem = "is not there" if far is None and not Path(name).exists() else "has an unknown ending"
             raise InputError(f"the input {name!r} {problem}; expected {_KINDS}")
         size = Path(name).stat().st_size if far is None else far.size()
         stream = open_regular(name) if far is None else far.open()
@@ -156,16 +157,23 @@ def _reader(
     notes: Sequence[str] = (),
     share: Callable[[], float | None] = lambda: None,
     stream: BinaryIO | None = None,
+    empty: str = "",
     *,
     image_root: str | None,
     pictures: bool,
     captions: bool,
 ) -> RowReader:
-    """Return a reader that has read its first row already: a bad header shows at once, and `notes` are complete."""
+    """Return a reader that has read its first row already: a bad header shows at once, and `notes` are complete.
+
+    Raises:
+        InputError: there is no row; the message is `empty`, and "" allows it.
+    """
     root = default_root if image_root is None else image_root
     find = picture_finder(root) if pictures else None
     complete = (_complete(row, find, captions) for row in rows)
     first = list(itertools.islice(complete, 1))
+    if empty and not first:
+        raise InputError(empty)
     return RowReader(itertools.chain(first, complete), share, stream, root, "; ".join(notes))
 
 
@@ -208,13 +216,6 @@ def _parent(name: str) -> str:
         return str(Path(name).parent)
     address, mark, options = name.partition("?")
     return f"{address.rpartition('/')[0]}{mark}{options}"
-
-
-def _require_picture(rows: Iterator[Row], folder: str) -> Iterator[Row]:
-    first = list(itertools.islice(rows, 1))
-    if not first:
-        raise InputError(f"there is no picture in {folder!r}; expected files in {', '.join(PICTURE_SUFFIXES)}")
-    return itertools.chain(first, rows)
 
 
 def _read_folder(folder: Path) -> tuple[Iterator[Row], Callable[[], float | None]]:
