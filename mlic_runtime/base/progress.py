@@ -1,9 +1,7 @@
 """The progress of a long job, on one line of a terminal; nothing in a pipe."""
 
-import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TextIO
 
 _SECONDS_BETWEEN = 0.2
@@ -70,31 +68,6 @@ def clear_line(stream: TextIO) -> None:
     if stream.isatty():
         stream.write("\r\x1b[K")
         stream.flush()
-
-
-@contextlib.contextmanager
-def progress_bar(label: str, unit: str) -> Iterator[Callable[..., None]]:
-    """Show the progress of the block on stderr.
-
-    Args:
-        label: what is done.
-        unit: one of what is counted.
-
-    Yields:
-        A function to call with the number that is done, the total and, optionally, a note.
-    """
-    share = 0.0
-    progress = Progress(sys.stderr, unit, lambda: share, f"{label}: ")
-
-    def show(done: int, total: int, note: str = "") -> None:
-        nonlocal share
-        share = done / max(1, total)
-        progress.show(done, note)
-
-    try:
-        yield show
-    finally:
-        progress.close()
 
 
 def _duration(seconds: float) -> str:

@@ -4,8 +4,8 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
 from mlic_runtime.base.far_files import FarFile, is_uri, without_dots, without_file_scheme
@@ -28,22 +28,21 @@ _SUFFIXES = (".csv", ".jsonl", ".ndjson", *_PARQUET_SUFFIXES)
 _KINDS = f".csv, .jsonl, .parquet, a folder, or {STDIN} for JSON lines on standard input"
 
 
+@dataclass(frozen=True)
 class RowReader:
     """The rows of a source, read one at a time and once; made by `open_rows`, closed by `with`.
 
     Attributes:
-        root: where its pictures lie.
+        root: the folder of its pictures.
         note: what of the source is not read, one line; "" when everything is.
+        share: returns how much has been read, in [0, 1]; None where the end is not known, as on standard input.
     """
 
-    def __init__(
-        self, rows: Iterator[Row], share: Callable[[], float | None], stream: BinaryIO | None, root: str, note: str
-    ) -> None:
-        self.root = root
-        self.note = note
-        self._rows = rows
-        self._share = share
-        self._stream = stream
+    root: str
+    note: str
+    share: Callable[[], float | None]
+    _rows: Iterator[Row]
+    _stream: BinaryIO | None
 
     def __iter__(self) -> Iterator[Row]:
         return self._rows
@@ -51,15 +50,9 @@ class RowReader:
     def __enter__(self) -> "RowReader":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._stream is not None:
             self._stream.close()
-
-    def share(self) -> float | None:
-        """Return how much has been read, in [0, 1]; None where the end is not known, as on standard input."""
-        return self._share()
 
 
 def open_rows(
@@ -174,7 +167,7 @@ def _reader(
     first = list(itertools.islice(complete, 1))
     if empty and not first:
         raise InputError(empty)
-    return RowReader(itertools.chain(first, complete), share, stream, root, "; ".join(notes))
+    return RowReader(root, "; ".join(notes), share, itertools.chain(first, complete), stream)
 
 
 def _complete(row: Row, find: "Callable[[str], ImageSource] | None", captions: bool) -> Row:

@@ -1,26 +1,39 @@
-"""What a command shows on stderr while it works."""
+"""What a command shows on stderr while it works; of several processes under torchrun, only the first shows anything."""
 
 import contextlib
+import io
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 
 import click
 
-from mlic_runtime.base import progress
+from mlic_runtime.base.progress import Progress, clear_line
 
 
 def log_line(line: str) -> None:
-    """Print a line above any progress bar; of several processes under torchrun, only the first does."""
+    """Print a line above any progress bar."""
     if _is_first_process():
-        progress.clear_line(sys.stderr)
-        click.echo(line, err=True)
+        clear_line(sys.stderr)
+        click.echo(line, file=sys.stderr)
 
 
-def progress_bar(label: str, unit: str = "item") -> AbstractContextManager[Callable[..., None]]:
-    """Show the progress of a block, in the first process; see `mlic_runtime.base.progress.progress_bar`."""
-    return progress.progress_bar(label, unit) if _is_first_process() else contextlib.nullcontext(lambda *_: None)
+@contextlib.contextmanager
+def progress_bar(label: str, unit: str = "item") -> Iterator[Callable[..., None]]:
+    """Show the progress of a block; yields what to call with the number that is done, the total, and maybe a note."""
+    share = 0.0
+    stream = sys.stderr if _is_first_process() else io.StringIO()
+    progress = Progress(stream, unit, lambda: share, f"{label}: ")
+
+    def show(done: int, total: int, note: str = "") -> None:
+        nonlocal share
+        share = done / max(1, total)
+        progress.show(done, note)
+
+    try:
+        yield show
+    finally:
+        progress.close()
 
 
 def _is_first_process() -> bool:

@@ -1,10 +1,7 @@
 import io
-import sys
 from collections.abc import Callable
 
-import pytest
-
-from mlic_runtime.base.progress import Progress, clear_line, progress_bar
+from mlic_runtime.base.progress import Progress, clear_line
 
 
 class Terminal(io.StringIO):
@@ -67,11 +64,3 @@ def test_a_pipe_sees_nothing() -> None:
     progress.close()
     clear_line(pipe)
     assert pipe.getvalue() == ""
-
-
-def test_a_block_shows_what_is_done_of_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with progress_bar("epoch 1", "step") as show:
-        show(1, 4, "loss 0.5")
-    assert terminal.getvalue() == "\r\x1b[Kepoch 1: 1 steps, 25%, loss 0.5\r\x1b[K"
