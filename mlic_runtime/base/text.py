@@ -11,8 +11,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def one_spaced(caption: str | None) -> str | None:
-    """Return the caption with each run of whitespace as one space, as in training; None if it is blank."""
+def normalize_whitespace(caption: str | None) -> str | None:
+    """The caption with each run of whitespace as one space, as in training; None where it is blank."""
     return None if caption is None else " ".join(caption.split()) or None
 
 

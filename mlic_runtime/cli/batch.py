@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from mlic_runtime.base.far_files import absolute
+from mlic_runtime.base.progress import Progress
 from mlic_runtime.base.text import printable
 from mlic_runtime.batch.formats import BatchFormat, Csv, JsonLines, Submission
 from mlic_runtime.batch.label_ids import read_label_ids
 from mlic_runtime.batch.local import identify, predict_to, require_names
-from mlic_runtime.batch.progress import Progress
 from mlic_runtime.batch.resumable_file import PartialFile, Sink, StreamSink
 from mlic_runtime.errors import InputError, OutputError
 from mlic_runtime.predict.prediction import Deciding
@@ -65,7 +65,7 @@ def run_batch(predictor: Predictor, source: str, format_: str, deciding: Decidin
             _refuse_input_as_output(source, options.output)
             sink = PartialFile(options.output, identify(predictor, identity), resume=options.resume)
         stack.callback(sink.close)
-        progress = Progress(sys.stderr, reader.share)
+        progress = Progress(sys.stderr, "row", reader.share)
         stack.callback(progress.close)
         rows = require_names(iter(reader)) if format_ == "submission" else iter(reader)
         mark = predict_to(
@@ -80,7 +80,7 @@ def run_batch(predictor: Predictor, source: str, format_: str, deciding: Decidin
             top_k=deciding.top_k,
             at_least_one=deciding.at_least_one,
             report=report,
-            tick=progress,
+            tick=lambda mark: progress.show(mark.rows, f"{mark.errors} failed" if mark.errors else ""),
         )
         sink.finish()
     if mark.errors:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlic_runtime.base.text import one_spaced
+from mlic_runtime.base.text import normalize_whitespace
 from mlic_runtime.errors import CaptionError, InputError
 from mlic_runtime.limits import MAX_PIXELS
 from mlic_runtime.predict.prediction import Prediction
@@ -125,7 +125,7 @@ class RayPredictor:
             text = None if _is_missing(caption) else caption
             if text is not None and not isinstance(text, str):
                 raise CaptionError(f"a caption must be a text, found {type(text).__name__}")
-            return Row(picture, one_spaced(text), name)
+            return Row(picture, normalize_whitespace(text), name)
         except InputError as error:
             return Row(name=name, error=error)
 

@@ -1,84 +1,61 @@
 """The files that rows are read from: CSV, JSON lines, Parquet.
 
-All are streamed: what is held is one row, however large the file. A row that breaks the rules of its format is a
-`Problem` in its place, and reading goes on with the next line.
+All are streamed: only one row is held, however large the file. A row names its picture (`Row.name`), or has its bytes
+(`Row.image`, from Parquet). A row that breaks the rules of its format has an `error`, and reading goes on with the next
+line.
 """
 
-import csv
 import json
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
-from mlic_runtime.base.text import not_utf8, one_spaced
+from mlic_runtime.base.text import normalize_whitespace, not_utf8
 from mlic_runtime.errors import InputError
 from mlic_runtime.limits import MAX_ROW_BYTES
 
 from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS
+from .csv_records import TOO_LONG, BrokenRecord, CsvRecords
+from .row import Row
 
 _EXPECTED = f"a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, or {CAPTION_COLUMNS[0]}, or both"
 _PARQUET_ROWS = 1024  # rows held at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
-    """What a row says: the picture's name (or, in Parquet, its bytes) and the caption; None where it says nothing.
-
-    As in training, each run of whitespace in a caption is one space.
-    """
-
-    image: str | bytes | None
-    caption: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a row cannot be read, and the picture's name if that much is clear."""
-
-    image: str | None
-    message: str
-
-
-Cells: TypeAlias = Values | Problem
-
-
-class _TooLongError(Exception):
-    pass
-
-
-def read_csv(stream: BinaryIO, notes: list[str]) -> Iterator[Cells]:
-    """Read a CSV file in UTF-8: a header, then one row a record; blank lines are passed over.
+def read_csv(stream: BinaryIO, notes: list[str]) -> Iterator[Row]:
+    """Yield the rows of a CSV file in UTF-8: a header, then one row a record, without blank lines.
 
     Args:
         stream: the file.
-        notes: where to write which columns are not read.
+        notes: a list that gets a line about the columns that are not read.
 
     Raises:
         InputError: the header has none of the columns, or two for the same, or the file is UTF-16.
     """
-    records = _CsvRecords(_read_lines(stream))
+    records = CsvRecords(_read_lines(stream))
     header = next(records, None)
     if not isinstance(header, list):
-        raise InputError(f"the input has no header{'' if header is None else f': {header}'}; expected {_EXPECTED}")
+        found = "" if header is None else f": is not CSV ({header.reason})"
+        raise InputError(f"the input has no header{found}; expected {_EXPECTED}")
     columns = _find_columns([cell.strip() for cell in header], notes)
     for number, record in enumerate(records, start=1):
-        if isinstance(record, str):
-            yield Problem(None, f"row {number} {record}; expected quotes inside a quoted cell to be doubled")
+        if isinstance(record, BrokenRecord):
+            found = f"row {number} is not CSV ({record.reason})"
+            yield _bad_row(None, f"{found}; expected quotes inside a quoted cell to be doubled")
         elif len(record) != len(header):
             image = record[columns.image] if columns.image is not None and columns.image < len(record) else None
             found = f"row {number} has {len(record)} cells; expected {len(header)} ({','.join(header)})"
-            yield Problem(_name(image), text_of(found))
+            yield _bad_row(image, one_line(found))
         else:
-            yield columns.pick(number, record)
+            yield columns.make_row(number, record)
 
 
-def read_jsonl(stream: BinaryIO, notes: list[str]) -> Iterator[Cells]:
-    """Read JSON lines in UTF-8: one object a line, with the keys of IMAGE_COLUMNS and CAPTION_COLUMNS.
+def read_jsonl(stream: BinaryIO, notes: list[str]) -> Iterator[Row]:
+    """Yield the rows of JSON lines in UTF-8: an object a line, with the keys of IMAGE_COLUMNS and CAPTION_COLUMNS.
 
     Args:
         stream: the file.
-        notes: where to write which keys of the first row are not read.
+        notes: a list that gets a line about the keys of the first row that are not read.
 
     Raises:
         InputError: the file is UTF-16.
@@ -92,25 +69,25 @@ def read_jsonl(stream: BinaryIO, notes: list[str]) -> Iterator[Cells]:
             entry = _parse_object(line)
             names = list(entry)
             columns = _find_columns(names, notes if number == 1 else [])
-        except (InputError, ValueError, RecursionError, _TooLongError) as error:
-            yield Problem(None, text_of(f"row {number}: {error}"))
+        except (InputError, ValueError, RecursionError) as error:
+            yield _bad_row(None, one_line(f"row {number}: {error}"))
             continue
-        yield columns.pick(number, list(entry.values()))
+        yield columns.make_row(number, list(entry.values()))
 
 
-def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterator[Cells], Callable[[], float]]:
+def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterator[Row], Callable[[], float]]:
     """Read a Parquet file; its column for pictures holds names, or the bytes of picture files.
 
     Args:
         stream: the file.
-        name: what errors call it.
-        notes: where to write which columns are not read.
+        name: of the file, for errors.
+        notes: a list that gets a line about the columns that are not read.
 
     Returns:
         The rows, and how much of the file has been read, in [0, 1].
 
     Raises:
-        InputError: pyarrow is missing, the file is not Parquet, or it has none of the columns.
+        InputError: pyarrow is not installed, the file is not Parquet, or it has none of the columns.
     """
     try:
         from pyarrow import parquet
@@ -119,50 +96,50 @@ def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterato
     try:
         file = parquet.ParquetFile(stream)
     except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
-        raise InputError(f"cannot read {name!r} as Parquet: {text_of(str(error))}") from error
+        raise InputError(f"cannot read {name!r} as Parquet: {one_line(str(error))}") from error
     names, total = list(file.schema_arrow.names), file.metadata.num_rows
     columns = _find_columns(names, notes)
     wanted = [names[index] for index in (columns.image, columns.caption) if index is not None]
     columns = _find_columns(wanted, [])
     done = 0
 
-    def rows() -> Iterator[Cells]:
+    def rows() -> Iterator[Row]:
         nonlocal done
         try:
             for batch in file.iter_batches(_PARQUET_ROWS, columns=wanted):
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     done += 1
-                    yield columns.pick(done, values)
+                    yield columns.make_row(done, values)
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {name!r} after row {done}: {text_of(str(error))}") from error
+            raise InputError(f"cannot read {name!r} after row {done}: {one_line(str(error))}") from error
 
     return rows(), lambda: done / total if total else 1.0
 
 
-def text_of(text: str) -> str:
-    """The text on one line, and UTF-8 whatever it holds."""
+def one_line(text: str) -> str:
+    """Return a text on one line, with what is not Unicode escaped."""
     return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Where the picture's name and the caption stand among the cells of a row."""
+    """The places of the picture's name and of the caption among the cells of a row; None without such a column."""
 
     image: int | None
     caption: int | None
 
-    def pick(self, number: int, cells: Sequence[Any]) -> Cells:
+    def make_row(self, number: int, cells: Sequence[Any]) -> Row:
         image = None if self.image is None else cells[self.image]
         caption = None if self.caption is None else cells[self.caption]
         name = image if isinstance(image, str) else None
         for what, value, kinds in (("picture", image, (str, bytes)), ("caption", caption, (str,))):
             if value is not None and not isinstance(value, kinds):
                 found = f"row {number} has a {what} that is {type(value).__name__}; expected a text"
-                return Problem(_name(name), found)
+                return _bad_row(name, found)
             broken = not_utf8(value) if isinstance(value, str) else None
             if broken:
-                return Problem(None if what == "picture" else _name(name), f"row {number}, {what}: {broken}")
-        return Values(image if name is None else _name(name), one_spaced(caption))
+                return _bad_row(None if what == "picture" else name, f"row {number}, {what}: {broken}")
+        return Row(None if isinstance(image, str) else image, normalize_whitespace(caption), _name(name))
 
 
 def _find_columns(names: Sequence[str], notes: list[str]) -> _Columns:
@@ -175,16 +152,16 @@ def _find_columns(names: Sequence[str], notes: list[str]) -> _Columns:
             raise InputError(f"the input has {listed}, which are the same; expected one of them")
         found.append(places[0] if places else None)
     if found == [None, None]:
-        raise InputError(f"the input has {text_of(', '.join(names))[:200] or 'nothing'}; expected {_EXPECTED}")
+        raise InputError(f"the input has {one_line(', '.join(names))[:200] or 'nothing'}; expected {_EXPECTED}")
     others = [name for index, name in enumerate(names) if index not in found]
     if others:
-        notes.append(f"not read from the input: {text_of(', '.join(others))}")
+        notes.append(f"not read from the input: {one_line(', '.join(others))}")
     return _Columns(*found)
 
 
 def _parse_object(line: str | None) -> dict[str, Any]:
     if line is None:
-        raise _TooLongError(_too_long())
+        raise ValueError(TOO_LONG)
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
@@ -196,45 +173,8 @@ def _parse_object(line: str | None) -> dict[str, Any]:
     return entry
 
 
-class _CsvRecords(Iterator[list[str] | str]):
-    """The records of a CSV file; a text instead of cells says what is wrong with a record.
-
-    After one that breaks the rules, reading goes on with the line after its first: a quote that is never closed costs
-    one record, not the rest of the file.
-    """
-
-    def __init__(self, lines: Iterator[str | None]) -> None:
-        self._lines = lines
-        self._again: deque[str] = deque()  # lines that a broken record had swallowed
-        self._used: list[str] = []
-
-    def __next__(self) -> list[str] | str:
-        while True:
-            self._used = []
-            try:
-                cells = next(csv.reader(self._feed(), strict=True))
-            except (csv.Error, _TooLongError) as error:
-                self._again.extendleft(reversed(self._used[1:]))
-                return f"is not CSV ({error})"
-            if cells:
-                return cells
-
-    def _feed(self) -> Iterator[str]:
-        size = 0
-        while True:
-            line = self._again.popleft() if self._again else next(self._lines, "")
-            if line == "":
-                return
-            if line is None or (size := size + len(line)) > MAX_ROW_BYTES:
-                if line is not None:
-                    self._used.append(line)
-                raise _TooLongError(_too_long())
-            self._used.append(line)
-            yield line
-
-
 def _read_lines(stream: BinaryIO) -> Iterator[str | None]:
-    """Lines with their ends, as UTF-8; what is not UTF-8 becomes lone surrogates, and a line that is too long None."""
+    """Yield lines with their ends; bytes that are not UTF-8 become lone surrogates, a line that is too long None."""
     first = True
     while line := stream.readline(MAX_ROW_BYTES + 1):
         if first:
@@ -254,5 +194,5 @@ def _name(text: str | None) -> str | None:
     return None if text is None else text.strip() or None
 
 
-def _too_long() -> str:
-    return f"it has more than {MAX_ROW_BYTES} bytes"
+def _bad_row(name: str | None, message: str) -> Row:
+    return Row(name=_name(name), error=InputError(message))

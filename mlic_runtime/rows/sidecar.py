@@ -1,9 +1,9 @@
-"""A caption that is a file of its own, and what holds for the captions of every source of rows."""
+"""Captions that are files of their own."""
 
 from pathlib import Path
 
 from mlic_runtime.base.files import open_regular, os_error_reason
-from mlic_runtime.base.text import not_utf8, one_spaced
+from mlic_runtime.base.text import normalize_whitespace, not_utf8
 from mlic_runtime.errors import CaptionError
 from mlic_runtime.limits import MAX_ROW_BYTES
 
@@ -11,11 +11,11 @@ SIDECAR_SUFFIX = ".txt"
 
 
 def decode_caption(content: bytes, name: str) -> str | None:
-    """A caption that is a file of its own, in UTF-8; None where it is blank.
+    """Return the caption from the content of a file in UTF-8; None where it is blank.
 
     Args:
-        content: of the file, up to MAX_ROW_BYTES + 1.
-        name: what errors call the file.
+        content: the first MAX_ROW_BYTES + 1 bytes of the file.
+        name: of the file, for errors.
 
     Raises:
         CaptionError: it has more than MAX_ROW_BYTES, or is not UTF-8.
@@ -26,11 +26,11 @@ def decode_caption(content: bytes, name: str) -> str | None:
     broken = not_utf8(caption)
     if broken:
         raise CaptionError(f"the caption {name}: {broken}")
-    return one_spaced(caption)
+    return normalize_whitespace(caption)
 
 
 def read_sidecar(picture: Path) -> str | None:
-    """The caption of a picture from the .txt file beside it; see `decode_caption`.
+    """Return the caption of a picture from the .txt file beside it; see `decode_caption`.
 
     Raises:
         CaptionError: it cannot be read.

@@ -1,32 +1,40 @@
-"""Progress of a command, on stderr."""
+"""What a command shows on stderr while it works; of several processes under torchrun, only the first shows anything."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 
 import click
 
+from mlic_runtime.base.progress import Progress, clear_line
+
 
 def log_line(line: str) -> None:
-    """Print a line above any progress bar; of several processes under torchrun, only the first does."""
-    if os.environ.get("RANK", "0") != "0":
-        return
-    from tqdm import tqdm
-
-    with tqdm.external_write_mode(file=sys.stderr):
-        click.echo(line, err=True)
+    """Print a line above any progress bar."""
+    if _is_first_process():
+        clear_line(sys.stderr)
+        click.echo(line, file=sys.stderr)
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, unit: str = "it") -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on a terminal, nothing in a pipe; yield a function to call with (done, total)."""
-    from tqdm import tqdm
+def progress_bar(label: str, unit: str = "item") -> Iterator[Callable[..., None]]:
+    """Show the progress of a block; yields what to call with the number that is done, the total, and maybe a note."""
+    share = 0.0
+    stream = sys.stderr if _is_first_process() else io.StringIO()
+    progress = Progress(stream, unit, lambda: share, f"{label}: ")
 
-    with tqdm(desc=description, unit=unit, disable=None) as bar:
+    def show(done: int, total: int, note: str = "") -> None:
+        nonlocal share
+        share = done / max(1, total)
+        progress.show(done, note)
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    try:
         yield show
+    finally:
+        progress.close()
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"

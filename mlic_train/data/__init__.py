@@ -1,14 +1,11 @@
-"""Reading and checking data: CSV, the competition's own CSV, COCO, JSON lines and shards become records.
+"""Data sets: annotation files of every format in `formats` become records; they are checked, and written as shards."""
 
-{shard_names, tar} <- members <- records <- source <- labels <- {csv_format <- competition, coco, jsonl <- shards} <-
-reader <- summary <- {check, shard_writer}
-"""
-
-from .check import SplitInput, check_splits
+from .check import check_splits
 from .folder import SplitFiles, find_splits
+from .formats.registry import DATA_FORMATS
 from .labels import LabelSet
 from .problems import PROBLEM_KINDS, Problem
-from .reader import DATA_FORMATS, read_labels, read_split
+from .reader import read_labels, read_split
 from .records import Record, Split
 from .summary import SplitSummary, fingerprint, summarise
 
@@ -20,7 +17,6 @@ __all__ = [
     "Record",
     "Split",
     "SplitFiles",
-    "SplitInput",
     "SplitSummary",
     "check_splits",
     "find_splits",

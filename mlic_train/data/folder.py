@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlic_train.data.formats.registry import FORMATS
 from mlic_train.data.formats.shards import check_listed, find_shards
 from mlic_train.data.source.addresses import expand, is_remote, is_shards, location_of
-from mlic_train.data.source.members import is_there
+from mlic_train.data.source.files import is_there
 from mlic_train.errors import DataError
 
+_PATTERNS = [pattern.format(split="train") for each in FORMATS for pattern in each.split_files]
 _LAYOUT = (
-    "train.csv, train.jsonl, train-*.tar or (annotations/)instances_train*.json; the same for val and test; "
-    "and where wanted captions*.csv, labels.csv and the folder images"
+    f"{', '.join(_PATTERNS[:-1])} or {_PATTERNS[-1]}; the same for val and test; and optionally captions*.csv, "
+    "labels.csv and the folder images"
 )
 
 
@@ -34,33 +36,38 @@ class SplitFiles:
     labels_file: Path | None = None
     images: Path | None = None
 
+    def by_split(self) -> dict[str, tuple[Path, ...]]:
+        """Return the files of each split that has any; more captions belong to train."""
+        files = {"train": (*self.train, *self.captions), "val": self.val, "test": self.test}
+        return {name: paths for name, paths in files.items() if paths}
+
 
 def find_splits(folder: Path) -> SplitFiles:
-    """Find train, val and test in a data folder, as .csv, .jsonl, COCO or shards, with what belongs to them.
+    """Find train, val and test in a data folder, with the files that belong to them.
 
     Args:
-        folder: the data folder, or the address of one with shards; or shards, as one name (see `shard_names`), such as
-            `shards/train-{000..063}.tar`: those whose names begin with val or test are of these splits, the others are
-            for training, and for a split that is not among them `val-*.tar` and `test-*.tar` beside them are taken.
+        folder: the data folder, or the address of one with shards; or shards, as one name (see `addresses`), such as
+            `shards/train-{000..063}.tar`. Shards whose names begin with val or test are for these splits, the others
+            for training. For a split without shards in that name, `val-*.tar` and `test-*.tar` beside them are used.
 
     Raises:
-        DataError: it is no folder, has no training split, or has one split in two files; a shard is not there, or not
-            as `shards.json` says.
+        DataError: it is not a folder, has no training split, or has one split in two files; a shard is not there, or
+            differs from `shards.json`.
     """
     if is_shards(folder.name) and not folder.is_dir():
-        return _beside(expand(folder))
+        return _splits_of_shards(expand(folder))
     if is_remote(folder):
         if not (shards := find_shards(folder, "train")):
             raise DataError(f"{location_of(folder)}: no training split; expected shards such as train-000000.tar")
-        return _beside(tuple(shards))
+        return _splits_of_shards(tuple(shards))
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; expected a data folder with {_LAYOUT}")
-    train = _one(folder, "train")
+    train = _find_split(folder, "train")
     if not train:
         found = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
         listing = ", ".join(found[:12]) + (f", ... ({len(found)} in all)" if len(found) > 12 else "")
         raise DataError(f"{folder}: no training split; found {listing or 'nothing'}; expected {_LAYOUT}")
-    splits = {"train": train, "val": _one(folder, "val"), "test": _one(folder, "test")}
+    splits = {"train": train, "val": _find_split(folder, "val"), "test": _find_split(folder, "test")}
     check_listed((file for files in splits.values() for file in files if is_shards(file.name)), whole=True)
     labels_file, images = folder / "labels.csv", folder / "images"
     captions = [file for suffix in ("csv", "jsonl") for file in sorted(folder.glob(f"captions*.{suffix}"))]
@@ -74,8 +81,8 @@ def find_splits(folder: Path) -> SplitFiles:
     )
 
 
-def _beside(shards: tuple[Path, ...]) -> SplitFiles:
-    """The splits that the names of shards tell, and what lies beside them."""
+def _splits_of_shards(shards: tuple[Path, ...]) -> SplitFiles:
+    """Return the splits by the names of shards, with the other files in their folder."""
     splits: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     for shard in shards:
         splits[next((name for name in ("val", "test") if shard.name.startswith(name)), "train")].append(shard)
@@ -92,12 +99,9 @@ def _beside(shards: tuple[Path, ...]) -> SplitFiles:
     )
 
 
-def _one(folder: Path, split: str) -> tuple[Path, ...]:
-    found = [file for suffix in ("csv", "jsonl") if (file := folder / f"{split}.{suffix}").is_file()]
-    for place in (folder, folder / "annotations"):
-        found += sorted(place.glob(f"instances_{split}*.json"))
-    shards = find_shards(folder, split)
-    if len(found) + bool(shards) > 1:
-        names = ", ".join(str(file.relative_to(folder)) for file in (*found, *shards[:1]))
+def _find_split(folder: Path, split: str) -> tuple[Path, ...]:
+    found = [files for each in FORMATS for files in each.find_split(folder, split)]
+    if len(found) > 1:
+        names = ", ".join(str(files[0].relative_to(folder)) for files in found)
         raise DataError(f"{folder}: found {names} for the split {split!r}; expected one: name the files to use")
-    return tuple(found or shards)
+    return found[0] if found else ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlic_runtime.base.text import not_utf8
-from mlic_train.data.source.text import read_text
+from mlic_train.data.source.files import read_text
 from mlic_train.errors import DataError
 
 _COLUMNS = ["LabelID", "Name"]
@@ -48,7 +48,7 @@ class LabelSet:
             for position, key in enumerate(keys):
                 if not key or key != " ".join(key.split()) or _SEPARATORS.search(key):
                     raise DataError(
-                        f"label {what} {key!r}: expected text without ';' or '|' and without spaces to spare"
+                        f"label {what} {key!r}: expected a text without ';' or '|' and without unneeded spaces"
                     )
                 if key in seen:
                     raise DataError(f"label {what} {key!r} occurs twice; expected each once")
@@ -67,7 +67,7 @@ class LabelSet:
         return id_or_name in self._index
 
     def index(self, id_or_name: str) -> int:
-        """The position of a label, given by its id or by its name.
+        """Return the position of a label, given by its id or by its name.
 
         Raises:
             DataError: no label has that id or name; the message offers the nearest ones.
@@ -144,7 +144,7 @@ def split_cell(cell: str) -> list[str]:
 
 
 def infer_labels(cells: Iterable[str | tuple[str, ...]]) -> LabelSet:
-    """The labels that occur in data: ids and names alike, sorted by number when all are whole numbers, else by name.
+    """Return the labels that occur in data as ids and names, by number when all are whole numbers, else by name.
 
     A cell is split as in `LabelSet.parse`. Its rule 2 needs names that are not known yet; instead, when any cell
     contains `;` or `|`, none is split at spaces.

@@ -1,4 +1,4 @@
-"""What can be wrong with data, by kind."""
+"""Problems of data, by kind."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PROBLEM_KINDS = {
     "empty-caption": "a caption is given but blank; the row counts as having none",
     "empty-split": "no usable record",
     "unlabelled": "records without labels, as from a file with no Labels column",
-    "unused-label": "a label that no record of the split has: nothing to learn it or to tune and measure it by",
+    "unused-label": "a label that no record of the split has: it cannot be learned, tuned or measured",
 }
 """Every `Problem.kind`, with what it means."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with the data.
+    """A problem of the data.
 
     Attributes:
-        file: the file it was found in.
-        number: the record's 1-based number in that file; None when it concerns no single record.
+        file: the file.
+        number: the record's 1-based number in that file; None when the problem is not of one record.
         kind: one of PROBLEM_KINDS.
         message: what was found and what was expected, on one line.
         severity: "error" when training would stop or learn something wrong, "warning" when it is allowed.

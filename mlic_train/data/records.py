@@ -1,4 +1,4 @@
-"""What reading gives: records and splits."""
+"""Records and splits: what annotation files are read into."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Record:
     Attributes:
         image_id: the picture's name as the file gives it (COCO: `file_name`); None for a caption without a picture.
         image: the picture's file, or its place in a shard; None for a caption without a picture, or when pictures
-            were not asked for.
-        captions: whole captions, each run of whitespace made one space; empty when there is none.
+            are not wanted.
+        captions: whole captions, with one space for each run of whitespace; empty when there is none.
         labels: sorted indices into the LabelSet; () means none of the labels, None means not labelled.
-        file: the file that the (first) row stands in.
+        file: the file of the (first) row.
         number: the 1-based number of that row in its file; the header is not counted.
-        soft: a teacher's probabilities in 0..1, one per label, or their mixture with the record's own labels: what
-            training aims at instead of `labels`; None without a teacher.
+        soft: the targets of training instead of `labels`: a teacher's probabilities in 0..1, one per label, or their
+            mixture with the record's own labels; None without a teacher.
     """
 
     image_id: str | None
@@ -45,9 +45,9 @@ class Split:
 
     Attributes:
         records: in the order of the files and of their rows.
-        labels: what `Record.labels` points into.
-        skipped: why each bad row was left out; empty unless bad rows were to be skipped.
-        warnings: what was read but looks odd (blank captions, repeated rows).
+        labels: the labels that `Record.labels` are indices of.
+        skipped: the problem of each bad row, if bad rows are skipped.
+        warnings: about rows that were read (blank captions, repeated rows).
     """
 
     records: tuple[Record, ...]

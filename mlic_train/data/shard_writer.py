@@ -1,19 +1,20 @@
 """Splits of any format as shards: tar files in webdataset's form, the same bytes for the same data."""
 
-import contextlib
+import csv
 import hashlib
+import io
+import itertools
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
-from csv import writer
-from io import StringIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import OutputError
-from mlic_runtime.rows.reader import PICTURE_SUFFIXES
+from mlic_runtime.rows.columns import PICTURE_SUFFIXES
 from mlic_train.base.files import atomic_folder, write_bytes
 from mlic_train.data.formats.shard_index import index_bytes, index_of
 from mlic_train.data.formats.shards import SCHEMA_VERSION, SUMMARY_NAME, UNKNOWN_PICTURE, read_rows, read_summary
@@ -28,6 +29,9 @@ from .summary import fingerprint
 Facts: TypeAlias = dict[str, dict[str, int | str]]
 """{"train-000000.tar": {"records": ..., "bytes": ..., "sha256": ...}, ...}"""
 
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the number of items that are done, and with their total."""
+
 _END = bytes(2 * BLOCK)
 _CHUNK = 1 << 20
 
@@ -38,19 +42,19 @@ def write_shards(
     *,
     samples: int = 10_000,
     max_bytes: int = 1_000_000_000,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Facts]:
     """Write every split as `NAME-000000.tar` and so on, each with its index, labels.csv and a summary, shards.json.
 
-    Read back, the records are the same in the same order, and so is the data's fingerprint: a run may be resumed on
-    shards that was started without. Pictures are copied as they are; nothing is decoded, and nothing is mixed, for
-    whoever reads shards here finds any sample of any shard.
+    Read back, the records are the same in the same order, and so is the data's fingerprint: a run that started without
+    shards may be resumed on them. Pictures are copied as they are. Nothing is decoded, and nothing is shuffled, because
+    any sample of any shard can be read alone.
 
     Args:
         splits: by name, all with the same labels.
         folder: where they go, all at once; it is not there yet, or empty.
-        samples: at most so many in one shard.
-        max_bytes: at most so many in one shard, unless a single sample needs more.
+        samples: the most samples in one shard.
+        max_bytes: the most bytes of one shard, unless a single sample needs more.
         progress: called with the records written so far and with their total.
 
     Returns:
@@ -62,24 +66,16 @@ def write_shards(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} is there already; shards are not mixed with other files: choose a new folder")
-    total, done = sum(len(split.records) for split in splits.values()), 0
+    total = sum(len(split.records) for split in splits.values())
+    done = itertools.count(1)
     written: dict[str, Facts] = {}
-    with atomic_folder(folder) as new, contextlib.ExitStack() as streams:
+    with atomic_folder(folder) as new:
         for name, split in splits.items():
-            shards: Facts = {}
-            shard: _Shard | None = None
-            for number, record in enumerate(split.records):
-                sample = b"".join(_members(f"{number:09d}", record, split.labels))
-                if shard is None or shard.records == samples or shard.size + len(sample) > max_bytes:
-                    if shard is not None:
-                        shards[shard.path.name] = shard.close()
-                    shard = _Shard(new / f"{name}-{len(shards):06d}.tar", streams)
-                shard.add(sample)
-                done += 1
-                progress(done, total)
-            if shard is not None:
-                shards[shard.path.name] = shard.close()
-            written[name] = shards
+            numbered = _number_shards(_samples(split), samples, max_bytes)
+            written[name] = {}
+            for number, group in itertools.groupby(numbered, key=itemgetter(0)):
+                shard = new / f"{name}-{number:06d}.tar"
+                written[name][shard.name] = _write_shard(shard, group, lambda: progress(next(done), total))
         index_shards(new)
         labels = next(iter(splits.values())).labels
         (new / "labels.csv").write_text(_labels_csv(labels), encoding="utf-8", newline="")
@@ -89,11 +85,11 @@ def write_shards(
     return written
 
 
-def index_shards(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Write the index of every shard in a folder, whoever wrote the shard.
+def index_shards(folder: Path, progress: Progress = lambda done, total: None) -> int:
+    """Write the index of every shard in a folder, also of shards that another program wrote.
 
     Returns:
-        How many shards there are.
+        The number of shards.
 
     Raises:
         DataError: there is none, or one cannot be read.
@@ -108,14 +104,14 @@ def index_shards(folder: Path, progress: Callable[[int, int], None] = lambda don
     return len(shards)
 
 
-def verify_shards(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Compare every byte of the shards in a folder with what shards.json says, and their indices with themselves.
+def verify_shards(folder: Path, progress: Progress = lambda done, total: None) -> int:
+    """Compare every byte of the shards in a folder with shards.json, and their indices with the shards.
 
     Returns:
-        How many shards there are.
+        The number of shards.
 
     Raises:
-        DataError: one is missing or differs, an index does, or there is no shards.json.
+        DataError: a shard or an index is missing or differs, or there is no shards.json.
     """
     listed = read_summary(folder / SUMMARY_NAME)
     for done, (name, facts) in enumerate(listed.items(), start=1):
@@ -130,42 +126,50 @@ def verify_shards(folder: Path, progress: Callable[[int, int], None] = lambda do
             raise DataError(f"{folder / name}: its sha256 is not the one in {SUMMARY_NAME}; copy it again")
         index = index_of(folder / name)
         if index.exists() and index.read_bytes() != index_bytes(folder / name, read_rows(folder / name)):
-            raise DataError(f"{index}: it is not of its shard; write it anew with mlic-shards --index")
+            raise DataError(f"{index}: it is of another shard; write it anew with mlic-shards --index")
         progress(done, len(listed))
     return len(listed)
 
 
-class _Shard:
-    """A tar file that is being written."""
+def _samples(split: Split) -> Iterator[bytes]:
+    for number, record in enumerate(split.records):
+        yield b"".join(_members(f"{number:09d}", record, split.labels))
 
-    def __init__(self, path: Path, streams: contextlib.ExitStack) -> None:
-        self.path = path
-        self.records = 0
-        self.size = len(_END)
-        self._stream = streams.enter_context(path.open("xb"))
-        self._digest = hashlib.sha256()
 
-    def add(self, sample: bytes) -> None:
-        """Append the members of one sample."""
-        self._write(sample)
-        self.records += 1
-        self.size += len(sample)
+def _number_shards(samples: Iterable[bytes], most: int, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield each sample with the number of the shard that it belongs to."""
+    shard, records, size = 0, 0, len(_END)
+    for sample in samples:
+        if records and (records == most or size + len(sample) > max_bytes):
+            shard, records, size = shard + 1, 0, len(_END)
+        records, size = records + 1, size + len(sample)
+        yield shard, sample
 
-    def close(self) -> dict[str, int | str]:
-        """End the archive; what is to be noted about it."""
-        self._write(_END)
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        return {"records": self.records, "bytes": self.size, "sha256": self._digest.hexdigest()}
 
-    def _write(self, content: bytes) -> None:
-        self._stream.write(content)
-        self._digest.update(content)
+def _write_shard(
+    path: Path, samples: Iterable[tuple[int, bytes]], progress: Callable[[], None]
+) -> dict[str, int | str]:
+    """Write one tar file; return what shards.json says of it."""
+    records = 0
+    digest = hashlib.sha256()
+    with path.open("xb") as stream:
+
+        def write(content: bytes) -> None:
+            stream.write(content)
+            digest.update(content)
+
+        for _, sample in samples:
+            write(sample)
+            records += 1
+            progress()
+        write(_END)
+        stream.flush()
+        os.fsync(stream.fileno())
+        return {"records": records, "bytes": stream.tell(), "sha256": digest.hexdigest()}
 
 
 def _members(key: str, record: Record, labels: LabelSet) -> Iterator[bytes]:
-    """The members of one sample: its picture, what is known about it, and its caption if there is just one."""
+    """Yield the members of one sample: its picture, its JSON, and its caption if there is just one."""
     known: dict[str, Any] = {}
     if record.image is not None:
         suffix = PurePosixPath(record.image.name).suffix.lower()
@@ -185,13 +189,13 @@ def _members(key: str, record: Record, labels: LabelSet) -> Iterator[bytes]:
 
 
 def _member(name: str, content: bytes) -> bytes:
-    """Header, content and padding; the time is 0 and the owner root, so that equal data gives equal bytes."""
+    """Return header, content and padding; the time is 0 and the owner root, so that equal data gives equal bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK)
 
 
 def _labels_csv(labels: LabelSet) -> str:
-    text = StringIO(newline="")
-    writer(text, lineterminator="\n").writerows([("LabelID", "Name"), *zip(labels.ids, labels.names, strict=True)])
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("LabelID", "Name"), *zip(labels.ids, labels.names, strict=True)])
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""From what the command line names to the splits that training uses."""
+"""The splits that the options of a command name."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from mlic_train.data.source.addresses import expand
 from mlic_train.errors import ConfigError, DataError
 
-from .check import SplitInput, check_splits
+from .check import check_splits
 from .folder import SplitFiles, find_splits
 from .labels import LabelSet
 from .problems import Problem
@@ -38,7 +38,7 @@ class DataOptions:
     pictures: bool = True
 
     def resolve(self) -> SplitFiles:
-        """The files of every split.
+        """Return the files of every split.
 
         Raises:
             ConfigError: neither a folder nor a training file was given.
@@ -63,7 +63,7 @@ class Splits:
     test: Split | None
 
     def named(self) -> dict[str, Split]:
-        """{"train": ..., "val": ..., "test": ...}, without what is not there."""
+        """Return {"train": ..., "val": ..., "test": ...}, without a missing one."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
@@ -73,7 +73,7 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
 
     Args:
         options: where they are.
-        labels: the labels of a model that is there already; None takes them from the data.
+        labels: those of an existing model; by default those of the data.
 
     Raises:
         DataError: a file or row cannot be used, or training or validation rows have no labels.
@@ -102,9 +102,7 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
 
 
 def read_splits(options: DataOptions) -> dict[str, Split]:
-    """The splits that there are.
-
-    Unlike training, a report and shards can do without val, and with rows that are not labelled.
+    """Read the splits that have files, for reports and shards: they need neither val nor labels.
 
     Raises:
         ConfigError: no training data was given.
@@ -112,13 +110,12 @@ def read_splits(options: DataOptions) -> dict[str, Split]:
     """
     files = options.resolve()
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
-    given = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
     read = _reader(options, files, labels)
-    return {name: read(paths) for name, paths in given.items() if paths}
+    return {name: read(paths) for name, paths in files.by_split().items()}
 
 
 def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callable[[Sequence[Path]], Split]:
-    """What reads the files of one split."""
+    """Return a function that reads the files of one split."""
     return partial(
         read_split,
         labels=labels,
@@ -129,14 +126,15 @@ def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callab
     )
 
 
-def check_data(options: DataOptions, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
-    """Everything that is wrong with the data, without training (see `data.check.check_splits`)."""
+def check_data(options: DataOptions, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Problem]:
+    """Return all problems of the data; see `check.check_splits`."""
     files = options.resolve()
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
-    paths = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
-    inputs = {
-        name: SplitInput(given, files.images, options.data_format, options.pictures)
-        for name, given in paths.items()
-        if given
-    }
-    return check_splits(inputs, labels, progress=progress)
+    return check_splits(
+        files.by_split(),
+        labels,
+        images=files.images,
+        data_format=options.data_format,
+        pictures=options.pictures,
+        progress=progress,
+    )

@@ -58,11 +58,11 @@ def summarise(split: Split) -> SplitSummary:
 
 
 def fingerprint(splits: Mapping[str, Split]) -> str:
-    """A sha256, 64 hex digits, over the content of the splits.
+    """Return a sha256, 64 hex digits, of the content of the splits.
 
     It covers each split's name, its label names, and its records in order: image id, captions, label names, the
-    picture file's size in bytes, and soft labels where there are any. Where the data lies and in which format does not
-    count, nor does the order of the splits, so that it is the same on every machine.
+    picture file's size in bytes, and soft labels where there are any. It does not depend on the folder and the format
+    of the data, nor on the order of the splits, so that it is equal on every machine.
 
     Raises:
         DataError: a picture is no longer there.
@@ -73,7 +73,7 @@ def fingerprint(splits: Mapping[str, Split]) -> str:
         _feed(digest, [name, split.labels.names])
         for record in split.records:
             labels = None if record.labels is None else [split.labels.names[index] for index in record.labels]
-            # Appended, not null without them: the fingerprint of data without a teacher stays what it always was.
+            # Appended, not null without them: so data without a teacher keeps the fingerprint of older versions.
             soft = [] if record.soft is None else [record.soft]
             _feed(digest, [record.image_id, record.captions, labels, _size(record), *soft])
     return digest.hexdigest()

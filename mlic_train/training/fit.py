@@ -12,10 +12,10 @@ from types import FrameType
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from tqdm import tqdm
 
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.base.progress import progress_bar
 from mlic_train.batches.dataset import Batch, Examples, batch_loader, plan_epoch, share_out
 from mlic_train.config.schema import TrainConfig
 from mlic_train.data import Record
@@ -108,7 +108,7 @@ def fit(
             shares = [share_out(keys, fabric.global_rank, fabric.world_size) for keys in plan[state.step :]]
             loader = batch_loader(data.train, data.tokenizer, [keys for keys, _ in shares], config.workers)
             learner.train()
-            with _bar(state, len(plan), fabric) as bar:
+            with progress_bar(f"epoch {state.epoch + 1}", "step") as show:
                 for batch, (_, weight) in zip(loader, shares, strict=True):
                     step = state.epoch * steps_per_epoch + state.step // config.accumulate
                     parts, complete = _group(state.step, len(plan), config.accumulate)
@@ -132,8 +132,7 @@ def fit(
                     state.step += 1
                     state.global_step += 1
                     state.loss_sum += value
-                    bar.update()
-                    bar.set_postfix_str(_progress(state), refresh=False)
+                    show(state.step, len(plan), _progress(state))
                     if not complete:
                         continue  # half a group of batches is nothing that a checkpoint could go on from
                     stop = any_of(fabric, interrupted())
@@ -266,12 +265,6 @@ def _not_finite(what: str, value: float, state: State, keys: list[tuple[int, int
         f"batch's first record: {first.file}, record {first.number}); the last checkpoint is kept: lower "
         "--learning-rate and start again"
     )
-
-
-def _bar(state: State, batches: int, fabric: Fabric) -> "tqdm[None]":
-    """The progress bar of an epoch: in the first process, on a terminal."""
-    disable = None if fabric.is_global_zero else True
-    return tqdm(total=batches, initial=state.step, desc=f"epoch {state.epoch + 1}", disable=disable)
 
 
 def _progress(state: State) -> str:

@@ -314,7 +314,7 @@ def test_a_worker_with_another_model_or_folder_fails(job: Job, tmp_path: Path) -
 def test_an_input_that_breaks_off_ends_the_job(source: Path, job: Job) -> None:
     with closing(ResultFolder(job.folder, job.identity)):
         source.unlink()
-        with pytest.raises(InputError, match="there is no such file or folder"):
+        with pytest.raises(InputError, match="there is no such file"):
             list(work(job))
 
 

@@ -1,19 +1,21 @@
-"""Rows and pictures that a URI names, which need the extra `parquet` of mlic-runtime; no network: fsspec's memory."""
+"""Rows and pictures that a URI names, which need the extra `remote` of mlic-runtime; no network: fsspec's memory."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFile
-from pyarrow import parquet
+from pyarrow import fs, parquet
 
 from mlic_runtime import InputError, Predictor, Row, RowError, open_rows
-from mlic_runtime.base.far_files import absolute, plain
+from mlic_runtime.base.far_files import FarFile, absolute, without_file_scheme
 from mlic_runtime.rows import far_folder as remote_module
-from mlic_runtime.rows.far_folder import RemoteFolder
+from mlic_runtime.rows.far_folder import FarFolder
 
 ROOT = Path(__file__).parents[2]
 CAT = (ROOT / "examples" / "cat.png").read_bytes()
@@ -107,7 +109,7 @@ def test_nothing_is_fetched_before_a_picture_is_read(memory: Any, tmp_path: Path
 def test_names_that_lead_out_of_the_folder_are_refused(memory: Any, name: str) -> None:
     memory.pipe("/bucket/secret.png", CAT)
     with pytest.raises(InputError, match=r"lies outside of the image root 'memory://bucket/pics': name another root"):
-        RemoteFolder("memory://bucket/pics").picture(name)
+        FarFolder("memory://bucket/pics").picture(name)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +122,14 @@ def test_names_that_lead_out_of_the_folder_are_refused(memory: Any, name: str) -
 )  # fmt: skip
 def test_names_that_stay_are_taken_as_they_are(memory: Any, name: str, where: str) -> None:
     memory.pipe(f"/bucket/pics/{where}", CAT)
-    assert RemoteFolder("memory://bucket/pics").picture(name).read() == CAT
+    assert FarFolder("memory://bucket/pics").picture(name).read() == CAT
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("memory://bucket/no.csv", "cannot read the input 'memory://bucket/no.csv': there is no such file"),
-        ("memory://bucket/rows.txt", "the input 'memory://bucket/rows.txt' cannot be told by its name; expected .csv"),
+        ("memory://bucket/rows.txt", "the input 'memory://bucket/rows.txt' has an unknown ending; expected .csv"),
         ("memory://bucket/empty", "there is no picture in 'memory://bucket/empty'; expected files in .jpg"),
         ("nix://bucket/rows.csv", "cannot use the URI 'nix://bucket/rows.csv': "),
         ("file://host/rows.csv", "expected file:///FOLDER/NAME, a path of this machine"),
@@ -195,10 +197,47 @@ def test_what_libraries_below_fsspec_raise_is_one_line(
         rows_of("memory://bucket")
 
 
+@pytest.fixture
+def no_s3fs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the package that fsspec needs for s3:// is not installed."""
+
+    def refuse(uri: str) -> None:
+        raise ImportError("Install s3fs\nto access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+
+
+@pytest.mark.usefixtures("no_s3fs")
+def test_pyarrow_stands_in_where_fsspec_lacks_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "cat?.png").write_bytes(CAT)
+    (tmp_path / "dog.png").write_bytes(b"")
+    arrow = SimpleNamespace(from_uri=lambda uri: (fs.LocalFileSystem(), uri.replace("s3:/", str(tmp_path))))
+    monkeypatch.setattr(fs, "FileSystem", arrow)
+    cat, dog = rows_of("s3://")
+    assert (cat.name, dog.name) == ("deeper/cat?.png", "dog.png")
+    assert cat.image.read() == CAT  # type: ignore[union-attr] # a stream
+    folder = FarFile.from_uri("s3://deeper")
+    assert folder.names(recursive=False) == ["cat?.png"]
+    assert (folder.is_folder(), folder.exists(), folder.below("no.png").exists()) == (True, True, False)
+    file = folder.below("cat?.png")
+    assert (file.size(), file.read_range(2, 9), file.is_folder()) == (len(CAT), CAT[2:9], False)
+    with file.open() as stream:
+        stream.seek(100)
+        assert stream.read() == CAT[100:]
+
+
+@pytest.mark.usefixtures("no_s3fs")
+def test_without_pyarrow_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"^cannot read 's3://other/a.csv': Install s3fs to access S3$"):
+        rows_of("s3://other/a.csv")
+
+
 def test_file_uris_are_paths(tmp_path: Path) -> None:
     (tmp_path / "a b.csv").write_text("image\nx.png\n")
-    assert plain("file:///a%20b") == plain("file://localhost/a%20b") == "/a b"
-    assert plain("/a%20b") == "/a%20b"
+    assert without_file_scheme("file:///a%20b") == without_file_scheme("file://localhost/a%20b") == "/a b"
+    assert without_file_scheme("/a%20b") == "/a%20b"
     (row,) = rows_of(f"file://{tmp_path}/a%20b.csv")
     assert row.image == str(tmp_path / "x.png")
 

@@ -15,6 +15,7 @@ HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch")
 ALLOWED = {"click", "numpy", "onnxruntime", "PIL", "tokenizers"}
 # Its optional dependencies, by the modules that may ask for them.
 EXTRAS = {
+    "base/far_files.py": {"fsspec", "pyarrow"},
     "base/override.py": {"typing_extensions"},  # for type checkers only
     "picture/heif.py": {"pillow_heif"},
     "bench/openvino.py": {"openvino"},
@@ -23,7 +24,6 @@ EXTRAS = {
     "ray/parts.py": {"pyarrow"},
     "ray/predictor.py": {"ray"},
     "ray/results.py": {"pyarrow"},
-    "rows/far_folder.py": {"pyarrow", "fsspec"},
     "rows/formats.py": {"pyarrow"},
 }
 

@@ -1,8 +1,7 @@
 import io
 from collections.abc import Callable
 
-from mlic_runtime.batch.progress import Progress
-from mlic_runtime.batch.resumable_file import Mark
+from mlic_runtime.base.progress import Progress, clear_line
 
 
 class Terminal(io.StringIO):
@@ -17,14 +16,15 @@ def clock(*seconds: float) -> Callable[[], float]:
 def test_a_terminal_sees_speed_and_time_left() -> None:
     terminal = Terminal()
     shares = iter([0.0, 0.1, 0.5])
-    progress = Progress(terminal, lambda: next(shares), clock(0, 10, 100))
-    for mark in (Mark(0), Mark(1000), Mark(5000, errors=2)):
-        progress(mark)
+    progress = Progress(terminal, "row", lambda: next(shares), clock=clock(0, 10, 100))
+    progress.show(0)
+    progress.show(1000)
+    progress.show(5000, "2 failed")
     progress.close()
     assert terminal.getvalue() == (
-        "\r0 rows, 0%\x1b[K"
-        "\r1000 rows, 10%, 100.0 pictures/s, 1:30 left\x1b[K"
-        "\r5000 rows, 50%, 50.0 pictures/s, 1:40 left, 2 failed\x1b[K"
+        "\r\x1b[K0 rows, 0%"
+        "\r\x1b[K1000 rows, 10%, 100.0 rows/s, 1:30 left"
+        "\r\x1b[K5000 rows, 50%, 50.0 rows/s, 1:40 left, 2 failed"
         "\r\x1b[K"
     )
 
@@ -32,25 +32,25 @@ def test_a_terminal_sees_speed_and_time_left() -> None:
 def test_a_resumed_run_counts_its_own_speed() -> None:
     terminal = Terminal()
     shares = iter([0.5, 0.75])
-    progress = Progress(terminal, lambda: next(shares), clock(0, 7200))
-    progress(Mark(50_000))
-    progress(Mark(75_000))
-    assert "75000 rows, 75%, 3.5 pictures/s, 2:00:00 left" in terminal.getvalue()
+    progress = Progress(terminal, "row", lambda: next(shares), clock=clock(0, 7200))
+    progress.show(50_000)
+    progress.show(75_000)
+    assert "75000 rows, 75%, 3.5 rows/s, 2:00:00 left" in terminal.getvalue()
 
 
 def test_nobody_knows_the_end_of_a_stream() -> None:
     terminal = Terminal()
-    progress = Progress(terminal, lambda: None, clock(0, 2))
-    progress(Mark(0))
-    progress(Mark(5))
-    assert terminal.getvalue() == "\r0 rows\x1b[K\r5 rows, 2.5 pictures/s\x1b[K"
+    progress = Progress(terminal, "row", lambda: None, clock=clock(0, 2))
+    progress.show(0)
+    progress.show(5)
+    assert terminal.getvalue() == "\r\x1b[K0 rows\r\x1b[K5 rows, 2.5 rows/s"
 
 
 def test_it_is_not_shown_more_often_than_one_can_read() -> None:
     terminal = Terminal()
-    progress = Progress(terminal, lambda: None, clock(0, 0.1, 0.15, 0.3))
+    progress = Progress(terminal, "row", lambda: None, clock=clock(0, 0.1, 0.15, 0.3))
     for rows in range(4):
-        progress(Mark(rows))
+        progress.show(rows)
     assert terminal.getvalue().count("\r") == 2
 
 
@@ -59,7 +59,8 @@ def test_a_pipe_sees_nothing() -> None:
         raise AssertionError("asked for the share although nobody sees it")
 
     pipe = io.StringIO()
-    progress = Progress(pipe, fail)
-    progress(Mark(1))
+    progress = Progress(pipe, "row", fail)
+    progress.show(1)
     progress.close()
+    clear_line(pipe)
     assert pipe.getvalue() == ""

@@ -94,8 +94,8 @@ def test_a_cluster_that_answers_but_refuses_is_one_line_that_says_what_it_may_wa
     )
 
 
-def test_a_uri_without_pyarrow_names_the_extra(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+def test_a_uri_without_fsspec_names_the_extra(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
     result = run("--input", "s3://bucket/rows.csv", "--model", tiny)
     assert result.exit_code == 1
-    assert "URIs need pyarrow: pip install 'mlic-runtime[parquet]'" in result.stderr
+    assert "URIs need fsspec: pip install 'mlic-runtime[remote]'" in result.stderr

@@ -251,7 +251,7 @@ def test_pictures_or_captions_can_be_left_out(tmp_path: Path) -> None:
     [
         ("missing.csv", "cannot read the input .*missing.csv': there is no such file"),
         ("missing", "the input .*missing' is not there; expected .csv, .jsonl, .parquet, a folder, or -"),
-        ("rows.xlsx", r"the input .*rows.xlsx' cannot be told by its name; expected .csv"),
+        ("rows.xlsx", r"the input .*rows.xlsx' has an unknown ending; expected .csv"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_refused(tmp_path: Path, name: str, message: str) -> None:

@@ -8,7 +8,6 @@ from mlic_train.data import (
     PROBLEM_KINDS,
     LabelSet,
     Problem,
-    SplitInput,
     check_splits,
     fingerprint,
     read_split,
@@ -40,8 +39,8 @@ def data(tmp_path: Path, draw: Draw) -> Path:
 
 def check(folder: Path, *, pictures: bool = True) -> list[Problem]:
     names = [name for name in ("train", "val") if (folder / f"{name}.csv").exists()]
-    splits = {name: SplitInput((folder / f"{name}.csv",), pictures=pictures) for name in names}
-    return check_splits(splits, LABELS, workers=2)
+    splits = {name: (folder / f"{name}.csv",) for name in names}
+    return check_splits(splits, LABELS, pictures=pictures, workers=2)
 
 
 def kinds(problems: list[Problem]) -> list[tuple[str, int | None, str, str]]:
@@ -104,7 +103,7 @@ def test_one_name_for_two_pictures_in_two_folders_is_no_overlap(tmp_path: Path, 
     splits = {}
     for seed, name in enumerate(("train", "val")):
         draw(tmp_path / name / "images" / "a.jpg", seed)
-        splits[name] = SplitInput((write(tmp_path / name / "rows.csv", HEADER + "a.jpg,1 2,Pets.\n"),))
+        splits[name] = (write(tmp_path / name / "rows.csv", HEADER + "a.jpg,1 2,Pets.\n"),)
     assert check_splits(splits, LABELS) == []
 
 
@@ -138,13 +137,13 @@ def test_unusable_files_do_not_hide_the_other_splits(data: Path) -> None:
 
 
 def test_a_missing_pictures_folder_is_reported(data: Path) -> None:
-    given = SplitInput((data / "train.csv",), images=data / "nowhere")
-    assert kinds(check_splits({"train": given}, LABELS)) == [("train.csv", None, "bad-file", "error")]
+    problems = check_splits({"train": (data / "train.csv",)}, LABELS, images=data / "nowhere")
+    assert kinds(problems) == [("train.csv", None, "bad-file", "error")]
 
 
 def test_progress_counts_every_picture_once(data: Path) -> None:
     seen: list[tuple[int, int]] = []
-    splits = {name: SplitInput((data / f"{name}.csv",)) for name in ("train", "val")}
+    splits = {name: (data / f"{name}.csv",) for name in ("train", "val")}
     check_splits(splits, LABELS, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 

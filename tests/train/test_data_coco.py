@@ -103,7 +103,7 @@ def test_a_given_pictures_folder_may_have_a_folder_per_split(tmp_path: Path, dra
 @pytest.mark.parametrize(
     ("changes", "number", "kind", "message"),
     [
-        ({"images": [{"id": 1, "file_name": "0.jpg"}, {"id": 2}]}, 2, "bad-row", "expected a picture's both"),
+        ({"images": [{"id": 1, "file_name": "0.jpg"}, {"id": 2}]}, 2, "bad-row", "expected both of a picture"),
         (
             {"images": [{"id": 1, "file_name": "0.jpg"}, {"id": 1, "file_name": "1.jpg"}]},
             2,

@@ -9,7 +9,7 @@ import pytest
 
 import mlic_train.data
 from mlic_train.data import DATA_FORMATS, LabelSet, find_splits, read_labels, read_split
-from mlic_train.data.reader import detect_format
+from mlic_train.data.formats.registry import find_format
 from mlic_train.errors import DataError
 
 LABELS = LabelSet(("dog", "cat"), ("1", "2"))
@@ -39,15 +39,15 @@ def test_reading_loads_neither_numpy_nor_pillow_nor_torch() -> None:
     ("name", "expected"), [("a.csv", "csv"), ("a.CSV", "csv"), ("a.jsonl", "jsonl"), ("instances_a.json", "coco")]
 )
 def test_the_format_goes_by_the_name(name: str, expected: str) -> None:
-    assert detect_format(Path(name)) == expected
+    assert find_format(Path(name)).name == expected
     assert expected in DATA_FORMATS
 
 
 def test_an_unclear_or_unknown_format_is_an_error() -> None:
     with pytest.raises(DataError, match="or say --data-format"):
-        detect_format(Path("train.txt"))
+        find_format(Path("train.txt"))
     with pytest.raises(DataError, match="expected one of auto, csv"):
-        detect_format(Path("train.csv"), "tsv")
+        find_format(Path("train.csv"), "tsv")
 
 
 def test_several_files_of_several_formats_make_one_split(tmp_path: Path, draw: Draw) -> None:

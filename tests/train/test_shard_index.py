@@ -14,12 +14,12 @@ from click.testing import CliRunner, Result
 from mlic_runtime.errors import ImageError
 from mlic_train.cli.shards import shards
 from mlic_train.data import fingerprint
+from mlic_train.data.formats.format import Row
 from mlic_train.data.formats.shard_index import index_bytes
 from mlic_train.data.formats.shards import find_shards, read_rows, scan_rows
 from mlic_train.data.problems import Problem
 from mlic_train.data.shard_writer import write_shards
 from mlic_train.data.source.members import image_source
-from mlic_train.data.source.text import Row
 from mlic_train.data.splits import DataOptions, load_splits
 from mlic_train.errors import DataError
 
@@ -75,7 +75,7 @@ def no_looking_through(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(file: Path) -> None:
         raise AssertionError(f"{file} was looked through")
 
-    monkeypatch.setattr("mlic_train.data.formats.shards.open_shard", refuse)
+    monkeypatch.setattr("mlic_train.data.formats.shards.open_file", refuse)
 
 
 def run(*arguments: object) -> Result:
@@ -160,7 +160,7 @@ def test_what_libraries_below_fsspec_raise_is_one_line(
         ImageError, match=f"^cannot read picture 'memory://far/train-000000.tar/000000000.png': {said}$"
     ):
         image_source(picture)
-    monkeypatch.setattr(files, "glob", fail)
+    monkeypatch.setattr(files, "find", fail)
     with pytest.raises(DataError, match=f"^memory://far: cannot be listed: {said}$"):
         find_shards(FAR, "train")
 
@@ -289,7 +289,7 @@ def test_an_index_is_always_the_same_and_verified(written: Path, tmp_path: Path)
     result = run("--verify", folder)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Error: {folder / 'train-000000.tar.index'}: it is not of its shard; write it anew with mlic-shards --index\n"
+        f"Error: {folder / 'train-000000.tar.index'}: it is of another shard; write it anew with mlic-shards --index\n"
     )
 
 

@@ -362,7 +362,7 @@ def test_shards_may_lie_where_fsspec_finds_them(written: Path) -> None:
 
 
 def test_an_address_that_nothing_can_open_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ours://x/a.tar: Protocol not known: ours; expected an address that fsspec"):
+    with pytest.raises(DataError, match=r"ours://x/a.tar': Protocol not known: ours; expected one that fsspec"):
         read_splits(DataOptions(train=(Path("ours://x/a.tar"),)))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlic_train.data import LabelSet, find_splits
-from mlic_train.data.reader import collect_split
+from mlic_train.data.reader import read_split
 from mlic_train.data.shard_writer import write_shards
 from mlic_train.data.source.tar import BLOCK, Entry, TarError, entries
 from mlic_train.data.splits import DataOptions, read_splits
@@ -54,7 +54,7 @@ HOSTILE = {
     "empty": (b"", "ends at byte 0 without a tar file's end mark: it is truncated or empty"),
     "text": (b"no tar file".ljust(600), "found no tar header at byte 0: it is no tar file"),
     "short": (b"no tar file", "found no tar header at byte 0: it is truncated"),
-    "compressed": (gzip.compress(os.urandom(2000)), "it is compressed; pictures are already"),
+    "compressed": (gzip.compress(os.urandom(2000)), "it is compressed; expected a plain tar file"),
     "joined": (GOOD + GOOD, "found more after the end mark at byte 2048; expected one tar file, not several joined"),
     "padded": (GOOD + bytes(2 << 20), "found more after the end mark"),
     "above": (archive("../a.txt"), "the member '../a.txt' has a name that leads out of a folder"),
@@ -74,7 +74,7 @@ HOSTILE = {
     "sparse": (block("a.txt", "0", b"S") + GOOD, "'a.txt' is a sparse file"),
     "large": (
         block("a.txt", "77777777777") + GOOD,
-        "the member 'a.txt' has 8589934591 bytes, of which 10240 are there",
+        "the member 'a.txt' has 8589934591 bytes, but only 10240 follow",
     ),
     "negative": (block("a.txt", "-1") + GOOD, "found no tar header at byte 0"),
     "other number": (block("a.txt", "x") + GOOD, "found no tar header at byte 0"),
@@ -90,7 +90,7 @@ def test_a_hostile_shard_is_refused_in_one_line(name: str, tmp_path: Path) -> No
     content, message = HOSTILE[name]
     (tmp_path / "x.tar").write_bytes(content)
     with pytest.raises(DataError) as error:
-        collect_split([tmp_path / "x.tar"], LABELS, images=None, data_format="auto", skip_bad_rows=True, pictures=True)
+        read_split([tmp_path / "x.tar"], LABELS, skip_bad_rows=True, allow_empty=True)
     assert str(error.value).startswith(f"{tmp_path / 'x.tar'}: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -152,7 +152,7 @@ def test_damage_of_any_kind_is_a_data_error_or_a_bad_row(seed: int, tmp_path: Pa
                 content[head + 148 : head + 156] = b"%06o\0 " % sum(content[head : head + BLOCK])
         file.write_bytes(content)
         with contextlib.suppress(DataError):
-            collect_split([file], LABELS, images=None, data_format="auto", skip_bad_rows=True, pictures=True)
+            read_split([file], LABELS, skip_bad_rows=True, allow_empty=True)
 
 
 @pytest.fixture

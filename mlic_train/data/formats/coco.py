@@ -1,99 +1,100 @@
-"""COCO annotations: instances_*.json, with the captions of captions_*.json where that file lies beside it."""
+"""COCO annotations: instances_*.json, with the captions of captions_*.json where that file is beside it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlic_runtime.base.override import override
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
-from mlic_train.data.source.text import Rows, make_row, read_bytes
+from mlic_train.data.source.files import read_bytes
 from mlic_train.errors import DataError
+
+from .format import Format, Rows, clean_row
 
 _INSTANCES = "instances_"
 _ANNOTATIONS = "annotations"
 
 
-def read_labels(files: list[Path]) -> LabelSet:
-    """The categories of the files, by category id: `names` are their names, `ids` their ids.
-
-    Raises:
-        DataError: a file cannot be used, or two files give one id two names.
-    """
-    categories: dict[int, str] = {}
-    for file in files:
-        for key, name in _categories(file, _load(file)).items():
-            if categories.setdefault(key, name) != name:
-                raise DataError(f"{file}: category {key} is {name!r} here but {categories[key]!r} in another file")
-    ordered = sorted(categories)
-    return LabelSet(tuple(categories[key] for key in ordered), tuple(map(str, ordered)))
-
-
-def read_rows(file: Path, labels: LabelSet | None = None) -> Rows:
-    """Read one instances file: a row per entry of `images`, numbered by its place there.
+class Coco(Format):
+    """COCO's instances file: a row for each entry of `images`, numbered by its place there.
 
     A picture's labels are the categories of its annotations, crowds (`iscrowd`) included; a picture without
     annotations has none of the labels, (). Categories are matched by name (by id where the labels have no other
-    names). A category outside `labels` makes its pictures bad rows (unknown-label), unless the labels come from a
+    names). A category outside the labels makes its pictures bad rows (unknown-label), unless the labels come from a
     labels file (`LabelSet.restricts`): then it is ignored. The captions file is optional, and what it says about
     other pictures is ignored.
-
-    Raises:
-        DataError: the file, or the captions file beside it, is not a COCO file, or no category of it is in `labels`.
     """
-    content = _load(file)
-    keys = _label_keys(file, _categories(file, content), labels)
-    found: dict[int | str | None, list[str]] = {}
-    bad: dict[int | str | None, str] = {}
-    for place, entry in enumerate(_entries(file, content, _ANNOTATIONS)):
-        image, category = _image_id(entry), entry.get("category_id")
-        found.setdefault(image, [])
-        if not isinstance(category, int) or category not in keys:
-            bad[image] = f"annotations[{place}] has the category_id {category!r}; expected one of `categories`"
-        elif (label := keys[category]) is not None:
-            found[image].append(label)
-    captions = _captions(captions_file(file))
-    numbers: dict[int | str | None, int] = {}
-    for number, entry in enumerate(_entries(file, content, "images"), start=1):
-        key, name = entry.get("id"), entry.get("file_name")
-        if not isinstance(key, (int, str)) or not isinstance(name, str) or not name.strip():
-            yield Problem(file, number, "bad-row", f"found id {key!r}, file_name {name!r}; expected a picture's both")
-        elif key in numbers:
-            yield Problem(file, number, "duplicate-id", f"found id {key!r} again; record {numbers[key]} has it")
-        elif key in bad:
-            yield Problem(file, number, "bad-row", bad[key])
-        else:
-            yield make_row(file, number, name, captions.get(key, []), tuple(found.get(key, ())))
-        if isinstance(key, (int, str)):
-            numbers.setdefault(key, number)
-    for key in sorted(found.keys() - numbers.keys(), key=str):
-        message = f"found annotations with the image_id {key!r}; expected the id of one of `images`"
-        yield Problem(file, None, "bad-row", message)
+
+    name = "coco"
+    file_names = ("*.json",)
+    split_files = ("instances_{split}*.json", "annotations/instances_{split}*.json")
+
+    @override
+    def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
+        content = _load(file)
+        keys = _label_keys(file, _categories(file, content), labels)
+        labels_of: dict[int | str | None, list[str]] = {}
+        bad: dict[int | str | None, str] = {}
+        for place, entry in enumerate(_entries(file, content, _ANNOTATIONS)):
+            image, category = _image_id(entry), entry.get("category_id")
+            labels_of.setdefault(image, [])
+            if not isinstance(category, int) or category not in keys:
+                bad[image] = f"annotations[{place}] has the category_id {category!r}; expected one of `categories`"
+            elif (label := keys[category]) is not None:
+                labels_of[image].append(label)
+        captions = _captions(_captions_file(file))
+        numbers: dict[int | str | None, int] = {}
+        for number, entry in enumerate(_entries(file, content, "images"), start=1):
+            key, name = entry.get("id"), entry.get("file_name")
+            if not isinstance(key, (int, str)) or not isinstance(name, str) or not name.strip():
+                message = f"found id {key!r}, file_name {name!r}; expected both of a picture"
+                yield Problem(file, number, "bad-row", message)
+            elif key in numbers:
+                yield Problem(file, number, "duplicate-id", f"found id {key!r} again; record {numbers[key]} has it")
+            elif key in bad:
+                yield Problem(file, number, "bad-row", bad[key])
+            else:
+                yield clean_row(file, number, name, captions.get(key, []), tuple(labels_of.get(key, ())))
+            if isinstance(key, (int, str)):
+                numbers.setdefault(key, number)
+        for key in sorted(labels_of.keys() - numbers.keys(), key=str):
+            message = f"found annotations with the image_id {key!r}; expected the id of one of `images`"
+            yield Problem(file, None, "bad-row", message)
+
+    @override
+    def read_labels(self, files: Sequence[Path]) -> LabelSet:
+        # The categories, in the order of their ids: `names` are their names, `ids` their ids.
+        categories: dict[int, str] = {}
+        for file in files:
+            for key, name in _categories(file, _load(file)).items():
+                if categories.setdefault(key, name) != name:
+                    raise DataError(f"{file}: category {key} is {name!r} here but {categories[key]!r} in another file")
+        ordered = sorted(categories)
+        return LabelSet(tuple(categories[key] for key in ordered), tuple(map(str, ordered)))
+
+    @override
+    def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
+        # For annotations/instances_train2017.json: images/train2017, train2017 or images, in its folder or the folder
+        # above `annotations`. With a pictures folder given: train2017 in it, or that folder itself.
+        subset = file.stem.removeprefix(_INSTANCES)
+        if images is not None:
+            return [images / subset, images, file.parent]
+        roots = [file.parent, file.parent.parent] if file.parent.name == _ANNOTATIONS else [file.parent]
+        return [*(root / name for root in roots for name in (f"images/{subset}", subset, "images")), file.parent]
 
 
-def captions_file(file: Path) -> Path | None:
-    """The captions file that belongs to an instances file, by its name; None when there is none."""
+def _captions_file(file: Path) -> Path | None:
+    """Return the captions file that belongs to an instances file, by its name; None when there is none."""
     if not file.name.startswith(_INSTANCES):
         return None
     beside = file.with_name(file.name.replace(_INSTANCES, "captions_", 1))
     return beside if beside.is_file() else None
 
 
-def picture_folders(file: Path, images: Path | None = None) -> list[Path]:
-    """Where the pictures of an instances file may lie, best first; the first that is there is the one.
-
-    For `annotations/instances_train2017.json`: `images/train2017`, `train2017` or `images`, in its folder or the
-    folder above `annotations`. With a pictures folder given: `train2017` in it, or that folder itself.
-    """
-    subset = file.stem.removeprefix(_INSTANCES)
-    if images is not None:
-        return [images / subset, images]
-    roots = [file.parent, file.parent.parent] if file.parent.name == _ANNOTATIONS else [file.parent]
-    return [root / name for root in roots for name in (f"images/{subset}", subset, "images")]
-
-
 def _label_keys(file: Path, categories: Mapping[int, str], labels: LabelSet | None) -> dict[int, str | None]:
-    """For each category id what `Row.labels` says; None for a category that the labels leave out on purpose."""
+    """Return `Row.labels` for each category id; None for a category that the labels leave out on purpose."""
     if labels is None:
         return dict(categories)
     keys: dict[int, str | None] = {}

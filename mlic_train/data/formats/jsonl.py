@@ -4,36 +4,44 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mlic_runtime.base.override import override
+from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
-from mlic_train.data.source.text import Row, Rows, make_row, read_text
+from mlic_train.data.source.files import read_text
+
+from .format import Format, Row, Rows, clean_row
 
 _KEYS = ("image", "caption", "captions", "labels")
 
 
-def read_rows(file: Path) -> Rows:
-    r"""Read a .jsonl file: `{"image": "1.jpg", "captions": ["A dog."], "labels": ["dog"]}`.
+class JsonLines(Format):
+    """JSON lines such as `{"image": "1.jpg", "captions": ["A dog."], "labels": ["dog"]}`.
 
     `image` may be null or missing, `caption` (or `captions`) is a text or a list of texts, `labels` a list of names or
     ids. Missing or null labels mean not labelled, [] means none of the labels. Blank lines are skipped but counted, so
     that a record's number is its line.
-
-    Raises:
-        DataError: the file cannot be read.
     """
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield parse_row(file, number, line)
-        except (ValueError, RecursionError) as error:
-            yield Problem(file, number, "bad-row", str(error))
+
+    name = "jsonl"
+    file_names = ("*.jsonl",)
+    split_files = ("{split}.jsonl",)
+
+    @override
+    def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
+        for number, line in enumerate(read_text(file).split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                yield parse_row(file, number, line)
+            except (ValueError, RecursionError) as error:
+                yield Problem(file, number, "bad-row", str(error))
 
 
 def parse_row(file: Path, number: int, line: str) -> Row | Problem:
-    """One object as a row.
+    """Return the row of one JSON object.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the line is something else.
         RecursionError: it is nested too deeply.
     """
     try:
@@ -49,7 +57,7 @@ def parse_row(file: Path, number: int, line: str) -> Row | Problem:
     if "caption" in entry and "captions" in entry:
         raise ValueError("found both caption and captions; expected one of them")
     captions = _captions(entry.get("captions", entry.get("caption")))
-    return make_row(file, number, _image(entry.get("image")), captions, _labels(entry.get("labels")))
+    return clean_row(file, number, _image(entry.get("image")), captions, _labels(entry.get("labels")))
 
 
 def _image(value: object) -> str:
@@ -59,9 +67,9 @@ def _image(value: object) -> str:
 
 
 def _captions(value: object) -> list[str]:
-    found: list[object] = [] if value is None else value if isinstance(value, list) else [value]
-    captions = [caption for caption in found if isinstance(caption, str)]
-    if len(captions) != len(found):
+    given: list[object] = [] if value is None else value if isinstance(value, list) else [value]
+    captions = [caption for caption in given if isinstance(caption, str)]
+    if len(captions) != len(given):
         raise ValueError(f"found captions {value!r}; expected a text or a list of texts")
     return captions
 

@@ -1,8 +1,8 @@
-"""An index beside a shard: its rows and where its pictures lie, so that who reads it from far need not fetch it whole.
+"""An index beside a shard: its rows and the places of its pictures, so that a shard elsewhere is not fetched whole.
 
-`train-000000.tar.index` is JSON lines: a first one about the shard, then one for each sample. Only shards that an
-address names are read by it: on a disk the shard itself is soon looked through, and cannot differ from what is said
-of it. A picture's place is believed only as far as the shard has that member there (see `Member.read_bytes`).
+`train-000000.tar.index` is JSON lines: the first is about the shard, then there is one for each sample. Only shards
+under an address are read by their index: on a disk the shard itself is scanned fast, and always right. A picture is
+read only if the shard has that member where the index says (see `Member.read_bytes`).
 """
 
 import dataclasses
@@ -12,10 +12,12 @@ from typing import Any
 
 from mlic_train.data.problems import PROBLEM_KINDS, Problem
 from mlic_train.data.source.addresses import location_of
-from mlic_train.data.source.members import Member, fetch, remote
+from mlic_train.data.source.files import far_file
+from mlic_train.data.source.members import Member
 from mlic_train.data.source.tar import BLOCK, TarError, plain_name
-from mlic_train.data.source.text import Row, Rows, make_row
 from mlic_train.errors import DataError
+
+from .format import Row, Rows, clean_row
 
 SCHEMA_VERSION = 1
 _SUFFIX = ".index"
@@ -23,12 +25,12 @@ _MAX_SHOWN = 80  # characters of a line in a message
 
 
 def index_of(shard: Path) -> Path:
-    """Where a shard's index lies."""
+    """Return where a shard's index lies."""
     return shard.with_name(shard.name + _SUFFIX)
 
 
 def index_bytes(shard: Path, rows: Rows) -> bytes:
-    """What the index of a shard holds.
+    """Return the content of a shard's index.
 
     Args:
         shard: a file.
@@ -44,19 +46,19 @@ def index_bytes(shard: Path, rows: Rows) -> bytes:
 
 
 def read_index(shard: Path) -> Rows | None:
-    """The rows of a shard that an address names, from its index; None if it has none.
+    """Return the rows of a shard under an address, from its index; None if there is no index.
 
     Raises:
         DataError: the index is damaged, or of another shard.
         OSError: it, or the shard, cannot be read.
     """
-    file_system, inside = remote(shard)
+    file = far_file(shard)
     try:
-        content = fetch(index_of(shard))
-    except (FileNotFoundError, PermissionError):  # as S3 says of what is not there to whoever may not list
+        content = far_file(index_of(shard)).read_range()
+    except (FileNotFoundError, PermissionError):  # S3 forbids what is not there, where listing is forbidden
         return None
     first, *samples = content.removesuffix(b"\n").split(b"\n")
-    size = file_system.size(inside)
+    size = file.size() or 0
     line = first
     try:
         if json.loads(first) != _head(size, len(samples)):
@@ -91,34 +93,33 @@ def _to_sample(row: Row | Problem) -> dict[str, Any]:
 
 
 def _to_row(shard: Path, sample: dict[str, Any], size: int) -> Row | Problem:
-    """What `_to_sample` made a sample of; ValueError, TypeError, KeyError or TarError if it is something else."""
+    """Return the row that `_to_sample` wrote; ValueError, TypeError, KeyError or TarError if it is something else."""
     number = sample["number"]
+    _require(int, number)
     if "kind" in sample:
-        _require(number, int)
-        _require(sample["message"], str)
-        if sample["kind"] not in PROBLEM_KINDS or not sample["message"].isprintable():  # it will be on a terminal
-            raise ValueError("no problem of ours")
-        return Problem(shard, number, sample["kind"], sample["message"])
+        kind, message = sample["kind"], sample["message"]
+        _require(str, message)
+        if kind not in PROBLEM_KINDS or not message.isprintable():  # it will be on a terminal
+            raise ValueError("not a problem that mlic-shards writes")
+        return Problem(shard, number, kind, message)
     image, captions, labels, picture = (sample[name] for name in ("image", "captions", "labels", "picture"))
-    _require(number, int)
-    _require(captions, list)
+    _require(list, captions)
     if not isinstance(labels, str) and labels is not None:
-        _require(labels, list)
+        _require(list, labels)
+        _require(str, *labels)
         labels = tuple(labels)
-    for text in (image, *captions, *([] if isinstance(labels, str) else labels or [])):
-        _require(text, str)
-    row = make_row(shard, number, image, captions, labels)
+    _require(str, image, *captions)
+    row = clean_row(shard, number, image, captions, labels)
     if isinstance(row, Problem) or picture is None:
         return row
     name, offset, length = picture
-    _require(name, str)
-    _require(offset, int)
-    _require(length, int)
+    _require(str, name)
+    _require(int, offset, length)
     if offset < BLOCK or length < 0 or offset + length > size:
         raise ValueError("outside of the shard")
     return dataclasses.replace(row, picture=Member(location_of(shard), plain_name(name), offset, length))
 
 
-def _require(value: object, kind: type) -> None:
-    if type(value) is not kind:
+def _require(kind: type, *values: object) -> None:
+    if any(type(value) is not kind for value in values):
         raise TypeError

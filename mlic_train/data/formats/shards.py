@@ -1,76 +1,95 @@
 """Shards: tar files in webdataset's form, whose pictures are read where they lie.
 
-The members `KEY.jpg`, `KEY.txt`, `KEY.json`, `KEY.cls` that follow each other are one sample. Looking a shard through
-gives its captions and labels, and of every picture the place; a picture is read when its turn comes, by one read. So
-shards are one more kind of data file: what is random, who gets which rows and how a run resumes stays as it is.
+The members `KEY.jpg`, `KEY.txt`, `KEY.json`, `KEY.cls` that follow each other are one sample. Scanning a shard gives
+its captions and labels, and the place of every picture; a picture is read when it is needed, by one read. So shards are
+data files like others: what is random, which process gets which rows and how a run resumes are the same.
 """
 
 import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mlic_runtime.base.far_files import reaching
 from mlic_runtime.base.files import os_error_reason
-from mlic_runtime.rows.reader import PICTURE_SUFFIXES
+from mlic_runtime.base.override import override
+from mlic_runtime.rows.columns import PICTURE_SUFFIXES
+from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
-from mlic_train.data.source.addresses import is_remote, is_shards, location_of
-from mlic_train.data.source.members import Member, open_shard, remote
+from mlic_train.data.source.addresses import SHARD_SUFFIX, is_remote, is_shards, location_of
+from mlic_train.data.source.files import decode, far_file, open_file
+from mlic_train.data.source.members import Member
 from mlic_train.data.source.tar import Entry, TarError, entries
-from mlic_train.data.source.text import Row, Rows, decode, make_row
 from mlic_train.errors import DataError
 
 from . import jsonl
+from .format import Format, Row, Rows, clean_row
 from .shard_index import read_index
 
 SUMMARY_NAME = "shards.json"
 SCHEMA_VERSION = 1
-UNKNOWN_PICTURE = ".img"  # the suffix of a picture whose own name has none that is known
+UNKNOWN_PICTURE = ".img"  # the suffix of a picture whose own name has no known one
 _PICTURES = (*PICTURE_SUFFIXES, UNKNOWN_PICTURE)
 _TEXT, _JSON, _LABELS = ".txt", ".json", ".cls"
 _MAX_TEXT = 1 << 20  # bytes of a caption, or of the JSON of a sample
-# As webdataset has it: the key ends at the first dot, a file without one is no part of a sample, nor is __meta__.
+# As in webdataset: the key ends at the first dot; a file without one belongs to no sample, nor does __meta__.
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")
 _META = re.compile(r"__[^/]*__(/|$)")
 
 
+class Shards(Format):
+    """Tar files in webdataset's form, see `scan_rows`."""
+
+    name = "shards"
+    file_names = (f"*{SHARD_SUFFIX}",)
+    split_files = (f"{{split}}-*{SHARD_SUFFIX}",)
+
+    @override
+    def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
+        return read_rows(file)
+
+    @override
+    def find_split(self, folder: Path, split: str) -> list[tuple[Path, ...]]:
+        shards = find_shards(folder, split)
+        return [tuple(shards)] if shards else []
+
+    @override
+    def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
+        return []
+
+
 def read_rows(file: Path) -> Rows:
-    """Read one shard: a row per sample, numbered by its place; one with an address from its index, if it has one.
+    """Yield a row for each sample of a shard, numbered by its place; under an address from the shard's index, if any.
 
     Raises:
         DataError: see `scan_rows` and `shard_index.read_index`.
     """
     try:
-        if is_remote(file):
-            with reaching():
-                yield from read_index(file) or scan_rows(file)
-        else:
-            yield from scan_rows(file)
+        yield from (read_index(file) if is_remote(file) else None) or scan_rows(file)
     except OSError as error:
         where = location_of(file)
         raise DataError(f"{where}: cannot be read: {os_error_reason(error)}; expected a shard, a tar file") from None
 
 
 def scan_rows(file: Path) -> Rows:
-    """Look through one shard.
+    """Yield a row for each sample of a shard, from the shard itself.
 
-    Of a sample, `KEY.json` is an object as in a JSON lines file (`image` is the picture's name, `captions`, `labels`),
-    `KEY.txt` a caption, `KEY.cls` a cell of labels, and a picture is known by its suffix; members with other suffixes
-    are passed over. Each of them may be missing.
+    In a sample, `KEY.json` is an object as in a JSON lines file (`image` is the picture's name, `captions`, `labels`),
+    `KEY.txt` is a caption, `KEY.cls` a cell of labels, and a picture is known by its suffix. Members with other
+    suffixes are ignored. Each of them may be missing.
 
     Raises:
-        DataError: the shard is no tar file, is damaged or truncated, or has a member that is no file or
-            that has a name such as `../a`.
+        DataError: the shard is no tar file, is damaged or truncated, or has a member that is not a file or has a name
+            such as `../a`.
         OSError: it cannot be read.
     """
     seen: dict[str, int] = {}
     number = 0
     try:
-        with open_shard(file) as stream:
-            for key, found in itertools.groupby(entries(stream), _key):
+        with open_file(file) as stream:
+            for key, members in itertools.groupby(entries(stream), _key):
                 if key is None:
                     continue
                 number += 1
@@ -80,7 +99,7 @@ def scan_rows(file: Path) -> Rows:
                     continue
                 seen[key] = number
                 try:
-                    yield _row(stream, file, number, found)
+                    yield _row(stream, file, number, members)
                 except (ValueError, RecursionError) as error:
                     yield Problem(file, number, "bad-row", str(error))
     except TarError as error:
@@ -88,28 +107,26 @@ def scan_rows(file: Path) -> Rows:
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:
-    """The shards of a split in a folder, or under an address: `train-000000.tar` and what follows it.
+    """Return the shards of a split in a folder, or under an address: `train-000000.tar` and those that follow it.
 
     Raises:
-        DataError: what lies under the address cannot be listed.
+        DataError: the address cannot be listed.
     """
-    if not is_remote(folder):
-        return sorted(path for path in folder.glob(f"{split}-*") if is_shards(path.name))
-    file_system, inside = remote(folder)
     try:
-        with reaching():
-            names = sorted(str(name).rpartition("/")[2] for name in file_system.glob(f"{inside}/{split}-*"))
+        names = (
+            far_file(folder).names(recursive=False) if is_remote(folder) else [each.name for each in folder.iterdir()]
+        )
     except OSError as error:
         raise DataError(f"{location_of(folder)}: cannot be listed: {os_error_reason(error)}") from None
-    return [folder / name for name in names if is_shards(name)]
+    return [folder / name for name in sorted(names) if name.startswith(f"{split}-") and is_shards(name)]
 
 
 def check_listed(files: Iterable[Path], whole: bool) -> None:
-    """Compare shards with the summary that `mlic-shards` left beside them, where it did.
+    """Compare shards with the summary that `mlic-shards` wrote beside them, where there is one.
 
     Args:
         files: some shards.
-        whole: they are all that lie in their folders: each that is listed must be among them.
+        whole: they should be all that the summary lists.
 
     Raises:
         DataError: one is missing, is not listed, or has another size than is listed.
@@ -138,10 +155,10 @@ def check_listed(files: Iterable[Path], whole: bool) -> None:
 
 
 def read_summary(path: Path) -> dict[str, dict[str, Any]]:
-    """What shards.json says of each shard: {"train-000000.tar": {"records": ..., "bytes": ..., "sha256": ...}, ...}.
+    """Return what shards.json lists: {"train-000000.tar": {"records": ..., "bytes": ..., "sha256": ...}, ...}.
 
     Raises:
-        DataError: it cannot be read, or is not what `mlic-shards` writes.
+        DataError: it cannot be read, or `mlic-shards` did not write it.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -163,43 +180,42 @@ def _key(entry: Entry) -> str | None:
     return None if name is None else name[1]
 
 
-def _row(stream: BinaryIO, file: Path, number: int, found: Iterable[Entry]) -> Row | Problem:
+def _row(stream: BinaryIO, file: Path, number: int, members: Iterable[Entry]) -> Row | Problem:
+    """Return the row of a sample; ValueError or RecursionError where it is no sample."""
     parts: dict[str, Entry] = {}
-    pictures: list[Entry] = []
-    for entry in found:
+    for entry in members:
         name = _NAME.fullmatch(entry.name)
         suffix = "" if name is None else name[2].lower()
         if suffix in parts:
             raise ValueError(f"found {entry.name!r} twice; expected each member once")
         parts[suffix] = entry
-        pictures += [entry] if suffix in _PICTURES else []
+    pictures = [entry for suffix, entry in parts.items() if suffix in _PICTURES]
     if len(pictures) > 1:
         raise ValueError(f"found the pictures {', '.join(repr(entry.name) for entry in pictures)}; expected one")
     texts = {suffix: _text(stream, parts[suffix]) for suffix in (_TEXT, _JSON, _LABELS) if suffix in parts}
-    row = _told(file, number, texts, pictures)
-    if isinstance(row, Problem) or not pictures:
+    row = _merge_texts(file, number, texts)
+    if isinstance(row, Problem):
         return row
+    if not pictures:
+        if row.image_id is None:
+            return row
+        message = f"the JSON names {row.image_id!r}; expected it beside the JSON"
+        return Problem(file, number, "missing-picture", message)
     picture = Member(location_of(file), pictures[0].name, pictures[0].offset, pictures[0].size)
     return dataclasses.replace(row, image_id=row.image_id or picture.name, picture=picture)
 
 
-def _told(file: Path, number: int, texts: dict[str, str], pictures: Sequence[Entry]) -> Row | Problem:
-    """What the text members say."""
-    row: Row | Problem = Row(number, None, (), None)
-    if _JSON in texts:
-        row = jsonl.parse_row(file, number, texts[_JSON])
-    if isinstance(row, Problem):
+def _merge_texts(file: Path, number: int, texts: dict[str, str]) -> Row | Problem:
+    """Return the row without its picture, from the texts of a sample by their suffix."""
+    row = jsonl.parse_row(file, number, texts[_JSON]) if _JSON in texts else Row(number, None, (), None)
+    if isinstance(row, Problem) or not texts.keys() & {_TEXT, _LABELS}:
         return row
-    if row.image_id is not None and not pictures:
-        return Problem(file, number, "missing-picture", f"the JSON names {row.image_id!r}; expected it beside the JSON")
     if _LABELS in texts and row.labels is not None:
         raise ValueError("found labels in the JSON and in .cls; expected one of them")
     if _TEXT in texts and row.captions:
         raise ValueError("found captions in the JSON and in .txt; expected one of them")
-    if not texts.keys() & {_TEXT, _LABELS}:
-        return row
     captions = [texts[_TEXT]] if _TEXT in texts else row.captions
-    return make_row(file, number, row.image_id or "", captions, texts.get(_LABELS, row.labels))
+    return clean_row(file, number, row.image_id or "", captions, texts.get(_LABELS, row.labels))
 
 
 def _text(stream: BinaryIO, entry: Entry) -> str:

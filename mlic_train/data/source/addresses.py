@@ -1,11 +1,12 @@
-"""How shards are named: braces that stand for many names, and addresses of shards that lie elsewhere.
+"""Names of shards: braces that stand for many names, and addresses of shards that lie elsewhere.
 
-Everywhere else a shard's name is a `Path`, as that of any data file. Of the address `s3://bucket/a.tar` a Path keeps
-`s3:/bucket/a.tar`; `location_of` gives the address back.
+In all other modules a shard's name is a `Path`, like that of any data file. A Path turns the address
+`s3://bucket/a.tar` into `s3:/bucket/a.tar`; `location_of` returns the address.
 """
 
+import itertools
+import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlic_train.errors import DataError
@@ -15,38 +16,39 @@ _MAX_NAMES = 100_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _NESTED = re.compile(r"\{[^{}]*\{")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-# Two letters at least, for `C:` is a drive. No chains such as simplecache::s3://bucket/a.tar: with several threads
-# that read, one of our tests of them failed now and then.
+# Two letters at least, because `C:` is a drive. No chains such as simplecache::s3://bucket/a.tar: a test with several
+# threads that read through one failed now and then.
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
 
 
 def is_shards(name: str) -> bool:
-    """Whether a name stands for shards, by its end."""
+    """Return whether a name stands for shards, by its end."""
     return name.lower().endswith(SHARD_SUFFIX)
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a name stands for other names, or for something elsewhere: no file of that name has to be there."""
+    """Return whether a name stands for other names or is an address, so that no file of that name has to be there."""
     return is_shards(name) and (_BRACES.search(name) is not None or _ADDRESS.match(name) is not None)
 
 
 def location_of(file: Path) -> str:
-    """What to open: the address, for a name that is one, else the path."""
+    """Return what to open: the address, for a name that is one, else the path."""
     return _ADDRESS.sub(r"\1://", file.as_posix(), count=1) if is_remote(file) else str(file)
 
 
 def is_remote(file: Path) -> bool:
-    """Whether the name is an address, such as s3://bucket/train-000000.tar."""
+    """Return whether the name is an address, such as s3://bucket/train-000000.tar."""
     return _ADDRESS.match(file.as_posix()) is not None
 
 
 def expand(file: Path) -> tuple[Path, ...]:
-    """The shards that a name stands for, in order: `train-{000..063}.tar`, `{a,b}-{0..9}.tar`, or the one of that name.
+    """Return the shards that a name stands for, in order, such as `train-{000..063}.tar` or `{a,b}-{0..9}.tar`.
 
-    A range counts as many digits as its longer end has, where one of them begins with 0, as in a shell.
+    As in a shell, the numbers of a range have as many digits as its longer end if one of its ends begins with 0. A name
+    without braces stands for itself.
 
     Raises:
-        DataError: a file that the pattern names is not there, it names more than 100,000, or has braces inside braces.
+        DataError: the pattern names a file that is not there, or more than 100,000, or has braces inside braces.
     """
     name = str(file)
     if not is_pattern(name) or file.exists():
@@ -55,13 +57,11 @@ def expand(file: Path) -> tuple[Path, ...]:
         raise DataError(
             f"{file}: found braces inside braces; expected ranges such as {{000..063}}, lists such as {{a,b}}"
         )
-    names = [name]
-    while found := _expandable(names[0]):  # all names have the same braces in the same order
-        choices = list(_choices(file, found[1]))
-        names = [each.replace(found[0], choice, 1) for each in names for choice in choices]
-        if len(names) > _MAX_NAMES:
-            raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
-    files = tuple(map(Path, names))
+    # re.split gives what is outside and what is inside of braces in turns.
+    parts = [_choices(file, part) if place % 2 else [part] for place, part in enumerate(_BRACES.split(name))]
+    if math.prod(map(len, parts)) > _MAX_NAMES:
+        raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
+    files = tuple(Path("".join(chosen)) for chosen in itertools.product(*parts))
     missing = [each for each in files if not is_remote(each) and not each.exists()]
     if missing:
         raise DataError(
@@ -70,20 +70,15 @@ def expand(file: Path) -> tuple[Path, ...]:
     return files
 
 
-def _expandable(name: str) -> "re.Match[str] | None":
-    return next((each for each in _BRACES.finditer(name) if "," in each[1] or _RANGE.fullmatch(each[1])), None)
-
-
-def _choices(file: Path, inside: str) -> Iterator[str]:
+def _choices(file: Path, inside: str) -> list[str]:
+    """Return what a pair of braces stands for; with anything else than a range or a list inside, for itself."""
     bounds = _RANGE.fullmatch(inside)
     if bounds is None:
-        yield from inside.split(",")
-        return
+        return inside.split(",") if "," in inside else [f"{{{inside}}}"]
     first, last = int(bounds[1]), int(bounds[2])
     if abs(last - first) >= _MAX_NAMES:
         raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
     padded = any(len(end) > 1 and end.startswith("0") for end in bounds.groups())
     width = max(map(len, bounds.groups())) if padded else 0
     step = 1 if first <= last else -1
-    for number in range(first, last + step, step):
-        yield f"{number:0{width}d}"
+    return [f"{number:0{width}d}" for number in range(first, last + step, step)]

@@ -2,13 +2,15 @@
 
 Python's `tarfile` is made to unpack: it follows links, holds every member in memory and accepts a file that ends in the
 middle. Here nothing is unpacked. Regular files in the formats that tar programs write (POSIX.1-1988, POSIX.1-2001 and
-GNU) are taken, everything else is refused, and so is an archive without its end.
+GNU) are accepted. Everything else is refused, and so is an archive without its end.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 from typing import BinaryIO
+
+from .pictures import leads_outside
 
 BLOCK = 512
 _MAX_EXTENDED = 1 << 16  # bytes of a header that extends the next: a name and some times
@@ -48,13 +50,13 @@ class Entry:
 
 
 def entries(stream: BinaryIO) -> Iterator[Entry]:
-    """The regular files of an archive, in order; its folders are passed over.
+    """Yield the regular files of an archive, in order, without its folders.
 
-    Only headers are read. Whoever reads from the stream in between need not put it back.
+    Only headers are read. Between two entries the caller may move the stream.
 
     Raises:
-        TarError: it is no tar file, it is damaged or truncated, or a member is something else than a file or has a
-            name that would leave the folder that it were unpacked to.
+        TarError: it is no tar file, it is damaged or truncated, or a member is not a file or has a name that leads out
+            of a folder.
         OSError: it cannot be read.
     """
     size = stream.seek(0, 2)
@@ -68,10 +70,10 @@ def entries(stream: BinaryIO) -> Iterator[Entry]:
             return _require_padding(stream, position, size)
         header = read_header(block)
         if header is None:
-            raise TarError(f"found no tar header at byte {position}: {_why(block, position)}")
+            raise TarError(f"found no tar header at byte {position}: {_cause(block, position)}")
         start = position + BLOCK
         if header.size > size - start:
-            raise TarError(f"the member {header.name!r} has {header.size} bytes, of which {size - start} are there")
+            raise TarError(f"the member {header.name!r} has {header.size} bytes, but only {size - start} follow")
         position = start + -(-header.size // BLOCK) * BLOCK
         if header.kind in (_EXTENDED, _LONG_NAME, _GLOBAL):
             content = _extension(stream, start, header)
@@ -91,7 +93,7 @@ def entries(stream: BinaryIO) -> Iterator[Entry]:
 
 
 def read_header(block: bytes) -> Header | None:
-    """What a header says; None where the block is no header, or a damaged one."""
+    """Return a header; None where the block is no header, or a damaged one."""
     try:
         recorded = _number(block[148:156])
         size = _number(block[124:136])
@@ -105,7 +107,7 @@ def read_header(block: bytes) -> Header | None:
 
 
 def _number(field: bytes) -> int:
-    """Octal digits. The other notation, for 8 GiB and more, is for no picture."""
+    """Return a number in octal digits. The other notation, for 8 GiB and more, is refused: no picture needs it."""
     digits = field.rstrip(b" \0").lstrip(b" ")
     if not digits or digits.strip(b"01234567"):
         raise ValueError("not octal")
@@ -121,11 +123,11 @@ def _read(stream: BinaryIO, position: int, size: int) -> bytes:
     return stream.read(size)
 
 
-def _why(block: bytes, position: int) -> str:
+def _cause(block: bytes, position: int) -> str:
     if len(block) < BLOCK:
         return "it is truncated"
     if position == 0 and block.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
-        return "it is compressed; pictures are already, and in a plain tar file they are found without reading all"
+        return "it is compressed; expected a plain tar file, where a picture is found without reading all"
     return "it is damaged" if position else "it is no tar file"
 
 
@@ -136,7 +138,7 @@ def _extension(stream: BinaryIO, start: int, header: Header) -> bytes:
 
 
 def _extended_name(content: bytes) -> str | None:
-    """The `path` of a POSIX.1-2001 extended header: records "LENGTH KEY=VALUE\\n"."""  # noqa: D301 # a line break is meant
+    """Return the `path` of a POSIX.1-2001 extended header: records "LENGTH KEY=VALUE\\n"."""  # noqa: D301 # a line break is meant
     name = None
     while content.strip(b"\0"):
         digits, _, _ = content.partition(b" ")
@@ -153,13 +155,12 @@ def _extended_name(content: bytes) -> str | None:
 
 
 def plain_name(name: str) -> str:
-    """A member's name without what does not matter, such as a leading `./`.
+    """Return a member's name in its plain form, such as without a leading `./`.
 
     Raises:
-        TarError: unpacked, it would lie outside the folder.
+        TarError: unpacked, the member would lie outside the folder.
     """
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+    if leads_outside(name):
         raise TarError(f"the member {name!r} has a name that leads out of a folder; expected plain names")
     return str(PurePosixPath(name))
 

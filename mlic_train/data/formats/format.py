@@ -1,0 +1,102 @@
+"""What a format of annotations is: how its files are recognized, and the rows that it yields."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import ClassVar
+
+from mlic_runtime.base.text import not_utf8
+from mlic_train.data.labels import LabelSet
+from mlic_train.data.problems import Problem
+from mlic_train.data.source.members import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file, before its picture and labels are looked up.
+
+    Attributes:
+        number: 1-based, the header not counted.
+        image_id: the picture's name; None when the row names none.
+        captions: whole captions, with one space for each run of whitespace, line breaks included; none is blank.
+        labels: a Labels cell still to be split, or a list of ids and names; None when the row is not labelled.
+        blank_caption: True when a caption was given but blank.
+        picture: where the picture lies, for a row of a shard; else it is looked for in the pictures folder.
+    """
+
+    number: int
+    image_id: str | None
+    captions: tuple[str, ...]
+    labels: str | tuple[str, ...] | None
+    blank_caption: bool = False
+    picture: Member | None = None
+
+
+Rows = Iterator[Row | Problem]
+"""A format's rows in order, with a Problem in the place of each row that cannot be read."""
+
+
+class Format(ABC):
+    """A format of annotations: a subclass in a module of its own, listed in `registry.FORMATS`.
+
+    Attributes:
+        name: its name after --data-format.
+        file_names: patterns of the files that are read in this format unless --data-format says another, in lower case.
+        split_files: patterns of a split's file in a data folder, where "{split}" stands for train, val or test.
+    """
+
+    name: ClassVar[str]
+    file_names: ClassVar[tuple[str, ...]] = ()
+    split_files: ClassVar[tuple[str, ...]] = ()
+
+    def recognizes(self, file: Path) -> bool:
+        """Return whether a file is in this format, by its name alone."""
+        return any(fnmatchcase(file.name.lower(), pattern) for pattern in self.file_names)
+
+    @abstractmethod
+    def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
+        """Yield the rows of a file.
+
+        Args:
+            file: the file.
+            labels: the labels of the data set, for formats with names and ids of their own for them; None while the
+                labels are not known yet.
+
+        Raises:
+            DataError: the file cannot be used at all.
+        """
+
+    def read_labels(self, files: Sequence[Path]) -> LabelSet | None:
+        """Return the labels that the files declare; None in a format without declarations: all that occur in its rows.
+
+        Raises:
+            DataError: a file cannot be used, or two contradict each other.
+        """
+        return None
+
+    def find_split(self, folder: Path, split: str) -> list[tuple[Path, ...]]:
+        """Return what a data folder has for a split; each item is a choice of its own, the files of one data set."""
+        found = (file for pattern in self.split_files for file in sorted(folder.glob(pattern.format(split=split))))
+        return [(file,) for file in found if file.is_file()]
+
+    def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
+        """Return where the pictures of a file may lie, best first; an empty list where its rows have them.
+
+        Args:
+            file: the file.
+            images: the pictures folder that the user gave; None without one.
+        """
+        return [file.parent / "images" if images is None else images, file.parent]
+
+
+def clean_row(
+    file: Path, number: int, image_id: str, captions: Sequence[str], labels: str | tuple[str, ...] | None
+) -> Row | Problem:
+    """Return a row with its captions cleaned, or a Problem if its text is not UTF-8."""
+    parts = [image_id, *captions, *([labels] if isinstance(labels, str) else labels or ())]
+    if broken := not_utf8("".join(parts)):
+        return Problem(file, number, "bad-row", broken)
+    cleaned = [" ".join(caption.split()) for caption in captions]
+    return Row(number, image_id.strip() or None, tuple(filter(None, cleaned)), labels, not all(cleaned))

@@ -1,0 +1,33 @@
+"""The formats that can be read. A new one is a module beside this one, and a line in `FORMATS`."""
+
+from pathlib import Path
+
+from mlic_train.errors import DataError
+
+from .coco import Coco
+from .competition import Competition
+from .csv_table import CsvTable
+from .format import Format
+from .jsonl import JsonLines
+from .shards import Shards
+
+FORMATS: tuple[Format, ...] = (CsvTable(), Competition(), Coco(), JsonLines(), Shards())
+"""Of several formats that recognize a file, the first reads it."""
+
+DATA_FORMATS = ("auto", *(each.name for each in FORMATS))
+"""The choices of --data-format."""
+
+
+def find_format(file: Path, name: str = "auto") -> Format:
+    """Return the format of that name, or for "auto" the one that recognizes the file.
+
+    Raises:
+        DataError: there is no format of that name, or none recognizes the file.
+    """
+    if name not in DATA_FORMATS:
+        raise DataError(f"found the data format {name!r}; expected one of {', '.join(DATA_FORMATS)}")
+    for each in FORMATS:
+        if each.recognizes(file) if name == "auto" else each.name == name:
+            return each
+    known = ", ".join(pattern for each in FORMATS for pattern in each.file_names)
+    raise DataError(f"{file}: cannot tell its format by its name; expected {known}, or say --data-format")

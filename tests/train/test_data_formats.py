@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from mlic_runtime.base.override import override
+from mlic_train.data import DATA_FORMATS, LabelSet, read_labels, read_split
+from mlic_train.data.formats import registry
+from mlic_train.data.formats.format import Format, Rows, clean_row
+
+LABELS = LabelSet(("dog", "cat"), ("1", "2"))
+
+
+class Lines(Format):
+    """A caption, a bar and labels on each line."""
+
+    name = "lines"
+    file_names = ("*.lines", "captions_*.txt")
+    split_files = ("{split}.lines",)
+
+    @override
+    def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
+        for number, line in enumerate(file.read_text().splitlines(), start=1):
+            caption, _, cell = line.partition("|")
+            yield clean_row(file, number, "", [caption], cell)
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Format:
+    added = Lines()
+    monkeypatch.setattr(registry, "FORMATS", (*registry.FORMATS, added))
+    return added
+
+
+@pytest.mark.parametrize("name", ["train.lines", "TRAIN.LINES", "captions_a.txt"])
+def test_a_format_in_the_list_is_read(tmp_path: Path, lines: Format, name: str) -> None:
+    file = tmp_path / name
+    file.write_text("A  dog.|1\nA cat.|2\n")
+    assert registry.find_format(file) is lines
+    records = read_split([file], LABELS).records
+    assert [(record.captions, record.labels) for record in records] == [(("A dog.",), (0,)), (("A cat.",), (1,))]
+    assert read_labels([file]).names == ("1", "2")
+
+
+def test_a_format_finds_the_split_of_a_data_folder(tmp_path: Path, lines: Format) -> None:
+    (tmp_path / "train.lines").write_text("")
+    (tmp_path / "val.lines").mkdir()
+    assert lines.find_split(tmp_path, "train") == [(tmp_path / "train.lines",)]
+    assert lines.find_split(tmp_path, "val") == []
+
+
+def test_pictures_are_looked_for_in_the_given_folder_first(lines: Format) -> None:
+    assert lines.picture_folders(Path("a/b.lines"), None) == [Path("a/images"), Path("a")]
+    assert lines.picture_folders(Path("a/b.lines"), Path("c")) == [Path("c"), Path("a")]
+
+
+def test_each_format_has_a_name_of_its_own() -> None:
+    assert len(set(DATA_FORMATS)) == len(DATA_FORMATS) == len(registry.FORMATS) + 1
