@@ -57,7 +57,7 @@ def test_a_file_of_rows_may_lie_elsewhere_with_its_pictures(
     assert good.image == "deeper/cat.png"
     assert good.probabilities == predictor.predict(CAT).probabilities
     assert isinstance(bad, RowError)
-    assert str(bad.error) == "cannot read picture 'memory://bucket/no.png': there is no such file"
+    assert str(bad.error) == "cannot read picture 'memory://bucket/no.png': there is no such file or folder"
 
 
 def test_a_folder_elsewhere_is_read_as_one_here(memory: Any, tmp_path: Path) -> None:

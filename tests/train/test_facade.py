@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import mlic_train
+from mlic_runtime.errors import MlicError
+from mlic_train.errors import DataError
 
 
 def test_all_is_sorted_and_every_name_resolves() -> None:
@@ -31,3 +33,9 @@ def test_picture_and_caption_preprocessing_exists_once() -> None:
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         called = {function.attr for function in calls if isinstance(function, ast.Attribute)}
         assert not called & {"resize", "thumbnail", "encode_batch"}, path
+
+
+def test_an_error_of_training_can_be_made_again_from_data() -> None:
+    again = MlicError.from_dict(DataError("train.csv: it is empty").to_dict())
+    assert type(again) is DataError
+    assert str(again) == "train.csv: it is empty"
