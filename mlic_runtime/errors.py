@@ -1,3 +1,8 @@
+"""The tree of errors that MLIC raises on purpose."""
+
+from collections.abc import Iterator, Mapping
+
+
 class MlicError(Exception):
     """Root of every error that MLIC raises on purpose; its message is one line for the user.
 
@@ -23,6 +28,33 @@ class MlicError(Exception):
 
     A message says what was found, what was expected and what to do about it.
     """
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the error as {"type": name of its class, "message": its line}, ready for `json.dumps`."""
+        return {"type": type(self).__name__, "message": str(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, str]) -> "MlicError":
+        """Make the error again that `to_dict` described, perhaps in another process.
+
+        Args:
+            data: has the keys "type" and "message".
+
+        Returns:
+            An error of that class if it is in the tree and its module has been imported here; else an `MlicError`
+            whose message begins with the name of the class.
+        """
+        kind, message = data["type"], data["message"]
+        for known in _classes(MlicError):
+            if known.__name__ == kind:
+                return known(message)
+        return MlicError(f"{kind}: {message}")
+
+
+def _classes(root: type[MlicError]) -> Iterator[type[MlicError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _classes(child)
 
 
 class PackageError(MlicError):
