@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlic_runtime.package.catalog import ListedModel, list_models
     from mlic_runtime.package.manifest import Manifest
     from mlic_runtime.package.model_package import ModelPackage, bundled_models, load_package
-    from mlic_runtime.predict.prediction import Prediction
+    from mlic_runtime.predict.prediction import Prediction, PredictionOptions
     from mlic_runtime.predict.predictor import Predictor
     from mlic_runtime.ray.predictor import RayPredictor
     from mlic_runtime.rows.reader import Row, RowError, RowReader, open_rows
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
 
 # From 1.29 on, ONNX Runtime reports to its makers what it runs, over the network, with an identifier that it keeps in
-# the user's cache folder (its Privacy.md). It reads this when it is imported; 0 in the environment asks for reports.
+# the user's cache folder (see its Privacy.md). It reads this variable when it is imported; 0 turns the reports on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "OutputError",
     "PackageError",
     "Prediction",
+    "PredictionOptions",
     "Predictor",
     "ProviderError",
     "RayPredictor",
@@ -79,7 +80,7 @@ _MODULES = {
     "package.catalog": ("ListedModel", "list_models"),
     "package.manifest": ("Manifest",),
     "package.model_package": ("ModelPackage", "bundled_models", "load_package"),
-    "predict.prediction": ("Prediction",),
+    "predict.prediction": ("Prediction", "PredictionOptions"),
     "predict.predictor": ("Predictor",),
     "ray.predictor": ("RayPredictor",),
     "rows.reader": ("Row", "RowError", "RowReader", "open_rows"),

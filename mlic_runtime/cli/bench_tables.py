@@ -1,7 +1,7 @@
 """The reports of `mlic-bench` as tables, for people."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mlic_runtime.base.text import printable
 
@@ -13,120 +13,149 @@ if TYPE_CHECKING:
 
     _Report = BenchReport | ChoiceReport | ColdStartReport | StageReport
 
+_TIMING_COLUMNS = {"p50 ms": "9.3f", "p90 ms": "9.3f", "p99 ms": "9.3f", "pictures/s": "10.1f"}
+
 
 def bench_table(report: "BenchReport") -> str:
-    """The report of one combination of batch size and threads."""
-    names = [f"{timing.name} ({timing.version})" for timing in report.timings]
-    width = max(len(name) for name in names)
-    lines = [
-        f"model      {report.model}, {report.precision}, provider {report.provider}",
-        f"input      batch size {report.batch_size}, {report.tokens} tokens a caption",
-        *_circumstances(report),
-        f"{'backend':{width}}  {'p50 ms':>9}  {'p90 ms':>9}  {'p99 ms':>9}  {'pictures/s':>10}",
-    ]
-    for name, timing in zip(names, report.timings, strict=True):
-        lines.append(f"{name:{width}}  {_columns(timing)}")
-    for comparison in report.comparisons:
-        lines.append(
+    """Return the report of one combination of batch size and threads as text."""
+    return _table(
+        report,
+        {
+            "model": f"{report.model}, {report.precision}, provider {report.provider}",
+            "input": f"batch size {report.batch_size}, {report.tokens} tokens a caption",
+        },
+        _graph_alone(report, str(report.threads)),
+        {"backend": "", **_TIMING_COLUMNS},
+        [(f"{timing.name} ({timing.version})", *_numbers(timing)) for timing in report.timings],
+        [
             f"{comparison.name} took {comparison.ratio:.2f} times as long as mlic-runtime (median of pairs; "
             f"p10 {comparison.ratio_p10:.2f}, p90 {comparison.ratio_p90:.2f}); "
             f"logits differ by at most {comparison.max_abs_difference:.1e}"
-        )
-    return "\n".join(lines) + "\n"
+            for comparison in report.comparisons
+        ],
+    )
 
 
 def grid_table(reports: "Sequence[BenchReport]") -> str:
-    """The reports of several combinations of batch size and threads."""
+    """Return the reports of several combinations of batch size and threads as text."""
     first = reports[0]
-    width = max(len(timing.name) for report in reports for timing in report.timings)
-    lines = [
-        f"model      {first.model}, {first.precision}, provider {first.provider}",
-        *_circumstances(first, threads=", ".join(str(count) for count in dict.fromkeys(r.threads for r in reports))),
-        f"threads  batch  {'backend':{width}}  {'p50 ms':>9}  {'p90 ms':>9}  {'p99 ms':>9}  {'pictures/s':>10}  "
-        "times the runtime (p10 to p90)",
-    ]
+    rows: list[tuple[Any, ...]] = []
     for report in reports:
         ratios = ["", *(f"{c.ratio:5.2f} ({c.ratio_p10:.2f} to {c.ratio_p90:.2f})" for c in report.comparisons)]
         for timing, ratio in zip(report.timings, ratios, strict=True):
-            row = f"{report.threads:7}  {report.batch_size:5}  {timing.name:{width}}  {_columns(timing)}  {ratio}"
-            lines.append(row.rstrip())
-    return "\n".join(lines) + "\n"
+            rows.append((report.threads, report.batch_size, timing.name, *_numbers(timing), ratio))
+    return _table(
+        first,
+        {"model": f"{first.model}, {first.precision}, provider {first.provider}"},
+        _graph_alone(first, ", ".join(dict.fromkeys(str(report.threads) for report in reports))),
+        {"threads": "7", "batch": "5", "backend": "", **_TIMING_COLUMNS, "times the runtime (p10 to p90)": ""},
+        rows,
+    )
 
 
 def choice_table(report: "ChoiceReport") -> str:
-    """The report of `mlic-bench --choose`."""
-    lines = [
-        f"model      {report.model}, provider {report.provider}",
-        f"input      one picture, {report.tokens} tokens a caption",
-        *_circumstances(report),
-        f"precision  {'MB':>9}  {'p50 ms':>9}  {'p90 ms':>9}",
-    ]
-    for row in report.precisions:
-        mark = "  chosen" if row.precision == report.chosen else ""
-        lines.append(f"{row.precision:9}  {row.bytes / 1e6:9.2f}  {row.p50_ms:9.3f}  {row.p90_ms:9.3f}{mark}")
-    return "\n".join(lines) + "\n"
+    """Return the report of `mlic-bench --choose` as text."""
+    return _table(
+        report,
+        {
+            "model": f"{report.model}, provider {report.provider}",
+            "input": f"one picture, {report.tokens} tokens a caption",
+        },
+        _graph_alone(report, str(report.threads)),
+        {"precision": "", "MB": "9.2f", "p50 ms": "9.3f", "p90 ms": "9.3f", "": ""},
+        [
+            (row.precision, row.bytes / 1e6, row.p50_ms, row.p90_ms, "chosen" * (row.precision == report.chosen))
+            for row in report.precisions
+        ],
+    )
 
 
 def stage_table(report: "StageReport") -> str:
-    """The report of `mlic-bench --stages`."""
-    total = report.predict.p50_ms
-    lines = [
-        f"model      {report.model}, {report.precision}, provider {report.provider}",
-        *_input(report),
-        f"labels     {', '.join(map(printable, report.labels)) or 'none'}",
-        f"measured   one prediction after the other, warm, in process: {report.runs} after {report.warmup}, "
+    """Return the report of `mlic-bench --stages` as text."""
+    return _table(
+        report,
+        {"model": f"{report.model}, {report.precision}, provider {report.provider}"},
+        f"one prediction after the other, warm, in process: {report.runs} after {report.warmup}, "
         f"{report.threads} threads",
-        *_machine(report),
-        f"{'stage':11}  {'p50 ms':>9}  {'p90 ms':>9}  {'of predict':>10}",
-    ]
-    for row in (*report.stages, report.predict):
-        lines.append(f"{row.name:11}  {row.p50_ms:9.3f}  {row.p90_ms:9.3f}  {row.p50_ms / total:10.1%}")
-    lines.append(
-        f"outside the graph: {report.overhead:.1%} of the graph's time (median of runs; "
-        f"p10 {report.overhead_p10:.1%}, p90 {report.overhead_p90:.1%})"
+        {"stage": "", "p50 ms": "9.3f", "p90 ms": "9.3f", "of predict": "10.1%"},
+        [
+            (row.name, row.p50_ms, row.p90_ms, row.p50_ms / report.predict.p50_ms)
+            for row in (*report.stages, report.predict)
+        ],
+        [
+            f"outside the graph: {report.overhead:.1%} of the graph's time (median of runs; "
+            f"p10 {report.overhead_p10:.1%}, p90 {report.overhead_p90:.1%})"
+        ],
+        labels=", ".join(report.labels) or "none",
     )
-    return "\n".join(lines) + "\n"
 
 
 def cold_start_table(report: "ColdStartReport") -> str:
-    """The report of `mlic-bench --cold-start`."""
-    lines = [
-        f"model      {printable(report.ran)}",
-        *_input(report),
-        f"measured   whole processes in turns: {report.runs} rounds after {report.warmup}",
-        *_machine(report),
-        f"{'process':10}  {'p50 ms':>9}  {'p90 ms':>9}",
-    ]
-    lines.extend(f"{row.name:10}  {row.p50_ms:9.1f}  {row.p90_ms:9.1f}" for row in report.processes)
-    lines.append(
+    """Return the report of `mlic-bench --cold-start` as text."""
+    remarks = [
         f"mlic-infer took {report.ratio:.2f} times as long as importing its libraries (median of rounds; "
         f"p10 {report.ratio_p10:.2f}, p90 {report.ratio_p90:.2f})"
-    )
+    ]
     if report.peak_memory_bytes is not None:
-        lines.append(f"peak memory of mlic-infer: {report.peak_memory_bytes / 1e6:.1f} MB resident")
-    return "\n".join(lines) + "\n"
+        remarks.append(f"peak memory of mlic-infer: {report.peak_memory_bytes / 1e6:.1f} MB resident")
+    return _table(
+        report,
+        {"model": report.ran},
+        f"whole processes in turns: {report.runs} rounds after {report.warmup}",
+        {"process": "", "p50 ms": "9.1f", "p90 ms": "9.1f"},
+        [(row.name, row.p50_ms, row.p90_ms) for row in report.processes],
+        remarks,
+    )
 
 
-def _columns(timing: "Timing") -> str:
-    return f"{timing.p50_ms:9.3f}  {timing.p90_ms:9.3f}  {timing.p99_ms:9.3f}  {timing.pictures_per_second:10.1f}"
+def _numbers(timing: "Timing") -> tuple[float, ...]:
+    """Return the values of _TIMING_COLUMNS."""
+    return timing.p50_ms, timing.p90_ms, timing.p99_ms, timing.pictures_per_second
 
 
-def _circumstances(report: "BenchReport | ChoiceReport", threads: str | None = None) -> list[str]:
-    return [
-        *_input(report),
-        f"measured   the graph alone, warm: {report.runs} runs after {report.warmup}, "
-        f"{threads or report.threads} threads",
-        *_machine(report),
-    ]
+def _graph_alone(report: "BenchReport | ChoiceReport", threads: str) -> str:
+    return f"the graph alone, warm: {report.runs} runs after {report.warmup}, {threads} threads"
 
 
-def _input(report: "_Report") -> list[str]:
-    return [
-        f"picture    {printable(report.picture)}",
-        f"caption    {'none' if report.caption is None else printable(report.caption)}",
-    ]
+def _table(
+    report: "_Report",
+    facts: Mapping[str, str],
+    measured: str,
+    columns: Mapping[str, str],
+    rows: Iterable[Sequence[Any]],
+    remarks: Iterable[str] = (),
+    **more_facts: str,
+) -> str:
+    """Return a report as text: facts, an empty line, a table, remarks.
 
-
-def _machine(report: "_Report") -> list[str]:
-    machine = report.machine
-    return [f"machine    {machine['processor']}, {machine['cpus']} CPUs, {machine['platform']}", ""]
+    Args:
+        report: where the picture, the caption and the machine come from.
+        facts: {name: what to say}, above the picture.
+        measured: what was measured, and how often.
+        columns: {title: format of its numbers}; "" for text.
+        rows: a cell for each column.
+        remarks: lines below the table.
+        more_facts: below the caption.
+    """
+    caption, machine = report.caption, report.machine
+    shown = {
+        **facts,
+        "picture": report.picture,
+        "caption": "none" if caption is None else caption,
+        **more_facts,
+        "measured": measured,
+        "machine": f"{machine['processor']}, {machine['cpus']} CPUs, {machine['platform']}",
+    }
+    cells = [[f"{cell:{spec}}" for cell, spec in zip(row, columns.values(), strict=True)] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    titles = [title.rjust(width) if columns[title] else title for title, width in zip(columns, widths, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [titles, *cells]]
+    return "\n".join(
+        [
+            *(f"{name:9}  {printable(fact)}" for name, fact in shown.items()),
+            "",
+            *(line.rstrip() for line in lines),
+            *remarks,
+            "",
+        ]
+    )

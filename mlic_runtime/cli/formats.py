@@ -1,4 +1,4 @@
-"""Results as text: the formats of `mlic-infer` for one picture, and for lists of models."""
+"""The formats of `mlic-infer` for one picture, and for lists of models."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

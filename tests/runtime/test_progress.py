@@ -2,7 +2,7 @@ import io
 from collections.abc import Callable
 
 from mlic_runtime.batch.progress import Progress
-from mlic_runtime.batch.resumable_file import Mark
+from mlic_runtime.batch.resumable_file import Position
 
 
 class Terminal(io.StringIO):
@@ -18,8 +18,8 @@ def test_a_terminal_sees_speed_and_time_left() -> None:
     terminal = Terminal()
     shares = iter([0.0, 0.1, 0.5])
     progress = Progress(terminal, lambda: next(shares), clock(0, 10, 100))
-    for mark in (Mark(0), Mark(1000), Mark(5000, errors=2)):
-        progress(mark)
+    for position in (Position(0), Position(1000), Position(5000, errors=2)):
+        progress(position)
     progress.close()
     assert terminal.getvalue() == (
         "\r0 rows, 0%\x1b[K"
@@ -33,16 +33,16 @@ def test_a_resumed_run_counts_its_own_speed() -> None:
     terminal = Terminal()
     shares = iter([0.5, 0.75])
     progress = Progress(terminal, lambda: next(shares), clock(0, 7200))
-    progress(Mark(50_000))
-    progress(Mark(75_000))
+    progress(Position(50_000))
+    progress(Position(75_000))
     assert "75000 rows, 75%, 3.5 pictures/s, 2:00:00 left" in terminal.getvalue()
 
 
 def test_nobody_knows_the_end_of_a_stream() -> None:
     terminal = Terminal()
     progress = Progress(terminal, lambda: None, clock(0, 2))
-    progress(Mark(0))
-    progress(Mark(5))
+    progress(Position(0))
+    progress(Position(5))
     assert terminal.getvalue() == "\r0 rows\x1b[K\r5 rows, 2.5 pictures/s\x1b[K"
 
 
@@ -50,7 +50,7 @@ def test_it_is_not_shown_more_often_than_one_can_read() -> None:
     terminal = Terminal()
     progress = Progress(terminal, lambda: None, clock(0, 0.1, 0.15, 0.3))
     for rows in range(4):
-        progress(Mark(rows))
+        progress(Position(rows))
     assert terminal.getvalue().count("\r") == 2
 
 
@@ -60,6 +60,6 @@ def test_a_pipe_sees_nothing() -> None:
 
     pipe = io.StringIO()
     progress = Progress(pipe, fail)
-    progress(Mark(1))
+    progress(Position(1))
     progress.close()
     assert pipe.getvalue() == ""
