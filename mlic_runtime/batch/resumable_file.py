@@ -13,10 +13,11 @@ incomplete; neither matters. The checksums (CRC-32) also find what a power failu
 import json
 import os
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from mlic_runtime.base.files import lock, write_to
 from mlic_runtime.base.override import override
@@ -53,7 +54,7 @@ class Position:
         return Position(self.rows + rows, self.size + len(data), self.errors + errors, checksum, rows_checksum)
 
 
-class ResultWriter(Protocol):
+class ResultWriter(ABC):
     """A place for results.
 
     Attributes:
@@ -64,6 +65,7 @@ class ResultWriter(Protocol):
     position: Position
     complete: bool
 
+    @abstractmethod
     def append(self, data: bytes, rows: int, errors: int, rows_checksum: int) -> None:
         """Write the results of `rows` rows; after it returns, they survive the death of this process.
 
@@ -77,14 +79,14 @@ class ResultWriter(Protocol):
             OutputError: the results cannot be written.
         """
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 # not every writer has something to do
         """Mark the results as complete.
 
         Raises:
             OutputError: the results cannot be written.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 # not every writer has something to do
         """Close what is open."""
 
 
@@ -101,14 +103,6 @@ class StreamWriter(ResultWriter):
     def append(self, data: bytes, rows: int, errors: int, rows_checksum: int) -> None:
         write_to(self._stream, data)
         self.position = self.position.after(data, rows, errors, rows_checksum)
-
-    @override
-    def finish(self) -> None:
-        pass
-
-    @override
-    def close(self) -> None:
-        pass
 
 
 class ResumableFile(ResultWriter):

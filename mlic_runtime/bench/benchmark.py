@@ -1,9 +1,10 @@
 """Measurement of a model package on this machine, alone and against other backends, in turns."""
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from mlic_runtime.providers.library import onnxruntime
 
 from .inputs import package_inputs
 from .options import BenchOptions
-from .timing import describe_machine, milliseconds, time_in_turns
+from .timing import Report, call_in_turns, describe_machine, milliseconds
 
 ENTRY_POINT_GROUP = "mlic_runtime.bench_backends"
 QUANTILES = tuple(range(0, 101, 5))  # percentiles of each latency that a report keeps
@@ -88,7 +89,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class BenchReport:
+class BenchReport(Report):
     """A measurement, with how and where it was made; `timings[0]` is the runtime itself."""
 
     model: str
@@ -107,71 +108,39 @@ class BenchReport:
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the same content, ready for `json.dumps`."""
-        return asdict(self)
-
 
 def benchmark(
     package: ModelPackage,
     options: BenchOptions | None = None,
     *,
-    batch_size: int = 1,
-    against: Sequence[str] = (),
-    checkpoint: str | None = None,
-    progress: Callable[[], object] = lambda: None,
-) -> BenchReport:
-    """Measure the graph: from pixels and tokens in memory to logits in memory, without decoding or tokenising.
-
-    The backends take turns, see `timing.time_in_turns`.
-
-    Args:
-        package: the model package.
-        options: what it runs on, how often, and how it is loaded; None means the defaults. The threads are those of
-            every backend.
-        batch_size: rows per run, >= 1, all with the same picture and caption.
-        against: backends that must be compared; empty means every installed one that can run this package, with
-            a note in the report for each that cannot.
-        checkpoint: handed to the backends, which define its meaning.
-        progress: called after every round, warm-up included.
-
-    Raises:
-        InputError: a number out of range, an unknown backend in `against`, or a caption for a model that reads none.
-        MlicError: the runtime, or a backend in `against`, cannot run.
-    """
-    (report,) = benchmark_grid(
-        package, options, batch_sizes=(batch_size,), against=against, checkpoint=checkpoint, progress=progress
-    )
-    return report
-
-
-def benchmark_grid(
-    package: ModelPackage,
-    options: BenchOptions | None = None,
-    *,
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[int] = (1,),
     threads: Sequence[int | None] | None = None,
     against: Sequence[str] = (),
     checkpoint: str | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[BenchReport, ...]:
-    """Measure every combination of batch sizes and threads as `benchmark` does: in turns within a combination.
+    """Measure the graph: from pixels and tokens in memory to logits in memory, without decoding or tokenising.
+
+    Every combination of batch sizes and threads is measured. Within a combination the backends take turns, see
+    `timing.call_in_turns`.
 
     Args:
         package: the model package.
-        options: see `benchmark`.
-        batch_sizes: rows per run, each >= 1.
-        threads: threads per run, each >= 1, or None as in `BenchOptions`; everything is loaded again for each. None
-            means only `options.threads`.
-        against: see `benchmark`.
-        checkpoint: see `benchmark`.
-        progress: see `benchmark`.
+        options: what it runs on, how often, and how it is loaded; None means the defaults.
+        batch_sizes: rows per run, each >= 1; all rows have the same picture and caption.
+        threads: threads per run for every backend, each >= 1, or None as in `BenchOptions`; everything is loaded again
+            for each. None means only `options.threads`.
+        against: backends that must be compared; empty means every installed one that can run this package, with
+            a note in the report for each that cannot.
+        checkpoint: handed to the backends, which define its meaning.
+        progress: called after every round, warm-up included.
 
     Returns:
-        Reports, all batch sizes for the first number of threads first.
+        A report for each combination, all batch sizes for the first number of threads first.
 
     Raises:
-        MlicError: see `benchmark`.
+        InputError: a number out of range, an unknown backend in `against`, or a caption for a model that reads none.
+        MlicError: the runtime, or a backend in `against`, cannot run.
     """
     options = options or BenchOptions()
     for batch_size in batch_sizes:
@@ -191,9 +160,8 @@ def benchmark_grid(
         backends: list[BenchBackend] = [_Runtime(graph.session), *others]
         for batch_size in batch_sizes:
             inputs = package_inputs(package, image=options.image, caption=options.caption, batch_size=batch_size)
-            seconds, logits = time_in_turns(
-                [backend.run for backend in backends], inputs, options.runs, options.warmup, progress
-            )
+            calls = [functools.partial(backend.run, *inputs.arrays) for backend in backends]
+            seconds, logits = call_in_turns(calls, options.runs, options.warmup, progress)
             report = BenchReport(
                 model=package.manifest.title,
                 precision=graph.precision,

@@ -1,10 +1,11 @@
 """Choice of the precision of a model package that is best on this machine, by measurement."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mlic_runtime.base.machine import busy_notes
+from mlic_runtime.base.override import override
 from mlic_runtime.graph.opening import open_graphs
 from mlic_runtime.graph.saved_precision import Choice, graphs_digest
 from mlic_runtime.package.model_package import ModelPackage
@@ -12,7 +13,7 @@ from mlic_runtime.package.model_package import ModelPackage
 from .inputs import package_inputs
 from .latency import fastest, measure_latency
 from .options import BenchOptions
-from .timing import describe_machine
+from .timing import Report, describe_machine
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class MeasuredPrecision:
 
 
 @dataclass(frozen=True)
-class ChoiceReport:
+class ChoiceReport(Report):
     """A measurement, with how and where it was made; `chosen` is the precision that `latency.fastest` takes."""
 
     model: str
@@ -44,10 +45,10 @@ class ChoiceReport:
     notes: tuple[str, ...]
     choice: Choice
 
+    @override
     def to_dict(self) -> dict[str, Any]:
-        """Return the same content, ready for `json.dumps`, without `choice`, which repeats it."""
-        data = asdict(self)
-        del data["choice"]
+        data = super().to_dict()
+        del data["choice"]  # it repeats the rest
         return data
 
 

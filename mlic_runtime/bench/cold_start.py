@@ -4,9 +4,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from mlic_runtime.package.model_package import ModelPackage
 
 from .inputs import DEFAULT_CAPTION, synthetic_jpeg
 from .options import BenchOptions
-from .timing import call_in_turns, describe_machine, milliseconds
+from .timing import Report, call_in_turns, describe_machine, milliseconds
 
 IMPORTS = "import numpy, onnxruntime, tokenizers, PIL.Image"
 INFER = "from mlic_runtime.cli.infer import main; main()"
@@ -44,7 +43,7 @@ class ProcessTiming:
 
 
 @dataclass(frozen=True)
-class ColdStartReport:
+class ColdStartReport(Report):
     """A measurement, with how and where it was made.
 
     Attributes:
@@ -67,10 +66,6 @@ class ColdStartReport:
     ratio_p90: float
     peak_memory_bytes: int | None
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the same content, ready for `json.dumps`."""
-        return asdict(self)
 
 
 def run_process(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":

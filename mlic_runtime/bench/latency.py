@@ -1,5 +1,6 @@
 """Latency of the graphs of a model package on this machine, and which precision is worth its loss."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from mlic_runtime.base.machine import processor_name
@@ -7,7 +8,7 @@ from mlic_runtime.graph.session import GraphSession
 from mlic_runtime.package.manifest import PRECISIONS, LatencySpec
 
 from .inputs import BenchInputs
-from .timing import milliseconds, time_in_turns
+from .timing import call_in_turns, milliseconds
 
 WORTH_IT = 0.05  # the share of the median time that a less exact precision must save
 
@@ -39,7 +40,8 @@ def measure_latency(
     """
     if len(inputs.pixels) != 1:
         raise ValueError(f"a latency is that of one picture, found {len(inputs.pixels)} rows")
-    seconds, _ = time_in_turns([session.run for session in sessions.values()], inputs, runs, warmup, progress)
+    calls = [functools.partial(session.run, *inputs.arrays) for session in sessions.values()]
+    seconds, _ = call_in_turns(calls, runs, warmup, progress)
     return {
         precision: LatencySpec(processor_name(), session.threads, runs, *milliseconds(row, 50, 90))
         for (precision, session), row in zip(sessions.items(), seconds, strict=True)

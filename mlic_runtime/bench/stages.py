@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from mlic_runtime.predict.predictor import Predictor
 
 from .inputs import DEFAULT_CAPTION, describe_picture, synthetic_jpeg
 from .options import BenchOptions
-from .timing import call_in_turns, describe_machine, milliseconds
+from .timing import Report, call_in_turns, describe_machine, milliseconds
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,7 +85,7 @@ class StageTiming:
 
 
 @dataclass(frozen=True)
-class StageReport:
+class StageReport(Report):
     """A measurement, with how and where it was made.
 
     Attributes:
@@ -113,10 +113,6 @@ class StageReport:
     overhead_p10: float
     overhead_p90: float
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the same content, ready for `json.dumps`."""
-        return asdict(self)
 
 
 def measure_stages(

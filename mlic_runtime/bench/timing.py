@@ -1,49 +1,39 @@
 """Calls measured in turns, so that other work of the machine affects all of them alike."""
 
-import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
-from mlic_runtime.base.arrays import Logits, Run, Seconds
+from mlic_runtime.base.arrays import Seconds
 from mlic_runtime.base.machine import machine_facts
 from mlic_runtime.predict.prediction import check_count
 from mlic_runtime.providers.library import onnxruntime
 
-from .inputs import BenchInputs
-
 _Result = TypeVar("_Result")
 
 
-def time_in_turns(
-    backends: Sequence[Run], inputs: BenchInputs, runs: int, warmup: int, progress: Callable[[], object]
-) -> tuple[Seconds, list[Logits]]:
-    """Run every backend once in each round, one after the other (A B A B ...).
+@dataclass(frozen=True)
+class Report:
+    """What was measured, how, and where; the base of all reports."""
 
-    Args:
-        backends: functions from the arrays of `inputs` to logits.
-        inputs: what they run on.
-        runs: measured rounds, >= 1.
-        warmup: rounds before them, >= 1.
-        progress: called after every round, warm-up included.
-
-    Returns:
-        Wall time in seconds, (number of backends, runs), and the logits (B, L) of each backend in the last round.
-
-    Raises:
-        InputError: `runs` or `warmup` is below 1.
-        MlicError: a backend failed.
-    """
-    calls = [functools.partial(run, *inputs.arrays) for run in backends]
-    return call_in_turns(calls, runs, warmup, progress)
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same content, ready for `json.dumps`."""
+        return asdict(self)
 
 
 def call_in_turns(
     calls: Sequence[Callable[[], _Result]], runs: int, warmup: int, progress: Callable[[], object]
 ) -> tuple[Seconds, list[_Result]]:
-    """Make every call once in each round, as `time_in_turns` does.
+    """Make every call once in each round, one after the other (A B A B ...).
+
+    Args:
+        calls: functions without arguments.
+        runs: measured rounds, >= 1.
+        warmup: rounds before them, >= 1.
+        progress: called after every round, warm-up included.
 
     Returns:
         Wall time in seconds, (number of calls, runs), and the result of each call in the last round.

@@ -128,9 +128,9 @@ def bench(
             cold = measure_cold_start(package, options, model=model, progress=step)
             content, table = cold.to_dict(), cold_start_table(cold)
         else:
-            from mlic_runtime.bench.benchmark import benchmark_grid
+            from mlic_runtime.bench.benchmark import benchmark
 
-            reports = benchmark_grid(
+            reports = benchmark(
                 package,
                 options,
                 batch_sizes=batch_size,

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlic_runtime.base.text import one_spaced
 from mlic_runtime.errors import CaptionError, InputError
-from mlic_runtime.limits import MAX_PIXELS
 from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
-from mlic_runtime.providers.names import AUTO
 from mlic_runtime.rows.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
 from mlic_runtime.rows.reader import Row, RowError, picture_finder
 
@@ -43,14 +41,10 @@ class RayPredictor:
         image_column: the name of the column with the pictures; by default the one that has a name as in a rows file.
         caption_column: the name of the column with the captions; by default as for `image_column`.
         threads: of the graph, and how many threads decode pictures; None means as many as the actor has CPUs.
-        provider: see `Predictor.load`.
-        precision: see `Predictor.load`. "auto" may mean another one on another machine.
-        cache: see `Predictor.load`.
-        max_pixels: see `Predictor.load`.
-        allow_truncated: see `Predictor.load`.
         threshold: see `PredictionOptions`.
         top_k: see `PredictionOptions`.
         at_least_one: see `PredictionOptions`.
+        loading: the other arguments of `Predictor.load`. The precision "auto" may mean another one on another machine.
 
     Raises:
         MlicError: as in `Predictor.load`; also if the image root cannot be used, or an option is out of range.
@@ -64,26 +58,14 @@ class RayPredictor:
         image_column: str | None = None,
         caption_column: str | None = None,
         threads: int | None = None,
-        provider: str = "cpu",
-        precision: str = AUTO,
-        cache: bool = True,
-        max_pixels: int = MAX_PIXELS,
-        allow_truncated: bool = False,
         threshold: float | None = None,
         top_k: int | None = None,
         at_least_one: bool = False,
+        **loading: Any,
     ) -> None:
         self._options = PredictionOptions(threshold, top_k, at_least_one)
         self._threads = actor_cpus() if threads is None else threads
-        self._predictor = Predictor.load(
-            model,
-            provider=provider,
-            precision=precision,
-            threads=self._threads,
-            max_pixels=max_pixels,
-            allow_truncated=allow_truncated,
-            cache=cache,
-        )
+        self._predictor = Predictor.load(model, threads=self._threads, **loading)
         self.labels = self._predictor.labels
         self._find_picture = None if image_root is None else picture_finder(image_root)
         self._names = (image_column, caption_column)

@@ -79,7 +79,7 @@ def package(tiny: Path) -> ModelPackage:
 
 def test_the_runtime_alone_is_measured_and_the_report_says_how(package: ModelPackage, install: Install) -> None:
     install()
-    report = benchmark(package, BenchOptions(runs=5, warmup=2, threads=1), batch_size=3)
+    (report,) = benchmark(package, BenchOptions(runs=5, warmup=2, threads=1), batch_sizes=[3])
     assert (report.model, report.precision, report.provider) == ("tiny@1.0.0", "fp32", "cpu")
     assert (report.runs, report.warmup, report.batch_size, report.threads) == (5, 2, 3, 1)
     assert report.picture == "synthetic: pseudo-random pixels, seed 0"
@@ -96,7 +96,7 @@ def test_the_runtime_alone_is_measured_and_the_report_says_how(package: ModelPac
 
 def test_another_backend_takes_turns_and_its_logits_are_compared(package: ModelPackage, install: Install) -> None:
     install(echo=Echo)
-    report = benchmark(package, BenchOptions(runs=4, warmup=1, threads=1), batch_size=2, checkpoint="somewhere")
+    (report,) = benchmark(package, BenchOptions(runs=4, warmup=1, threads=1), batch_sizes=[2], checkpoint="somewhere")
     assert Echo.log == [("made", (1, "somewhere", "fp32"))] + [("run", (2, 6, 8, 3))] * 5
     assert [timing.name for timing in report.timings] == ["mlic-runtime", "echo"]
     (comparison,) = report.comparisons
@@ -121,13 +121,13 @@ def test_progress_is_told_after_every_round(package: ModelPackage, install: Inst
 
 def test_a_backend_that_cannot_run_is_a_note_unless_it_was_asked_for(package: ModelPackage, install: Install) -> None:
     install(pytorch=refuse, absent="no_such_module", echo=Echo)
-    report = benchmark(package, BenchOptions(runs=1, warmup=1))
+    (report,) = benchmark(package, BenchOptions(runs=1, warmup=1))
     assert [timing.name for timing in report.timings] == ["mlic-runtime", "echo"]
     assert report.notes == (
         "not compared with absent: bench backend 'absent' cannot be imported: No module named 'no_such_module'",
         "not compared with pytorch: give a checkpoint",
     )
-    assert len(benchmark(package, BenchOptions(runs=1, warmup=1), against=["echo", "echo"]).timings) == 2
+    assert len(benchmark(package, BenchOptions(runs=1, warmup=1), against=["echo", "echo"])[0].timings) == 2
     with pytest.raises(PackageError, match="give a checkpoint"):
         benchmark(package, BenchOptions(runs=1, warmup=1), against=["pytorch"])
     with pytest.raises(InputError, match="'absent' cannot be imported"):
@@ -139,10 +139,10 @@ def test_a_backend_may_wait_to_be_asked_for(package: ModelPackage, install: Inst
         only_if_asked = "it takes minutes"
 
     install(pytorch=Echo, slow=Slow)
-    report = benchmark(package, BenchOptions(runs=1, warmup=1))
+    (report,) = benchmark(package, BenchOptions(runs=1, warmup=1))
     assert report.notes == ("not compared with slow: it takes minutes; --against slow asks for it",)
     assert len(report.timings) == 2
-    assert len(benchmark(package, BenchOptions(runs=1, warmup=1), against=["slow"]).timings) == 2
+    assert len(benchmark(package, BenchOptions(runs=1, warmup=1), against=["slow"])[0].timings) == 2
 
 
 def test_an_unknown_backend_lists_the_installed_ones(package: ModelPackage, install: Install) -> None:
@@ -162,7 +162,7 @@ def test_a_backend_with_other_labels_is_not_the_same_model(package: ModelPackage
 
 def test_picture_and_caption_can_be_given(package: ModelPackage, install: Install) -> None:
     install()
-    report = benchmark(
+    (report,) = benchmark(
         package, BenchOptions(image=np.zeros((9, 9, 3), dtype=np.uint8), caption="red", runs=1, warmup=1)
     )
     assert (report.picture, report.caption, report.tokens) == ("from memory", "red", 1)
@@ -174,7 +174,7 @@ def test_picture_and_caption_can_be_given(package: ModelPackage, install: Instal
 
 def test_a_model_without_captions_is_measured_without_one(tiny_picture: Path, install: Install) -> None:
     install()
-    report = benchmark(load_package(tiny_picture), BenchOptions(runs=1, warmup=1))
+    (report,) = benchmark(load_package(tiny_picture), BenchOptions(runs=1, warmup=1))
     assert (report.caption, report.tokens) == (None, 0)
     with pytest.raises(MlicError, match="reads no caption"):
         benchmark(load_package(tiny_picture), BenchOptions(caption="red"))
@@ -184,13 +184,13 @@ def test_a_model_without_captions_is_measured_without_one(tiny_picture: Path, in
 def test_numbers_start_at_one(package: ModelPackage, name: str) -> None:
     zero: dict[str, Any] = {name: 0}
     with pytest.raises(InputError, match=f"{name} must be 1 or more, found 0"):
-        _ = benchmark(package, **zero) if name == "batch_size" else benchmark(package, BenchOptions(**zero))
+        _ = benchmark(package, batch_sizes=[0]) if name == "batch_size" else benchmark(package, BenchOptions(**zero))
 
 
 def test_a_grid_measures_every_combination(package: ModelPackage, install: Install) -> None:
     install(echo=Echo)
     rounds: list[None] = []
-    reports = bench.benchmark_grid(
+    reports = benchmark(
         package,
         BenchOptions(runs=2, warmup=1),
         batch_sizes=[2, 1],
@@ -203,7 +203,7 @@ def test_a_grid_measures_every_combination(package: ModelPackage, install: Insta
     for report in reports:
         assert [timing.name for timing in report.timings] == ["mlic-runtime", "echo"]
     with pytest.raises(InputError, match="batch_size must be 1 or more, found 0"):
-        bench.benchmark_grid(package, batch_sizes=[1, 0])
+        benchmark(package, batch_sizes=[1, 0])
 
 
 def test_the_quantiles_of_a_timing_reach_from_the_shortest_run_to_the_longest() -> None:
@@ -220,5 +220,5 @@ def test_a_busy_machine_is_a_note(
 ) -> None:
     install(pytorch=Echo)
     load_average(1000.0)
-    (note,) = benchmark(package, BenchOptions(runs=1, warmup=1)).notes
+    (note,) = benchmark(package, BenchOptions(runs=1, warmup=1))[0].notes
     assert note.startswith("the machine is busy: load average 1000.0 in the last minute, more than 0.5 for each of ")

@@ -111,8 +111,8 @@ def test_a_bench_says_which_precision_auto_was(
 ) -> None:
     monkeypatch.setattr(bench, "entry_points", lambda group: [])
     choose(cpu="fp16")
-    assert benchmark(package, BenchOptions(runs=1, warmup=1)).precision == "fp16"
-    assert benchmark(package, BenchOptions(runs=1, warmup=1, precision="fp32")).precision == "fp32"
+    assert benchmark(package, BenchOptions(runs=1, warmup=1))[0].precision == "fp16"
+    assert benchmark(package, BenchOptions(runs=1, warmup=1, precision="fp32"))[0].precision == "fp32"
 
 
 # --- on which provider
