@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlic_runtime.bench.benchmark import BenchBackend, BenchReport, benchmark
+    from mlic_runtime.bench.inputs import BenchOptions
     from mlic_runtime.package.catalog import ListedModel, list_models
     from mlic_runtime.package.manifest import Manifest
     from mlic_runtime.package.model_package import ModelPackage, bundled_models, load_package
@@ -43,6 +44,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "BenchBackend",
+    "BenchOptions",
     "BenchReport",
     "CaptionError",
     "ChoiceError",
@@ -76,6 +78,7 @@ __all__ = [
 # Where each name is defined, below this package.
 _MODULES = {
     "bench.benchmark": ("BenchBackend", "BenchReport", "benchmark"),
+    "bench.inputs": ("BenchOptions",),
     "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
     "package.catalog": ("ListedModel", "list_models"),
     "package.manifest": ("Manifest",),

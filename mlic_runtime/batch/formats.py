@@ -5,7 +5,6 @@ from typing import Protocol
 from mlic_runtime.base.override import override
 from mlic_runtime.base.text import LIST_SEPARATOR, csv_line, to_json
 from mlic_runtime.errors import InputError
-from mlic_runtime.predict.csv_columns import csv_cells, csv_columns
 from mlic_runtime.predict.prediction import Prediction
 from mlic_runtime.rows.reader import RowError
 
@@ -27,6 +26,19 @@ class JsonLines(BatchFormat):
     @override
     def record(self, result: Prediction | RowError) -> str:
         return to_json(result.to_dict(), indent=None)
+
+
+def csv_columns(labels: tuple[str, ...]) -> list[str]:
+    """Return the header of predictions as CSV."""
+    # The prefix keeps a label with the name "image" apart from the column of that name.
+    return ["image", "caption", "model", "labels", *(f"p_{label}" for label in labels)]
+
+
+def csv_cells(prediction: Prediction, labels: tuple[str, ...]) -> list[object]:
+    """Return a prediction in the columns of `csv_columns`."""
+    probabilities = [prediction.probabilities.get(label, "") for label in labels]
+    predicted = LIST_SEPARATOR.join(prediction.labels)
+    return [prediction.image, prediction.caption, prediction.model, predicted, *probabilities]
 
 
 class Csv(BatchFormat):

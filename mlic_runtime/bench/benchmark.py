@@ -18,8 +18,7 @@ from mlic_runtime.package.model_package import ModelPackage
 from mlic_runtime.predict.prediction import check_count
 from mlic_runtime.providers.library import onnxruntime
 
-from .inputs import package_inputs
-from .options import BenchOptions
+from .inputs import BenchOptions, package_inputs
 from .timing import Report, call_in_turns, describe_machine, milliseconds
 
 ENTRY_POINT_GROUP = "mlic_runtime.bench_backends"

@@ -10,9 +10,8 @@ from mlic_runtime.graph.opening import open_graphs
 from mlic_runtime.graph.saved_precision import Choice, graphs_digest
 from mlic_runtime.package.model_package import ModelPackage
 
-from .inputs import package_inputs
+from .inputs import BenchOptions, package_inputs
 from .latency import fastest, measure_latency
-from .options import BenchOptions
 from .timing import Report, describe_machine
 
 

@@ -13,8 +13,7 @@ from mlic_runtime.base.machine import busy_notes
 from mlic_runtime.errors import InputError
 from mlic_runtime.package.model_package import ModelPackage
 
-from .inputs import DEFAULT_CAPTION, synthetic_jpeg
-from .options import BenchOptions
+from .inputs import DEFAULT_CAPTION, BenchOptions, synthetic_jpeg
 from .timing import Report, call_in_turns, describe_machine, milliseconds
 
 IMPORTS = "import numpy, onnxruntime, tokenizers, PIL.Image"

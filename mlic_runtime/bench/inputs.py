@@ -1,4 +1,4 @@
-"""The inputs of a measurement: pixels and tokens in memory, and what they were made from."""
+"""The options of a measurement, and its inputs: pixels and tokens in memory, and what they were made from."""
 
 import io
 import os
@@ -12,10 +12,46 @@ from mlic_runtime.errors import InputError
 from mlic_runtime.package.manifest import TOKENIZER_NAME, ImageSpec, TextSpec
 from mlic_runtime.package.model_package import ModelPackage
 from mlic_runtime.picture.decode import ImageSource, read_pixels
+from mlic_runtime.predict.prediction import check_count
+from mlic_runtime.providers.names import AUTO
 
 DEFAULT_CAPTION = "A dog runs along the beach while two people watch"
 _SEED = 0
 _JPEG_SIZE = (640, 480)  # width, height: COCO's most common size
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What a measurement runs on, how often, and how it loads the model.
+
+    Attributes:
+        image: the picture; None means a made-up one.
+        caption: the caption; None means DEFAULT_CAPTION, and none for a model that reads no captions.
+        runs: measured rounds, >= 1.
+        warmup: rounds before them, >= 1.
+        threads: threads per run; None means one for every physical core that this process may use.
+        spin: see `session.create_session`.
+        provider: execution provider of the runtime; see `opening.open_graph`.
+        precision: which graph, or "auto"; see `opening.open_graph`.
+        cache: see `opening.open_graph`.
+
+    Raises:
+        InputError: `runs` or `warmup` is below 1.
+    """
+
+    image: ImageSource | None = None
+    caption: str | None = None
+    runs: int = 50
+    warmup: int = 10
+    threads: int | None = None
+    spin: bool = False
+    provider: str = "cpu"
+    precision: str = AUTO
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        check_count("runs", self.runs)
+        check_count("warmup", self.warmup)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from mlic_runtime.picture.decode import ImageSource
 from mlic_runtime.predict.prediction import Prediction
 from mlic_runtime.predict.predictor import Predictor
 
-from .inputs import DEFAULT_CAPTION, describe_picture, synthetic_jpeg
-from .options import BenchOptions
+from .inputs import DEFAULT_CAPTION, BenchOptions, describe_picture, synthetic_jpeg
 from .timing import Report, call_in_turns, describe_machine, milliseconds
 
 if TYPE_CHECKING:

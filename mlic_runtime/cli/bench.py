@@ -68,14 +68,8 @@ def bench(
     context: click.Context,
     /,
     model: str | None,
-    precision: str,
-    provider: str,
-    threads: tuple[int, ...] | None,
-    spin: bool,
-    cache: bool,
-    image: str | None,
-    caption: str | None,
     batch_size: tuple[int, ...],
+    threads: tuple[int, ...] | None,
     runs: int | None,
     warmup: int | None,
     against: tuple[str, ...],
@@ -85,6 +79,7 @@ def bench(
     cold_start: bool,
     format_: str,
     json_: bool,
+    **more: Any,
 ) -> None:
     """Measure how fast a model runs on this machine.
 
@@ -94,20 +89,15 @@ def bench(
     combinations.
     """
     check_bench(context)
-    from mlic_runtime.bench.options import BenchOptions
+    from mlic_runtime.bench.inputs import BenchOptions
     from mlic_runtime.package.model_package import load_package
 
     thread_counts = threads or (None,)
     options = BenchOptions(
-        image=image,
-        caption=caption,
         runs=runs or (10 if cold_start else 50),
         warmup=warmup or (1 if cold_start else 10),
         threads=thread_counts[0],
-        spin=spin,
-        provider=provider,
-        precision=precision,
-        cache=cache,
+        **more,  # image, caption, precision, provider, spin, cache
     )
     package = load_package(model)
     chosen = None

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlic_runtime.base.text import printable
 
+from .formats import table_lines
+
 if TYPE_CHECKING:
     from mlic_runtime.bench.benchmark import BenchReport, Timing
     from mlic_runtime.bench.choose_precision import ChoiceReport
@@ -118,12 +120,8 @@ def _text(
     remarks: Iterable[str] = (),
     **facts: str,
 ) -> str:
-    """Return a report as text; `columns` are {title: format of its numbers, or "" for text}, `facts` are of _FACTS."""
+    """Return a report as text; `columns` and `rows` as in `table_lines`, `facts` are of _FACTS."""
     facts["picture"], facts["caption"] = report.picture, "none" if report.caption is None else report.caption
     facts["machine"] = "{processor}, {cpus} CPUs, {platform}".format(**report.machine)
     head = [f"{name:9}  {printable(facts[name])}" for name in _FACTS if name in facts]
-    cells = [[f"{cell:{spec}}" for cell, spec in zip(row, columns.values(), strict=True)] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    titles = [title.rjust(width) if columns[title] else title for title, width in zip(columns, widths, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [titles, *cells]]
-    return "\n".join([*head, "", *(line.rstrip() for line in lines), *remarks, ""])
+    return "\n".join([*head, "", *table_lines(columns, rows), *remarks, ""])

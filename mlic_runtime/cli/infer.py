@@ -75,19 +75,12 @@ def infer(
     top_k: int | None,
     at_least_one: bool,
     format_: str | None,
-    max_pixels: int,
-    allow_truncated: bool,
     verbose: bool,
     list_models: bool,
     verify: str | None,
     model: str | None,
-    precision: str,
-    provider: str,
-    threads: int | None,
-    spin: bool,
-    cache: bool,
     input_: str | None,
-    **batch_options: Any,
+    **more: Any,
 ) -> None:
     """Predict the labels of IMAGE, a picture file, with its optional CAPTION; or of many rows, with --input.
 
@@ -108,11 +101,10 @@ def infer(
         return
     from mlic_runtime.predict.predictor import Predictor
 
-    batch = BatchOptions(**batch_options)
+    batch = BatchOptions(**{name: more.pop(name) for name in BatchOptions._fields})
+    loading = more  # the arguments of `Predictor.load`
     if batch.engine == "ray":
-        threads = threads or 1  # of each worker
-    loading: dict[str, Any] = {"provider": provider, "precision": precision, "threads": threads, "spin": spin}
-    loading |= {"max_pixels": max_pixels, "allow_truncated": allow_truncated, "cache": cache}
+        loading["threads"] = loading["threads"] or 1  # of each worker
     predictor = Predictor.load(model, **loading)
     if verbose:
         _show_what_runs(predictor)

@@ -257,25 +257,31 @@ class Predictor:
     def _predict_batch(
         self, images: list[ImageSource | None], captions: list[str | None], options: PredictionOptions
     ) -> list[Prediction]:
-        for image, caption in zip(images, captions, strict=True):
-            self._check_pair(image, caption)
         spec = self.manifest.image
         # A row without a picture stays black.
         pixels = np.zeros((len(images), spec.height, spec.width, 3), dtype=np.uint8)
-        for out, image in zip(pixels, images, strict=True):
-            if image is not None:
-                self._preprocess(self._decode(image), out)
+        for image, caption, out in zip(images, captions, pixels, strict=True):
+            self._prepare_pair(image, caption, out)
         return self._run([_path(image) for image in images], captions, pixels, options)
 
     def _prepare(self, row: Row, out: Pixels) -> None:
         """Check a row, and write its picture, if it has one, to `out`, uint8 (H, W, 3)."""
         if row.error is not None:
             raise row.error
-        if not (row.caption is None or isinstance(row.caption, str)):
-            raise CaptionError(f"a caption must be a text (str) or None, found {type(row.caption).__name__}")
-        self._check_pair(row.image, row.caption)
-        if row.image is not None:
-            self._preprocess(self._decode(row.image), out)
+        self._prepare_pair(row.image, row.caption, out)
+
+    def _prepare_pair(self, image: ImageSource | None, caption: str | None, out: Pixels) -> None:
+        if not (caption is None or isinstance(caption, str)):
+            raise CaptionError(f"a caption must be a text (str) or None, found {type(caption).__name__}")
+        if self._tokenizer is None:
+            if caption is not None:
+                raise CaptionError(f"model {self._model} reads no caption: leave it out")
+            if image is None:
+                raise ImageError(f"model {self._model} reads only a picture, and none was given")
+        elif image is None and (caption is None or not caption.strip()):
+            raise InputError("there is neither a picture nor a caption: give at least one")
+        if image is not None:
+            self._preprocess(self._decode(image), out)
 
     def _run(
         self, titles: list[str | None], captions: list[str | None], pixels: Pixels, options: PredictionOptions
@@ -330,15 +336,6 @@ class Predictor:
             make_prediction(title, caption, self._model, self.labels, row, chosen, options.top_k)
             for title, caption, row, chosen in zip(titles, captions, probabilities, decisions, strict=True)
         ]
-
-    def _check_pair(self, image: ImageSource | None, caption: str | None) -> None:
-        if self._tokenizer is None:
-            if caption is not None:
-                raise CaptionError(f"model {self._model} reads no caption: leave it out")
-            if image is None:
-                raise ImageError(f"model {self._model} reads only a picture, and none was given")
-        elif image is None and (caption is None or (isinstance(caption, str) and not caption.strip())):
-            raise InputError("there is neither a picture nor a caption: give at least one")
 
 
 def _load_tokenizer(package: ModelPackage) -> CaptionTokenizer | None:

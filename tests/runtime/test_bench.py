@@ -11,8 +11,7 @@ import pytest
 
 from mlic_runtime.bench import benchmark as bench
 from mlic_runtime.bench.benchmark import BenchBackend, benchmark
-from mlic_runtime.bench.inputs import DEFAULT_CAPTION
-from mlic_runtime.bench.options import BenchOptions
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION, BenchOptions
 from mlic_runtime.errors import CaptionError, ImageError, InputError, MlicError, PackageError
 from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.model_package import ModelPackage, load_package

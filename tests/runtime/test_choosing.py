@@ -11,8 +11,8 @@ from mlic_runtime.base.machine import processor_name
 from mlic_runtime.bench import benchmark as bench_module
 from mlic_runtime.bench import choose_precision as choosing
 from mlic_runtime.bench.choose_precision import choose_precision
+from mlic_runtime.bench.inputs import BenchOptions
 from mlic_runtime.bench.latency import WORTH_IT
-from mlic_runtime.bench.options import BenchOptions
 from mlic_runtime.cli.bench import bench
 from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import InputError

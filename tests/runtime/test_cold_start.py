@@ -7,8 +7,7 @@ import pytest
 
 from mlic_runtime.base import machine as memory
 from mlic_runtime.bench.cold_start import IMPORTS, INFER, measure_cold_start
-from mlic_runtime.bench.inputs import DEFAULT_CAPTION, synthetic_jpeg
-from mlic_runtime.bench.options import BenchOptions
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION, BenchOptions, synthetic_jpeg
 from mlic_runtime.errors import InputError
 from mlic_runtime.package.model_package import ModelPackage, load_package
 

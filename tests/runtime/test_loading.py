@@ -10,7 +10,7 @@ from mlic_runtime import ChoiceError, ManifestError, PackageError, Predictor, Pr
 from mlic_runtime.base.machine import processor_name
 from mlic_runtime.bench import benchmark as bench
 from mlic_runtime.bench.benchmark import benchmark
-from mlic_runtime.bench.options import BenchOptions
+from mlic_runtime.bench.inputs import BenchOptions
 from mlic_runtime.graph.opening import open_graph, open_graphs
 from mlic_runtime.graph.saved_precision import Choice, graphs_digest, save_choice
 from mlic_runtime.package.model_package import ModelPackage, load_package

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlic_runtime.bench.inputs import DEFAULT_CAPTION, synthetic_jpeg
-from mlic_runtime.bench.options import BenchOptions
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION, BenchOptions, synthetic_jpeg
 from mlic_runtime.bench.stages import STAGES, StagedPredictor, measure_stages
 from mlic_runtime.errors import CaptionError, ImageError, InputError
 from mlic_runtime.package.model_package import ModelPackage, load_package
