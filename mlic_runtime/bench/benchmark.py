@@ -19,7 +19,7 @@ from mlic_runtime.predict.prediction import check_count
 from mlic_runtime.providers.library import onnxruntime
 
 from .inputs import BenchOptions, package_inputs
-from .timing import Report, call_in_turns, describe_machine, milliseconds
+from .timing import Report, call_in_turns, describe_machine, milliseconds, spread
 
 ENTRY_POINT_GROUP = "mlic_runtime.bench_backends"
 QUANTILES = tuple(range(0, 101, 5))  # percentiles of each latency that a report keeps
@@ -251,5 +251,5 @@ def _compare(name: str, ours: Seconds, theirs: Seconds, our_logits: Logits, thei
         raise PackageError(
             f"{name} gave logits of shape {their_logits.shape}, the runtime {our_logits.shape}: not the same model"
         )
-    p10, median, p90 = (round(float(value), 3) for value in np.percentile(theirs / ours, (10, 50, 90)))
+    p10, median, p90 = spread(theirs / ours, digits=3)
     return Comparison(name, median, p10, p90, float(np.abs(our_logits - their_logits).max()))

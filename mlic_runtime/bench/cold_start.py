@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mlic_runtime.base.machine import busy_notes
 from mlic_runtime.errors import InputError
 from mlic_runtime.package.model_package import ModelPackage
 
 from .inputs import DEFAULT_CAPTION, BenchOptions, synthetic_jpeg
-from .timing import Report, call_in_turns, describe_machine, milliseconds
+from .timing import Report, call_in_turns, describe_machine, milliseconds, spread
 
 IMPORTS = "import numpy, onnxruntime, tokenizers, PIL.Image"
 INFER = "from mlic_runtime.cli.infer import main; main()"
@@ -121,7 +119,7 @@ def measure_cold_start(
     if peak is None:
         notes.append("no peak memory: this system does not report it")
     imports, infer = seconds
-    p10, p50, p90 = (round(float(ratio), 3) for ratio in np.percentile(infer / imports, (10, 50, 90)))
+    p10, p50, p90 = spread(infer / imports, digits=3)
     title = package.manifest.title
     return ColdStartReport(
         model=title,

@@ -17,7 +17,7 @@ from mlic_runtime.predict.prediction import Prediction
 from mlic_runtime.predict.predictor import Predictor
 
 from .inputs import DEFAULT_CAPTION, BenchOptions, describe_picture, synthetic_jpeg
-from .timing import Report, call_in_turns, describe_machine, milliseconds
+from .timing import Report, call_in_turns, describe_machine, milliseconds, spread
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -160,7 +160,7 @@ def measure_stages(
     (predict,), (prediction,) = call_in_turns([predict_once], options.runs, options.warmup, progress)
     stages = np.array(rows[-options.runs :], dtype=np.float64).T
     run = stages[STAGES.index("run")]
-    p10, p50, p90 = (round(float(share), 4) for share in np.percentile((predict - run) / run, (10, 50, 90)))
+    p10, p50, p90 = spread((predict - run) / run, digits=4)
     return StageReport(
         model=predictor.manifest.title,
         precision=predictor.precision,

@@ -63,6 +63,12 @@ def milliseconds(seconds: Seconds, *percentiles: int) -> tuple[float, ...]:
     return tuple(round(float(value) * 1000, 4) for value in np.percentile(seconds, percentiles))
 
 
+def spread(ratios: Seconds, digits: int) -> tuple[float, float, float]:
+    """Return the 10th percentile, the median and the 90th percentile, rounded."""
+    p10, p50, p90 = (round(float(ratio), digits) for ratio in np.percentile(ratios, (10, 50, 90)))
+    return p10, p50, p90
+
+
 def describe_machine() -> dict[str, str | int]:
     """Return `machine.machine_facts`, and the versions of the libraries that compute."""
     return {

@@ -53,7 +53,7 @@ class PartSummary:
 
 
 class ResultFolder:
-    """The folder, for the one process that is responsible for it; it is locked for others.
+    """A folder of results, locked for the one process that is responsible for it.
 
     Attributes:
         path: of the folder.
@@ -144,21 +144,22 @@ class ResultFolder:
             )
         else:
             check_identity(read_identity(self.path), identity, self.path)
-            self.done = dict(self._parts(names, identity_digest(identity)))
+            self.done = self._read_parts(names, identity_digest(identity))
             self.complete = SUCCESS_NAME in names
 
-    def _parts(self, names: list[str], expected: str) -> list[tuple[int, PartSummary]]:
-        found = []
+    def _read_parts(self, names: list[str], digest: str) -> dict[int, PartSummary]:
+        """Return {index: summary} of the complete parts among the files `names`."""
+        parts = {}
         for name in names:
             summary, run = _read_summary(self.path / name) if name.endswith(".parquet") else (None, None)
             if summary is None:  # such as a file that a power failure damaged: its part is written again
                 continue
-            if run != expected or name != part_name(summary.index):
+            if run != digest or name != part_name(summary.index):
                 raise OutputError(
                     f"{str(self.path / name)!r} is not a part of these results: remove it, and go on with --resume"
                 )
-            found.append((summary.index, summary))
-        return found
+            parts[summary.index] = summary
+        return parts
 
 
 def write_part(folder: Path, table: "pyarrow.Table", summary: PartSummary, run: str) -> None:

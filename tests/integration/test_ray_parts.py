@@ -15,6 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from mlic_runtime import (
+    ImageError,
     InputError,
     MlicError,
     OutputError,
@@ -28,7 +29,7 @@ from mlic_runtime import (
 from mlic_runtime.batch.local import identify_job
 from mlic_runtime.ray.engine import check_input
 from mlic_runtime.ray.folder import PartSummary, ResultFolder
-from mlic_runtime.ray.parts import Job, PartWriter, read_parts, read_reports, split_into_parts
+from mlic_runtime.ray.parts import Job, Part, PartWriter, pack, read_parts, read_reports, split_into_parts, unpack
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 ROWS = 11
@@ -156,6 +157,16 @@ def test_rows_are_cut_into_parts_of_one_size(count: int, sizes: list[int]) -> No
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert [(part.index, part.start) for part in parts] == [(index, 4 * index) for index in range(len(parts))]
     assert len({part.checksum for part in parts}) == len(parts)
+
+
+@pytest.mark.parametrize("message", ["the disk is full", "no file 'caf\udce9.png'"])
+def test_an_error_passes_through_ray_with_its_class(message: str) -> None:
+    row = Row(name="caf\udce9.png", error=ImageError(message))
+    part, error = unpack(pack(Part(0, 0, [row], 0, last=True), OutputError(message)))
+    assert (type(part.rows[0].error), str(part.rows[0].error)) == (ImageError, message)
+    with pytest.raises(OutputError) as raised:
+        list(read_reports(pack(error)))
+    assert str(raised.value) == message
 
 
 # --- what can go wrong
@@ -375,6 +386,11 @@ def test_the_class_takes_arrays(source: Path) -> None:
 def test_a_name_needs_a_folder_that_it_may_not_leave(source: Path) -> None:
     found = RayPredictor(str(TINY), threads=1)({"image": np.array([str(source.parent / "1.png"), None], dtype=object)})
     assert "expected its bytes, or give image_root" in found["error_message"][0]
+
+
+def test_its_options_are_checked_before_the_first_batch() -> None:
+    with pytest.raises(InputError, match="top_k must be 1 or more, found 0"):
+        RayPredictor(str(TINY), threads=1, top_k=0)
 
 
 @pytest.mark.parametrize(
