@@ -18,13 +18,7 @@ FORMAT_VERSION = 1  # of the meaning of a job's identity
 
 
 def identify_job(predictor: Predictor, options: PredictionOptions, more: JobIdentity) -> JobIdentity:
-    """Return everything that the bytes of a result file depend on.
-
-    Args:
-        predictor: the model, and the versions and settings that run it.
-        options: how it decides.
-        more: what else the job depends on, such as its format and its batch size.
-    """
+    """Return everything that the bytes of a result file depend on; `more` is such as the format and the batch size."""
     import hashlib
 
     from mlic_runtime.package.manifest import dump_manifest

@@ -147,14 +147,7 @@ def benchmark(
     busy = busy_notes()  # before the measurement, which itself makes the machine busy
     reports = []
     for count in (options.threads,) if threads is None else threads:
-        graph = open_graph(
-            package,
-            provider=options.provider,
-            precision=options.precision,
-            threads=count,
-            spin=options.spin,
-            cache=options.cache,
-        )
+        graph = open_graph(package, **{**options.loading, "threads": count})
         others, notes = _load_backends(package, graph, against, checkpoint)
         backends: list[BenchBackend] = [_Runtime(graph.session), *others]
         for batch_size in batch_sizes:

@@ -59,13 +59,10 @@ def choose_precision(
 ) -> ChoiceReport:
     """Measure every graph of a package in turns; nothing is saved (see `saved_precision.save_choice`).
 
-    Args:
-        package: the model package.
-        options: what it runs on, how often, and how it is loaded, without the precision; None means the defaults.
-        progress: called after every round, warm-up included.
+    The arguments are those of `benchmark.benchmark`; the precision among `options` is ignored.
 
     Raises:
-        InputError: a number out of range, or a picture or caption that cannot be used.
+        InputError: a picture or caption cannot be used.
         MlicError: a graph cannot run.
     """
     options = options or BenchOptions()

@@ -1,5 +1,6 @@
 """Time and memory of a whole process of `mlic-infer`, from its start to its answer."""
 
+import functools
 import subprocess
 import sys
 import tempfile
@@ -108,11 +109,7 @@ def measure_cold_start(
             picture = path = str(options.image)
         arguments = [*_infer_options(options, model), "--", path, *([] if caption is None else [caption])]
         codes = {"imports": [IMPORTS], "mlic-infer": [INFER, *arguments]}
-
-        def start(name: str) -> None:
-            _start(run, name, codes[name])
-
-        calls = [lambda: start("imports"), lambda: start("mlic-infer")]
+        calls = [functools.partial(_start, run, name, code) for name, code in codes.items()]
         seconds, _ = call_in_turns(calls, options.runs, options.warmup, progress)
         lines = _start(run, "mlic-infer", [_PEAK, "--verbose", *arguments])
     peak = int(lines[-1]) if lines and lines[-1].isdigit() else None

@@ -3,6 +3,7 @@
 import io
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,6 +53,11 @@ class BenchOptions:
     def __post_init__(self) -> None:
         check_count("runs", self.runs)
         check_count("warmup", self.warmup)
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The arguments of `opening.open_graph` and `Predictor.load`."""
+        return {name: getattr(self, name) for name in ("threads", "spin", "provider", "precision", "cache")}
 
 
 @dataclass(frozen=True)

@@ -122,26 +122,16 @@ def measure_stages(
 ) -> StageReport:
     """Measure predictions of one picture, one after the other, warm and in this process.
 
-    Args:
-        package: the model package.
-        options: what it runs on, how often, and how it is loaded; None means the defaults. A path of a picture is read
-            each time; None is `inputs.synthetic_jpeg`.
-        progress: called after every prediction, warm-up included.
+    The arguments are those of `benchmark.benchmark`. A picture file is read for each prediction; without a picture it
+    is `inputs.synthetic_jpeg`.
 
     Raises:
-        InputError: a number out of range, or a picture or caption that cannot be used.
+        InputError: a picture or caption cannot be used.
         PackageError: the graph failed.
     """
     options = options or BenchOptions()
     notes = busy_notes()
-    predictor = StagedPredictor.load(
-        package.path,
-        provider=options.provider,
-        precision=options.precision,
-        threads=options.threads,
-        spin=options.spin,
-        cache=options.cache,
-    )
+    predictor = StagedPredictor.load(package.path, **options.loading)
     image, caption = options.image, options.caption
     if image is None:
         image, picture = synthetic_jpeg()

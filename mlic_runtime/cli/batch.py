@@ -26,14 +26,7 @@ from .options import BatchOptions
 def run_batch(
     predictor: Predictor, source: str, format_name: str, options: PredictionOptions, batch: BatchOptions
 ) -> None:
-    """Predict the rows of `source` and write the results.
-
-    Args:
-        predictor: the model.
-        source: the value of `--input`.
-        format_name: one of BATCH_FORMATS.
-        options: how the model decides.
-        batch: the options of `--input`.
+    """Predict the rows of `source`, the value of `--input`, and write the results in one of BATCH_FORMATS.
 
     Raises:
         MlicError: the job failed; or it is complete, and at least one row failed.
@@ -92,16 +85,7 @@ def show_note(note: str) -> None:
 
 
 def raise_failed_rows(errors: int, rows: int, first: str) -> None:
-    """Raise an error if rows failed.
-
-    Args:
-        errors: how many rows failed.
-        rows: how many there are.
-        first: the first error of this run, or "" if only an earlier run had errors.
-
-    Raises:
-        InputError: at least one row failed.
-    """
+    """Raise an InputError if rows failed; `first` is the first error of this run, or "" if it had none."""
     if errors:
         raise InputError(f"{errors} of {rows} rows failed{f', the first of this run: {first}' if first else ''}")
 

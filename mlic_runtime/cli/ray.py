@@ -27,15 +27,10 @@ def run_on_ray(
     options: PredictionOptions,
     batch: BatchOptions,
 ) -> None:
-    """Predict the rows of `source` on a Ray cluster, and write the results to a folder.
+    """Predict the rows of `source`, the value of `--input`, on a Ray cluster, and write the results to a folder.
 
-    Args:
-        predictor: the model on this machine; every worker loads its own and compares.
-        source: the value of `--input`.
-        model: the value of `--model`.
-        loading: the other arguments of `Predictor.load`; `threads` are the CPUs of each actor.
-        options: how the model decides.
-        batch: the options of `--input`.
+    Every worker loads the model itself, with the arguments `model` and `loading` of `Predictor.load`, and compares it
+    with `predictor`.
 
     Raises:
         MlicError: the job failed; or it is complete, and at least one row failed.

@@ -90,15 +90,7 @@ class Prediction:
 
 
 def check_count(name: str, count: int) -> None:
-    """Refuse what is not a whole number of 1 or more, or is too large for Python to count to.
-
-    Args:
-        name: of the option, for the message.
-        count: its value.
-
-    Raises:
-        InputError: `count` is out of range.
-    """
+    """Raise an InputError unless the value of the option `name` is a whole number from 1 to sys.maxsize."""
     if not isinstance(count, Integral) or count < 1:
         raise InputError(f"{name} must be 1 or more, found {count!r}")
     if count > sys.maxsize:
@@ -149,16 +141,9 @@ def make_prediction(
     chosen: npt.NDArray[np.bool_],
     top_k: int | None,
 ) -> Prediction:
-    """Return the prediction of one row.
+    """Return the `Prediction` of one row.
 
-    Args:
-        image: see `Prediction`.
-        caption: see `Prediction`.
-        model: see `Prediction`.
-        labels: L names.
-        probabilities: float32 (L,).
-        chosen: bool (L,), which labels are predicted.
-        top_k: see `PredictionOptions`.
+    `labels` are L names, `probabilities` is float32 (L,), and `chosen` is bool (L,): which labels are predicted.
     """
     order = np.argsort(-probabilities, kind="stable")  # equal ones stay in the manifest's order
     return Prediction(

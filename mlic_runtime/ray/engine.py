@@ -79,21 +79,20 @@ def check_input(job: Job, folder: ResultFolder) -> None:
         InputError: the input cannot be read.
         OutputError: it has other rows than those that have results.
     """
-    if not folder.done:
+    unchecked = dict(folder.done)
+    if not unchecked:
         return
     with job.open_rows() as reader:
-        missing = set(folder.done)
-        parts = split_into_parts(reader, job.rows_per_part)
-        while missing:
-            part = next(parts, None)
-            if part is not None and part.index not in missing:
-                continue
-            if part is None or not part.matches(folder.done[part.index]):
-                raise OutputError(
-                    f"cannot resume {str(folder.path)!r}: the rows of the input are not those that have results there; "
-                    "choose another output to begin anew"
-                )
-            missing.remove(part.index)
+        for part in split_into_parts(reader, job.rows_per_part):
+            summary = unchecked.pop(part.index, None)
+            if summary is not None and not part.matches(summary):
+                break
+            if not unchecked:
+                return
+    raise OutputError(
+        f"cannot resume {str(folder.path)!r}: the rows of the input are not those that have results there; "
+        "choose another output to begin anew"
+    )
 
 
 def require_ray() -> None:

@@ -163,13 +163,7 @@ class ResultFolder:
 
 
 def write_part(folder: Path, table: "pyarrow.Table", summary: PartSummary, run: str) -> None:
-    """Write a part; readers of the folder see all of it or nothing.
-
-    Args:
-        folder: of the results.
-        table: the results.
-        summary: of the part.
-        run: the `identity_digest` of the job.
+    """Write a part of the run with this `identity_digest`; readers of the folder see all of it or nothing.
 
     Raises:
         OutputError: it cannot be written.

@@ -60,39 +60,25 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that a worker has to know.
+    """Everything that a worker has to know."""
 
-    Attributes:
-        source: see `open_rows`.
-        image_root: see `open_rows`.
-        pictures: see `open_rows`.
-        captions: see `open_rows`.
-        folder: of the results.
-        identity: what the results are made from.
-        model: see `Predictor.load`.
-        loading: the other arguments of `Predictor.load`.
-        options: how the model decides.
-        batch_size: see `Predictor.predict_rows`.
-        workers: see `Predictor.predict_rows`.
-        stop: whether a row that fails ends the job.
-        rows_per_part: a multiple of `batch_size`, so that rows share a run of the graph as they do without Ray.
-        done: indices of the parts that are written.
-    """
-
+    # See `open_rows`.
     source: str
     image_root: str | None
     pictures: bool
     captions: bool
-    folder: Path
+    folder: Path  # of the results
     identity: JobIdentity
+    # See `Predictor.load`; `loading` are its other arguments.
     model: str | None
     loading: Mapping[str, Any]
+    # See `Predictor.stream_rows`.
     options: PredictionOptions
     batch_size: int
     workers: int
-    stop: bool
-    rows_per_part: int
-    done: frozenset[int]
+    stop: bool  # when a row fails
+    rows_per_part: int  # a multiple of `batch_size`, so that rows share a run of the graph as they do without Ray
+    done: frozenset[int]  # indices of the parts that are written
 
     def open_rows(self) -> RowReader:
         """Open the source.
