@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from typing import Literal
 
 from mlic_runtime.base.text import encode
@@ -88,30 +89,18 @@ def write_predictions(
     if writer.position.size == 0 and format_.header:
         writer.append(encode(format_.header), 0, 0, 0)
     tick(writer.position)
-    records: list[str] = []
-    errors = 0
-
-    def flush() -> None:
-        nonlocal errors
-        rows_checksum = [checksums.popleft() for _ in records][-1]
-        writer.append(encode("".join(records)), len(records), errors, rows_checksum)
-        tick(writer.position)
-        records.clear()
-        errors = 0
-
     try:
-        for result in results:
-            if isinstance(result, RowError):
-                number = writer.position.rows + len(records) + 1
-                if on_error == "stop":
-                    raise type(result.error)(f"row {number}: {result.error}")
-                report(number, result)
-                errors += 1
-            records.append(format_.record(result))
-            if len(records) == batch_size:
-                flush()
-        if records:
-            flush()
+        while batch := list(islice(results, batch_size)):
+            errors = 0
+            for number, result in enumerate(batch, start=writer.position.rows + 1):
+                if isinstance(result, RowError):
+                    if on_error == "stop":
+                        raise type(result.error)(f"row {number}: {result.error}")
+                    report(number, result)
+                    errors += 1
+            rows_checksum = [checksums.popleft() for _ in batch][-1]
+            writer.append(encode("".join(map(format_.record, batch))), len(batch), errors, rows_checksum)
+            tick(writer.position)
     finally:
         results.close()
     return writer.position
