@@ -41,14 +41,6 @@ def _infer_table(prediction: "Prediction", labels: tuple[str, ...]) -> str:
     return f"{image}{caption}model    {prediction.model}\n\n" + "\n".join(lines) + "\n"
 
 
-def _infer_json(prediction: "Prediction", labels: tuple[str, ...]) -> str:
-    return to_json(prediction.to_dict(), indent=2)
-
-
-def _infer_jsonl(prediction: "Prediction", labels: tuple[str, ...]) -> str:
-    return to_json(prediction.to_dict(), indent=None)
-
-
 def _infer_csv(prediction: "Prediction", labels: tuple[str, ...]) -> str:
     from mlic_runtime.batch.formats import csv_cells, csv_columns  # here, because it loads numpy
 
@@ -57,8 +49,8 @@ def _infer_csv(prediction: "Prediction", labels: tuple[str, ...]) -> str:
 
 FORMATS: dict[str, Callable[["Prediction", tuple[str, ...]], str]] = {
     "table": _infer_table,
-    "json": _infer_json,
-    "jsonl": _infer_jsonl,
+    "json": lambda prediction, labels: to_json(prediction.to_dict(), indent=2),
+    "jsonl": lambda prediction, labels: to_json(prediction.to_dict(), indent=None),
     "csv": _infer_csv,
 }
 
@@ -74,14 +66,6 @@ def _models_table(models: "list[ListedModel]") -> str:
     return "".join(f"{line}\n" for line in table_lines(columns, rows))
 
 
-def _models_json(models: "list[ListedModel]") -> str:
-    return to_json({"models": [model.to_dict() for model in models]}, indent=2)
-
-
-def _models_jsonl(models: "list[ListedModel]") -> str:
-    return "".join(to_json(model.to_dict(), indent=None) for model in models)
-
-
 def _models_csv(models: "list[ListedModel]") -> str:
     columns = ("name", "source", "version", "precisions", "bytes", "path", "error")
     rows = [{**model.to_dict(), "precisions": LIST_SEPARATOR.join(model.precisions)} for model in models]
@@ -90,7 +74,7 @@ def _models_csv(models: "list[ListedModel]") -> str:
 
 MODEL_FORMATS: dict[str, Callable[["list[ListedModel]"], str]] = {
     "table": _models_table,
-    "json": _models_json,
-    "jsonl": _models_jsonl,
+    "json": lambda models: to_json({"models": [model.to_dict() for model in models]}, indent=2),
+    "jsonl": lambda models: "".join(to_json(model.to_dict(), indent=None) for model in models),
     "csv": _models_csv,
 }
