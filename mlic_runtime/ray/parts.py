@@ -1,16 +1,16 @@
 """The work of `mlic-infer --engine ray` in a cluster: one task reads rows in parts, actors predict and write them."""
 
-import pickle
+import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlic_runtime.batch.local import identify_job
 from mlic_runtime.batch.resumable_file import JobIdentity
-from mlic_runtime.errors import MlicError, OutputError, PackageError
+from mlic_runtime.errors import InputError, MlicError, OutputError, PackageError
 from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.rows.reader import Row, RowError, RowReader, open_rows, picture_finder
@@ -106,18 +106,18 @@ def split_into_parts(rows: Iterable[Row], size: int) -> Iterator[Part]:
 
 
 def read_parts(batch: Any, job: Job) -> "Iterator[pyarrow.Table]":
-    """Read the input, for `map_batches`: a table for each part that is not done (see `pack`).
+    """Read the input, for `map_batches`: a table for each part that is not done.
 
     One task reads it from beginning to end, because what a row is, and its number, depends on the rows before it. A
-    problem with the input as a whole is packed as well: Ray would wrap an exception in its own traces.
+    problem with the input as a whole is in the last table: Ray would wrap an exception in its own traces.
     """
     try:
         with job.open_rows() as reader:
             for part in split_into_parts(reader, job.rows_per_part):
                 if part.index not in job.done:
-                    yield pack(replace(part, rows=[_with_picture_by_name(row) for row in part.rows]))
+                    yield part_to_table(part)
     except MlicError as error:
-        yield pack(error)
+        yield _to_table({"failure": error.to_dict()}, [])
 
 
 class PartWriter:
@@ -132,8 +132,10 @@ class PartWriter:
             self._failure = error
 
     def __call__(self, parts: "pyarrow.Table") -> "pyarrow.Table":
-        """Write parts (see `pack`), and return a `PartReport`, or the error that ends the job, for each."""
-        return pack(*(self._report(content) for content in unpack(parts)))
+        """Write parts, and return a table for `read_reports`."""
+        import pyarrow as pa
+
+        return pa.table({"report": [json.dumps(self._report(entry)) for entry in parts.to_pylist()]})
 
     def _start(self) -> None:
         job = self._job
@@ -150,40 +152,46 @@ class PartWriter:
         self._identity_digest = identity_digest(job.identity)
         self._find_picture = picture_finder(str(job.identity["image_root"])) if job.pictures else None
 
-    def _report(self, content: Part | MlicError) -> PartReport | MlicError:
-        if isinstance(content, MlicError):
-            return content
-        if self._failure is not None:
-            return self._failure
+    def _report(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Write a part, and return {"summary", "first_error"} as in `PartReport`, or {"failure": the error}."""
+        content = json.loads(entry["content"])
         try:
-            return self._write(content)
+            if "failure" in content:
+                raise MlicError.from_dict(content["failure"])
+            if self._failure is not None:
+                raise self._failure
+            return asdict(self._write(content, entry["pictures"]))
         except MlicError as error:
-            return error
+            return {"failure": error.to_dict()}
 
-    def _write(self, part: Part) -> PartReport:
+    def _write(self, part: dict[str, Any], pictures: list[bytes | None]) -> PartReport:
         job = self._job
         results: list[Prediction | RowError] = []
         errors: list[tuple[int, str]] = []
-        rows = [self._with_picture(row) for row in part.rows]
+        rows = [self._row(cells, picture) for cells, picture in zip(part["rows"], pictures, strict=True)]
         for number, result in enumerate(
             self._predictor.stream_rows(rows, job.options, batch_size=job.batch_size, workers=job.workers),
-            start=part.start + 1,
+            start=part["start"] + 1,
         ):
             results.append(result)
             if isinstance(result, RowError):
                 if job.stop:
                     raise type(result.error)(f"row {number}: {result.error}")
                 errors.append((number, str(result.error)))
-        summary = PartSummary(part.index, len(results), len(errors), part.checksum, part.last)
-        table = result_table(results, self._predictor.labels, part.start)
+        summary = PartSummary(part["index"], len(results), len(errors), part["checksum"], part["last"])
+        table = result_table(results, self._predictor.labels, part["start"])
         write_part(job.folder, table, summary, self._identity_digest)
         return PartReport(summary, errors[0] if errors else None)
 
-    def _with_picture(self, row: Row) -> Row:
-        """Undo `_with_picture_by_name`."""
-        if self._find_picture is None or not isinstance(row.image, str):
-            return row
-        return replace(row, image=self._find_picture(row.image))
+    def _row(self, cells: dict[str, Any], picture: bytes | None) -> Row:
+        """Make a row of what `part_to_table` wrote; a picture that has only a name is found from this machine."""
+        name, caption = cells["name"], cells["caption"]
+        if cells["error"] is not None:
+            error = MlicError.from_dict(cells["error"])
+            return Row(name=name, error=error if isinstance(error, InputError) else InputError(str(error)))
+        if cells["has_picture"] and picture is None and self._find_picture is not None:
+            return Row(self._find_picture(name), caption, name)
+        return Row(picture, caption, name)
 
 
 def read_reports(table: "pyarrow.Table") -> Iterator[PartReport]:
@@ -192,24 +200,31 @@ def read_reports(table: "pyarrow.Table") -> Iterator[PartReport]:
     Raises:
         MlicError: the job failed.
     """
-    for report in unpack(table):
-        if isinstance(report, MlicError):
-            raise report
-        yield report
+    for content in map(json.loads, table["report"].to_pylist()):
+        if "failure" in content:
+            raise MlicError.from_dict(content["failure"])
+        yield PartReport(PartSummary(**content["summary"]), content["first_error"] and tuple(content["first_error"]))
 
 
-def pack(*contents: Part | PartReport | MlicError) -> "pyarrow.Table":
-    """Return a table with a row for each content: what Ray Data passes from task to task are tables."""
+def part_to_table(part: Part) -> "pyarrow.Table":
+    """Return a table with one row for a part: Ray Data passes tables from task to task, and nothing is unpickled."""
+    rows = [
+        {
+            "name": row.name,
+            "caption": row.caption,
+            "has_picture": row.image is not None,
+            "error": None if row.error is None else row.error.to_dict(),
+        }
+        for row in part.rows
+    ]
+    pictures = [row.image if isinstance(row.image, bytes) else None for row in part.rows]
+    place = {"index": part.index, "start": part.start, "checksum": part.checksum, "last": part.last}
+    return _to_table({**place, "rows": rows}, pictures)
+
+
+def _to_table(content: dict[str, Any], pictures: list[bytes | None]) -> "pyarrow.Table":
     import pyarrow as pa
 
-    return pa.table({"content": pa.array([pickle.dumps(content) for content in contents], type=pa.large_binary())})
-
-
-def unpack(table: "pyarrow.Table") -> Iterator[Any]:
-    """Yield what `pack` was given."""
-    return map(pickle.loads, table["content"].to_pylist())
-
-
-def _with_picture_by_name(row: Row) -> Row:
-    """Replace the place of a picture on this machine by its name: the worker looks it up where it runs."""
-    return row if row.image is None or isinstance(row.image, bytes) else replace(row, image=row.name)
+    # JSON in ASCII, because a name may hold what is not UTF-8.
+    column = pa.array([pictures], type=pa.list_(pa.large_binary()))
+    return pa.table({"content": [json.dumps(content)], "pictures": column})

@@ -29,7 +29,7 @@ from mlic_runtime import (
 from mlic_runtime.batch.local import identify_job
 from mlic_runtime.ray.engine import check_input
 from mlic_runtime.ray.folder import PartSummary, ResultFolder
-from mlic_runtime.ray.parts import Job, Part, PartWriter, pack, read_parts, read_reports, split_into_parts, unpack
+from mlic_runtime.ray.parts import Job, Part, PartWriter, part_to_table, read_parts, read_reports, split_into_parts
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 ROWS = 11
@@ -160,13 +160,21 @@ def test_rows_are_cut_into_parts_of_one_size(count: int, sizes: list[int]) -> No
 
 
 @pytest.mark.parametrize("message", ["the disk is full", "no file 'caf\udce9.png'"])
-def test_an_error_passes_through_ray_with_its_class(message: str) -> None:
+def test_the_error_of_a_row_reaches_the_worker_as_it_is(
+    job: Job, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
     row = Row(name="caf\udce9.png", error=ImageError(message))
-    part, error = unpack(pack(Part(0, 0, [row], 0, last=True), OutputError(message)))
-    assert (type(part.rows[0].error), str(part.rows[0].error)) == (ImageError, message)
-    with pytest.raises(OutputError) as raised:
-        list(read_reports(pack(error)))
-    assert str(raised.value) == message
+    rows: list[Row] = []
+    stream = Predictor.stream_rows
+    monkeypatch.setattr(
+        Predictor,
+        "stream_rows",
+        lambda self, given, *args, **more: rows.extend(given) or stream(self, given, *args, **more),
+    )
+    with closing(ResultFolder(job.folder, job.identity)):
+        (report,) = read_reports(PartWriter(job)(part_to_table(Part(0, 0, [row], 0, last=True))))
+    assert (rows[0].name, type(rows[0].error), str(rows[0].error)) == (row.name, ImageError, message)
+    assert report.first_error == (1, message)
 
 
 # --- what can go wrong

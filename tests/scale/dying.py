@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pytest
@@ -23,7 +22,7 @@ PATIENCE = 90.0
 def prepare() -> None:
     """Called by Ray in each worker process, before anything else."""
     tickets = Path(os.environ["MLIC_TICKETS"])
-    write_part, fsync, pack = ray_folder.write_part, os.fsync, ray_parts.pack
+    write_part, fsync, part_to_table = ray_folder.write_part, os.fsync, ray_parts.part_to_table
 
     def die(moment: str, part: object) -> None:
         try:
@@ -50,13 +49,11 @@ def prepare() -> None:
             die("amid", int(part))
         fsync(descriptor)
 
-    def pack_or_die(*contents: Any) -> pyarrow.Table:
-        for content in contents:
-            if isinstance(content, ray_parts.Part):
-                die("read", content.index)
-        return pack(*contents)
+    def part_to_table_or_die(part: ray_parts.Part) -> pyarrow.Table:
+        die("read", part.index)
+        return part_to_table(part)
 
     patch = pytest.MonkeyPatch()  # for as long as the process lives
     patch.setattr(ray_parts, "write_part", write_part_or_die)
     patch.setattr(os, "fsync", fsync_or_die)
-    patch.setattr(ray_parts, "pack", pack_or_die)
+    patch.setattr(ray_parts, "part_to_table", part_to_table_or_die)
