@@ -207,7 +207,7 @@ def read_reports(table: "pyarrow.Table") -> Iterator[PartReport]:
 
 
 def part_to_table(part: Part) -> "pyarrow.Table":
-    """Return a table with one row for a part: Ray Data passes tables from task to task, and nothing is unpickled."""
+    """Return a table with one row for a part, as plain data: Ray Data passes tables from task to task."""
     rows = [
         {
             "name": row.name,
