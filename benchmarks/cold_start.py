@@ -34,7 +34,7 @@ PYTORCH = """
 import sys
 from pathlib import Path
 import torch, torchvision
-from mlic_runtime.bench.inputs import package_feed
+from mlic_runtime.bench.inputs import package_inputs
 from mlic_runtime.package.model_package import load_package
 from mlic_train.runs.checkpoint import load_trained
 from mlic_train.runs.find import released_run
@@ -42,7 +42,7 @@ picture, caption, model, checkpoint, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 package = load_package(model or None)
 trained = load_trained(Path(checkpoint) if checkpoint else released_run(package.manifest.name))
-arrays = package_feed(package, image=picture, caption=caption).arrays
+arrays = package_inputs(package, image=picture, caption=caption).arrays
 with torch.inference_mode():
     probabilities = torch.sigmoid(trained.model(*map(torch.from_numpy, arrays)))[0].tolist()
 print({label.name: p for label, p in zip(package.manifest.labels, probabilities)})

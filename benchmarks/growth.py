@@ -36,7 +36,7 @@ from mlic_runtime import Predictor, open_rows
 from mlic_runtime.base.machine import available_cpus, machine_facts
 from mlic_runtime.bench.cold_start import INFER
 from mlic_runtime.bench.inputs import DEFAULT_CAPTION
-from mlic_runtime.cli.command import counts
+from mlic_runtime.cli.options import parse_counts
 
 LIBRARIES = ("onnxruntime", "tokenizers", "numpy", "pillow", "pyarrow", "ray")
 BATCH_SIZE = 32
@@ -221,8 +221,8 @@ def _versions() -> dict[str, str]:
 @click.command()
 @click.option("--model", help="A model package.  [default: the released one]")
 @click.option("--precision", default="auto", show_default=True)
-@click.option("--rows", callback=counts, default="100,1000", show_default=True, metavar="N,...")
-@click.option("--workers", callback=counts, default="1,2", show_default=True, metavar="N,...")
+@click.option("--rows", callback=parse_counts, default="100,1000", show_default=True, metavar="N,...")
+@click.option("--workers", callback=parse_counts, default="1,2", show_default=True, metavar="N,...")
 @click.option("--engine", "engines", type=click.Choice(["local", "ray"]), multiple=True, default=["local"])
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Add the result to this JSON file.")

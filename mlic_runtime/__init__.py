@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlic_runtime.bench.benchmark import BenchBackend, BenchReport, benchmark
+    from mlic_runtime.bench.inputs import BenchOptions
     from mlic_runtime.package.catalog import ListedModel, list_models
     from mlic_runtime.package.manifest import Manifest
     from mlic_runtime.package.model_package import ModelPackage, bundled_models, load_package
-    from mlic_runtime.predict.prediction import Prediction
+    from mlic_runtime.predict.prediction import Prediction, PredictionOptions
     from mlic_runtime.predict.predictor import Predictor
     from mlic_runtime.ray.predictor import RayPredictor
     from mlic_runtime.rows.reader import Row, RowError, RowReader, open_rows
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
     )
 
 # From 1.29 on, ONNX Runtime reports to its makers what it runs, over the network, with an identifier that it keeps in
-# the user's cache folder (its Privacy.md). It reads this when it is imported; 0 in the environment asks for reports.
+# the user's cache folder (see its Privacy.md). It reads this variable when it is imported; 0 turns the reports on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "BenchBackend",
+    "BenchOptions",
     "BenchReport",
     "CaptionError",
     "ChoiceError",
@@ -58,6 +60,7 @@ __all__ = [
     "OutputError",
     "PackageError",
     "Prediction",
+    "PredictionOptions",
     "Predictor",
     "ProviderError",
     "RayPredictor",
@@ -75,11 +78,12 @@ __all__ = [
 # Where each name is defined, below this package.
 _MODULES = {
     "bench.benchmark": ("BenchBackend", "BenchReport", "benchmark"),
+    "bench.inputs": ("BenchOptions",),
     "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
     "package.catalog": ("ListedModel", "list_models"),
     "package.manifest": ("Manifest",),
     "package.model_package": ("ModelPackage", "bundled_models", "load_package"),
-    "predict.prediction": ("Prediction",),
+    "predict.prediction": ("Prediction", "PredictionOptions"),
     "predict.predictor": ("Predictor",),
     "ray.predictor": ("RayPredictor",),
     "rows.reader": ("Row", "RowError", "RowReader", "open_rows"),

@@ -1,4 +1,4 @@
-"""Label ids: what a data set's files say instead of names. A model package knows names only."""
+"""Label ids, which the files of some data sets hold instead of names. A model package knows names only."""
 
 import csv
 import io
@@ -12,9 +12,9 @@ COLUMNS = ("LabelID", "Name")
 
 
 def read_label_ids(file: Path, labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Read the ids of a model's labels from a labels file, as mlic-train reads it: CSV with the columns LabelID, Name.
+    """Read the ids of a model's labels from a labels file, in the format of mlic-train: CSV with LabelID and Name.
 
-    Labels that the model does not have are passed over.
+    Labels that the model does not have are ignored.
 
     Args:
         file: in UTF-8.
@@ -24,26 +24,26 @@ def read_label_ids(file: Path, labels: tuple[str, ...]) -> tuple[str, ...]:
         The id of each label, in their order.
 
     Raises:
-        InputError: the file is not such a CSV, lacks a label, or an id cannot stand in a list separated by spaces.
+        InputError: the file is not such a CSV or lacks a label, or an id is empty or contains a space.
     """
-    found: dict[str, str] = {}
+    ids: dict[str, str] = {}
     for number, (label_id, name) in enumerate(_read(file), start=1):
         if not label_id or len(label_id.split()) != 1:
             raise InputError(f"{str(file)!r}, row {number}: found the id {label_id!r}; expected a text without spaces")
-        if label_id in found.values() or name in found:
+        if label_id in ids.values() or name in ids:
             raise InputError(f"{str(file)!r}, row {number}: found {label_id!r}, {name!r} again; expected each once")
-        found[name] = label_id
-    missing = [label for label in labels if label not in found]
+        ids[name] = label_id
+    missing = [label for label in labels if label not in ids]
     if missing:
         raise InputError(
             f"{str(file)!r} has no id for {', '.join(map(repr, missing[:5]))}: it must list all {len(labels)} labels "
             "of the model"
         )
-    return tuple(found[label] for label in labels)
+    return tuple(ids[label] for label in labels)
 
 
 def _read(file: Path) -> list[tuple[str, str]]:
-    """(id, name) of each row."""
+    """Return (id, name) of each row."""
     try:
         with open_regular(file) as stream:
             text = stream.read(MAX_LABEL_IDS_BYTES + 1).decode("utf-8-sig")
@@ -57,5 +57,5 @@ def _read(file: Path) -> list[tuple[str, str]]:
         raise InputError(
             f"{str(file)!r} has the columns {','.join(header)!r}; expected {','.join(COLUMNS)} in every row"
         )
-    places = [header.index(column) for column in COLUMNS]
-    return [(row[places[0]].strip(), " ".join(row[places[1]].split())) for row in rows[1:]]
+    id_column, name_column = (header.index(column) for column in COLUMNS)
+    return [(row[id_column].strip(), " ".join(row[name_column].split())) for row in rows[1:]]

@@ -1,41 +1,42 @@
-"""How fast a model package runs here, alone and against other backends, measured in turns."""
+"""Measurement of a model package on this machine, alone and against other backends, in turns."""
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from mlic_runtime.base.arrays import Logits, Pixels, Seconds, Tokens
 from mlic_runtime.base.machine import busy_notes
+from mlic_runtime.base.override import override
 from mlic_runtime.errors import InputError, MlicError, PackageError
 from mlic_runtime.graph.opening import OpenedGraph, open_graph
 from mlic_runtime.graph.session import GraphSession
 from mlic_runtime.package.model_package import ModelPackage
-from mlic_runtime.picture.decode import ImageSource
+from mlic_runtime.predict.prediction import check_count
 from mlic_runtime.providers.library import onnxruntime
-from mlic_runtime.providers.names import AUTO
 
-from .inputs import Feed, package_feed
-from .timing import describe_machine, milliseconds, require_positive, time_in_turns
+from .inputs import BenchOptions, package_inputs
+from .timing import Report, call_in_turns, describe_machine, milliseconds, spread
 
 ENTRY_POINT_GROUP = "mlic_runtime.bench_backends"
-QUANTILES = tuple(range(0, 101, 5))  # percentages at which a report keeps the distribution of a latency
+QUANTILES = tuple(range(0, 101, 5))  # percentiles of each latency that a report keeps
 
 
 class BenchBackend(Protocol):
-    """Another way to run the same model, to be compared with the runtime.
+    """Another way to run the same model, which `benchmark` compares with the runtime.
 
     A distribution offers one under the entry point group `mlic_runtime.bench_backends`. The entry point names a
-    callable (a class will do), called as `backend(package: ModelPackage, threads: int, checkpoint: str | None,
-    precision: str)`, that returns an object as described here. `precision` is that of the graph which the runtime runs;
-    a backend that has weights of its own may disregard it. It raises an `MlicError` if it cannot run this package. If
-    the callable has an attribute `only_if_asked`, a text that says why, it is left out unless it is asked for by name.
+    callable, such as a class, which is called as `backend(package: ModelPackage, threads: int, checkpoint: str | None,
+    precision: str)` and returns an object as described here. `precision` is that of the graph that the runtime runs; a
+    backend with weights of its own may ignore it. The callable raises an `MlicError` if it cannot run this package. If
+    it has an attribute `only_if_asked`, a text that says why, it is only used if `against` names it.
 
     Attributes:
-        name: what it is called in the report, such as "pytorch".
-        version: of the library that does the work.
+        name: the name in the report, such as "pytorch".
+        version: of the library that runs the model.
     """
 
     name: str
@@ -47,7 +48,7 @@ class BenchBackend(Protocol):
         Args:
             pixels: uint8 (B, H, W, 3), RGB.
             input_ids: int64 (B, T), or None for a model that reads no caption.
-            attention_mask: int64 (B, T) of 0 and 1, or None likewise.
+            attention_mask: int64 (B, T) of 0 and 1, or None for a model that reads no caption.
 
         Returns:
             logits, float32 (B, L), in host memory: waiting for a device is part of the run.
@@ -56,7 +57,7 @@ class BenchBackend(Protocol):
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall time of one warm run of a batch, in milliseconds, and what follows from it.
+    """Wall time of one warm run of a batch, in milliseconds, and the throughput.
 
     `pictures_per_second` is the number of pictures over the total time of all runs. `quantiles_ms` has the percentiles
     QUANTILES, from the shortest run to the longest.
@@ -73,7 +74,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runtime against one backend, over pairs of runs that followed each other.
+    """A comparison of the runtime with one backend, over pairs of consecutive runs.
 
     `ratio` is the median over the pairs of (backend's time / runtime's time): 2.0 means that the runtime took half
     the time. `ratio_p10` and `ratio_p90` are its spread. `max_abs_difference` is between their logits.
@@ -87,8 +88,8 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class BenchReport:
-    """What was measured, how, and where; `timings[0]` is the runtime itself."""
+class BenchReport(Report):
+    """A measurement, with how and where it was made; `timings[0]` is the runtime itself."""
 
     model: str
     precision: str
@@ -106,170 +107,80 @@ class BenchReport:
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same content, ready for `json.dumps`."""
-        return asdict(self)
-
 
 def benchmark(
     package: ModelPackage,
+    options: BenchOptions | None = None,
     *,
-    image: ImageSource | None = None,
-    caption: str | None = None,
-    batch_size: int = 1,
-    runs: int = 50,
-    warmup: int = 10,
-    threads: int | None = None,
-    spin: bool = False,
-    provider: str = "cpu",
-    precision: str = AUTO,
+    batch_sizes: Sequence[int] = (1,),
+    threads: Sequence[int | None] | None = None,
     against: Sequence[str] = (),
     checkpoint: str | None = None,
-    cache: bool = True,
-    progress: Callable[[], object] = lambda: None,
-) -> BenchReport:
-    """Measure the graph: from pixels and tokens in memory to logits in memory, without decoding or tokenising.
-
-    The backends take turns, see `timing.time_in_turns`.
-
-    Args:
-        package: the model package.
-        image: the picture for every row; None means pseudo-random pixels from a fixed seed.
-        caption: the caption for every row; None means `feed.DEFAULT_CAPTION`. It must be None for a model that
-            reads none.
-        batch_size: rows per run, >= 1.
-        runs: measured rounds, >= 1.
-        warmup: rounds before them, >= 1.
-        threads: threads per run for every backend; None: one per physical core that this process may use.
-        spin: see `session.create_session`.
-        provider: execution provider of the runtime.
-        precision: which graph, or "auto"; see `opening.open_graph`.
-        against: backends that must be compared; empty means every installed one that can run this package, with
-            a note in the report for each that cannot.
-        checkpoint: handed to the backends; what it names is theirs to say.
-        cache: see `opening.open_graph`.
-        progress: called after every round, warm-up included.
-
-    Raises:
-        InputError: a number out of range, an unknown backend in `against`, or a caption that is not read.
-        MlicError: whatever keeps the runtime, or a backend in `against`, from running.
-    """
-    (report,) = benchmark_grid(
-        package,
-        batch_sizes=(batch_size,),
-        threads=(threads,),
-        image=image,
-        caption=caption,
-        runs=runs,
-        warmup=warmup,
-        spin=spin,
-        provider=provider,
-        precision=precision,
-        against=against,
-        checkpoint=checkpoint,
-        cache=cache,
-        progress=progress,
-    )
-    return report
-
-
-def benchmark_grid(
-    package: ModelPackage,
-    *,
-    batch_sizes: Sequence[int],
-    threads: Sequence[int | None] = (None,),
-    image: ImageSource | None = None,
-    caption: str | None = None,
-    runs: int = 50,
-    warmup: int = 10,
-    spin: bool = False,
-    provider: str = "cpu",
-    precision: str = AUTO,
-    against: Sequence[str] = (),
-    checkpoint: str | None = None,
-    cache: bool = True,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[BenchReport, ...]:
-    """Measure every combination of batch sizes and threads as `benchmark` does: in turns within a combination.
+    """Measure the graph: from pixels and tokens in memory to logits in memory, without decoding or tokenising.
+
+    Every combination of batch sizes and threads is measured. Within a combination the backends take turns, see
+    `timing.call_in_turns`.
 
     Args:
         package: the model package.
-        batch_sizes: rows per run, each >= 1.
-        threads: threads per run, each >= 1, or None as in `benchmark`. All is loaded anew for each.
-        image: this and what follows: see `benchmark`.
-        caption: the same.
-        runs: of each combination.
-        warmup: the same.
-        spin: the same.
-        provider: the same.
-        precision: the same.
-        against: the same.
-        checkpoint: the same.
-        cache: the same.
-        progress: the same.
+        options: what it runs on, how often, and how it is loaded; None means the defaults.
+        batch_sizes: rows per run, each >= 1; all rows have the same picture and caption.
+        threads: threads per run for every backend, each >= 1, or None as in `BenchOptions`; everything is loaded again
+            for each. None means only `options.threads`.
+        against: backends that must be compared; empty means every installed one that can run this package, with
+            a note in the report for each that cannot.
+        checkpoint: handed to the backends, which define its meaning.
+        progress: called after every round, warm-up included.
 
     Returns:
-        Reports, all batch sizes for the first number of threads first.
+        A report for each combination, all batch sizes for the first number of threads first.
 
     Raises:
-        MlicError: see `benchmark`.
+        InputError: a number out of range, an unknown backend in `against`, or a caption for a model that reads none.
+        MlicError: the runtime, or a backend in `against`, cannot run.
     """
+    options = options or BenchOptions()
     for batch_size in batch_sizes:
-        require_positive(batch_size=batch_size)
-    require_positive(runs=runs, warmup=warmup)
-    busy = busy_notes()  # now, for the measurement itself is work
+        check_count("batch_size", batch_size)
+    busy = busy_notes()  # before the measurement, which itself makes the machine busy
     reports = []
-    for count in threads:
-        graph = open_graph(package, provider=provider, precision=precision, threads=count, spin=spin, cache=cache)
+    for count in (options.threads,) if threads is None else threads:
+        graph = open_graph(package, **{**options.loading, "threads": count})
         others, notes = _load_backends(package, graph, against, checkpoint)
         backends: list[BenchBackend] = [_Runtime(graph.session), *others]
         for batch_size in batch_sizes:
-            feed = package_feed(package, image=image, caption=caption, batch_size=batch_size)
-            seconds, logits = time_in_turns([backend.run for backend in backends], feed, runs, warmup, progress)
-            turns = _Turns(backends, feed, seconds, logits, warmup, spin, (*busy, *notes))
-            reports.append(_report(package, graph, turns))
+            inputs = package_inputs(package, image=options.image, caption=options.caption, batch_size=batch_size)
+            calls = [functools.partial(backend.run, *inputs.arrays) for backend in backends]
+            seconds, logits = call_in_turns(calls, options.runs, options.warmup, progress)
+            report = BenchReport(
+                model=package.manifest.title,
+                precision=graph.precision,
+                provider=graph.session.provider,
+                batch_size=batch_size,
+                threads=graph.session.threads,
+                spin=options.spin,
+                warmup=options.warmup,
+                runs=options.runs,
+                picture=inputs.picture,
+                caption=inputs.caption,
+                tokens=inputs.tokens,
+                machine=describe_machine(),
+                timings=tuple(
+                    _timing(backend, row, batch_size) for backend, row in zip(backends, seconds, strict=True)
+                ),
+                comparisons=tuple(
+                    _compare(backends[index].name, seconds[0], seconds[index], logits[0], logits[index])
+                    for index in range(1, len(backends))
+                ),
+                notes=(*busy, *notes),
+            )
+            reports.append(report)
     return tuple(reports)
 
 
-@dataclass(frozen=True)
-class _Turns:
-    """What was run in turns, how, and what came of it."""
-
-    backends: list[BenchBackend]
-    feed: Feed
-    seconds: Seconds
-    logits: list[Logits]
-    warmup: int
-    spin: bool
-    notes: tuple[str, ...]
-
-
-def _report(package: ModelPackage, graph: OpenedGraph, turns: _Turns) -> BenchReport:
-    backends, feed, seconds, logits = turns.backends, turns.feed, turns.seconds, turns.logits
-    batch_size = len(feed.pixels)
-    return BenchReport(
-        model=package.manifest.title,
-        precision=graph.precision,
-        provider=graph.session.provider,
-        batch_size=batch_size,
-        threads=graph.session.threads,
-        spin=turns.spin,
-        warmup=turns.warmup,
-        runs=seconds.shape[1],
-        picture=feed.picture,
-        caption=feed.caption,
-        tokens=feed.tokens,
-        machine=describe_machine(),
-        timings=tuple(_timing(backend, row, batch_size) for backend, row in zip(backends, seconds, strict=True)),
-        comparisons=tuple(
-            _compare(backends[index].name, seconds[0], seconds[index], logits[0], logits[index])
-            for index in range(1, len(backends))
-        ),
-        notes=turns.notes,
-    )
-
-
-class _Runtime:
+class _Runtime(BenchBackend):
     """The runtime itself as a backend."""
 
     name = "mlic-runtime"
@@ -278,14 +189,15 @@ class _Runtime:
         self.version = f"onnxruntime {onnxruntime.__version__}"
         self._session = session
 
-    def run(self, pixels: Pixels, input_ids: Tokens | None, attention_mask: Tokens | None) -> Logits:
+    @override
+    def run(self, pixels: Pixels, input_ids: Tokens, attention_mask: Tokens) -> Logits:
         return self._session.run(pixels, input_ids, attention_mask)
 
 
 def _load_backends(
     package: ModelPackage, graph: OpenedGraph, against: Sequence[str], checkpoint: str | None
 ) -> tuple[list[BenchBackend], list[str]]:
-    """(backends that can run this package, notes on what is missing)."""
+    """Return (backends that can run this package, notes on those that cannot)."""
     installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     hint = "install mlic-train, which brings it"
     for name in against:
@@ -327,10 +239,10 @@ def _timing(backend: BenchBackend, seconds: Seconds, batch_size: int) -> Timing:
     return Timing(backend.name, backend.version, p50, p90, p99, rate, milliseconds(seconds, *QUANTILES))
 
 
-def _compare(name: str, ours: Seconds, theirs: Seconds, expected: Logits, found: Logits) -> Comparison:
-    if expected.shape != found.shape:
+def _compare(name: str, ours: Seconds, theirs: Seconds, our_logits: Logits, their_logits: Logits) -> Comparison:
+    if our_logits.shape != their_logits.shape:
         raise PackageError(
-            f"{name} gave logits of shape {found.shape}, the runtime {expected.shape}: not the same model"
+            f"{name} gave logits of shape {their_logits.shape}, the runtime {our_logits.shape}: not the same model"
         )
-    p10, median, p90 = (round(float(value), 3) for value in np.percentile(theirs / ours, (10, 50, 90)))
-    return Comparison(name, median, p10, p90, float(np.abs(expected - found).max()))
+    p10, median, p90 = spread(theirs / ours, digits=3)
+    return Comparison(name, median, p10, p90, float(np.abs(our_logits - their_logits).max()))

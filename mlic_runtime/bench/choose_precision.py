@@ -1,23 +1,23 @@
-"""Which precision of a model package is best on this machine, by measurement."""
+"""Choice of the precision of a model package that is best on this machine, by measurement."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mlic_runtime.base.machine import busy_notes
+from mlic_runtime.base.override import override
 from mlic_runtime.graph.opening import open_graphs
 from mlic_runtime.graph.saved_precision import PrecisionChoice, graphs_digest
 from mlic_runtime.package.model_package import ModelPackage
-from mlic_runtime.picture.decode import ImageSource
 
-from .inputs import package_feed
+from .inputs import BenchOptions, package_inputs
 from .latency import fastest, measure_latency
-from .timing import describe_machine, require_positive
+from .timing import Report, describe_machine
 
 
 @dataclass(frozen=True)
 class MeasuredPrecision:
-    """One graph: its size, and the wall time of one warm run of one picture in milliseconds."""
+    """A graph: its size, and the wall time of one warm run of one picture in milliseconds."""
 
     precision: str
     bytes: int
@@ -26,8 +26,8 @@ class MeasuredPrecision:
 
 
 @dataclass(frozen=True)
-class ChoiceReport:
-    """What was measured, how, and where; `chosen` is the precision that `latency.fastest` takes."""
+class ChoiceReport(Report):
+    """A measurement, with how and where it was made; `chosen` is the precision that `latency.fastest` takes."""
 
     model: str
     chosen: str
@@ -44,65 +44,49 @@ class ChoiceReport:
     notes: tuple[str, ...]
     choice: PrecisionChoice
 
+    @override
     def to_dict(self) -> dict[str, Any]:
-        """The same content, ready for `json.dumps`, without `choice`, which repeats it."""
-        data = asdict(self)
-        del data["choice"]
+        data = super().to_dict()
+        del data["choice"]  # it repeats the rest
         return data
 
 
 def choose_precision(
     package: ModelPackage,
+    options: BenchOptions | None = None,
     *,
-    image: ImageSource | None = None,
-    caption: str | None = None,
-    runs: int = 50,
-    warmup: int = 10,
-    threads: int | None = None,
-    spin: bool = False,
-    provider: str = "cpu",
-    cache: bool = True,
     progress: Callable[[], object] = lambda: None,
 ) -> ChoiceReport:
     """Measure every graph of a package in turns; nothing is saved (see `saved_precision.save_precision`).
 
-    Args:
-        package: the model package.
-        image: see `inputs.make_feed`.
-        caption: see `inputs.make_feed`.
-        runs: measured rounds, >= 1.
-        warmup: rounds before them, >= 1.
-        threads: see `session.create_session`.
-        spin: see `session.create_session`.
-        provider: see `opening.open_graphs`.
-        cache: see `opening.open_graphs`.
-        progress: called after every round, warm-up included.
+    The arguments are those of `benchmark.benchmark`; the precision among `options` is ignored.
 
     Raises:
-        InputError: a number out of range, or a picture or caption that cannot be used.
-        MlicError: whatever keeps a graph from running.
+        InputError: a picture or caption cannot be used.
+        MlicError: a graph cannot run.
     """
-    require_positive(runs=runs, warmup=warmup)
+    options = options or BenchOptions()
     manifest = package.manifest
     notes = busy_notes()
-    feed = package_feed(package, image=image, caption=caption)
-    sessions = open_graphs(package, provider=provider, threads=threads, spin=spin, cache=cache)
-    latency = measure_latency(sessions, feed, runs=runs, warmup=warmup, progress=progress)
+    inputs = package_inputs(package, image=options.image, caption=options.caption)
+    sessions = open_graphs(
+        package, provider=options.provider, threads=options.threads, spin=options.spin, cache=options.cache
+    )
+    latency = measure_latency(sessions, inputs, runs=options.runs, warmup=options.warmup, progress=progress)
     chosen = fastest(latency)
     used = sessions[chosen]
-    machine = describe_machine()
     return ChoiceReport(
         model=manifest.title,
         chosen=chosen,
         provider=used.provider,
         threads=used.threads,
-        spin=spin,
-        warmup=warmup,
-        runs=runs,
-        picture=feed.picture,
-        caption=feed.caption,
-        tokens=feed.tokens,
-        machine=machine,
+        spin=options.spin,
+        warmup=options.warmup,
+        runs=options.runs,
+        picture=inputs.picture,
+        caption=inputs.caption,
+        tokens=inputs.tokens,
+        machine=describe_machine(),
         precisions=tuple(
             MeasuredPrecision(name, manifest.files[manifest.graph_name(name)].bytes, spec.p50_ms, spec.p90_ms)
             for name, spec in latency.items()

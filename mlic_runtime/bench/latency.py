@@ -1,20 +1,21 @@
-"""How long a run takes here, measured in turns, and which precision is worth its loss."""
+"""Latency of the graphs of a model package on this machine, and which precision is worth its loss."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from mlic_runtime.base.machine import processor_name
-from mlic_runtime.bench.timing import milliseconds, time_in_turns
 from mlic_runtime.graph.session import GraphSession
 from mlic_runtime.package.manifest import PRECISIONS, LatencySpec
 
-from .inputs import Feed
+from .inputs import BenchInputs
+from .timing import call_in_turns, milliseconds
 
 WORTH_IT = 0.05  # the share of the median time that a less exact precision must save
 
 
 def measure_latency(
     sessions: Mapping[str, GraphSession],
-    feed: Feed,
+    inputs: BenchInputs,
     *,
     runs: int = 50,
     warmup: int = 10,
@@ -24,7 +25,7 @@ def measure_latency(
 
     Args:
         sessions: {precision: the loaded graph}.
-        feed: one picture, with a caption if the graphs read one.
+        inputs: one picture, with a caption if the graphs read one.
         runs: measured rounds, >= 1.
         warmup: rounds before them, >= 1.
         progress: called after every round, warm-up included.
@@ -35,11 +36,12 @@ def measure_latency(
     Raises:
         InputError: `runs` or `warmup` is below 1.
         PackageError: a graph failed.
-        ValueError: the feed has more than one row.
+        ValueError: the inputs have more than one row.
     """
-    if len(feed.pixels) != 1:
-        raise ValueError(f"a latency is that of one picture, found {len(feed.pixels)} rows")
-    seconds, _ = time_in_turns([session.run for session in sessions.values()], feed, runs, warmup, progress)
+    if len(inputs.pixels) != 1:
+        raise ValueError(f"a latency is that of one picture, found {len(inputs.pixels)} rows")
+    calls = [functools.partial(session.run, *inputs.arrays) for session in sessions.values()]
+    seconds, _ = call_in_turns(calls, runs, warmup, progress)
     return {
         precision: LatencySpec(processor_name(), session.threads, runs, *milliseconds(row, 50, 90))
         for (precision, session), row in zip(sessions.items(), seconds, strict=True)
@@ -47,16 +49,16 @@ def measure_latency(
 
 
 def fastest(latency: Mapping[str, LatencySpec], order: Sequence[str] = PRECISIONS) -> str:
-    """The precision to run: the most exact one stands, unless a less exact one earns its place.
+    """Return the precision to run: the most exact one, unless a less exact one is clearly faster.
 
     From the most exact to the least, a precision replaces the best so far if its median is lower by WORTH_IT or more.
 
     Args:
-        latency: {precision: what was measured}, at least one.
+        latency: {precision: its measurement}, at least one.
         order: precisions, the most exact first; all of `latency` are among them.
 
     Raises:
-        ValueError: nothing was measured, or a precision that is not in `order`.
+        ValueError: `latency` is empty, or has a precision that is not in `order`.
     """
     if not latency or not latency.keys() <= set(order):
         raise ValueError(f"measured must be at least one of {', '.join(order)}; found {', '.join(latency) or 'none'}")

@@ -1,9 +1,8 @@
-"""Where the time of one prediction goes: decode, preprocess, tokenise, run, postprocess."""
+"""Time of each step of one prediction: decode, preprocess, tokenise, run, postprocess."""
 
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -11,12 +10,14 @@ import numpy.typing as npt
 
 from mlic_runtime.base.arrays import Pixels, Seconds
 from mlic_runtime.base.machine import busy_notes
+from mlic_runtime.base.override import override
+from mlic_runtime.package.model_package import ModelPackage
 from mlic_runtime.picture.decode import ImageSource
 from mlic_runtime.predict.prediction import Prediction
 from mlic_runtime.predict.predictor import Predictor
 
-from .inputs import DEFAULT_CAPTION, synthetic_jpeg
-from .timing import describe_machine, milliseconds, require_positive
+from .inputs import DEFAULT_CAPTION, BenchOptions, describe_picture, synthetic_jpeg
+from .timing import Report, call_in_turns, describe_machine, milliseconds, spread
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,10 +28,10 @@ _Result = TypeVar("_Result")
 
 
 class StagedPredictor(Predictor):
-    """A predictor that adds up how long each of its steps took. For one thread.
+    """A predictor that adds up how long each of its steps took; to be used by one thread.
 
-    The steps are those of `Predictor`, timed as `predict` calls them: there is no second path to measure. The clock
-    adds about a microsecond to a prediction.
+    It times the steps of `Predictor` as `predict` calls them, so it measures the real path. The clock adds about a
+    microsecond to a prediction.
 
     Attributes:
         seconds: {stage: wall time in seconds since `restart`}, in the order of STAGES. `decode` is from the file to
@@ -46,18 +47,23 @@ class StagedPredictor(Predictor):
         """Set every stage to zero."""
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
+    @override
     def _decode(self, source: ImageSource) -> "Image.Image":
         return self._timed("decode", super()._decode, source)
 
+    @override
     def _preprocess(self, image: "Image.Image", out: Pixels) -> None:
         self._timed("preprocess", super()._preprocess, image, out)
 
+    @override
     def _tokenise(self, captions: list[str | None]) -> tuple[npt.NDArray[np.int64], ...]:
         return self._timed("tokenise", super()._tokenise, captions)
 
+    @override
     def _run_graph(self, pixels: Pixels, tokens: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float32]:
         return self._timed("run", super()._run_graph, pixels, tokens)
 
+    @override
     def _postprocess(self, *args: Any) -> list[Prediction]:
         return self._timed("postprocess", super()._postprocess, *args)
 
@@ -78,15 +84,16 @@ class StageTiming:
 
 
 @dataclass(frozen=True)
-class StageReport:
-    """What was measured, how, and where.
+class StageReport(Report):
+    """A measurement, with how and where it was made.
 
     Attributes:
-        labels: what was predicted.
-        stages: in the order of STAGES; a model that reads no caption spends next to nothing on "tokenise".
-        predict: the whole call of `Predictor.predict`; more than the stages together, by its checks.
+        labels: the predicted labels.
+        stages: in the order of STAGES; a model that reads no caption spends almost nothing on "tokenise".
+        predict: the whole call of `Predictor.predict`; its checks make it more than the sum of the stages.
         overhead: the time of `predict` outside "run" over the time of "run": the median over the runs.
-        overhead_p10: its spread; also `overhead_p90`.
+        overhead_p10: the 10th percentile of the same ratio.
+        overhead_p90: the 90th percentile of the same ratio.
     """
 
     model: str
@@ -106,61 +113,51 @@ class StageReport:
     overhead_p90: float
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same content, ready for `json.dumps`."""
-        return asdict(self)
-
 
 def measure_stages(
-    predictor: StagedPredictor,
+    package: ModelPackage,
+    options: BenchOptions | None = None,
     *,
-    image: ImageSource | None = None,
-    caption: str | None = None,
-    runs: int = 50,
-    warmup: int = 10,
     progress: Callable[[], object] = lambda: None,
 ) -> StageReport:
     """Measure predictions of one picture, one after the other, warm and in this process.
 
-    Args:
-        predictor: the loaded model.
-        image: a path (its file is read each time) or any other source; None means `feed.synthetic_jpeg`.
-        caption: None means `feed.DEFAULT_CAPTION` for a model that reads captions.
-        runs: measured predictions, >= 1.
-        warmup: predictions before them, >= 1.
-        progress: called after every prediction, warm-up included.
+    The arguments are those of `benchmark.benchmark`. A picture file is read for each prediction; without a picture it
+    is `inputs.synthetic_jpeg`.
 
     Raises:
-        InputError: a number out of range, or a picture or caption that cannot be used.
+        InputError: a picture or caption cannot be used.
         PackageError: the graph failed.
     """
-    require_positive(runs=runs, warmup=warmup)
+    options = options or BenchOptions()
     notes = busy_notes()
+    predictor = StagedPredictor.load(package.path, **options.loading)
+    image, caption = options.image, options.caption
     if image is None:
         image, picture = synthetic_jpeg()
     else:
-        picture = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "from memory"
+        picture = describe_picture(image)
     if caption is None and predictor.manifest.text is not None:
         caption = DEFAULT_CAPTION
     rows: list[list[float]] = []
-    for turn in range(-warmup, runs):
+
+    def predict_once() -> Prediction:
         predictor.restart()
-        start = time.perf_counter()
         prediction = predictor.predict(image, caption)
-        whole = time.perf_counter() - start
-        if turn >= 0:
-            rows.append([*predictor.seconds.values(), whole])
-        progress()
-    *stages, predict = np.array(rows, dtype=np.float64).T
+        rows.append(list(predictor.seconds.values()))
+        return prediction
+
+    (predict,), (prediction,) = call_in_turns([predict_once], options.runs, options.warmup, progress)
+    stages = np.array(rows[-options.runs :], dtype=np.float64).T
     run = stages[STAGES.index("run")]
-    p10, p50, p90 = (round(float(share), 4) for share in np.percentile((predict - run) / run, (10, 50, 90)))
+    p10, p50, p90 = spread((predict - run) / run, digits=4)
     return StageReport(
         model=predictor.manifest.title,
         precision=predictor.precision,
         provider=predictor.session.provider,
         threads=predictor.session.threads,
-        warmup=warmup,
-        runs=runs,
+        warmup=options.warmup,
+        runs=options.runs,
         picture=picture,
         caption=caption,
         labels=prediction.labels,

@@ -1,51 +1,48 @@
-"""Calls measured in turns, so that whatever else the machine does falls on all of them."""
+"""Calls measured in turns, so that other work of the machine affects all of them alike."""
 
-import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
-from mlic_runtime.base.arrays import Logits, Pixels, Seconds, Tokens
+from mlic_runtime.base.arrays import Seconds
 from mlic_runtime.base.machine import machine_facts
-from mlic_runtime.errors import InputError
+from mlic_runtime.predict.prediction import check_count
 from mlic_runtime.providers.library import onnxruntime
-
-from .inputs import Feed
-
-Run: TypeAlias = Callable[[Pixels, Tokens | None, Tokens | None], Logits]
 
 _Result = TypeVar("_Result")
 
 
-def time_in_turns(
-    backends: Sequence[Run], feed: Feed, runs: int, warmup: int, progress: Callable[[], object]
-) -> tuple[Seconds, list[Logits]]:
-    """Run every backend once in each round, one after the other (A B A B ...).
+@dataclass(frozen=True)
+class Report:
+    """What was measured, how, and where; the base of all reports."""
 
-    So whatever else the machine does falls on all of them.
-
-    Returns:
-        Wall time in seconds, (number of backends, runs), and the logits (B, L) of each backend in the last round.
-
-    Raises:
-        InputError: `runs` or `warmup` is below 1.
-        MlicError: a backend failed.
-    """
-    calls = [functools.partial(run, *feed.arrays) for run in backends]
-    return call_in_turns(calls, runs, warmup, progress)
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same content, ready for `json.dumps`."""
+        return asdict(self)
 
 
 def call_in_turns(
     calls: Sequence[Callable[[], _Result]], runs: int, warmup: int, progress: Callable[[], object]
 ) -> tuple[Seconds, list[_Result]]:
-    """As `time_in_turns`, for whatever can be called: wall time in seconds, (number of calls, runs), and last results.
+    """Make every call once in each round, one after the other (A B A B ...).
+
+    Args:
+        calls: functions without arguments.
+        runs: measured rounds, >= 1.
+        warmup: rounds before them, >= 1.
+        progress: called after every round, warm-up included.
+
+    Returns:
+        Wall time in seconds, (number of calls, runs), and the result of each call in the last round.
 
     Raises:
         InputError: `runs` or `warmup` is below 1.
     """
-    require_positive(runs=runs, warmup=warmup)
+    check_count("runs", runs)
+    check_count("warmup", warmup)
     seconds = np.empty((len(calls), runs), dtype=np.float64)
     results: list[_Result] = []
     for turn in range(-warmup, runs):
@@ -62,23 +59,18 @@ def call_in_turns(
 
 
 def milliseconds(seconds: Seconds, *percentiles: int) -> tuple[float, ...]:
-    """These percentiles of times in seconds, in milliseconds, to 0.1 microseconds."""
+    """Return percentiles of times in seconds, in milliseconds, rounded to 0.1 microseconds."""
     return tuple(round(float(value) * 1000, 4) for value in np.percentile(seconds, percentiles))
 
 
-def require_positive(**counts: int) -> None:
-    """Refuse numbers below 1.
-
-    Raises:
-        InputError: the first of them, by name.
-    """
-    for name, value in counts.items():
-        if value < 1:
-            raise InputError(f"{name} must be 1 or more, found {value}")
+def spread(ratios: Seconds, digits: int) -> tuple[float, float, float]:
+    """Return the 10th percentile, the median and the 90th percentile, rounded."""
+    p10, p50, p90 = (round(float(ratio), digits) for ratio in np.percentile(ratios, (10, 50, 90)))
+    return p10, p50, p90
 
 
 def describe_machine() -> dict[str, str | int]:
-    """As `cpus.machine_facts`, and the versions of what computes."""
+    """Return `machine.machine_facts`, and the versions of the libraries that compute."""
     return {
         **machine_facts(),
         "onnxruntime": onnxruntime.__version__,

@@ -1,1 +1,1 @@
-"""The commands mlic-infer and mlic-bench. Nothing else imports click."""
+"""The commands `mlic-infer` and `mlic-bench`. No other room imports click."""

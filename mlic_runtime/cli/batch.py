@@ -1,9 +1,8 @@
-"""What `mlic-infer --input` does: the job that its options describe."""
+"""`mlic-infer --input` on this machine."""
 
 import contextlib
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -13,87 +12,85 @@ from mlic_runtime.base.progress import Progress
 from mlic_runtime.base.text import printable
 from mlic_runtime.batch.formats import BatchFormat, Csv, JsonLines, Submission
 from mlic_runtime.batch.label_ids import read_label_ids
-from mlic_runtime.batch.local import identify, predict_to, require_names
-from mlic_runtime.batch.resumable_file import PartialFile, Sink, StreamSink
+from mlic_runtime.batch.local import identify_job, require_names, write_predictions
+from mlic_runtime.batch.resumable_file import ResultWriter, ResumableFile, StreamWriter
 from mlic_runtime.errors import InputError, OutputError
-from mlic_runtime.predict.prediction import Deciding
+from mlic_runtime.predict.prediction import PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.rows.columns import STDIN
-from mlic_runtime.rows.reader import RowError, RowReader, open_rows
+from mlic_runtime.rows.reader import RowError, open_rows
 
-from .batch_options import BatchOptions
+from .options import BatchOptions
 
 
-def run_batch(predictor: Predictor, source: str, format_: str, deciding: Deciding, options: BatchOptions) -> None:
-    """Predict the rows of `source` and write the results.
-
-    Args:
-        predictor: the model.
-        source: what `--input` names.
-        format_: one of BATCH_FORMATS.
-        deciding: how to predict.
-        options: everything else.
+def run_batch(
+    predictor: Predictor, source: str, format_name: str, options: PredictionOptions, batch: BatchOptions
+) -> None:
+    """Predict the rows of `source`, the value of `--input`, and write the results in one of BATCH_FORMATS.
 
     Raises:
-        MlicError: the job failed, or in the end a row had.
+        MlicError: the job failed; or it is complete, and at least one row failed.
     """
-    failed: list[str] = []
+    errors: list[str] = []
 
     def report(number: int, result: RowError) -> None:
-        if format_ == "submission":  # has no place for it
+        if format_name == "submission":  # it has no place for errors
             click.echo(f"Row {number}: {printable(str(result.error))}", err=True)
-        if not failed:
-            failed.append(f"row {number}: {result.error}")
+        if not errors:
+            errors.append(f"row {number}: {result.error}")
 
-    ids = None if options.label_ids is None else read_label_ids(Path(options.label_ids), predictor.labels)
-    writer = _batch_format(format_, predictor.labels, ids)
+    ids = None if batch.label_ids is None else read_label_ids(Path(batch.label_ids), predictor.labels)
+    format_ = _make_format(format_name, predictor.labels, ids)
+    stream = sys.stdin.buffer if source == STDIN else source
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(_open(source, options))
-        if reader.note:
-            click.echo(f"Note: {printable(reader.note)}", err=True)
-        identity = {
-            "format": format_,
+        reader = stack.enter_context(
+            open_rows(stream, image_root=batch.image_root, pictures=batch.pictures, captions=batch.captions)
+        )
+        show_note(reader.note)
+        more = {
+            "format": format_name,
             "label_ids": None if ids is None else " ".join(ids),
-            "image_root": absolute(reader.root) if options.pictures else None,
-            "pictures": options.pictures,
-            "captions": options.captions,
-            "batch_size": options.batch_size,
-            **asdict(deciding),
+            "image_root": absolute(reader.root) if batch.pictures else None,
+            "pictures": batch.pictures,
+            "captions": batch.captions,
+            "batch_size": batch.batch_size,
         }
-        sink: Sink = StreamSink(sys.stdout.buffer)
-        if options.output is not None:
-            _refuse_input_as_output(source, options.output)
-            sink = PartialFile(options.output, identify(predictor, identity), resume=options.resume)
-        stack.callback(sink.close)
+        writer: ResultWriter = StreamWriter(sys.stdout.buffer)
+        if batch.output is not None:
+            _refuse_input_as_output(source, batch.output)
+            writer = ResumableFile(batch.output, identify_job(predictor, options, more), resume=batch.resume)
+        stack.callback(writer.close)
         progress = Progress(sys.stderr, "row", reader.share)
         stack.callback(progress.close)
-        rows = require_names(iter(reader)) if format_ == "submission" else iter(reader)
-        mark = predict_to(
-            sink,
-            predictor,
-            rows,
+        position = write_predictions(
             writer,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            on_error=options.on_error,
-            threshold=deciding.threshold,
-            top_k=deciding.top_k,
-            at_least_one=deciding.at_least_one,
+            predictor,
+            require_names(iter(reader)) if format_name == "submission" else iter(reader),
+            format_,
+            options,
+            batch_size=batch.batch_size,
+            workers=batch.workers,
+            on_error=batch.on_error,
             report=report,
-            tick=lambda mark: progress.show(mark.rows, f"{mark.errors} failed" if mark.errors else ""),
+            tick=lambda reached: progress.show(reached.rows, f"{reached.errors} failed" if reached.errors else ""),
         )
-        sink.finish()
-    if mark.errors:
-        first = f", the first of this run: {failed[0]}" if failed else ""
-        raise InputError(f"{mark.errors} of {mark.rows} rows failed{first}")
+        writer.finish()
+    raise_failed_rows(position.errors, position.rows, "".join(errors))
 
 
-def _open(source: str, options: BatchOptions) -> RowReader:
-    stream = sys.stdin.buffer if source == STDIN else source
-    return open_rows(stream, image_root=options.image_root, pictures=options.pictures, captions=options.captions)
+def show_note(note: str) -> None:
+    """Show what a reader says about the source on stderr, if it says anything."""
+    if note:
+        click.echo(f"Note: {printable(note)}", err=True)
 
 
-def _batch_format(name: str, labels: tuple[str, ...], ids: tuple[str, ...] | None) -> BatchFormat:
+def raise_failed_rows(errors: int, rows: int, first: str) -> None:
+    """Raise an InputError if rows failed; `first` is the first error of this run, or "" if it had none."""
+    if errors:
+        raise InputError(f"{errors} of {rows} rows failed{f', the first of this run: {first}' if first else ''}")
+
+
+def _make_format(name: str, labels: tuple[str, ...], ids: tuple[str, ...] | None) -> BatchFormat:
     formats: dict[str, Callable[[], BatchFormat]] = {
         "jsonl": JsonLines,
         "csv": lambda: Csv(labels),

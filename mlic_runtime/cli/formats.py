@@ -1,10 +1,9 @@
-"""Results as text: the formats of `mlic-infer` for one picture, and for lists of models."""
+"""The formats of `mlic-infer` for one picture, and for lists of models."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mlic_runtime.base.text import LIST_SEPARATOR, csv_line, printable, to_json
-from mlic_runtime.predict.csv_columns import csv_cells, csv_columns
 
 if TYPE_CHECKING:
     from mlic_runtime.package.catalog import ListedModel
@@ -13,58 +12,58 @@ if TYPE_CHECKING:
 BATCH_FORMATS = ("jsonl", "csv", "submission")
 
 
+def table_lines(columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Return the lines of a table.
+
+    Args:
+        columns: {title: format of its cells}; "" for text, which is aligned to the left.
+        rows: a cell for each column.
+    """
+    cells = [[f"{cell:{spec}}" for cell, spec in zip(row, columns.values(), strict=True)] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if spec else cell.ljust(width)
+            for cell, width, spec in zip(row, widths, columns.values(), strict=True)
+        ).rstrip()
+        for row in [list(columns), *cells]
+    ]
+
+
 def _infer_table(prediction: "Prediction", labels: tuple[str, ...]) -> str:
     chosen = set(prediction.labels)
-    width = max(len("label"), *(len(label) for label in prediction.probabilities))
-    rows = [f"{'label':{width}}  probability  predicted"]
-    for label, probability in prediction.probabilities.items():
-        rows.append(f"{label:{width}}  {probability:11.4f}  {'yes' if label in chosen else ''}".rstrip())
     image = "" if prediction.image is None else f"image    {printable(prediction.image)}\n"
     caption = "" if prediction.caption is None else f"caption  {printable(prediction.caption)}\n"
-    return f"{image}{caption}model    {prediction.model}\n\n" + "\n".join(rows) + "\n"
-
-
-def _infer_json(prediction: "Prediction", labels: tuple[str, ...]) -> str:
-    return to_json(prediction.to_dict(), indent=2)
-
-
-def _infer_jsonl(prediction: "Prediction", labels: tuple[str, ...]) -> str:
-    return to_json(prediction.to_dict(), indent=None)
+    lines = table_lines(
+        {"label": "", "probability": "11.4f", "predicted": ""},
+        [(label, number, "yes" if label in chosen else "") for label, number in prediction.probabilities.items()],
+    )
+    return f"{image}{caption}model    {prediction.model}\n\n" + "\n".join(lines) + "\n"
 
 
 def _infer_csv(prediction: "Prediction", labels: tuple[str, ...]) -> str:
+    from mlic_runtime.batch.formats import csv_cells, csv_columns  # here, because it loads numpy
+
     return csv_line(csv_columns(labels)) + csv_line(csv_cells(prediction, labels))
 
 
 FORMATS: dict[str, Callable[["Prediction", tuple[str, ...]], str]] = {
     "table": _infer_table,
-    "json": _infer_json,
-    "jsonl": _infer_jsonl,
+    "json": lambda prediction, labels: to_json(prediction.to_dict(), indent=2),
+    "jsonl": lambda prediction, labels: to_json(prediction.to_dict(), indent=None),
     "csv": _infer_csv,
 }
 
 
 def _models_table(models: "list[ListedModel]") -> str:
-    rows: list[tuple[str, ...]] = [("name", "version", "precisions", "bytes", "from", "path")]
+    rows = []
     for model in models:
         size = "" if model.bytes is None else str(model.bytes)
-        last = model.path or "" if model.error is None else f"cannot be used: {model.error}"
-        row = (model.name, model.version or "", ",".join(model.precisions), size, model.source, last)
-        rows.append(tuple(map(printable, row)))
-    *widths, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = []
-    for name, version, precisions, size, source, last in rows:
-        cells = [f"{name:{widths[0]}}", f"{version:{widths[1]}}", f"{precisions:{widths[2]}}", f"{size:>{widths[3]}}"]
-        lines.append("  ".join([*cells, f"{source:{widths[4]}}", last]) + "\n")
-    return "".join(lines)
-
-
-def _models_json(models: "list[ListedModel]") -> str:
-    return to_json({"models": [model.to_dict() for model in models]}, indent=2)
-
-
-def _models_jsonl(models: "list[ListedModel]") -> str:
-    return "".join(to_json(model.to_dict(), indent=None) for model in models)
+        path = model.path or "" if model.error is None else f"cannot be used: {model.error}"
+        row = (model.name, model.version or "", ",".join(model.precisions), size, model.source, path)
+        rows.append([printable(cell) for cell in row])
+    columns = {"name": "", "version": "", "precisions": "", "bytes": ">", "from": "", "path": ""}
+    return "".join(f"{line}\n" for line in table_lines(columns, rows))
 
 
 def _models_csv(models: "list[ListedModel]") -> str:
@@ -75,7 +74,7 @@ def _models_csv(models: "list[ListedModel]") -> str:
 
 MODEL_FORMATS: dict[str, Callable[["list[ListedModel]"], str]] = {
     "table": _models_table,
-    "json": _models_json,
-    "jsonl": _models_jsonl,
+    "json": lambda models: to_json({"models": [model.to_dict() for model in models]}, indent=2),
+    "jsonl": lambda models: "".join(to_json(model.to_dict(), indent=None) for model in models),
     "csv": _models_csv,
 }

@@ -1,4 +1,4 @@
-"""What a single prediction of `mlic-infer` is made of: from its arguments, files and standard input."""
+"""The picture and the caption of a single prediction of `mlic-infer`: from arguments, files and standard input."""
 
 import sys
 from pathlib import Path
@@ -9,8 +9,8 @@ from mlic_runtime.errors import CaptionError, ImageError, InputError
 from mlic_runtime.rows.columns import STDIN
 
 
-def picture_of(image: str | None) -> str | bytes | None:
-    """The argument IMAGE as `Predictor.predict` takes it: a path, or what standard input holds.
+def read_picture(image: str | None) -> str | bytes | None:
+    """Return the argument IMAGE as `Predictor.predict` takes it: a path, or the content of standard input.
 
     Raises:
         InputError: nothing can be read from standard input.
@@ -23,14 +23,13 @@ def picture_of(image: str | None) -> str | bytes | None:
     return data
 
 
-def caption_of(image: str | None, caption: str | None, sidecar: bool) -> str | None:
-    """The argument CAPTION, or what standard input or the file beside IMAGE holds instead.
+def read_caption(image: str | None, caption: str | None, sidecar: bool) -> str | None:
+    """Return the argument CAPTION, or the text of standard input or of the file beside IMAGE.
 
-    A file or an input that is blank says that there is no caption; a file that is missing is an error, because it was
-    asked for.
+    A blank text means that there is no caption. A missing file is an error, because the user asked for it.
 
     Raises:
-        InputError: the caption cannot be read, is not UTF-8 or is too long (see `caption_files`).
+        InputError: the caption cannot be read, is not UTF-8 or is too long (see `rows.sidecar`).
     """
     if sidecar and image is not None:
         from mlic_runtime.rows.sidecar import SIDECAR_SUFFIX, read_sidecar  # here, because most captions are arguments
@@ -50,8 +49,8 @@ def caption_of(image: str | None, caption: str | None, sidecar: bool) -> str | N
 
 
 def _read_stdin(what: str, limit: int = -1) -> bytes:
-    stream: BinaryIO | None = None if sys.stdin is None else sys.stdin.buffer  # None: the process was started without
-    if stream is None:
+    stream: BinaryIO | None = None if sys.stdin is None else sys.stdin.buffer
+    if stream is None:  # the process was started without it
         raise InputError(f"cannot read {what} from standard input: it is closed")
     try:
         return stream.read(limit)

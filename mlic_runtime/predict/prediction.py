@@ -1,9 +1,9 @@
-"""From logits to predictions: decisions, their options, and `Prediction`, which a notebook shows as a table."""
+"""From logits to predictions: `PredictionOptions`, the decisions, and `Prediction`, which notebooks show as a table."""
 
 import html
 import sys
 from dataclasses import dataclass
-from numbers import Integral, Real  # numpy's numbers are such as well
+from numbers import Integral, Real  # numpy's numbers belong to these, too
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from mlic_runtime.base.text import printable
 from mlic_runtime.errors import InputError
 
-MAX_ROWS = 10  # of labels that were not predicted, only as many as fit below the predicted ones
-MAX_CHARACTERS = 200  # of a path, a caption or a label
+MAX_ROWS = 10  # of a notebook's table: labels that were not predicted fill what the predicted ones leave
+MAX_CHARACTERS = 200  # of a path, a caption or a label in a notebook's table
 
 # Inline, because notebooks drop style sheets. No colour is named, so it fits light and dark themes alike.
 _TABLE = "border-collapse:collapse;text-align:left"
@@ -22,49 +22,39 @@ _TRACK = "width:120px;height:0.7em;border:1px solid;opacity:0.6"
 _BAR = "height:100%;background:currentColor"
 
 
-def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """The logistic function, for logits of any size without overflow.
+@dataclass(frozen=True, slots=True)
+class PredictionOptions:
+    """How probabilities become predictions; checked when it is made.
 
-    Args:
-        logits: finite numbers, any shape.
+    Attributes:
+        threshold: in [0, 1], replaces the threshold of every label; None keeps those of the model package.
+        top_k: >= 1, keep only the k most probable in `Prediction.probabilities`; None keeps all. `Prediction.labels`
+            are always all that were predicted.
+        at_least_one: where no label reaches its threshold, predict the most probable one.
 
-    Returns:
-        float32 in [0, 1], the same shape.
+    Raises:
+        InputError: a value out of range.
     """
-    values = np.asarray(logits, dtype=np.float32)
-    small = np.exp(-np.abs(values))  # in (0, 1], and so both quotients below are exact at their end of the range
-    return np.where(values >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
+    threshold: float | None = None
+    top_k: int | None = None
+    at_least_one: bool = False
 
-def decide(
-    probabilities: npt.NDArray[np.floating[Any]], thresholds: npt.ArrayLike, *, at_least_one: bool = False
-) -> npt.NDArray[np.bool_]:
-    """Which labels are predicted: those whose probability reaches their threshold.
-
-    Args:
-        probabilities: (B, L) in [0, 1].
-        thresholds: (L,) in [0, 1]. They are compared as float64, so that no threshold is rounded.
-        at_least_one: where no label of a row reaches its threshold, predict the most probable one (of equal ones the
-            first).
-
-    Returns:
-        bool (B, L).
-    """
-    chosen = np.asarray(probabilities >= np.asarray(thresholds, dtype=np.float64), dtype=np.bool_)
-    if at_least_one:
-        empty = np.flatnonzero(~chosen.any(axis=1))
-        chosen[empty, probabilities[empty].argmax(axis=1)] = True
-    return chosen
+    def __post_init__(self) -> None:
+        if self.top_k is not None:
+            check_count("top_k", self.top_k)
+        if self.threshold is not None and not (isinstance(self.threshold, Real) and 0 <= self.threshold <= 1):
+            raise InputError(f"threshold must be in [0, 1], found {self.threshold!r}")
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What the model says about one picture with its caption.
 
-    In a notebook it shows itself as a small table with bars.
+    A notebook shows it as a small table with bars.
 
     Attributes:
-        image: the path as it was given, or None for a picture from memory and for no picture; of a `Row` its title.
+        image: the path as it was given; None for a picture from memory and for no picture; for a `Row`, its title.
         caption: the caption as it was given.
         labels: the names of the predicted labels, those whose probability reaches their threshold, most probable first.
         probabilities: {label: probability in [0, 1]}, most probable first; only the first k if `top_k` was given.
@@ -78,7 +68,7 @@ class Prediction:
     model: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The same content, ready for `json.dumps`."""
+        """Return the same content, ready for `json.dumps`."""
         return {
             "image": self.image,
             "caption": self.caption,
@@ -88,55 +78,58 @@ class Prediction:
         }
 
     def __repr__(self) -> str:
-        found = ", ".join(
+        labels = ", ".join(
             f"{label} {self.probabilities[label]:.2f}" if label in self.probabilities else label
             for label in self.labels
         )
         # printable: a path or a label may hold line breaks and terminal codes
-        return printable(f"<Prediction {self.image or '(no path)'}: {found or 'no label'}>")
+        return printable(f"<Prediction {self.image or '(no path)'}: {labels or 'no label'}>")
 
     def _repr_html_(self) -> str:
-        pass
-
         return to_html(self)
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionOptions:
-    """How probabilities become predictions; see `Predictor.predict`."""
-
-    threshold: float | None
-    top_k: int | None
-    at_least_one: bool
-
-    def __post_init__(self) -> None:
-        if self.top_k is not None:
-            check_count("top_k", self.top_k)
-        if self.threshold is not None and not (isinstance(self.threshold, Real) and 0 <= self.threshold <= 1):
-            raise InputError(f"threshold must be in [0, 1], found {self.threshold!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Deciding:
-    """The options of every prediction; see `Predictor.predict`."""
-
-    threshold: float | None
-    top_k: int | None
-    at_least_one: bool
-    max_pixels: int
-    allow_truncated: bool
-
-
 def check_count(name: str, count: int) -> None:
-    """Refuse what is not a whole number of 1 or more, or too large for Python to count to.
-
-    Raises:
-        InputError: `count` is not one; `name` is the option.
-    """
+    """Raise an InputError unless the value of the option `name` is a whole number from 1 to sys.maxsize."""
     if not isinstance(count, Integral) or count < 1:
         raise InputError(f"{name} must be 1 or more, found {count!r}")
     if count > sys.maxsize:
         raise InputError(f"{name} must be at most {sys.maxsize}, found {count}")
+
+
+def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Return the logistic function of logits of any size, without overflow.
+
+    Args:
+        logits: finite numbers, any shape.
+
+    Returns:
+        float32 in [0, 1], the same shape.
+    """
+    values = np.asarray(logits, dtype=np.float32)
+    small = np.exp(-np.abs(values))  # in (0, 1], so both quotients below are exact at their end of the range
+    return np.where(values >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+
+
+def decide(
+    probabilities: npt.NDArray[np.floating[Any]], thresholds: npt.ArrayLike, *, at_least_one: bool = False
+) -> npt.NDArray[np.bool_]:
+    """Return which labels are predicted: those whose probability reaches their threshold.
+
+    Args:
+        probabilities: (B, L) in [0, 1].
+        thresholds: (L,) in [0, 1]. They are compared as float64, so that no threshold is rounded.
+        at_least_one: where no label of a row reaches its threshold, predict the most probable one (the first of equal
+            ones).
+
+    Returns:
+        bool (B, L).
+    """
+    chosen = np.asarray(probabilities >= np.asarray(thresholds, dtype=np.float64), dtype=np.bool_)
+    if at_least_one:
+        empty = np.flatnonzero(~chosen.any(axis=1))
+        chosen[empty, probabilities[empty].argmax(axis=1)] = True
+    return chosen
 
 
 def make_prediction(
@@ -148,16 +141,9 @@ def make_prediction(
     chosen: npt.NDArray[np.bool_],
     top_k: int | None,
 ) -> Prediction:
-    """Put a row of probabilities into words.
+    """Return the `Prediction` of one row.
 
-    Args:
-        image: see `Prediction`.
-        caption: same.
-        model: same.
-        labels: L names.
-        probabilities: float32 (L,).
-        chosen: bool (L,), which labels are predicted.
-        top_k: keep only the k most probable in `probabilities`; None keeps all.
+    `labels` are L names, `probabilities` is float32 (L,), and `chosen` is bool (L,): which labels are predicted.
     """
     order = np.argsort(-probabilities, kind="stable")  # equal ones stay in the manifest's order
     return Prediction(
@@ -170,34 +156,34 @@ def make_prediction(
 
 
 def to_html(prediction: Prediction) -> str:
-    """A table without scripts: predicted labels in bold with a tick, and a bar for each probability.
+    """Return a table without scripts: predicted labels in bold with a tick, and a bar for each probability.
 
-    Every text is escaped: names, captions and labels are what strangers wrote.
+    Every text is escaped, because strangers wrote the names, captions and labels.
     """
-    chosen = set(prediction.labels)
+    predicted = set(prediction.labels)
     names = list(prediction.labels)
-    names += [label for label in prediction.probabilities if label not in chosen][: max(0, MAX_ROWS - len(names))]
-    rows = [_row(label, prediction.probabilities.get(label), label in chosen) for label in names]
-    hidden = len(chosen.union(prediction.probabilities)) - len(names)
+    names += [label for label in prediction.probabilities if label not in predicted][: max(0, MAX_ROWS - len(names))]
+    rows = [_table_row(label, prediction.probabilities.get(label), label in predicted) for label in names]
+    hidden = len(predicted.union(prediction.probabilities)) - len(names)
     if hidden:
         rows.append(f'<tr><td style="{_CELL}" colspan="4">{hidden} less probable not shown</td></tr>')
-    given = [("image", prediction.image), ("caption", prediction.caption), ("model", prediction.model)]
-    lines = [f"{name}: {_text(value)}" for name, value in given if value is not None]
+    facts = [("image", prediction.image), ("caption", prediction.caption), ("model", prediction.model)]
+    lines = [f"{name}: {_escape(value)}" for name, value in facts if value is not None]
     head = f'<caption style="caption-side:top;text-align:left">{"<br>".join(lines)}</caption>'
     return f'<table style="{_TABLE}">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
-def _row(label: str, probability: float | None, chosen: bool) -> str:
-    """`probability` None: predicted, but outside of the top k."""
-    name = f"<b>{_text(label)}</b>" if chosen else _text(label)
+def _table_row(label: str, probability: float | None, predicted: bool) -> str:
+    """Return a row of the table; `probability` is None for a predicted label outside of the top k."""
+    name = f"<b>{_escape(label)}</b>" if predicted else _escape(label)
     bar, number = "", ""
     if probability is not None:
         bar = f'<div style="{_TRACK}"><div style="{_BAR};width:{100 * probability:.1f}%"></div></div>'
         number = f"{probability:.4f}"
-    cells = [f'<td style="{_CELL}">{cell}</td>' for cell in (name, bar, number, "✓" if chosen else "")]
+    cells = [f'<td style="{_CELL}">{cell}</td>' for cell in (name, bar, number, "✓" if predicted else "")]
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _text(text: str) -> str:
-    # printable: control characters, and lone surrogates, which have no place in what a notebook file holds
+def _escape(text: str) -> str:
+    # printable: a notebook file cannot hold lone surrogates, and should not hold control characters
     return html.escape(printable(text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"))

@@ -47,10 +47,12 @@ class Predictor:
         manifest: of the model package.
         labels: their names, in the order of the manifest.
         precision: which graph of the package runs: "fp32", "fp16" or "int8", never "auto".
-        precision_reason: what decided that; see `loading.OpenedGraph`.
-        graph_origin: whether the graph came from the cache; see `loading.OpenedGraph`.
-        provider_reason: what decided `session.provider`; same.
+        precision_reason: what decided that; see `opening.OpenedGraph`.
+        graph_origin: whether the graph came from the cache; see `opening.OpenedGraph`.
+        provider_reason: what decided `session.provider`; see `opening.OpenedGraph`.
         session: the graph.
+        max_pixels: pictures with more pixels (width x height) are refused.
+        allow_truncated: whether a picture file without its end is decoded as far as it goes.
     """
 
     def __init__(
@@ -69,8 +71,8 @@ class Predictor:
         self.provider_reason: str = graph.provider_reason
         self.session = graph.session
         self._tokenizer = tokenizer
-        self._max_pixels = max_pixels
-        self._allow_truncated = allow_truncated
+        self.max_pixels = max_pixels
+        self.allow_truncated = allow_truncated
         self._model = package.manifest.title
         self._thresholds = np.array([label.threshold for label in package.manifest.labels], dtype=np.float64)
 
@@ -97,7 +99,7 @@ class Predictor:
             threads: threads per run; None means one for every physical core that this process may use.
             spin: see `session.create_session`.
             max_pixels: pictures with more pixels (width x height) are refused.
-            allow_truncated: take what there is of a file whose end is missing (see `decode.load_image`).
+            allow_truncated: decode a picture file without its end as far as it goes (see `decode.load_image`).
             cache: see `opening.open_graph`.
 
         Raises:
@@ -106,7 +108,7 @@ class Predictor:
             ChoiceError: the precision is "auto", and the file of chosen precisions cannot be used.
         """
         package = load_package(path_or_name)
-        # At the same time: ONNX Runtime does not hold Python's lock while it loads a graph.
+        # In the background: ONNX Runtime does not hold Python's lock while it loads a graph.
         graph = Background(
             lambda: open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin, cache=cache)
         )
@@ -126,11 +128,11 @@ class Predictor:
         """Predict the labels of one picture with its caption.
 
         Args:
-            image: see `decode.load_image`; None means that there is no picture, only a caption.
-            caption: what is said about the picture; None or blank means that there is none.
-            threshold: in [0, 1], replaces the threshold of every label.
-            top_k: >= 1, keep only the k most probable in `probabilities`; `labels` are all that were predicted.
-            at_least_one: where no label reaches its threshold, predict the most probable one.
+            image: see `decode.load_image`; None means no picture, only a caption.
+            caption: a text about the picture; None or blank means no caption.
+            threshold: see `PredictionOptions`.
+            top_k: see `PredictionOptions`.
+            at_least_one: see `PredictionOptions`.
 
         Raises:
             ImageError: the picture cannot be used, or it is missing and the model reads nothing else.
@@ -153,18 +155,18 @@ class Predictor:
         """Predict the labels of many pictures, a batch at a time; one at a time gives the same answers.
 
         Args:
-            images: N pictures (see `predict`); they are read when their batch is due.
+            images: N pictures (see `predict`); each is read just before its batch is predicted.
             captions: N captions, or None for none at all.
             batch_size: how many pictures one run of the graph takes, >= 1.
-            threshold: see `predict`.
-            top_k: see `predict`.
-            at_least_one: see `predict`.
+            threshold: see `PredictionOptions`.
+            top_k: see `PredictionOptions`.
+            at_least_one: see `PredictionOptions`.
 
         Returns:
             N predictions in the order of the pictures.
 
         Raises:
-            InputError: see `predict`; also if the lengths differ. The first problem stops the work.
+            InputError: as in `predict`; also if the lengths differ. The first problem stops the work.
         """
         if isinstance(images, (str, bytes)) or isinstance(captions, str):
             raise InputError("predict_many needs a list of pictures and a list of captions; use predict for one")
@@ -195,28 +197,40 @@ class Predictor:
         """Predict the labels of any number of rows, one result after the other; pictures are decoded in threads.
 
         Args:
-            rows: such as `open_rows` gives; read a few batches ahead of the results, and only while they are asked for.
+            rows: from `open_rows`, or made by you; they are read a few batches ahead of the results that you take.
             batch_size: see `predict_many`.
             workers: how many threads decode pictures, >= 1; None means one for every CPU that this process may use.
             on_error: "record" gives a `RowError` in the place of a row that cannot be predicted; "stop" raises it.
-            threshold: see `predict`.
-            top_k: see `predict`.
-            at_least_one: see `predict`.
+            threshold: see `PredictionOptions`.
+            top_k: see `PredictionOptions`.
+            at_least_one: see `PredictionOptions`.
 
         Returns:
             The results in the order of the rows, each as in `predict`. The number of workers changes nothing.
 
         Raises:
             InputError: an option out of range; with on_error="stop" also the first row that cannot be predicted.
-            MlicError: what no row can be blamed for.
+            MlicError: a problem that is not one row's, such as a graph that fails.
         """
+        options = PredictionOptions(threshold, top_k, at_least_one)
+        return self.stream_rows(rows, options, batch_size=batch_size, workers=workers, on_error=on_error)
+
+    def stream_rows(
+        self,
+        rows: Iterable[Row],
+        options: PredictionOptions,
+        *,
+        batch_size: int,
+        workers: int | None = None,
+        on_error: Literal["record", "stop"] = "record",
+    ) -> Generator[Prediction | RowError, None, None]:
+        """Predict rows as `predict_rows` does, with the options of a prediction in one value."""
         workers = available_cpus() if workers is None else workers
         check_count("batch_size", batch_size)
         check_count("workers", workers)
         if on_error not in ("record", "stop"):
             raise InputError(f"on_error must be 'record' or 'stop', found {on_error!r}")
-        options = PredictionOptions(threshold, top_k, at_least_one)
-        from .stream import stream_rows  # here, because a single prediction need not load concurrent.futures
+        from .stream import stream_rows  # here, because a single prediction does not need concurrent.futures
 
         def run(good: list[Row], pixels: Pixels) -> list[Prediction]:
             return self._run([row.title for row in good], [row.caption for row in good], pixels, options)
@@ -238,30 +252,36 @@ class Predictor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing to release: the graph lives as long as the object."""
+        """Release nothing: the graph lives as long as the object."""
 
     def _predict_batch(
         self, images: list[ImageSource | None], captions: list[str | None], options: PredictionOptions
     ) -> list[Prediction]:
-        for image, caption in zip(images, captions, strict=True):
-            self._check_pair(image, caption)
         spec = self.manifest.image
-        # A picture that is missing stays black.
+        # A row without a picture stays black.
         pixels = np.zeros((len(images), spec.height, spec.width, 3), dtype=np.uint8)
-        for out, image in zip(pixels, images, strict=True):
-            if image is not None:
-                self._preprocess(self._decode(image), out)
+        for image, caption, out in zip(images, captions, pixels, strict=True):
+            self._prepare_pair(image, caption, out)
         return self._run([_path(image) for image in images], captions, pixels, options)
 
     def _prepare(self, row: Row, out: Pixels) -> None:
         """Check a row, and write its picture, if it has one, to `out`, uint8 (H, W, 3)."""
         if row.error is not None:
             raise row.error
-        if not (row.caption is None or isinstance(row.caption, str)):
-            raise CaptionError(f"a caption must be a text (str) or None, found {type(row.caption).__name__}")
-        self._check_pair(row.image, row.caption)
-        if row.image is not None:
-            self._preprocess(self._decode(row.image), out)
+        self._prepare_pair(row.image, row.caption, out)
+
+    def _prepare_pair(self, image: ImageSource | None, caption: str | None, out: Pixels) -> None:
+        if not (caption is None or isinstance(caption, str)):
+            raise CaptionError(f"a caption must be a text (str) or None, found {type(caption).__name__}")
+        if self._tokenizer is None:
+            if caption is not None:
+                raise CaptionError(f"model {self._model} reads no caption: leave it out")
+            if image is None:
+                raise ImageError(f"model {self._model} reads only a picture, and none was given")
+        elif image is None and (caption is None or not caption.strip()):
+            raise InputError("there is neither a picture nor a caption: give at least one")
+        if image is not None:
+            self._preprocess(self._decode(image), out)
 
     def _run(
         self, titles: list[str | None], captions: list[str | None], pixels: Pixels, options: PredictionOptions
@@ -270,16 +290,16 @@ class Predictor:
         logits = self._run_graph(pixels, tokens)
         return self._postprocess(titles, captions, logits, options)
 
-    # The five steps of every prediction; `stages` times them by overriding them.
+    # The five steps of every prediction; `bench.stages` overrides them to time them.
 
     def _decode(self, source: ImageSource) -> Image.Image:
-        from mlic_runtime.picture.decode import view_image  # here, because `load` loads it while the graph loads
+        from mlic_runtime.picture.decode import view_image  # here, because `load` imports it while the graph loads
 
         return view_image(
             source,
             spec=self.manifest.image,
-            max_pixels=self._max_pixels,
-            allow_truncated=self._allow_truncated,
+            max_pixels=self.max_pixels,
+            allow_truncated=self.allow_truncated,
         )
 
     def _preprocess(self, image: Image.Image, out: Pixels) -> None:
@@ -288,7 +308,7 @@ class Predictor:
         to_pixels(image, self.manifest.image, out)
 
     def _tokenise(self, captions: list[str | None]) -> tuple[npt.NDArray[np.int64], ...]:
-        """(input_ids, attention_mask), or nothing for a model that reads no caption."""
+        """Return (input_ids, attention_mask), or () for a model that reads no caption."""
         return () if self._tokenizer is None else self._tokenizer.encode(captions)
 
     def _run_graph(self, pixels: Pixels, tokens: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float32]:
@@ -308,30 +328,20 @@ class Predictor:
         options: PredictionOptions,
     ) -> list[Prediction]:
         probabilities = sigmoid(logits)
-        threshold = options.threshold
-        thresholds = self._thresholds if threshold is None else np.full_like(self._thresholds, threshold)
+        thresholds = self._thresholds
+        if options.threshold is not None:
+            thresholds = np.full_like(thresholds, options.threshold)
         decisions = decide(probabilities, thresholds, at_least_one=options.at_least_one)
         return [
             make_prediction(title, caption, self._model, self.labels, row, chosen, options.top_k)
             for title, caption, row, chosen in zip(titles, captions, probabilities, decisions, strict=True)
         ]
 
-    def _check_pair(self, image: ImageSource | None, caption: str | None) -> None:
-        if self._tokenizer is None:
-            if caption is not None:
-                raise CaptionError(f"model {self._model} reads no caption: leave it out")
-            if image is None:
-                raise ImageError(f"model {self._model} reads only a picture, and none was given")
-        elif image is None and (caption is None or (isinstance(caption, str) and not caption.strip())):
-            raise InputError("there is neither a picture nor a caption: give at least one")
-
 
 def _load_tokenizer(package: ModelPackage) -> CaptionTokenizer | None:
     if package.manifest.text is None:
         return None
-    from mlic_runtime.caption.tokenizer import (
-        CaptionTokenizer,  # here, because a model without captions need not load tokenizers
-    )
+    from mlic_runtime.caption.tokenizer import CaptionTokenizer  # here: a model without captions does not need it
 
     return CaptionTokenizer(package.read(TOKENIZER_NAME), package.manifest.text)
 

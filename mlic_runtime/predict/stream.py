@@ -1,4 +1,4 @@
-"""Rows to results without end: pictures are decoded in threads while the graph runs on the batch before them."""
+"""A stream of rows into a stream of results: threads decode pictures while the graph runs on the batch before."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,8 +13,8 @@ from mlic_runtime.base.arrays import Pixels
 from mlic_runtime.errors import InputError
 from mlic_runtime.rows.reader import Row, RowError
 
-# Batches that are being decoded or wait, decoded, while the graph runs. One would do if every picture took the same
-# time; the second covers a batch of large ones. Rows are read this far ahead and no further.
+# How many batches are being decoded, or are decoded and wait, while the graph runs. One would be enough if every
+# picture took the same time; the second one covers a batch of large pictures. Rows are read this far ahead, no further.
 BATCHES_AHEAD = 2
 
 _Result = TypeVar("_Result")
@@ -39,19 +39,19 @@ def stream_rows(
     workers: int,
     stop_on_error: bool,
 ) -> Generator[_Result | RowError, None, None]:
-    """One result for each row, in the order of the rows.
+    """Return one result for each row, in the order of the rows.
 
-    The rows are read by the thread that asks for results, in batches of `batch_size`, counting rows that fail: which
-    rows share a batch depends on nothing but their place.
+    The thread that takes the results reads the rows, in batches of `batch_size`. Rows that fail count, too: which rows
+    share a batch depends only on their place.
 
     Args:
         rows: read at most BATCHES_AHEAD + 1 batches ahead of the results.
         prepare: checks a row and writes its picture, uint8 (H, W, 3); called in `workers` threads; raises InputError.
-        run: the results of B rows without fault, with their `pixels` (B, H, W, 3).
+        run: returns the results of B rows that did not fail, from their `pixels` (B, H, W, 3).
         size: (H, W).
         batch_size: >= 1.
         workers: >= 1.
-        stop_on_error: raise the first InputError instead of giving a RowError; no row of its batch has a result then.
+        stop_on_error: raise the first InputError instead of giving a RowError; its batch then has no results.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="mlic-decode")
     iterator = iter(rows)
@@ -74,18 +74,18 @@ def stream_rows(
 def _finish(
     batch: _Batch, run: Callable[[list[Row], Pixels], list[_Result]], stop_on_error: bool
 ) -> Iterator[_Result | RowError]:
-    faults: list[InputError | None] = []
+    errors: list[InputError | None] = []
     for future in batch.decoding:
         try:
             future.result()
         except InputError as error:
             if stop_on_error:
                 raise
-            faults.append(error)
+            errors.append(error)
         else:
-            faults.append(None)
-    good = [index for index, fault in enumerate(faults) if fault is None]
-    pixels = batch.pixels if len(good) == len(faults) else batch.pixels[good]
+            errors.append(None)
+    good = [index for index, error in enumerate(errors) if error is None]
+    pixels = batch.pixels if len(good) == len(errors) else batch.pixels[good]
     results = iter(run([batch.rows[index] for index in good], pixels) if good else [])
-    for row, fault in zip(batch.rows, faults, strict=True):
-        yield next(results) if fault is None else RowError(row.title, fault)
+    for row, row_error in zip(batch.rows, errors, strict=True):
+        yield next(results) if row_error is None else RowError(row.title, row_error)

@@ -1,4 +1,4 @@
-"""The engine `ray`: rows from one reader to actors on a Ray cluster, results to a folder, resumable."""
+"""Batch prediction on a Ray cluster: one task reads the rows, actors predict and write them, resumable."""
 
 import os
 import socket
@@ -9,17 +9,16 @@ from typing import Any
 
 from mlic_runtime.base.machine import available_cpus
 from mlic_runtime.errors import InputError, OutputError
-from mlic_runtime.rows.reader import open_rows
 
-from .folder import PartMark, ResultFolder
-from .parts import Job, PartWriter, cut, mark_of, read_parts
+from .folder import PartSummary, ResultFolder
+from .parts import Job, PartWriter, read_parts, read_reports, split_into_parts
 
-# What a cluster of our own may hold in memory that is on the way; results are not, they go to files.
+# How much of the rows and reports in transit a cluster of our own may hold in memory; results go to files.
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _SECONDS_TO_ANSWER = 10.0
 
 
-def run_job(job: Job, folder: ResultFolder, actors: int | None, cpus: int) -> tuple[dict[int, PartMark], str]:
+def run_job(job: Job, folder: ResultFolder, actors: int | None, cpus: int) -> tuple[dict[int, PartSummary], str]:
     """Predict what is missing in a folder, on the Ray cluster that this process is connected to.
 
     Args:
@@ -29,7 +28,7 @@ def run_job(job: Job, folder: ResultFolder, actors: int | None, cpus: int) -> tu
         cpus: of each actor.
 
     Returns:
-        {index: mark} of all parts, and the first error of a row in this run ("" if there is none).
+        {index: summary} of all parts, and the first error of a row in this run ("" if there is none).
 
     Raises:
         MlicError: the job failed; what is written stays.
@@ -37,14 +36,15 @@ def run_job(job: Job, folder: ResultFolder, actors: int | None, cpus: int) -> tu
     import ray.data
     from ray.exceptions import RayError, RayTaskError
 
-    marks, first = dict(folder.done), (0, "")
+    summaries = dict(folder.done)
+    first_errors: list[tuple[int, str]] = []
     count = _default_actors(cpus) if actors is None else actors
     dataset = ray.data.from_items([{"read": True}])
-    # A block for each part, else Ray would gather parts until they have 128 MB, and give all of them to one actor.
+    # One block per part; else Ray would gather parts until they have 128 MB, and give all of them to one actor.
     dataset.context.target_max_block_size = 1
     dataset.context.enable_progress_bars = sys.stderr.isatty()
     dataset = dataset.map_batches(
-        # On this machine, whose files the command line means; it takes no CPU from the actors.
+        # On this machine, because the command line names its files; it takes no CPU from the actors.
         read_parts,
         fn_kwargs={"job": job},
         batch_size=None,
@@ -56,69 +56,65 @@ def run_job(job: Job, folder: ResultFolder, actors: int | None, cpus: int) -> tu
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=cpus,
-        # Fewer than these are enough for a small input; Ray would complain of a fixed number.
+        # Not a fixed number: Ray warns if a small input leaves some of them idle.
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
     )
     try:
-        for reports in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for report in reports.to_pylist():
-                mark = mark_of(report)
-                marks[mark.index] = mark
-                if mark.errors and (not first[0] or report["first_error_row"] < first[0]):
-                    first = (report["first_error_row"], f"row {report['first_error_row']}: {report['first_error']}")
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for report in read_reports(table):
+                summaries[report.summary.index] = report.summary
+                if report.first_error is not None:
+                    first_errors.append(report.first_error)
     except RayTaskError:
-        raise  # a defect of ours: it needs its trace
+        raise  # a defect in MLIC: its trace is needed
     except RayError as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise OutputError(f"Ray gave up: {said[0]}; what is written stays: go on with --resume") from error
-    return marks, first[1]
+        raise OutputError(f"Ray gave up: {_first_line(error)}; written parts stay: go on with --resume") from error
+    return summaries, "".join(f"row {number}: {message}" for number, message in sorted(first_errors)[:1])
 
 
 def check_input(job: Job, folder: ResultFolder) -> None:
-    """See that what is done was made from the input.
+    """Check that the parts in the folder were made from the input.
 
     Raises:
         InputError: the input cannot be read.
         OutputError: it has other rows than those that have results.
     """
-    if not folder.done:
+    unchecked = dict(folder.done)
+    if not unchecked:
         return
-    with open_rows(job.source, image_root=job.image_root, pictures=job.pictures, captions=job.captions) as reader:
-        missing = set(folder.done)
-        parts = cut(reader, job.rows_per_part)
-        while missing:
-            part = next(parts, None)
-            mark = None if part is None else folder.done.get(part.index)
-            if part is not None and mark is None:
-                continue
-            if part is None or mark is None or not part.agrees_with(mark):
-                raise OutputError(
-                    f"cannot resume {str(folder.path)!r}: the rows of the input are not those that have results there; "
-                    "choose another output to begin anew"
-                )
-            missing.remove(part.index)
+    with job.open_rows() as reader:
+        for part in split_into_parts(reader, job.rows_per_part):
+            summary = unchecked.pop(part.index, None)
+            if summary is not None and not part.matches(summary):
+                break
+            if not unchecked:
+                return
+    raise OutputError(
+        f"cannot resume {str(folder.path)!r}: the rows of the input are not those that have results there; "
+        "choose another output to begin anew"
+    )
 
 
 def require_ray() -> None:
-    """Refuse to begin without Ray Data.
+    """Check that Ray Data is installed.
 
     Raises:
         InputError: it is not installed.
     """
     try:
-        import ray.data  # noqa: F401 # to see whether it works
+        import ray.data  # noqa: F401 # only to see whether it can be imported
     except ImportError as error:
         raise InputError(f"'--engine ray' needs Ray Data ({error}): pip install 'mlic-runtime[ray]'") from error
 
 
 def require_reachable(address: str) -> None:
-    """Refuse an address HOST:PORT where nobody answers; Ray would go on trying for minutes.
+    """Refuse an address HOST:PORT that does not answer; Ray would go on trying for minutes.
 
     Raises:
-        InputError: nobody answers.
+        InputError: it does not answer.
     """
-    host, found, port = address.rpartition(":")
-    if not found or "/" in host or not port.isdecimal():
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in host or not port.isdecimal():
         return  # auto, local, or ray://, which has its own limit
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
@@ -128,12 +124,12 @@ def require_reachable(address: str) -> None:
 
 @contextmanager
 def connected(address: str | None, cpus: int) -> Iterator[None]:
-    """A connection to a Ray cluster, for as long as the context lasts.
+    """Connect to a Ray cluster for as long as the context lasts.
 
     Args:
         address: see `ray.init`; None means $RAY_ADDRESS, and if that is not set a cluster on this machine that ends
-            with the context. Where this process is connected already, that connection is used, and stays.
-        cpus: how many CPUs a cluster on this machine must have; it has those of the machine if they are more.
+            with the context. If this process is connected already, that connection is used, and stays.
+        cpus: how many CPUs a cluster on this machine has at least; more if the machine has more.
 
     Raises:
         InputError: the cluster cannot be reached.
@@ -147,7 +143,7 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
     require_reachable(address)
     options: dict[str, Any] = {}
     if address == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody expects mlic-infer to tell others of its use
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody expects mlic-infer to report its use
         options = {
             "num_cpus": max(cpus, available_cpus()),
             "object_store_memory": _OBJECT_STORE_BYTES,
@@ -156,9 +152,8 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
     try:
         ray.init(address, logging_level="WARNING", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"cannot connect to the Ray cluster {address!r}: {said[0]}; clusters may want a token "
+            f"cannot connect to the Ray cluster {address!r}: {_first_line(error)}; clusters may want a token "
             "(RAY_AUTH_MODE=token in the environment) and the same version of Ray"
         ) from error
     try:
@@ -168,7 +163,7 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
 
 
 def _this_node() -> dict[str, float]:
-    """What only this node of the cluster has, a little of it."""
+    """Return a little of a resource that only this node of the cluster has."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
@@ -183,3 +178,8 @@ def _default_actors(cpus: int) -> int:
     if count == 0:
         raise InputError(f"no node of the Ray cluster has {cpus} CPUs: give fewer --threads, or say how many --actors")
     return count
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

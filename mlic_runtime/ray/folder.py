@@ -1,13 +1,13 @@
-"""A folder of Parquet files that survives the death of who writes it: results in parts, each of them there or not.
+"""A folder of Parquet files that survives being killed: results in parts, each complete or missing.
 
     _mlic.json              what the results are made from (model, options, versions), written first
-    part-000000.parquet     the results of the first rows; its metadata say what it is, and of which run
+    part-000000.parquet     the results of the first rows; its metadata hold its summary and the run it belongs to
     ...
     _SUCCESS                how many rows, parts and errors there are, written last
 
-The name of a part says which rows are in it, and it gets its name when it is whole. So a part that two workers write,
-because one of them seemed dead, is the same part; and to resume is to write those that are not there. Readers of
-Parquet folders pass over names that begin with `_` or `.`.
+The name of a part says which rows are in it, and it gets its name when it is complete. So it does not matter if two
+workers write a part because one of them seemed dead; and to resume, write the parts that are missing. Readers of
+Parquet folders ignore names that begin with `_` or `.`.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlic_runtime.base.files import lock, os_error_reason, replace_file
-from mlic_runtime.batch.resumable_file import Identity, check_identity
+from mlic_runtime.batch.resumable_file import JobIdentity, check_identity
 from mlic_runtime.errors import OutputError
 
 if TYPE_CHECKING:
     import pyarrow
 
 IDENTITY_NAME = "_mlic.json"
-MARKER_NAME = "_SUCCESS"
+SUCCESS_NAME = "_SUCCESS"
 
 _METADATA = b"mlic"
 
 
 @dataclass(frozen=True, slots=True)
-class PartMark:
-    """What a part says of itself.
+class PartSummary:
+    """A description of a part, which its file holds.
 
     Attributes:
         index: its place, from 0 on.
@@ -53,26 +53,26 @@ class PartMark:
 
 
 class ResultFolder:
-    """The folder, as the process sees it that is responsible for it; no other can be at the same time.
+    """A folder of results, locked for the one process that is responsible for it.
 
     Attributes:
         path: of the folder.
-        done: {index: mark} of the parts that an earlier run left.
-        complete: the earlier run left nothing to do.
+        done: {index: summary} of the parts that an earlier run wrote.
+        complete: an earlier run has written everything: nothing is left to do.
 
     Args:
-        output: the folder; it is made if it is missing, and must be empty otherwise, unless `resume`.
+        output: the folder; it is made if it is missing. Unless `resume`, it must be empty.
         identity: what the results are made from; to resume, it must be the same as in the earlier run.
-        resume: go on with what an earlier run left, or begin if there is nothing.
+        resume: go on with the parts of an earlier run, or begin if there is nothing.
 
     Raises:
         OutputError: the folder holds something else, or results that are made from something else, or it cannot be
             written.
     """
 
-    def __init__(self, output: str | os.PathLike[str], identity: Identity, *, resume: bool = False) -> None:
+    def __init__(self, output: str | os.PathLike[str], identity: JobIdentity, *, resume: bool = False) -> None:
         self.path = Path(output).resolve()
-        self.done: dict[int, PartMark] = {}
+        self.done: dict[int, PartSummary] = {}
         self.complete = False
         self._lock = -1
         self._made = self._begun = False
@@ -89,44 +89,44 @@ class ResultFolder:
             self.close()
             raise
 
-    def finish(self, marks: Mapping[int, PartMark]) -> None:
-        """Everything is written: say so, if it is true.
+    def finish(self, summaries: Mapping[int, PartSummary]) -> None:
+        """Mark the results as complete, after checking that they are.
 
         Args:
-            marks: {index: mark} of all parts.
+            summaries: {index: summary} of all parts.
 
         Raises:
-            OutputError: a part is missing, or the marker cannot be written.
+            OutputError: a part is missing, or the file _SUCCESS cannot be written.
         """
-        missing = [index for index in marks if not (self.path / part_name(index)).is_file()]
-        ends = [index for index, mark in marks.items() if mark.last]
-        if missing or ends != [len(marks) - 1] or set(marks) != set(range(len(marks))):
+        missing = [index for index in summaries if not (self.path / part_name(index)).is_file()]
+        ends = [index for index, summary in summaries.items() if summary.last]
+        if missing or ends != [len(summaries) - 1] or set(summaries) != set(range(len(summaries))):
             raise OutputError(
                 f"the results in {str(self.path)!r} are not complete, although all workers are done: "
-                f"{len(marks) - len(missing)} parts are there; go on with --resume"
+                f"{len(summaries) - len(missing)} parts are there; go on with --resume"
             )
         total = {
-            "rows": sum(mark.rows for mark in marks.values()),
-            "parts": len(marks),
-            "errors": sum(mark.errors for mark in marks.values()),
-            "rows_checksum": marks[len(marks) - 1].checksum,
+            "rows": sum(summary.rows for summary in summaries.values()),
+            "parts": len(summaries),
+            "errors": sum(summary.errors for summary in summaries.values()),
+            "rows_checksum": summaries[len(summaries) - 1].checksum,
         }
         if not self.complete:
-            _write(self.path / MARKER_NAME, json.dumps(total).encode() + b"\n")
+            _write(self.path / SUCCESS_NAME, json.dumps(total).encode() + b"\n")
 
     def close(self) -> None:
-        """Let another process have the folder; without a single part in it, it is left as it was found."""
+        """Release the folder for other processes; if no part was written, leave it as it was before."""
         if self._begun and next(self.path.glob("part-*"), None) is None:
             (self.path / IDENTITY_NAME).unlink(missing_ok=True)
             if self._made:
-                with contextlib.suppress(OSError):  # a worker is still at it
+                with contextlib.suppress(OSError):  # a worker is still writing to it
                     self.path.rmdir()
         if self._lock >= 0:
             os.close(self._lock)
         self._lock = -1
 
-    def _open(self, identity: Identity, resume: bool) -> None:
-        if os.name != "nt":  # where a folder cannot be opened
+    def _open(self, identity: JobIdentity, resume: bool) -> None:
+        if os.name != "nt":  # Windows cannot open a folder
             self._lock = os.open(self.path, os.O_RDONLY)
             lock(self._lock, self.path)
         names = sorted(entry.name for entry in self.path.iterdir() if not _is_temporary(entry.name))
@@ -135,40 +135,35 @@ class ResultFolder:
             _write(self.path / IDENTITY_NAME, json.dumps(dict(identity)).encode() + b"\n")
         elif IDENTITY_NAME not in names:
             raise OutputError(
-                f"the output {str(self.path)!r} holds {names[0]!r}, which is not ours; expected an empty folder"
+                f"the output {str(self.path)!r} holds {names[0]!r}, which is no result; expected an empty folder"
             )
         elif not resume:
-            state = "the results of" if MARKER_NAME in names else "what is left of"
+            state = "the results of" if SUCCESS_NAME in names else "what is left from"
             raise OutputError(
                 f"the output {str(self.path)!r} holds {state} another run: go on with it (--resume), or choose another"
             )
         else:
             check_identity(read_identity(self.path), identity, self.path)
-            self.done = dict(self._parts(names, digest(identity)))
-            self.complete = MARKER_NAME in names
+            self.done = self._read_parts(names, identity_digest(identity))
+            self.complete = SUCCESS_NAME in names
 
-    def _parts(self, names: list[str], expected: str) -> list[tuple[int, PartMark]]:
-        found = []
+    def _read_parts(self, names: list[str], digest: str) -> dict[int, PartSummary]:
+        """Return {index: summary} of the complete parts among the files `names`."""
+        parts = {}
         for name in names:
-            mark, run = _read_mark(self.path / name) if name.endswith(".parquet") else (None, None)
-            if mark is None:  # such as a file that a power failure has garbled: its part is written anew
+            summary, run = _read_summary(self.path / name) if name.endswith(".parquet") else (None, None)
+            if summary is None:  # such as a file that a power failure damaged: its part is written again
                 continue
-            if run != expected or name != part_name(mark.index):
+            if run != digest or name != part_name(summary.index):
                 raise OutputError(
                     f"{str(self.path / name)!r} is not a part of these results: remove it, and go on with --resume"
                 )
-            found.append((mark.index, mark))
-        return found
+            parts[summary.index] = summary
+        return parts
 
 
-def write_part(folder: Path, table: "pyarrow.Table", mark: PartMark, run: str) -> None:
-    """Write a part; whoever lists the folder sees all of it or nothing.
-
-    Args:
-        folder: of the results.
-        table: the results.
-        mark: what the part says of itself.
-        run: `digest` of the identity.
+def write_part(folder: Path, table: "pyarrow.Table", summary: PartSummary, run: str) -> None:
+    """Write a part of the run with this `identity_digest`; readers of the folder see all of it or nothing.
 
     Raises:
         OutputError: it cannot be written.
@@ -176,19 +171,19 @@ def write_part(folder: Path, table: "pyarrow.Table", mark: PartMark, run: str) -
     from pyarrow import parquet
 
     stream = BytesIO()
-    said = json.dumps({"run": run, **asdict(mark)}).encode()
-    parquet.write_table(table.replace_schema_metadata({_METADATA: said}), stream)
+    metadata = json.dumps({"run": run, **asdict(summary)}).encode()
+    parquet.write_table(table.replace_schema_metadata({_METADATA: metadata}), stream)
     try:
-        _write(folder / part_name(mark.index), stream.getvalue())
+        _write(folder / part_name(summary.index), stream.getvalue())
     except OSError as error:
         raise _failure(folder, error) from error
 
 
 def read_identity(folder: Path) -> object:
-    """What the results in a folder are made from.
+    """Read what the results in a folder are made from.
 
     Raises:
-        OutputError: the folder does not say.
+        OutputError: the file is missing or damaged.
     """
     path = folder / IDENTITY_NAME
     try:
@@ -199,29 +194,29 @@ def read_identity(folder: Path) -> object:
         raise OutputError(f"{str(path)!r} is damaged: delete {str(folder)!r} to begin anew") from error
 
 
-def digest(identity: Identity) -> str:
-    """The sha256 of an identity."""
+def identity_digest(identity: JobIdentity) -> str:
+    """Return the SHA-256 of an identity."""
     return hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
 
 
 def part_name(index: int) -> str:
-    """What the file of a part is called."""
+    """Return the name of a part's file."""
     return f"part-{index:06}.parquet"
 
 
-def _read_mark(path: Path) -> tuple[PartMark | None, str | None]:
+def _read_summary(path: Path) -> tuple[PartSummary | None, str | None]:
     from pyarrow import parquet
 
     try:
-        said = json.loads(parquet.read_metadata(path).metadata[_METADATA])
-        run = said.pop("run")
-        return PartMark(**said), run
+        content = json.loads(parquet.read_metadata(path).metadata[_METADATA])
+        run = content.pop("run")
+        return PartSummary(**content), run
     except (OSError, ValueError, KeyError, TypeError):  # pyarrow's own errors are of the first two
         return None, None
 
 
 def _write(path: Path, content: bytes) -> None:
-    replace_file(path, content, mode=0o666)  # less what the user's umask takes: results are for others too
+    replace_file(path, content, mode=0o666)  # less the user's umask: others may read results
 
 
 def _is_temporary(name: str) -> bool:
@@ -230,5 +225,5 @@ def _is_temporary(name: str) -> bool:
 
 def _failure(folder: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"cannot write to {str(folder)!r}: {os_error_reason(error)}; once that is mended, go on with --resume"
+        f"cannot write to {str(folder)!r}: {os_error_reason(error)}; solve that, then go on with --resume"
     )

@@ -1,5 +1,6 @@
-"""What travels through Ray for `mlic-infer --engine ray`: rows in parts to the actors, what became of them back."""
+"""The work of `mlic-infer --engine ray` in a cluster: one task reads rows in parts, actors predict and write them."""
 
+import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -7,16 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlic_runtime import errors
-from mlic_runtime.batch.local import identify
-from mlic_runtime.batch.resumable_file import Identity
+from mlic_runtime.batch.local import identify_job
+from mlic_runtime.batch.resumable_file import JobIdentity
 from mlic_runtime.errors import InputError, MlicError, OutputError, PackageError
-from mlic_runtime.predict.prediction import Deciding, Prediction
+from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
-from mlic_runtime.rows.reader import Row, RowError, open_rows, picture_finder
+from mlic_runtime.rows.reader import Row, RowError, RowReader, open_rows, picture_finder
 
-from .folder import PartMark, digest, read_identity, write_part
-from .results import result_table, writable
+from .folder import PartSummary, identity_digest, read_identity, write_part
+from .results import result_table
 
 if TYPE_CHECKING:
     import pyarrow
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some rows of the input, one after the other.
+    """Consecutive rows of the input.
 
     Attributes:
         index: its place, from 0 on.
@@ -40,50 +40,57 @@ class Part:
     checksum: int
     last: bool
 
-    def agrees_with(self, mark: PartMark) -> bool:
-        """Whether results that say this of themselves can be those of the rows."""
-        return (mark.rows, mark.checksum, mark.last) == (len(self.rows), self.checksum, self.last)
+    def matches(self, summary: PartSummary) -> bool:
+        """Return whether results with this summary can be those of the rows."""
+        return (summary.rows, summary.checksum, summary.last) == (len(self.rows), self.checksum, self.last)
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """A part that is written.
+
+    Attributes:
+        summary: of the part.
+        first_error: (number of the row, message) of its first row that failed; None if there is none.
+    """
+
+    summary: PartSummary
+    first_error: tuple[int, str] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every worker has to know.
+    """Everything that a worker has to know."""
 
-    Attributes:
-        source: see `open_rows`.
-        image_root: same.
-        pictures: same.
-        captions: same.
-        folder: of the results.
-        identity: what they are made from.
-        model: see `Predictor.load`.
-        loading: the other arguments of `Predictor.load`.
-        deciding: see `Predictor.predict_rows`.
-        batch_size: same.
-        workers: same.
-        stop: a row that fails ends the job.
-        rows_per_part: a multiple of `batch_size`, so that rows share a run of the graph as they do without Ray.
-        done: indices of the parts that are written.
-    """
-
+    # See `open_rows`.
     source: str
     image_root: str | None
     pictures: bool
     captions: bool
-    folder: Path
-    identity: Identity
+    folder: Path  # of the results
+    identity: JobIdentity
+    # See `Predictor.load`; `loading` are its other arguments.
     model: str | None
     loading: Mapping[str, Any]
-    deciding: Deciding
+    # See `Predictor.stream_rows`.
+    options: PredictionOptions
     batch_size: int
     workers: int
-    stop: bool
-    rows_per_part: int
-    done: frozenset[int]
+    stop: bool  # when a row fails
+    rows_per_part: int  # a multiple of `batch_size`, so that rows share a run of the graph as they do without Ray
+    done: frozenset[int]  # indices of the parts that are written
+
+    def open_rows(self) -> RowReader:
+        """Open the source.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return open_rows(self.source, image_root=self.image_root, pictures=self.pictures, captions=self.captions)
 
 
-def cut(rows: Iterable[Row], size: int) -> Iterator[Part]:
-    """The rows in parts of `size`; an input without rows is one part without rows."""
+def split_into_parts(rows: Iterable[Row], size: int) -> Iterator[Part]:
+    """Yield the rows in parts of `size`; an input without rows is one part without rows."""
     iterator = iter(rows)
     chunk = list(islice(iterator, size))
     index = checksum = 0
@@ -99,18 +106,18 @@ def cut(rows: Iterable[Row], size: int) -> Iterator[Part]:
 
 
 def read_parts(batch: Any, job: Job) -> "Iterator[pyarrow.Table]":
-    """Read the input, for `map_batches`: a table with one row for each part that is not done.
+    """Read the input, for `map_batches`: a table for each part that is not done.
 
-    It is read by one task from beginning to end, for what a row is and which number it has depends on those before.
-    A problem with the input as a whole travels as a row that says so: Ray would wrap an exception in its traces.
+    One task reads it from beginning to end, because what a row is, and its number, depends on the rows before it. A
+    problem with the input as a whole is in the last table: Ray would wrap an exception in its own traces.
     """
     try:
-        with open_rows(job.source, image_root=job.image_root, pictures=job.pictures, captions=job.captions) as reader:
-            for part in cut(reader, job.rows_per_part):
+        with job.open_rows() as reader:
+            for part in split_into_parts(reader, job.rows_per_part):
                 if part.index not in job.done:
-                    yield _to_table(part)
+                    yield part_to_table(part)
     except MlicError as error:
-        yield _to_table(Part(-1, 0, [], 0, last=False), error)
+        yield _to_table({"failure": error.to_dict()}, [])
 
 
 class PartWriter:
@@ -121,14 +128,14 @@ class PartWriter:
         self._failure: MlicError | None = None
         try:
             self._start()
-        except MlicError as error:  # raised here, it would be one of several deaths of actors, and their traces
+        except MlicError as error:  # raised here, it would be shown as the death of an actor, with Ray's traces
             self._failure = error
 
     def __call__(self, parts: "pyarrow.Table") -> "pyarrow.Table":
-        """Write the parts, and say what became of each."""
+        """Write parts, and return a table for `read_reports`."""
         import pyarrow as pa
 
-        return pa.Table.from_pylist([self._report(entry) for entry in parts.to_pylist()], schema=_report_schema())
+        return pa.table({"report": [json.dumps(self._report(entry)) for entry in parts.to_pylist()]})
 
     def _start(self) -> None:
         job = self._job
@@ -136,140 +143,88 @@ class PartWriter:
         if read_identity(job.folder) != dict(job.identity):
             raise OutputError(f"{str(job.folder)!r} on {host} is not the folder of this run: choose one that all share")
         self._predictor = Predictor.load(job.model, **job.loading)
-        for name, here in identify(self._predictor, {}).items():
+        for name, here in identify_job(self._predictor, job.options, {}).items():
             if job.identity[name] != here:
                 raise PackageError(
                     f"{host} has {name} {here!r}, and the job was begun with {job.identity[name]!r}: "
                     "install the same model and versions everywhere"
                 )
-        self._run = digest(job.identity)
-        self._find = picture_finder(str(job.identity["image_root"])) if job.pictures else None
+        self._identity_digest = identity_digest(job.identity)
+        self._find_picture = picture_finder(str(job.identity["image_root"])) if job.pictures else None
 
     def _report(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Write a part, and return {"summary", "first_error"} as in `PartReport`, or {"failure": the error}."""
+        content = json.loads(entry["content"])
         try:
-            if entry["failure_type"] is not None:
-                raise _error(entry["failure_type"], entry["failure"])
+            if "failure" in content:
+                raise MlicError.from_dict(content["failure"])
             if self._failure is not None:
                 raise self._failure
-            return self._write(entry)
+            return asdict(self._write(content, entry["pictures"]))
         except MlicError as error:
-            return {"index": entry["index"], **_failure(error)}
+            return {"failure": error.to_dict()}
 
-    def _write(self, entry: dict[str, Any]) -> dict[str, Any]:
+    def _write(self, part: dict[str, Any], pictures: list[bytes | None]) -> PartReport:
         job = self._job
         results: list[Prediction | RowError] = []
-        first: dict[str, Any] = {}
-        rows = [self._row(row) for row in entry["rows"]]
-        for result in self._predictor.predict_rows(
-            rows,
-            batch_size=job.batch_size,
-            workers=job.workers,
-            threshold=job.deciding.threshold,
-            top_k=job.deciding.top_k,
-            at_least_one=job.deciding.at_least_one,
+        errors: list[tuple[int, str]] = []
+        rows = [self._row(cells, picture) for cells, picture in zip(part["rows"], pictures, strict=True)]
+        for number, result in enumerate(
+            self._predictor.stream_rows(rows, job.options, batch_size=job.batch_size, workers=job.workers),
+            start=part["start"] + 1,
         ):
             results.append(result)
-            if isinstance(result, RowError) and not first:
-                number = entry["start"] + len(results)
+            if isinstance(result, RowError):
                 if job.stop:
                     raise type(result.error)(f"row {number}: {result.error}")
-                first = {"first_error_row": number, "first_error": writable(str(result.error))}
-        failed = sum(isinstance(result, RowError) for result in results)
-        mark = PartMark(entry["index"], len(results), failed, entry["checksum"], entry["last"])
-        write_part(job.folder, result_table(results, self._predictor.labels, entry["start"]), mark, self._run)
-        return {**asdict(mark), **first}
+                errors.append((number, str(result.error)))
+        summary = PartSummary(part["index"], len(results), len(errors), part["checksum"], part["last"])
+        table = result_table(results, self._predictor.labels, part["start"])
+        write_part(job.folder, table, summary, self._identity_digest)
+        return PartReport(summary, errors[0] if errors else None)
 
-    def _row(self, cells: dict[str, Any]) -> Row:
-        name, caption = (None if cells[key] is None else _decode(cells[key]) for key in ("name", "caption"))
-        if cells["error_type"] is not None:
-            found = _error(cells["error_type"], _decode(cells["error"]))
-            return Row(name=name, error=found if isinstance(found, InputError) else InputError(str(found)))
-        if cells["content"] is not None:
-            return Row(cells["content"], caption, name)
-        if cells["found"] and name is not None and self._find is not None:
-            return Row(self._find(name), caption, name)
-        return Row(None, caption, name)
+    def _row(self, cells: dict[str, Any], picture: bytes | None) -> Row:
+        """Make a row of what `part_to_table` wrote; a picture that has only a name is found from this machine."""
+        name, caption = cells["name"], cells["caption"]
+        if cells["error"] is not None:
+            error = MlicError.from_dict(cells["error"])
+            return Row(name=name, error=error if isinstance(error, InputError) else InputError(str(error)))
+        if cells["has_picture"] and picture is None and self._find_picture is not None:
+            return Row(self._find_picture(name), caption, name)
+        return Row(picture, caption, name)
 
 
-def mark_of(report: Mapping[str, Any]) -> PartMark:
-    """What a worker says of a part.
+def read_reports(table: "pyarrow.Table") -> Iterator[PartReport]:
+    """Yield what `PartWriter` reports.
 
     Raises:
-        MlicError: what it says is that the job failed.
+        MlicError: the job failed.
     """
-    if report["failure_type"] is not None:
-        raise _error(report["failure_type"], report["failure"])
-    return PartMark(**{name: report[name] for name in ("index", "rows", "errors", "checksum", "last")})
+    for content in map(json.loads, table["report"].to_pylist()):
+        if "failure" in content:
+            raise MlicError.from_dict(content["failure"])
+        yield PartReport(PartSummary(**content["summary"]), content["first_error"] and tuple(content["first_error"]))
 
 
-def _to_table(part: Part, error: MlicError | None = None) -> "pyarrow.Table":
+def part_to_table(part: Part) -> "pyarrow.Table":
+    """Return a table with one row for a part, as plain data: Ray Data passes tables from task to task."""
+    rows = [
+        {
+            "name": row.name,
+            "caption": row.caption,
+            "has_picture": row.image is not None,
+            "error": None if row.error is None else row.error.to_dict(),
+        }
+        for row in part.rows
+    ]
+    pictures = [row.image if isinstance(row.image, bytes) else None for row in part.rows]
+    place = {"index": part.index, "start": part.start, "checksum": part.checksum, "last": part.last}
+    return _to_table({**place, "rows": rows}, pictures)
+
+
+def _to_table(content: dict[str, Any], pictures: list[bytes | None]) -> "pyarrow.Table":
     import pyarrow as pa
 
-    text = pa.binary()  # not string: a file name may hold bytes that are not UTF-8
-    cells = pa.struct(
-        [
-            ("name", text),
-            ("found", pa.bool_()),
-            ("content", pa.large_binary()),
-            ("caption", text),
-            ("error_type", pa.string()),
-            ("error", text),
-        ]
-    )
-    schema = pa.schema(
-        [
-            ("index", pa.int64()),
-            ("start", pa.int64()),
-            ("checksum", pa.int64()),
-            ("last", pa.bool_()),
-            ("rows", pa.list_(cells)),
-            ("failure_type", pa.string()),
-            ("failure", pa.string()),
-        ]
-    )
-    entry = {
-        "index": part.index,
-        "start": part.start,
-        "checksum": part.checksum,
-        "last": part.last,
-        "rows": [_cells(row) for row in part.rows],
-        **({} if error is None else _failure(error)),
-    }
-    return pa.Table.from_pylist([entry], schema=schema)
-
-
-def _cells(row: Row) -> dict[str, Any]:
-    content = row.image if isinstance(row.image, bytes) else None
-    return {
-        "name": _encode(row.name),
-        "found": row.image is not None and content is None,
-        "content": content,
-        "caption": _encode(row.caption),
-        "error_type": None if row.error is None else type(row.error).__name__,
-        "error": None if row.error is None else _encode(str(row.error)),
-    }
-
-
-def _report_schema() -> "pyarrow.Schema":
-    import pyarrow as pa
-
-    numbers = [(name, pa.int64()) for name in ("index", "rows", "errors", "checksum", "first_error_row")]
-    texts = [(name, pa.string()) for name in ("first_error", "failure_type", "failure")]
-    return pa.schema([*numbers, ("last", pa.bool_()), *texts])
-
-
-def _failure(error: MlicError) -> dict[str, Any]:
-    return {"failure_type": type(error).__name__, "failure": writable(str(error))}
-
-
-def _error(name: str, message: str) -> MlicError:
-    kind = getattr(errors, name, MlicError)
-    return kind(message) if isinstance(kind, type) and issubclass(kind, MlicError) else MlicError(message)
-
-
-def _encode(text: str | None) -> bytes | None:
-    return None if text is None else text.encode("utf-8", "surrogatepass")
-
-
-def _decode(content: bytes) -> str:
-    return content.decode("utf-8", "surrogatepass")
+    # JSON in ASCII, because a name may hold what is not UTF-8.
+    column = pa.array([pictures], type=pa.list_(pa.large_binary()))
+    return pa.table({"content": [json.dumps(content)], "pictures": column})

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlic_runtime.base.text import normalize_whitespace
 from mlic_runtime.errors import CaptionError, InputError
-from mlic_runtime.limits import MAX_PIXELS
-from mlic_runtime.predict.prediction import Prediction
+from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
-from mlic_runtime.providers.names import AUTO
 from mlic_runtime.rows.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
 from mlic_runtime.rows.reader import Row, RowError, picture_finder
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RayPredictor:
-    """Labels for the rows of a Ray dataset; each actor loads and verifies the model package once.
+    """A model for the rows of a Ray dataset; each actor loads and verifies the model package once.
 
     Example:
         >>> dataset.map_batches(  # doctest: +SKIP
@@ -29,7 +27,7 @@ class RayPredictor:
 
     A batch has a column with pictures, a column with captions, or both. Pictures are names below `image_root`, URIs
     that begin with it, the bytes of files, or uint8 arrays (H, W, 3) in RGB. A pyarrow table comes back with the
-    columns of `ray_results.result_fields` added; so does a dict of numpy arrays, but with `probabilities` as one
+    columns of `results.result_fields` added; so does a dict of numpy arrays, but with `probabilities` as one
     float32 array (B, L), the labels in the order of `labels`, NaN where there is none. A row that cannot be predicted
     has an error in its place. Columns that have the name of a result are replaced.
 
@@ -38,22 +36,18 @@ class RayPredictor:
 
     Args:
         model: see `Predictor.load`; the package must be there on every node.
-        image_root: where pictures lie that are given by name, a path or a URI, and what names may not leave; None means
-            that a name is an error.
-        image_column: the name of the column with the pictures; by default the one that is called as in a rows file.
-        caption_column: same, for captions.
+        image_root: the folder, a path or a URI, of pictures that are given by name; names that lead out of it are
+            errors. None means that every name is an error.
+        image_column: the name of the column with the pictures; by default the one that has a name as in a rows file.
+        caption_column: the name of the column with the captions; by default as for `image_column`.
         threads: of the graph, and how many threads decode pictures; None means as many as the actor has CPUs.
-        provider: see `Predictor.load`.
-        precision: see `Predictor.load`. "auto" may come to another one on another machine.
-        cache: see `Predictor.load`.
-        max_pixels: see `Predictor.load`.
-        allow_truncated: see `Predictor.load`.
-        threshold: see `Predictor.predict`.
-        top_k: see `Predictor.predict`.
-        at_least_one: see `Predictor.predict`.
+        threshold: see `PredictionOptions`.
+        top_k: see `PredictionOptions`.
+        at_least_one: see `PredictionOptions`.
+        loading: the other arguments of `Predictor.load`. The precision "auto" may mean another one on another machine.
 
     Raises:
-        MlicError: see `Predictor.load`; or the image root cannot be used.
+        MlicError: as in `Predictor.load`; also if the image root cannot be used, or an option is out of range.
     """
 
     def __init__(
@@ -64,29 +58,17 @@ class RayPredictor:
         image_column: str | None = None,
         caption_column: str | None = None,
         threads: int | None = None,
-        provider: str = "cpu",
-        precision: str = AUTO,
-        cache: bool = True,
-        max_pixels: int = MAX_PIXELS,
-        allow_truncated: bool = False,
         threshold: float | None = None,
         top_k: int | None = None,
         at_least_one: bool = False,
+        **loading: Any,
     ) -> None:
+        self._options = PredictionOptions(threshold, top_k, at_least_one)
         self._threads = actor_cpus() if threads is None else threads
-        self._predictor = Predictor.load(
-            model,
-            provider=provider,
-            precision=precision,
-            threads=self._threads,
-            max_pixels=max_pixels,
-            allow_truncated=allow_truncated,
-            cache=cache,
-        )
+        self._predictor = Predictor.load(model, threads=self._threads, **loading)
         self.labels = self._predictor.labels
-        self._find = None if image_root is None else picture_finder(image_root)
+        self._find_picture = None if image_root is None else picture_finder(image_root)
         self._names = (image_column, caption_column)
-        self._deciding: dict[str, Any] = {"threshold": threshold, "top_k": top_k, "at_least_one": at_least_one}
 
     def __call__(self, batch: Any) -> Any:
         """Predict a batch: a pyarrow table, or a dict of numpy arrays of one length.
@@ -95,21 +77,21 @@ class RayPredictor:
             InputError: it has neither a column with pictures nor one with captions.
         """
         columns: Mapping[str, Any] = batch if isinstance(batch, Mapping) else _lists(batch)
-        given = [
+        names = [
             _find_column(columns, name, known)
             for name, known in zip(self._names, (IMAGE_COLUMNS, CAPTION_COLUMNS), strict=True)
         ]
-        present = [name for name in given if name is not None]
+        present = [name for name in names if name is not None]
         if not present:
             raise InputError(
                 f"a batch has the columns {', '.join(columns) or '(none)'}; expected one with pictures "
                 f"({', '.join(IMAGE_COLUMNS)}), one with captions ({', '.join(CAPTION_COLUMNS)}), or both"
             )
         count = len(columns[present[0]])
-        images, captions = ([None] * count if name is None else columns[name] for name in given)
+        images, captions = ([None] * count if name is None else columns[name] for name in names)
         rows = [self._row(image, caption) for image, caption in zip(images, captions, strict=True)]
         results = list(
-            self._predictor.predict_rows(rows, batch_size=max(1, count), workers=self._threads, **self._deciding)
+            self._predictor.stream_rows(rows, self._options, batch_size=max(1, count), workers=self._threads)
         )
         return self._to_numpy(batch, results) if isinstance(batch, Mapping) else self._to_arrow(batch, results)
 
@@ -118,10 +100,10 @@ class RayPredictor:
         try:
             picture: ImageSource | None = None if _is_missing(image) else image
             if isinstance(picture, str):
-                name = picture = str(picture)  # numpy has a subclass
-                if self._find is None:
+                name = picture = str(picture)  # no longer numpy's subclass of str
+                if self._find_picture is None:
                     raise InputError(f"found the name {name!r} of a picture; expected its bytes, or give image_root")
-                picture = self._find(name)
+                picture = self._find_picture(name)
             text = None if _is_missing(caption) else caption
             if text is not None and not isinstance(text, str):
                 raise CaptionError(f"a caption must be a text, found {type(text).__name__}")
@@ -153,7 +135,7 @@ class RayPredictor:
 
 
 def actor_cpus() -> int:
-    """How many CPUs Ray gave to the actor that asks, at least one."""
+    """Return how many CPUs Ray gave to the actor that runs this, at least one."""
     import ray
 
     return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
@@ -168,11 +150,11 @@ def _find_column(columns: Mapping[str, Any], name: str | None, known: tuple[str,
         if name not in columns:
             raise InputError(f"a batch has the columns {', '.join(columns)}; expected {name!r} among them")
         return name
-    names = {one.lower() for one in known}
-    found = [column for column in columns if column.lower() in names]
-    if len(found) > 1:
-        raise InputError(f"a batch has {', '.join(found)}, which are the same; expected one of them, or say which")
-    return found[0] if found else None
+    known_names = {known_name.lower() for known_name in known}
+    matching = [column for column in columns if column.lower() in known_names]
+    if len(matching) > 1:
+        raise InputError(f"a batch has {', '.join(matching)}, which are the same; expected one, or the name of one")
+    return matching[0] if matching else None
 
 
 def _is_missing(value: Any) -> bool:

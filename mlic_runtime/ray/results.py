@@ -1,4 +1,4 @@
-"""Results of predictions as Arrow columns: what the engine `ray` writes, and what `RayPredictor` adds to a table."""
+"""Results as Arrow columns: what `--engine ray` writes, and what `RayPredictor` adds to a table."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,11 @@ RESULT_COLUMNS = ("model", "labels", "probabilities", "error_type", "error_messa
 
 
 def result_fields(labels: Sequence[str]) -> "list[pyarrow.Field]":
-    """The types of RESULT_COLUMNS.
+    """Return the names and types of RESULT_COLUMNS.
 
-    `labels` are those that were predicted, most probable first. `probabilities` has a field for each label of the
-    model, in the order of its manifest; one that `top_k` left out is null. Of a row that failed all but the error are
-    null, of one that did not the error is.
+    The column `labels` holds the predicted labels, most probable first. `probabilities` has a field for each label of
+    the model, in the order of its manifest; one that `top_k` left out is null. In a row that failed, everything but
+    the error is null; in the other rows, the error is.
     """
     import pyarrow as pa
 
@@ -32,7 +32,7 @@ def result_fields(labels: Sequence[str]) -> "list[pyarrow.Field]":
 
 
 def result_columns(results: Sequence[Prediction | RowError], labels: Sequence[str]) -> "list[pyarrow.Array]":
-    """The results in RESULT_COLUMNS, each as long as `results`."""
+    """Return RESULT_COLUMNS, each as long as `results`."""
     import pyarrow as pa
 
     rows = [_failed(result) if isinstance(result, RowError) else _predicted(result, labels) for result in results]
@@ -42,10 +42,10 @@ def result_columns(results: Sequence[Prediction | RowError], labels: Sequence[st
 
 
 def result_table(results: Sequence[Prediction | RowError], labels: Sequence[str], start: int) -> "pyarrow.Table":
-    """What a result file holds: `row` (the row's number, from 1 on), `image`, `caption` and RESULT_COLUMNS.
+    """Return the content of a result file: `row` (number, from 1 on), `image`, `caption` and RESULT_COLUMNS.
 
     Args:
-        results: of rows that follow each other.
+        results: of consecutive rows.
         labels: of the model.
         start: how many rows come before them.
     """
@@ -63,7 +63,7 @@ def result_table(results: Sequence[Prediction | RowError], labels: Sequence[str]
 
 
 def writable(text: str | None) -> str | None:
-    """The text as UTF-8; a file name may hold bytes that are not, which are written escaped."""
+    """Return the text with what is not UTF-8 escaped: a file name may hold such bytes."""
     return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -73,4 +73,5 @@ def _predicted(result: Prediction, labels: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _failed(result: RowError) -> tuple[Any, ...]:
-    return None, None, None, type(result.error).__name__, writable(str(result.error))
+    error = result.error.to_dict()
+    return None, None, None, error["type"], writable(error["message"])

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlic_runtime.bench.inputs import package_feed
+from mlic_runtime.bench.inputs import package_inputs
 from mlic_runtime.errors import InputError
 from mlic_runtime.package.model_package import ModelPackage
 from mlic_train.errors import CheckpointError
@@ -72,9 +72,9 @@ class TorchCompileBackend(PyTorchBackend):
     def __init__(self, package: ModelPackage, threads: int, checkpoint: str | None, precision: str) -> None:
         super().__init__(package, threads, checkpoint, precision)
         self._model = torch.compile(self._model)
-        feed = package_feed(package)
+        inputs = package_inputs(package)
         try:
-            self.run(*feed.arrays)
+            self.run(*inputs.arrays)
         except Exception as error:  # dynamo's, inductor's and the compiler's errors have no common base class
             cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             raise InputError(f"torch.compile failed ({cause}): it needs a C++ compiler such as g++") from error

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import onnxruntime
 
-from mlic_runtime.bench.inputs import make_feed
+from mlic_runtime.bench.inputs import make_inputs
 from mlic_runtime.bench.latency import fastest, measure_latency
 from mlic_runtime.errors import ProviderError
 from mlic_runtime.graph.session import create_session
@@ -26,14 +26,14 @@ def measure_graphs(trained: Trained, graphs: Mapping[str, bytes]) -> Latency:
         graphs: {precision: an ONNX file's content}.
     """
     model = trained.config.model
-    feed = make_feed(model.image_spec, model.text_spec, trained.tokenizer)
+    inputs = make_inputs(model.image_spec, model.text_spec, trained.tokenizer)
     latency: dict[str, dict[str, LatencySpec]] = {precision: {} for precision in graphs}
     for provider in candidates(AUTO, onnxruntime.get_available_providers()):
         try:
             sessions = {name: create_session(graph, provider=provider) for name, graph in graphs.items()}
         except ProviderError:
             continue  # onnxruntime offers it, the machine does not have it
-        for precision, measured in measure_latency(sessions, feed, runs=_RUNS).items():
+        for precision, measured in measure_latency(sessions, inputs, runs=_RUNS).items():
             latency[precision][provider] = measured
     return latency
 

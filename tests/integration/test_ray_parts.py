@@ -14,12 +14,22 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from mlic_runtime import InputError, MlicError, OutputError, PackageError, Predictor, RayPredictor, Row, open_rows
-from mlic_runtime.batch.local import identify
-from mlic_runtime.predict.prediction import Deciding
+from mlic_runtime import (
+    ImageError,
+    InputError,
+    MlicError,
+    OutputError,
+    PackageError,
+    PredictionOptions,
+    Predictor,
+    RayPredictor,
+    Row,
+    open_rows,
+)
+from mlic_runtime.batch.local import identify_job
 from mlic_runtime.ray.engine import check_input
-from mlic_runtime.ray.folder import PartMark, ResultFolder
-from mlic_runtime.ray.parts import Job, PartWriter, cut, mark_of, read_parts
+from mlic_runtime.ray.folder import PartSummary, ResultFolder
+from mlic_runtime.ray.parts import Job, Part, PartWriter, part_to_table, read_parts, read_reports, split_into_parts
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 ROWS = 11
@@ -39,8 +49,9 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job(source: Path, tmp_path: Path) -> Job:
-    deciding = Deciding(threshold=None, top_k=2, at_least_one=False, max_pixels=10**6, allow_truncated=False)
-    identity = identify(Predictor.load(TINY, threads=1), {"image_root": str(source.parent), "pictures": True})
+    options = PredictionOptions(top_k=2)
+    predictor = Predictor.load(TINY, threads=1, max_pixels=10**6)
+    identity = identify_job(predictor, options, {"image_root": str(source.parent), "pictures": True})
     return Job(
         source=str(source),
         image_root=None,
@@ -49,8 +60,8 @@ def job(source: Path, tmp_path: Path) -> Job:
         folder=tmp_path / "out",
         identity=identity,
         model=str(TINY),
-        loading={"threads": 1},
-        deciding=deciding,
+        loading={"threads": 1, "max_pixels": 10**6},
+        options=options,
         batch_size=2,
         workers=1,
         stop=False,
@@ -59,19 +70,19 @@ def job(source: Path, tmp_path: Path) -> Job:
     )
 
 
-def work(job: Job) -> Iterator[PartMark]:
-    """What Ray would do, in this process: the marks of the parts that one worker writes."""
+def work(job: Job) -> Iterator[PartSummary]:
+    """What Ray would do, in this process: the summaries of the parts that one worker writes."""
     writer = PartWriter(job)
     for table in read_parts(None, job):
-        for report in writer(table).to_pylist():
-            yield mark_of(report)
+        for report in read_reports(writer(table)):
+            yield report.summary
 
 
 def complete(job: Job, resume: bool = False) -> pa.Table:
     with closing(ResultFolder(job.folder, job.identity, resume=resume)) as folder:
         job = dataclasses.replace(job, done=frozenset(folder.done))
         check_input(job, folder)
-        folder.finish({**folder.done, **{mark.index: mark for mark in work(job)}})
+        folder.finish({**folder.done, **{summary.index: summary for summary in work(job)}})
     return parquet.read_table(job.folder)
 
 
@@ -140,12 +151,30 @@ def test_an_input_without_rows_has_one_part_without_rows(source: Path, job: Job)
 @pytest.mark.parametrize(("count", "sizes"), [(0, [0]), (1, [1]), (4, [4]), (5, [4, 1]), (8, [4, 4])])
 def test_rows_are_cut_into_parts_of_one_size(count: int, sizes: list[int]) -> None:
     rows = [Row(caption=str(index)) for index in range(count)]
-    parts = list(cut(rows, 4))
+    parts = list(split_into_parts(rows, 4))
     assert [len(part.rows) for part in parts] == sizes
     assert [row for part in parts for row in part.rows] == rows
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert [(part.index, part.start) for part in parts] == [(index, 4 * index) for index in range(len(parts))]
     assert len({part.checksum for part in parts}) == len(parts)
+
+
+@pytest.mark.parametrize("message", ["the disk is full", "no file 'caf\udce9.png'"])
+def test_the_error_of_a_row_reaches_the_worker_as_it_is(
+    job: Job, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    row = Row(name="caf\udce9.png", error=ImageError(message))
+    rows: list[Row] = []
+    stream = Predictor.stream_rows
+    monkeypatch.setattr(
+        Predictor,
+        "stream_rows",
+        lambda self, given, *args, **more: rows.extend(given) or stream(self, given, *args, **more),
+    )
+    with closing(ResultFolder(job.folder, job.identity)):
+        (report,) = read_reports(PartWriter(job)(part_to_table(Part(0, 0, [row], 0, last=True))))
+    assert (rows[0].name, type(rows[0].error), str(rows[0].error)) == (row.name, ImageError, message)
+    assert report.first_error == (1, message)
 
 
 # --- what can go wrong
@@ -186,16 +215,16 @@ def test_what_is_complete_is_left_alone(job: Job) -> None:
 
 def test_results_are_not_complete_while_a_part_is_missing(job: Job) -> None:
     with closing(ResultFolder(job.folder, job.identity)) as folder:
-        marks = {mark.index: mark for mark in work(job)}
-        for some in ({0: marks[0], 1: marks[1]}, {0: marks[0], 2: marks[2]}, {}):
+        summaries = {summary.index: summary for summary in work(job)}
+        for some in ({0: summaries[0], 1: summaries[1]}, {0: summaries[0], 2: summaries[2]}, {}):
             with pytest.raises(OutputError, match="are not complete, although all workers are done"):
                 folder.finish(some)
         shutil.copy(job.folder / "part-000001.parquet", job.folder / "part-000003.parquet")
         with pytest.raises(OutputError, match="are not complete"):
-            folder.finish({0: marks[0], 2: marks[2], 3: marks[1]})
+            folder.finish({0: summaries[0], 2: summaries[2], 3: summaries[1]})
         (job.folder / "part-000001.parquet").unlink()
         with pytest.raises(OutputError, match="2 parts are there; go on with --resume"):
-            folder.finish(marks)
+            folder.finish(summaries)
         assert not (job.folder / "_SUCCESS").exists()
 
 
@@ -203,7 +232,7 @@ def test_a_folder_with_anything_in_it_is_refused(job: Job) -> None:
     job.folder.mkdir()
     (job.folder / "mine.txt").touch()
     for resume in (False, True):
-        with pytest.raises(OutputError, match=r"holds 'mine\.txt', which is not ours; expected an empty folder"):
+        with pytest.raises(OutputError, match=r"holds 'mine\.txt', which is no result; expected an empty folder"):
             ResultFolder(job.folder, job.identity, resume=resume)
     assert list(files_of(job.folder)) == ["mine.txt"]
 
@@ -286,7 +315,7 @@ def test_a_full_disk_ends_the_job_and_names_the_way_on(job: Job, room: Any) -> N
         with room(1000), pytest.raises(OutputError) as error:
             list(work(job))
         assert list(files_of(job.folder)) == ["_mlic.json"]
-    assert "File too large; once that is mended, go on with --resume" in str(error.value)
+    assert "File too large; solve that, then go on with --resume" in str(error.value)
 
 
 def test_a_worker_with_another_model_or_folder_fails(job: Job, tmp_path: Path) -> None:
@@ -298,7 +327,7 @@ def test_a_worker_with_another_model_or_folder_fails(job: Job, tmp_path: Path) -
                 "has model 'tiny-picture@1.0.0', and the job ",
             ),
             (
-                {"loading": {"threads": 2}},
+                {"loading": {"threads": 2, "max_pixels": 10**6}},
                 PackageError,
                 "has threads 2, and the job was begun with 1: install the same",
             ),
@@ -365,6 +394,11 @@ def test_the_class_takes_arrays(source: Path) -> None:
 def test_a_name_needs_a_folder_that_it_may_not_leave(source: Path) -> None:
     found = RayPredictor(str(TINY), threads=1)({"image": np.array([str(source.parent / "1.png"), None], dtype=object)})
     assert "expected its bytes, or give image_root" in found["error_message"][0]
+
+
+def test_its_options_are_checked_before_the_first_batch() -> None:
+    with pytest.raises(InputError, match="top_k must be 1 or more, found 0"):
+        RayPredictor(str(TINY), threads=1, top_k=0)
 
 
 @pytest.mark.parametrize(

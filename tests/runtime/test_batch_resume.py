@@ -13,7 +13,7 @@ from PIL import Image
 
 import mlic_runtime
 from mlic_runtime.base.machine import processor_name
-from mlic_runtime.batch import resumable_file as partial_module
+from mlic_runtime.batch.resumable_file import ResumableFile
 from mlic_runtime.cli.infer import infer
 from mlic_runtime.graph.saved_precision import PrecisionChoice, graphs_digest, save_precision
 from mlic_runtime.package.model_package import load_package
@@ -72,7 +72,7 @@ def interrupted(rows: Path, output: Path, *more: str) -> "tuple[bytes, bytes]":
         patch.setattr(Path, "replace", give_up)
         result = run(rows, output, *more)
     assert result.exit_code == 1
-    assert "No space left on device; once that is mended, go on with --resume" in result.stderr
+    assert "No space left on device; solve that, then go on with --resume" in result.stderr
     return files_of(output)
 
 
@@ -218,16 +218,16 @@ def test_a_run_that_fails_before_its_first_result_leaves_nothing(rows: Path, out
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--batch-size", "5"], "it was begun with batch_size 4, and this is 5; repeat the first command line"),
-        (["--format", "csv"], 'with format "jsonl", and this is "csv"'),
-        (["--threshold", "0.5"], "with threshold null, and this is 0.5"),
-        (["--top-k", "1"], "with top_k null, and this is 1"),
-        (["--at-least-one"], "with at_least_one false, and this is true"),
+        (["--batch-size", "5"], "it was begun with batch_size 4, and this run has 5; repeat the first command line"),
+        (["--format", "csv"], 'with format "jsonl", and this run has "csv"'),
+        (["--threshold", "0.5"], "with threshold null, and this run has 0.5"),
+        (["--top-k", "1"], "with top_k null, and this run has 1"),
+        (["--at-least-one"], "with at_least_one false, and this run has true"),
         (["--no-pictures"], "with image_root "),
-        (["--no-captions"], "with captions true, and this is false"),
-        (["--precision", "fp16"], 'with precision "fp32", and this is "fp16"'),
-        (["--threads", "2"], "with threads 1, and this is 2"),
-        (["--max-pixels", "1000"], "with max_pixels 90000000, and this is 1000"),
+        (["--no-captions"], "with captions true, and this run has false"),
+        (["--precision", "fp16"], 'with precision "fp32", and this run has "fp16"'),
+        (["--threads", "2"], "with threads 1, and this run has 2"),
+        (["--max-pixels", "1000"], "with max_pixels 90000000, and this run has 1000"),
         (["--image-root", "."], "with image_root "),
     ],
 )
@@ -257,7 +257,7 @@ def test_a_choice_that_was_made_meanwhile_does_not_mix_precisions(rows: Path, ou
     save_precision(PrecisionChoice("tiny", graphs_digest(manifest), "cpu", processor_name(), "fp16", {"fp16": 1.0}))
     result = run(rows, output, "--resume")
     assert result.exit_code == 1
-    assert 'it was begun with precision "fp32", and this is "fp16"; repeat the first command' in result.stderr
+    assert 'it was begun with precision "fp32", and this run has "fp16"; repeat the first command' in result.stderr
     assert files_of(output) == (partial, journal)
     run(rows, output, "--resume", "--precision", "fp32")
     assert output.read_bytes() == expected
@@ -285,7 +285,7 @@ def test_results_are_not_overwritten_by_accident(rows: Path, output: Path) -> No
     partial, journal = interrupted(rows, output)
     result = run(rows, output)
     assert result.exit_code == 1
-    assert "is left of an interrupted run: go on with it (--resume), or delete it to begin anew" in result.stderr
+    assert "is left from an interrupted run: go on with it (--resume), or delete it" in result.stderr
     assert files_of(output) == (partial, journal)
 
 
@@ -311,14 +311,14 @@ def test_a_journal_does_not_vouch_for_another_file(rows: Path, output: Path) -> 
 
 def test_two_runs_do_not_share_a_file(rows: Path, output: Path) -> None:
     identity = {"model": "m"}
-    first = partial_module.PartialFile(output, identity)
+    first = ResumableFile(output, identity)
     first.append(b"{}\n", 1, 0, 0)
     with pytest.raises(mlic_runtime.OutputError, match="another process is at work on "):
-        partial_module.PartialFile(output, identity, resume=True)
+        ResumableFile(output, identity, resume=True)
     first.append(b"{}\n", 1, 0, 0)
     first.close()
-    second = partial_module.PartialFile(output, identity, resume=True)
-    assert second.mark.rows == 2
+    second = ResumableFile(output, identity, resume=True)
+    assert second.position.rows == 2
     second.close()
 
 
@@ -342,7 +342,7 @@ def test_a_full_disk_leaves_the_older_file_and_can_be_resumed(
         patch.setattr(os, "write", write)
         result = run(rows, output)
     assert result.exit_code == 1
-    assert "No space left on device; once that is mended, go on with --resume" in result.stderr
+    assert "No space left on device; solve that, then go on with --resume" in result.stderr
     assert output.read_bytes() == b"older\n"
     run(rows, output, "--resume")
     assert output.read_bytes() == expected

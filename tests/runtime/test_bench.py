@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from mlic_runtime.bench import benchmark as bench
-from mlic_runtime.bench import inputs as feed
 from mlic_runtime.bench.benchmark import BenchBackend, benchmark
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION, BenchOptions
 from mlic_runtime.errors import CaptionError, ImageError, InputError, MlicError, PackageError
 from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.model_package import ModelPackage, load_package
@@ -78,11 +78,11 @@ def package(tiny: Path) -> ModelPackage:
 
 def test_the_runtime_alone_is_measured_and_the_report_says_how(package: ModelPackage, install: Install) -> None:
     install()
-    report = benchmark(package, runs=5, warmup=2, batch_size=3, threads=1)
+    (report,) = benchmark(package, BenchOptions(runs=5, warmup=2, threads=1), batch_sizes=[3])
     assert (report.model, report.precision, report.provider) == ("tiny@1.0.0", "fp32", "cpu")
     assert (report.runs, report.warmup, report.batch_size, report.threads) == (5, 2, 3, 1)
     assert report.picture == "synthetic: pseudo-random pixels, seed 0"
-    assert report.caption == feed.DEFAULT_CAPTION
+    assert report.caption == DEFAULT_CAPTION
     assert report.tokens == 6
     (timing,) = report.timings
     assert timing.name == "mlic-runtime"
@@ -95,7 +95,7 @@ def test_the_runtime_alone_is_measured_and_the_report_says_how(package: ModelPac
 
 def test_another_backend_takes_turns_and_its_logits_are_compared(package: ModelPackage, install: Install) -> None:
     install(echo=Echo)
-    report = benchmark(package, runs=4, warmup=1, batch_size=2, threads=1, checkpoint="somewhere")
+    (report,) = benchmark(package, BenchOptions(runs=4, warmup=1, threads=1), batch_sizes=[2], checkpoint="somewhere")
     assert Echo.log == [("made", (1, "somewhere", "fp32"))] + [("run", (2, 6, 8, 3))] * 5
     assert [timing.name for timing in report.timings] == ["mlic-runtime", "echo"]
     (comparison,) = report.comparisons
@@ -114,23 +114,23 @@ def test_the_ratio_is_the_median_over_pairs() -> None:
 def test_progress_is_told_after_every_round(package: ModelPackage, install: Install) -> None:
     install()
     rounds: list[None] = []
-    benchmark(package, runs=3, warmup=2, progress=lambda: rounds.append(None))
+    benchmark(package, BenchOptions(runs=3, warmup=2), progress=lambda: rounds.append(None))
     assert len(rounds) == 5
 
 
 def test_a_backend_that_cannot_run_is_a_note_unless_it_was_asked_for(package: ModelPackage, install: Install) -> None:
     install(pytorch=refuse, absent="no_such_module", echo=Echo)
-    report = benchmark(package, runs=1, warmup=1)
+    (report,) = benchmark(package, BenchOptions(runs=1, warmup=1))
     assert [timing.name for timing in report.timings] == ["mlic-runtime", "echo"]
     assert report.notes == (
         "not compared with absent: bench backend 'absent' cannot be imported: No module named 'no_such_module'",
         "not compared with pytorch: give a checkpoint",
     )
-    assert len(benchmark(package, runs=1, warmup=1, against=["echo", "echo"]).timings) == 2
+    assert len(benchmark(package, BenchOptions(runs=1, warmup=1), against=["echo", "echo"])[0].timings) == 2
     with pytest.raises(PackageError, match="give a checkpoint"):
-        benchmark(package, runs=1, warmup=1, against=["pytorch"])
+        benchmark(package, BenchOptions(runs=1, warmup=1), against=["pytorch"])
     with pytest.raises(InputError, match="'absent' cannot be imported"):
-        benchmark(package, runs=1, warmup=1, against=["absent"])
+        benchmark(package, BenchOptions(runs=1, warmup=1), against=["absent"])
 
 
 def test_a_backend_may_wait_to_be_asked_for(package: ModelPackage, install: Install) -> None:
@@ -138,10 +138,10 @@ def test_a_backend_may_wait_to_be_asked_for(package: ModelPackage, install: Inst
         only_if_asked = "it takes minutes"
 
     install(pytorch=Echo, slow=Slow)
-    report = benchmark(package, runs=1, warmup=1)
+    (report,) = benchmark(package, BenchOptions(runs=1, warmup=1))
     assert report.notes == ("not compared with slow: it takes minutes; --against slow asks for it",)
     assert len(report.timings) == 2
-    assert len(benchmark(package, runs=1, warmup=1, against=["slow"]).timings) == 2
+    assert len(benchmark(package, BenchOptions(runs=1, warmup=1), against=["slow"])[0].timings) == 2
 
 
 def test_an_unknown_backend_lists_the_installed_ones(package: ModelPackage, install: Install) -> None:
@@ -156,39 +156,45 @@ def test_an_unknown_backend_lists_the_installed_ones(package: ModelPackage, inst
 def test_a_backend_with_other_labels_is_not_the_same_model(package: ModelPackage, install: Install) -> None:
     install(wrong=WrongModel)
     with pytest.raises(PackageError, match=r"gave logits of shape \(1, 2\), the runtime \(1, 3\)"):
-        benchmark(package, runs=1, warmup=1)
+        benchmark(package, BenchOptions(runs=1, warmup=1))
 
 
 def test_picture_and_caption_can_be_given(package: ModelPackage, install: Install) -> None:
     install()
-    report = benchmark(package, image=np.zeros((9, 9, 3), dtype=np.uint8), caption="red", runs=1, warmup=1)
+    (report,) = benchmark(
+        package, BenchOptions(image=np.zeros((9, 9, 3), dtype=np.uint8), caption="red", runs=1, warmup=1)
+    )
     assert (report.picture, report.caption, report.tokens) == ("from memory", "red", 1)
     with pytest.raises(ImageError, match="no such file"):
-        benchmark(package, image="missing.jpg")
+        benchmark(package, BenchOptions(image="missing.jpg"))
     with pytest.raises(CaptionError):
-        benchmark(package, caption=7)  # type: ignore[arg-type] # the point of the test
+        benchmark(package, BenchOptions(caption=7))  # type: ignore[arg-type] # the point of the test
 
 
 def test_a_model_without_captions_is_measured_without_one(tiny_picture: Path, install: Install) -> None:
     install()
-    report = benchmark(load_package(tiny_picture), runs=1, warmup=1)
+    (report,) = benchmark(load_package(tiny_picture), BenchOptions(runs=1, warmup=1))
     assert (report.caption, report.tokens) == (None, 0)
     with pytest.raises(MlicError, match="reads no caption"):
-        benchmark(load_package(tiny_picture), caption="red")
+        benchmark(load_package(tiny_picture), BenchOptions(caption="red"))
 
 
 @pytest.mark.parametrize("name", ["batch_size", "runs", "warmup"])
 def test_numbers_start_at_one(package: ModelPackage, name: str) -> None:
-    options: dict[str, Any] = {name: 0}
+    zero: dict[str, Any] = {name: 0}
     with pytest.raises(InputError, match=f"{name} must be 1 or more, found 0"):
-        benchmark(package, **options)
+        _ = benchmark(package, batch_sizes=[0]) if name == "batch_size" else benchmark(package, BenchOptions(**zero))
 
 
 def test_a_grid_measures_every_combination(package: ModelPackage, install: Install) -> None:
     install(echo=Echo)
     rounds: list[None] = []
-    reports = bench.benchmark_grid(
-        package, batch_sizes=[2, 1], threads=[1, 2], runs=2, warmup=1, progress=lambda: rounds.append(None)
+    reports = benchmark(
+        package,
+        BenchOptions(runs=2, warmup=1),
+        batch_sizes=[2, 1],
+        threads=[1, 2],
+        progress=lambda: rounds.append(None),
     )
     assert [(report.threads, report.batch_size) for report in reports] == [(1, 2), (1, 1), (2, 2), (2, 1)]
     assert len(rounds) == 12
@@ -196,7 +202,7 @@ def test_a_grid_measures_every_combination(package: ModelPackage, install: Insta
     for report in reports:
         assert [timing.name for timing in report.timings] == ["mlic-runtime", "echo"]
     with pytest.raises(InputError, match="batch_size must be 1 or more, found 0"):
-        bench.benchmark_grid(package, batch_sizes=[1, 0])
+        benchmark(package, batch_sizes=[1, 0])
 
 
 def test_the_quantiles_of_a_timing_reach_from_the_shortest_run_to_the_longest() -> None:
@@ -213,5 +219,5 @@ def test_a_busy_machine_is_a_note(
 ) -> None:
     install(pytorch=Echo)
     load_average(1000.0)
-    (note,) = benchmark(package, runs=1, warmup=1).notes
+    (note,) = benchmark(package, BenchOptions(runs=1, warmup=1))[0].notes
     assert note.startswith("the machine is busy: load average 1000.0 in the last minute, more than 0.5 for each of ")

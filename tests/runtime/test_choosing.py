@@ -11,6 +11,7 @@ from mlic_runtime.base.machine import processor_name
 from mlic_runtime.bench import benchmark as bench_module
 from mlic_runtime.bench import choose_precision as choosing
 from mlic_runtime.bench.choose_precision import choose_precision
+from mlic_runtime.bench.inputs import BenchOptions
 from mlic_runtime.bench.latency import WORTH_IT
 from mlic_runtime.cli.bench import bench
 from mlic_runtime.cli.infer import infer
@@ -62,7 +63,8 @@ def choose(*arguments: str) -> Result:
 
 def test_every_precision_is_measured_and_the_report_says_how(package: ModelPackage, settings: Path) -> None:
     rounds: list[None] = []
-    report = choose_precision(package, caption="red", runs=3, warmup=2, threads=1, progress=lambda: rounds.append(None))
+    options = BenchOptions(caption="red", runs=3, warmup=2, threads=1)
+    report = choose_precision(package, options, progress=lambda: rounds.append(None))
     assert len(rounds) == 5
     assert (report.model, report.provider, report.threads, report.spin) == ("tiny@1.0.0", "cpu", 1, False)
     assert (report.runs, report.warmup, report.caption, report.tokens) == (3, 2, "red", 1)
@@ -79,7 +81,7 @@ def test_every_precision_is_measured_and_the_report_says_how(package: ModelPacka
 @pytest.mark.parametrize("name", ["runs", "warmup"])
 def test_numbers_start_at_one(package: ModelPackage, name: str) -> None:
     with pytest.raises(InputError, match=f"{name} must be 1 or more, found 0"):
-        choose_precision(package, **{name: 0})  # type: ignore[arg-type] # one of two ints
+        choose_precision(package, BenchOptions(**{name: 0}))  # type: ignore[arg-type] # one of two ints
 
 
 # --- mlic-bench --choose

@@ -3,11 +3,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -228,7 +230,31 @@ def test_the_version_is_shown() -> None:
     assert mlic_runtime.__version__ in CliRunner().invoke(bench, ["--version"]).stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "headings"),
+    [
+        (infer, ["Options", "Options of the model", "Options of --input", "Options of --engine ray"]),
+        (bench, ["Options", "Options of the model", "Other measurements"]),
+    ],
+)
+def test_help_shows_options_under_headings(command: click.Command, headings: list[str]) -> None:
+    lines = CliRunner().invoke(command, ["--help"]).stdout.splitlines()
+    assert [line[:-1] for line in lines if line.endswith(":") and not line.startswith(" ")] == headings
+    shown = [
+        words[0] for line in lines[lines.index("Options:") :] if (words := re.findall(r"^  (?:-v, )?(--\S+)", line))
+    ]
+    options = [parameter.opts[-1] for parameter in command.params if isinstance(parameter, click.Option)]
+    assert sorted(shown) == sorted(["--help", *(option for option in options if option != "input_")])
+
+
 # --- real processes
+
+
+def test_the_room_of_the_commands_runs_as_mlic_infer() -> None:
+    code = "import runpy; runpy.run_module('mlic_runtime.cli', run_name='__main__')"
+    result = run_process(code, "--version")
+    assert (result.returncode, result.stdout.decode()) == (0, f"mlic-infer, version {mlic_runtime.__version__}\n")
+    assert run_process(code).returncode == 2
 
 
 @pytest.mark.usefixtures("use_tiny")

@@ -7,7 +7,7 @@ import pytest
 
 from mlic_runtime.base import machine as memory
 from mlic_runtime.bench.cold_start import IMPORTS, INFER, measure_cold_start
-from mlic_runtime.bench.inputs import DEFAULT_CAPTION, synthetic_jpeg
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION, BenchOptions, synthetic_jpeg
 from mlic_runtime.errors import InputError
 from mlic_runtime.package.model_package import ModelPackage, load_package
 
@@ -36,17 +36,17 @@ def test_processes_take_turns_and_one_more_tells_its_memory(package: ModelPackag
     processes = Processes("Warning: x\ntiny@1.0.0: fp32 on cpu, 1 thread (precision: as asked)\n104857600\n")
     rounds: list[None] = []
     report = measure_cold_start(
-        package, ["--threads", "1"], runs=2, warmup=1, run=processes, progress=lambda: rounds.append(None)
+        package, BenchOptions(threads=1, runs=2, warmup=1), run=processes, progress=lambda: rounds.append(None)
     )
     assert len(rounds) == 3
     assert [command[:2] for command in processes.commands] == [[sys.executable, "-c"]] * 7
     assert [command[2] for command in processes.commands[:6]] == [IMPORTS, INFER] * 3
     last = processes.commands[-1]
     assert "from mlic_runtime.cli.infer import infer\n" in last[2]
-    assert last[3:7] == ["--verbose", "--threads", "1", "--"]
-    assert last[8:] == [DEFAULT_CAPTION]
+    assert last[3:11] == ["--verbose", "--precision", "auto", "--provider", "cpu", "--threads", "1", "--"]
+    assert last[12:] == [DEFAULT_CAPTION]
     assert set(processes.pictures) == {synthetic_jpeg()[0]}
-    assert not Path(last[7]).exists(), "the made-up picture is removed"
+    assert not Path(last[11]).exists(), "the made-up picture is removed"
     assert report.ran == "tiny@1.0.0: fp32 on cpu, 1 thread (precision: as asked)"
     assert report.peak_memory_bytes == 104857600
     assert [(row.name, row.code) for row in report.processes] == [("imports", IMPORTS), ("mlic-infer", INFER)]
@@ -55,19 +55,21 @@ def test_processes_take_turns_and_one_more_tells_its_memory(package: ModelPackag
 
 
 def test_a_system_that_does_not_say_its_memory_gives_a_note(package: ModelPackage) -> None:
-    report = measure_cold_start(package, runs=1, warmup=1, run=Processes("None\n"))
+    report = measure_cold_start(package, BenchOptions(runs=1, warmup=1), run=Processes("None\n"))
     assert (report.peak_memory_bytes, report.ran) == (None, "tiny@1.0.0")
-    assert report.notes == ("no peak memory: this system does not say it",)
+    assert report.notes == ("no peak memory: this system does not report it",)
 
 
 def test_picture_and_caption_can_be_given(package: ModelPackage, tiny_picture: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(b"jpeg")
     processes = Processes("1")
-    report = measure_cold_start(package, image=str(path), caption="red", runs=1, warmup=1, run=processes)
+    report = measure_cold_start(package, BenchOptions(image=str(path), caption="red", runs=1, warmup=1), run=processes)
     assert processes.commands[-1][-3:] == ["--", str(path), "red"]
     assert (report.picture, report.caption) == (str(path), "red")
-    report = measure_cold_start(load_package(tiny_picture), image=str(path), runs=1, warmup=1, run=processes)
+    report = measure_cold_start(
+        load_package(tiny_picture), BenchOptions(image=str(path), runs=1, warmup=1), run=processes
+    )
     assert processes.commands[-1][-2:] == ["--", str(path)]
     assert report.caption is None
 
@@ -77,19 +79,19 @@ def test_picture_and_caption_can_be_given(package: ModelPackage, tiny_picture: P
     [
         ("Note: x\nError: cannot read picture 'x'\n", "cannot read picture 'x'"),
         ("Traceback\nKeyError: 'x'\n", "KeyError: 'x'"),
-        ("", "it said nothing"),
+        ("", "no message"),
     ],
 )
 def test_a_process_that_fails_is_an_error(package: ModelPackage, stderr: str, cause: str) -> None:
     with pytest.raises(InputError) as caught:
-        measure_cold_start(package, runs=1, warmup=1, run=Processes(stderr, code=1))
+        measure_cold_start(package, BenchOptions(runs=1, warmup=1), run=Processes(stderr, code=1))
     assert str(caught.value) == f"a process of imports failed (exit code 1): {cause}"
 
 
 def test_numbers_start_at_one(package: ModelPackage) -> None:
     for name in ("runs", "warmup"):
         with pytest.raises(InputError, match=f"{name} must be 1 or more, found 0"):
-            measure_cold_start(package, run=Processes(), **{name: 0})  # type: ignore[arg-type] # one of two ints
+            measure_cold_start(package, BenchOptions(**{name: 0}))  # type: ignore[arg-type] # one of two ints
 
 
 def test_peak_memory_is_read_from_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_results_of_a_batch_go_on_when_there_is_room(share: float, tiny: Pat
         result = predict(rows, output, tiny)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
-    assert "results.jsonl.partial': File too large; once that is mended, go on with --resume" in result.stderr
+    assert "results.jsonl.partial': File too large; solve that, then go on with --resume" in result.stderr
     assert output.read_bytes() == b"older\n"
     assert predict(rows, output, tiny, "--resume").exit_code == 0
     assert output.read_bytes() == whole

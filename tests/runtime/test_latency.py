@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from mlic_runtime.base import machine as cpus
-from mlic_runtime.bench.inputs import DEFAULT_CAPTION, Feed, make_feed, package_feed
+from mlic_runtime.bench.inputs import DEFAULT_CAPTION, BenchInputs, make_inputs, package_inputs
 from mlic_runtime.bench.latency import WORTH_IT, fastest, measure_latency
 from mlic_runtime.errors import CaptionError, ImageError, InputError
 from mlic_runtime.graph.session import create_session
@@ -52,65 +52,65 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def feed(tiny: Path) -> Feed:
-    return make_feed(IMAGE, TEXT, (tiny / "tokenizer.json").read_bytes())
+def inputs(tiny: Path) -> BenchInputs:
+    return make_inputs(IMAGE, TEXT, (tiny / "tokenizer.json").read_bytes())
 
 
 def took(**p50_ms: float) -> dict[str, LatencySpec]:
     return {precision: LatencySpec("a machine", 1, 50, value, value * 1.5) for precision, value in p50_ms.items()}
 
 
-# --- what is fed
+# --- inputs
 
 
-def test_a_feed_is_made_without_a_package(tiny: Path) -> None:
+def test_inputs_are_made_without_a_package(tiny: Path) -> None:
     tokenizer = (tiny / "tokenizer.json").read_bytes()
-    feed = make_feed(IMAGE, TEXT, tokenizer, caption="red no", batch_size=2)
-    assert feed.pixels.shape == (2, 6, 8, 3)
-    assert feed.pixels.dtype == np.uint8
-    assert (feed.pixels[0] == feed.pixels[1]).all()
-    assert feed.pixels.std() > 50, "noise, so that no graph has it easy"
-    assert feed.input_ids is not None
-    assert feed.attention_mask is not None
-    assert feed.input_ids.tolist() == [[2, 6], [2, 6]]
-    assert feed.attention_mask.tolist() == [[1, 1], [1, 1]]
-    assert (feed.picture, feed.caption, feed.tokens) == ("synthetic: pseudo-random pixels, seed 0", "red no", 2)
-    again = make_feed(IMAGE, TEXT, tokenizer)
-    assert (again.pixels[0] == feed.pixels[0]).all()
+    inputs = make_inputs(IMAGE, TEXT, tokenizer, caption="red no", batch_size=2)
+    assert inputs.pixels.shape == (2, 6, 8, 3)
+    assert inputs.pixels.dtype == np.uint8
+    assert (inputs.pixels[0] == inputs.pixels[1]).all()
+    assert inputs.pixels.std() > 50, "noise, so that no graph has it easy"
+    assert inputs.input_ids is not None
+    assert inputs.attention_mask is not None
+    assert inputs.input_ids.tolist() == [[2, 6], [2, 6]]
+    assert inputs.attention_mask.tolist() == [[1, 1], [1, 1]]
+    assert (inputs.picture, inputs.caption, inputs.tokens) == ("synthetic: pseudo-random pixels, seed 0", "red no", 2)
+    again = make_inputs(IMAGE, TEXT, tokenizer)
+    assert (again.pixels[0] == inputs.pixels[0]).all()
     assert again.caption == DEFAULT_CAPTION
 
 
-def test_a_feed_without_captions_has_only_pixels() -> None:
-    feed = make_feed(IMAGE, None, None, image=np.full((6, 8, 3), 9, dtype=np.uint8))
-    assert (feed.input_ids, feed.attention_mask, feed.caption, feed.tokens) == (None, None, None, 0)
-    assert (feed.pixels == 9).all()
-    assert feed.picture == "from memory"
+def test_inputs_without_captions_have_only_pixels() -> None:
+    inputs = make_inputs(IMAGE, None, None, image=np.full((6, 8, 3), 9, dtype=np.uint8))
+    assert (inputs.input_ids, inputs.attention_mask, inputs.caption, inputs.tokens) == (None, None, None, 0)
+    assert (inputs.pixels == 9).all()
+    assert inputs.picture == "from memory"
 
 
-def test_what_cannot_be_fed_is_refused(tiny: Path) -> None:
+def test_what_cannot_be_used_is_refused(tiny: Path) -> None:
     with pytest.raises(InputError, match="the model reads no caption: leave it out"):
-        make_feed(IMAGE, None, None, caption="red")
+        make_inputs(IMAGE, None, None, caption="red")
     with pytest.raises(ImageError, match=r"'missing.jpg': there is no such file"):
-        make_feed(IMAGE, None, None, image="missing.jpg")
+        make_inputs(IMAGE, None, None, image="missing.jpg")
     with pytest.raises(CaptionError):
-        package_feed(load_package(tiny), caption=7)  # type: ignore[arg-type] # the point of the test
+        package_inputs(load_package(tiny), caption=7)  # type: ignore[arg-type] # the point of the test
     with pytest.raises(ValueError, match="text_spec and tokenizer go together"):
-        make_feed(IMAGE, TEXT, None)
+        make_inputs(IMAGE, TEXT, None)
     with pytest.raises(ValueError, match="text_spec and tokenizer go together"):
-        make_feed(IMAGE, None, b"{}")
+        make_inputs(IMAGE, None, b"{}")
 
 
 # --- measuring
 
 
-def test_graphs_take_turns_and_warm_up_is_not_counted(clock: Clock, feed: Feed) -> None:
+def test_graphs_take_turns_and_warm_up_is_not_counted(clock: Clock, inputs: BenchInputs) -> None:
     log: list[str] = []
     sessions: Any = {
         "fp32": FakeSession("A", clock, [9, 9, 9, 9, 0.010, 0.020, 0.030], log),
         "int8": FakeSession("B", clock, [9, 9, 9, 9, 0.004, 0.004, 0.009], log),
     }
     rounds: list[None] = []
-    found = measure_latency(sessions, feed, runs=3, warmup=4, progress=lambda: rounds.append(None))
+    found = measure_latency(sessions, inputs, runs=3, warmup=4, progress=lambda: rounds.append(None))
     assert log == ["A", "B"] * 7
     assert len(rounds) == 7
     machine = cpus.processor_name()
@@ -120,11 +120,11 @@ def test_graphs_take_turns_and_warm_up_is_not_counted(clock: Clock, feed: Feed) 
     }
 
 
-def test_real_graphs_are_measured(tiny: Path, feed: Feed) -> None:
+def test_real_graphs_are_measured(tiny: Path, inputs: BenchInputs) -> None:
     sessions = {
         name: create_session((tiny / f"model.{name}.onnx").read_bytes(), threads=1) for name in ("fp16", "fp32")
     }
-    found = measure_latency(sessions, feed, runs=2, warmup=1)
+    found = measure_latency(sessions, inputs, runs=2, warmup=1)
     assert list(found) == ["fp16", "fp32"]
     for spec in found.values():
         assert (spec.threads, spec.runs) == (1, 2)
@@ -132,15 +132,15 @@ def test_real_graphs_are_measured(tiny: Path, feed: Feed) -> None:
 
 
 @pytest.mark.parametrize("name", ["runs", "warmup"])
-def test_rounds_start_at_one(feed: Feed, name: str) -> None:
+def test_rounds_start_at_one(inputs: BenchInputs, name: str) -> None:
     options: dict[str, Any] = {name: 0}
     with pytest.raises(InputError, match=f"{name} must be 1 or more, found 0"):
-        measure_latency({}, feed, **options)
+        measure_latency({}, inputs, **options)
 
 
 def test_a_latency_is_that_of_one_picture() -> None:
     with pytest.raises(ValueError, match="one picture, found 2 rows"):
-        measure_latency({}, make_feed(IMAGE, None, None, batch_size=2))
+        measure_latency({}, make_inputs(IMAGE, None, None, batch_size=2))
 
 
 # --- deciding

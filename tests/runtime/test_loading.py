@@ -10,6 +10,7 @@ from mlic_runtime import ChoiceError, ManifestError, PackageError, Predictor, Pr
 from mlic_runtime.base.machine import processor_name
 from mlic_runtime.bench import benchmark as bench
 from mlic_runtime.bench.benchmark import benchmark
+from mlic_runtime.bench.inputs import BenchOptions
 from mlic_runtime.graph.opening import open_graph, open_graphs
 from mlic_runtime.graph.saved_precision import PrecisionChoice, graphs_digest, save_precision
 from mlic_runtime.package.model_package import ModelPackage, load_package
@@ -110,8 +111,8 @@ def test_a_bench_says_which_precision_auto_was(
 ) -> None:
     monkeypatch.setattr(bench, "entry_points", lambda group: [])
     choose(cpu="fp16")
-    assert benchmark(package, runs=1, warmup=1).precision == "fp16"
-    assert benchmark(package, runs=1, warmup=1, precision="fp32").precision == "fp32"
+    assert benchmark(package, BenchOptions(runs=1, warmup=1))[0].precision == "fp16"
+    assert benchmark(package, BenchOptions(runs=1, warmup=1, precision="fp32"))[0].precision == "fp32"
 
 
 # --- on which provider

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlic_runtime.bench.inputs import package_feed
+from mlic_runtime.bench.inputs import package_inputs
 from mlic_runtime.bench.openvino import OpenVINOBackend
 from mlic_runtime.errors import InputError, PackageError
 from mlic_runtime.graph.session import create_session
@@ -56,24 +56,24 @@ def test_the_same_graph_runs_with_the_same_threads(fake_openvino: "type[FakeCore
     assert (backend.name, backend.version) == ("openvino", "2026.1.0")
     device, config = fake_openvino.seen
     assert (device, config["INFERENCE_NUM_THREADS"], config["PERFORMANCE_HINT"]) == ("CPU", 3, "LATENCY")
-    feed = package_feed(package, caption="red", batch_size=2)
-    expected = create_session(package.read_graph("fp16")).run(*feed.arrays)
-    found = backend.run(*feed.arrays)
+    inputs = package_inputs(package, caption="red", batch_size=2)
+    expected = create_session(package.read_graph("fp16")).run(*inputs.arrays)
+    found = backend.run(*inputs.arrays)
     np.testing.assert_array_equal(found, expected)
-    backend.run(np.zeros_like(feed.pixels), feed.input_ids, feed.attention_mask)
+    backend.run(np.zeros_like(inputs.pixels), inputs.input_ids, inputs.attention_mask)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_a_model_without_captions_has_one_input(fake_openvino: "type[FakeCore]", tiny_picture: Path) -> None:
     package = load_package(tiny_picture)
-    feed = package_feed(package, batch_size=2)
-    assert OpenVINOBackend(package, 1, None, "fp32").run(*feed.arrays).shape == (2, 3)
+    inputs = package_inputs(package, batch_size=2)
+    assert OpenVINOBackend(package, 1, None, "fp32").run(*inputs.arrays).shape == (2, 3)
 
 
 def test_what_openvino_refuses_is_one_line(fake_openvino: "type[FakeCore]", tiny: Path) -> None:
     package = load_package(tiny)
     with pytest.raises(PackageError, match=r"^OpenVINO failed: no memory$"):
-        OpenVINOBackend(package, 1, None, "fp32").run(*package_feed(package).arrays)
+        OpenVINOBackend(package, 1, None, "fp32").run(*package_inputs(package).arrays)
     fake_openvino.broken = True
     with pytest.raises(PackageError, match=r"^OpenVINO cannot compile the fp32 graph: no such operator$"):
         OpenVINOBackend(package, 1, None, "fp32")

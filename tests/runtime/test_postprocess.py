@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mlic_runtime.predict.prediction import decide, sigmoid
+from mlic_runtime.errors import InputError
+from mlic_runtime.predict.prediction import PredictionOptions, decide, sigmoid
 
 
 def test_sigmoid_matches_its_definition() -> None:
@@ -29,3 +30,13 @@ def test_thresholds_are_not_rounded_to_float32() -> None:
     below = np.array([[np.float32(0.7)]])  # 0.69999998807907
     assert decide(below, [0.7]).tolist() == [[False]]
     assert decide(below, [float(below[0, 0])]).tolist() == [[True]]
+
+
+def test_the_options_of_a_prediction_are_checked_when_they_are_made() -> None:
+    assert PredictionOptions() == PredictionOptions(threshold=None, top_k=None, at_least_one=False)
+    for threshold in (-0.1, 1.5, float("nan"), "0.5"):
+        with pytest.raises(InputError, match=r"threshold must be in \[0, 1\], found "):
+            PredictionOptions(threshold=threshold)  # type: ignore[arg-type] # one of them
+    for top_k in (0, 1.5):
+        with pytest.raises(InputError, match="top_k must be 1 or more, found "):
+            PredictionOptions(top_k=top_k)  # type: ignore[arg-type] # one of them

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mlic_runtime.errors import CaptionError, ImageError, InputError, PackageError
-from mlic_runtime.predict.prediction import Prediction
+from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.predict.stream import BATCHES_AHEAD
 from mlic_runtime.rows.reader import Row, RowError
@@ -51,6 +51,13 @@ def test_results_come_in_the_order_of_the_rows_and_are_those_of_predict(
             other.model,
         )
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+
+
+def test_the_options_of_a_prediction_are_one_value_or_three(predictor: Predictor, rows: list[Row]) -> None:
+    options = PredictionOptions(threshold=0.9, top_k=1, at_least_one=True)
+    one = list(predictor.stream_rows(rows, options, batch_size=4))
+    assert one == list(predictor.predict_rows(rows, batch_size=4, threshold=0.9, top_k=1, at_least_one=True))
+    assert one != list(predictor.stream_rows(rows, PredictionOptions(), batch_size=4))
 
 
 def test_the_number_of_workers_changes_nothing(predictor: Predictor, rows: list[Row]) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pytest
@@ -23,7 +22,7 @@ PATIENCE = 90.0
 def prepare() -> None:
     """Called by Ray in each worker process, before anything else."""
     tickets = Path(os.environ["MLIC_TICKETS"])
-    write_part, fsync, to_table = ray_folder.write_part, os.fsync, ray_parts._to_table
+    write_part, fsync, part_to_table = ray_folder.write_part, os.fsync, ray_parts.part_to_table
 
     def die(moment: str, part: object) -> None:
         try:
@@ -33,15 +32,15 @@ def prepare() -> None:
         (tickets / f"died-{os.getpid()}-{moment}-{part}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def write_part_or_die(folder: Path, table: pyarrow.Table, mark: ray_folder.PartMark, run: str) -> None:
+    def write_part_or_die(folder: Path, table: pyarrow.Table, summary: ray_folder.PartSummary, run: str) -> None:
         end = time.monotonic() + PATIENCE
-        while (tickets / f"hold-{mark.index}").exists() and time.monotonic() < end:
-            (tickets / f"holding-{mark.index}").touch()
+        while (tickets / f"hold-{summary.index}").exists() and time.monotonic() < end:
+            (tickets / f"holding-{summary.index}").touch()
             time.sleep(0.05)
-        die("before", mark.index)
-        write_part(folder, table, mark, run)
-        (tickets / f"wrote-{os.getpid()}-{mark.index}").touch()
-        die("after", mark.index)
+        die("before", summary.index)
+        write_part(folder, table, summary, run)
+        (tickets / f"wrote-{os.getpid()}-{summary.index}").touch()
+        die("after", summary.index)
 
     def fsync_or_die(descriptor: int) -> None:
         part = Path(f"/proc/self/fd/{descriptor}").readlink().stem.removeprefix("part-")
@@ -50,11 +49,11 @@ def prepare() -> None:
             die("amid", int(part))
         fsync(descriptor)
 
-    def to_table_or_die(part: ray_parts.Part, *more: Any) -> pyarrow.Table:
+    def part_to_table_or_die(part: ray_parts.Part) -> pyarrow.Table:
         die("read", part.index)
-        return to_table(part, *more)
+        return part_to_table(part)
 
     patch = pytest.MonkeyPatch()  # for as long as the process lives
     patch.setattr(ray_parts, "write_part", write_part_or_die)
     patch.setattr(os, "fsync", fsync_or_die)
-    patch.setattr(ray_parts, "_to_table", to_table_or_die)
+    patch.setattr(ray_parts, "part_to_table", part_to_table_or_die)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mlic_runtime import Predictor
-from mlic_runtime.bench.inputs import package_feed
+from mlic_runtime.bench.inputs import package_inputs
 from mlic_runtime.errors import InputError
 from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.model_package import load_package
@@ -151,7 +151,7 @@ def test_pytorch_is_a_bench_backend(trained: Trained, tmp_path: Path) -> None:
 def test_torch_compile_is_a_bench_backend(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_package(trained, tmp_path / "package")
     package = load_package(tmp_path / "package")
-    feed = package_feed(package, batch_size=2)
+    inputs = package_inputs(package, batch_size=2)
     calls: list[int] = []
 
     def compile_(model: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:  # the real one takes a minute
@@ -165,7 +165,7 @@ def test_torch_compile_is_a_bench_backend(trained: Trained, tmp_path: Path, monk
     backend = TorchCompileBackend(package, 1, str(trained.folder), "fp32")
     assert calls == [1]
     eager = PyTorchBackend(package, 1, str(trained.folder), "fp32")
-    np.testing.assert_array_equal(backend.run(*feed.arrays), eager.run(*feed.arrays))
+    np.testing.assert_array_equal(backend.run(*inputs.arrays), eager.run(*inputs.arrays))
     assert calls == [1, 2]
 
 
