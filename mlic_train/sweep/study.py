@@ -175,9 +175,8 @@ class SweepStudy:
                     f"the study {name!r} was started {difference}; give the same again, or start a new one with "
                     "another --output (or --study, where the storage is shared)"
                 )
-            optuna.delete_study(
-                study_name=name, storage=self._storage
-            )  # no trial has begun: the first command was mistyped
+            # No trial has begun: the first command was probably mistyped.
+            optuna.delete_study(study_name=name, storage=self._storage)
             study = self._create_or_load(name)
         self._fill_queue(study, plan, points)
         return study
@@ -210,8 +209,8 @@ class SweepStudy:
         worker = trial.user_attrs.get(_WORKER)
         if worker is not None and (worker == self._tracker.name or self._tracker.knows(worker)):
             return self._tracker.is_dead(worker)
-        # The tracker does not know the process. If it knows all living ones, this one is dead. It may have died before it
-        # wrote its name: a living process would still be in `exclusive`, where this one is now.
+        # The tracker does not know the process. If it knows all living ones, this one is dead. It may have died before
+        # it wrote its name: a living process would still be in `exclusive`, where this one is now.
         return self._tracks_all or self._take_over
 
     def _take(self, trial: FrozenTrial) -> Trial:

@@ -1,4 +1,4 @@
-"""Sweeps that share their study through a PostgreSQL, in folders of their own or in one, some of them killed."""
+"""Sweeps that share a study in PostgreSQL, in one folder or in several; some of their processes are killed."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def test_four_processes_share_a_grid_and_one_is_killed_in_the_middle_of_a_trial(
     colours: Path, database: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All four are held in the second epoch of their first trials; one dies there, and the others go on."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else four processes with a thread for each CPU wait for one another
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # otherwise each of the four processes has a thread for each CPU
     (tmp_path / "space.toml").write_text(GRID)
     given = arguments(colours, tmp_path / "space.toml", tmp_path / "sweep", database)
     with ExitStack() as stack:
@@ -97,7 +97,7 @@ def test_a_trial_whose_folder_is_out_of_reach_is_run_again(colours: Path, databa
 
 
 def test_a_queue_loses_and_repeats_nothing_however_often_processes_are_killed(database: str, tmp_path: Path) -> None:
-    """Without training: four processes claim and finish trials; the one that spoke last is killed, 12 times."""
+    """Without training: four processes claim and finish trials; 12 times, the one that reported last is killed."""
     trials, kills = 48, 12
     chance = random.Random(0)
     context = multiprocessing.get_context("forkserver")
@@ -148,7 +148,7 @@ def test_a_queue_loses_and_repeats_nothing_however_often_processes_are_killed(da
 
 @contextmanager
 def queue(database: str, folder: Path, trials: int) -> Iterator[tuple[SweepStudy, DatabaseLivenessTracker]]:
-    """A process's view of a study."""
+    """Open the study as one process does."""
     with track_liveness(database, folder) as tracker, shared_storage(database, folder, tracker) as opened:
         assert isinstance(tracker, DatabaseLivenessTracker)
         plan = Plan("random", {}, "data", {})
@@ -186,8 +186,8 @@ def test_one_process_has_its_turn_at_a_time(database: str, server: Server, tmp_p
     assert entered == ["first", "second"]
 
 
-def test_who_lost_a_trial_cannot_finish_it(database: str, server: Server, tmp_path: Path) -> None:
-    """A process that is cut off from the database, but lives, is taken for dead."""
+def test_a_process_that_lost_its_trial_cannot_finish_it(database: str, server: Server, tmp_path: Path) -> None:
+    """A living process that lost its connection to the database counts as dead."""
     with queue(database, tmp_path, 1) as (study, tracker), queue(database, tmp_path, 1) as (other, _):
         trial = study.claim()
         assert trial is not None
@@ -224,13 +224,13 @@ def test_a_database_that_stays_away_is_one_line(
 
 
 def end_connections_of(server: Server, tracker: DatabaseLivenessTracker) -> None:
-    """As a network does that drops one of them."""
+    """Cut them, as a broken network would."""
     end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = left(:name, 63)"
     with admin(server) as connection:
         assert connection.execute(sqlalchemy.text(end), {"name": f"mlic-sweep {tracker.name}"}).scalar()
 
 
-def test_what_cannot_be_opened_is_one_line_without_the_password(database: str, server: Server, tmp_path: Path) -> None:
+def test_an_error_on_opening_is_one_line_without_the_password(database: str, server: Server, tmp_path: Path) -> None:
     wrong = database.replace(server.password, "not-the-password")
     for where, secret, message in (
         (wrong, "not-the-password", 'password authentication failed for user "sweeper"'),

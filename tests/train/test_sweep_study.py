@@ -72,7 +72,7 @@ def test_processes_that_start_at_once_make_one_queue_and_share_it(tmp_path: Path
     assert len(open_grid(tmp_path).trials) == 16
 
 
-def test_a_queue_that_a_dead_process_did_not_finish_writing_is_completed(
+def test_a_queue_that_a_dead_process_wrote_in_part_is_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import optuna
@@ -100,7 +100,24 @@ def test_a_journal_that_ends_in_half_a_line_goes_on(tmp_path: Path) -> None:
     assert len(drain(open_grid(tmp_path))) == 16  # the first one's process left its trial behind
 
 
-def test_a_trial_of_a_living_process_is_not_taken_and_one_of_a_dead_process_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_trial_whose_process_died_before_it_wrote_its_name_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here Optuna's heartbeat would lose the trial."""
+    study = open_grid(tmp_path)
+
+    def die(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optuna.storages.JournalStorage.set_trial_user_attr", die)
+    with pytest.raises(KeyboardInterrupt):
+        study.claim()
+    monkeypatch.undo()
+    assert [trial.state for trial in study.trials[:2]] == [TrialState.RUNNING, TrialState.WAITING]
+    assert drain(open_grid(tmp_path)) == GRID.grid()
+
+
+def test_a_trial_of_a_living_process_is_not_taken_and_one_of_a_dead_process_is_continued(tmp_path: Path) -> None:
     living = FolderLivenessTracker(tmp_path)
     first = SweepStudy(open_storage(None, tmp_path), "sweep", plan(), GRID.grid(), living, tracks_all=True)
     answers: list[int] = []
@@ -129,7 +146,7 @@ def test_a_trial_of_a_living_process_is_not_taken_and_one_of_a_dead_process_is_g
     assert not first.is_mine(trial)
 
 
-def test_a_machine_out_of_sight_is_believed_to_live_until_the_user_says_otherwise(tmp_path: Path) -> None:
+def test_a_machine_out_of_sight_counts_as_alive_until_the_user_says_otherwise(tmp_path: Path) -> None:
     def open_on(machine: str, take_over: bool = False) -> SweepStudy:
         storage = open_storage(str(tmp_path / "shared.journal"), tmp_path)
         tracker = FolderLivenessTracker(tmp_path / machine)
@@ -170,7 +187,7 @@ def test_a_sampler_draws_the_same_after_a_kill_and_never_twice_the_same(tmp_path
     assert drain(open_range(tmp_path / "c", 12, sampler, seed=1), RANGE) != whole
 
 
-def test_more_trials_can_be_asked_for_later(tmp_path: Path) -> None:
+def test_a_later_call_can_have_more_trials(tmp_path: Path) -> None:
     before = drain(open_range(tmp_path, 2), RANGE)
     assert len(before) == 2
     assert len(open_range(tmp_path, 5).trials) == 5
@@ -188,7 +205,7 @@ def test_more_trials_can_be_asked_for_later(tmp_path: Path) -> None:
         (plan(sampler="tpe", name="hybrid"), "was started with --sampler grid"),
     ],
 )
-def test_a_study_goes_on_with_the_same_only(tmp_path: Path, other: Plan, message: str) -> None:
+def test_a_study_continues_only_with_an_equal_plan(tmp_path: Path, other: Plan, message: str) -> None:
     def start(given: Plan) -> SweepStudy:
         return SweepStudy(
             open_storage(None, tmp_path), "sweep", given, [{}, {}], FolderLivenessTracker(tmp_path), tracks_all=True
@@ -202,7 +219,7 @@ def test_a_study_goes_on_with_the_same_only(tmp_path: Path, other: Plan, message
     assert "another --output" in str(caught.value)
 
 
-def test_a_study_of_which_nothing_has_begun_is_replaced(tmp_path: Path) -> None:
+def test_a_study_without_a_trial_that_has_begun_is_replaced(tmp_path: Path) -> None:
     assert len(open_grid(tmp_path).trials) == 16
     assert len(open_range(tmp_path, 2).trials) == 2
 
