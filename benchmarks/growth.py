@@ -245,7 +245,7 @@ def main(
     if output is None:
         click.echo(json.dumps(result, indent=2))
         return
-    content = read_json(output) if output.exists() else {"what": WHAT, "runs": []}
+    content: dict[str, Any] = read_json(output) if output.exists() else {"what": WHAT, "runs": []}
     content["runs"].append(result)
     write_json(output, content)
 
