@@ -138,7 +138,7 @@ def main(
         "imports": Candidate(ROOT, IMPORTS),
         "cached": Candidate(ROOT, infer_code(ROOT), (*inputs, *options)),
         "uncached": Candidate(ROOT, infer_code(ROOT), (*inputs, *options, "--no-cache")),
-        **{f"cached, {tree}": Candidate(tree, infer_code(tree), (*inputs, *options)) for tree in trees},
+        **{f"cached, {tree.name}": Candidate(tree, infer_code(tree), (*inputs, *options)) for tree in trees},
     }
     competitors = ("torch", "torchvision") if pytorch else ()
     if competitors and all(importlib.util.find_spec(name) for name in (*competitors, "mlic_train")):
@@ -150,11 +150,11 @@ def main(
     costs = measure_in_turns(candidates, rounds)
     references = {name: costs[name] for name in ("imports", "cached")}
     result |= {"rounds": rounds, "precision": precision, "threads": threads}
-    result["processes"] = {name: summary(found, references) for name, found in costs.items()}
-    for name, found in result["processes"].items():
-        times = f"{found['wall_ms']:7.0f} ms wall, {found['cpu_ms']:7.0f} ms CPU"
-        ratios = f"{found['wall_ratio_to_imports']:.2f} x imports, {found['wall_ratio_to_cached']:.3f} x cached"
-        click.echo(f"{name:9} {times}, {found['peak_resident_mb']:6.0f} MB, {ratios}")
+    result["processes"] = {name: summary(runs, references) for name, runs in costs.items()}
+    for name, process in result["processes"].items():
+        times = f"{process['wall_ms']:7.0f} ms wall, {process['cpu_ms']:7.0f} ms CPU"
+        ratios = f"{process['wall_ratio_to_imports']:.2f} x imports, {process['wall_ratio_to_cached']:.3f} x cached"
+        click.echo(f"{name:9} {times}, {process['peak_resident_mb']:6.0f} MB, {ratios}")
     write_json(output, result)
 
 

@@ -49,7 +49,7 @@ def describe(what: str, libraries: Iterable[str] = RUNTIME_LIBRARIES) -> dict[st
         "what": what,
         "command": _command_line(sys.argv),
         "machine": {**machine_facts(), "load_average": [round(load, 2) for load in os.getloadavg()]},
-        "versions": {name: found for name in libraries if (found := _version(name)) is not None},
+        "versions": {name: installed for name in libraries if (installed := _version(name)) is not None},
     }
 
 

@@ -98,8 +98,8 @@ def run_in_node(node: str, graph: bytes, batches: Sequence[Feeds]) -> tuple[dict
         result = json.loads(written.read_text(encoding="utf-8"))
         if not result["runs"]:
             return result, None
-        found = [np.fromfile(folder / f"{index}.logits", np.float32) for index in range(len(batches))]
-    return result, np.concatenate(found)
+        logits = [np.fromfile(folder / f"{index}.logits", np.float32) for index in range(len(batches))]
+    return result, np.concatenate(logits)
 
 
 def _failure(error: str) -> dict[str, Any]:
@@ -113,16 +113,16 @@ def compare(node: str, graph: bytes, manifest: Manifest, batches: Sequence[Feeds
     """
     session = create_session(graph)
     expected = np.concatenate([session.run(*feeds.values()) for feeds in batches])
-    result, found = run_in_node(node, graph, batches)
+    result, actual = run_in_node(node, graph, batches)
     facts = {**result, "rows": len(expected), "decisions": expected.size}
-    if found is None:
+    if actual is None:
         return facts
-    if found.size != expected.size or not np.isfinite(found).all():
-        return {**facts, "error": f"{found.size} logits, {np.isfinite(found).sum()} finite; expected {expected.size}"}
-    found = found.reshape(expected.shape)
+    if actual.size != expected.size or not np.isfinite(actual).all():
+        return {**facts, "error": f"{actual.size} logits, {np.isfinite(actual).sum()} finite; expected {expected.size}"}
+    actual = actual.reshape(expected.shape)
     thresholds = [label.threshold for label in manifest.labels]
-    difference = np.abs(found.astype(np.float64) - expected)
-    equal = decide(sigmoid(found), thresholds) == decide(sigmoid(expected), thresholds)
+    difference = np.abs(actual.astype(np.float64) - expected)
+    equal = decide(sigmoid(actual), thresholds) == decide(sigmoid(expected), thresholds)
     return {
         **facts,
         "max_abs_difference": float(difference.max()),

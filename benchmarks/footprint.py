@@ -77,16 +77,16 @@ def _ways(context: click.Context, parameter: click.Parameter, values: tuple[str,
 @output_option
 def main(ways: dict[str, list[str]], output: Path | None) -> None:
     """Measure downloads and installations."""
-    found = {}
+    measured = {}
     for name, requirements in (WAYS | ways).items():
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = measure(requirements, Path(folder))
+            measured[name] = measure(requirements, Path(folder))
         shown = " ".join("./mlic_runtime" if requirement == RUNTIME else requirement for requirement in requirements)
-        found[name]["requirements"] = shown
-        megabytes = [found[name][key] / 1e6 for key in ("downloaded_bytes", "installed_bytes")]
+        measured[name]["requirements"] = shown
+        megabytes = [measured[name][key] / 1e6 for key in ("downloaded_bytes", "installed_bytes")]
         click.echo(f"{name:10} {megabytes[0]:7.1f} MB downloaded, {megabytes[1]:7.1f} MB installed: {shown}")
     write_json(
-        output, describe("bytes of the wheels that pip downloads, and of what they install", ()) | {"ways": found}
+        output, describe("bytes of the wheels that pip downloads, and of what they install", ()) | {"ways": measured}
     )
 
 

@@ -31,13 +31,13 @@ class Rate(NamedTuple):
 
 def read_measurements(file: Path) -> dict[Key, list[Measurement]]:
     """Return the measurements, fewest rows first; the last one where a combination was measured several times."""
-    found: dict[Key, dict[int, Measurement]] = defaultdict(dict)
+    by_key: dict[Key, dict[int, Measurement]] = defaultdict(dict)
     for run in read_json(file)["runs"]:
         busy = run["load_average_before"] > BUSY * run["machine"]["cpus"]
         for measurement in run["measurements"]:
             key = (f"{run['model']} {run['precision']}", measurement["engine"], measurement["workers"])
-            found[key][measurement["rows"]] = measurement | {"busy": busy}
-    return {key: [by_rows[rows] for rows in sorted(by_rows)] for key, by_rows in sorted(found.items())}
+            by_key[key][measurement["rows"]] = measurement | {"busy": busy}
+    return {key: [by_rows[rows] for rows in sorted(by_rows)] for key, by_rows in sorted(by_key.items())}
 
 
 def fit_rate(measurements: list[Measurement]) -> Rate:
@@ -75,6 +75,8 @@ def rate_table(file: Path) -> str:
     """Return the numbers of the formula, and its errors for the jobs in between, which they were not made from."""
     rows = []
     for (package, engine, workers), measurements in read_measurements(file).items():
+        if len(measurements) < 2:
+            continue
         rate = fit_rate(measurements)
         errors = [
             f"{rate.seconds(each['rows']) / _seconds(each) - 1:+.0%} at {each['rows']:,} rows"

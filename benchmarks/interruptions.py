@@ -211,7 +211,7 @@ def main(kills: int, kinds: tuple[str, ...], seed: int, full: bool, output: Path
     """Interrupt jobs and check what they leave."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found: dict[str, Any] = {}
+    by_kind: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary).resolve()
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
@@ -223,7 +223,7 @@ def main(kills: int, kinds: tuple[str, ...], seed: int, full: bool, output: Path
                 finish(reference, folder)
             if full:
                 disk = stack.enter_context(full_disk.mounted(folder / "disk"))
-                found = full_disk.fill(
+                by_kind = full_disk.fill(
                     disk, lambda kind: prepare(kind, disk, data, reference.run, folder), attempt, folder
                 )
             else:
@@ -232,16 +232,16 @@ def main(kills: int, kinds: tuple[str, ...], seed: int, full: bool, output: Path
                     begin = time.monotonic()
                     # Each kind has its own generator, so that its moments do not depend on the other kinds.
                     dice = random.Random(f"{seed} {kind}")
-                    found[kind] = interrupt(job, expected, seconds, kills, dice, folder)
-                    found[kind] |= {
+                    by_kind[kind] = interrupt(job, expected, seconds, kills, dice, folder)
+                    by_kind[kind] |= {
                         "seconds_uninterrupted": round(seconds, 2),
                         "seconds": round(time.monotonic() - begin),
                     }
-                    click.echo(f"{kind}: {json.dumps(found[kind])}")
+                    click.echo(f"{kind}: {json.dumps(by_kind[kind])}")
         except LostError as error:
             raise click.ClickException(str(error)) from error
     what = "outputs on a disk that fills up" if full else "kill -9 at random moments, resumed until done"
-    result = {"seed": seed, "tolerance": "weights: difference 0; everything else: equal", "kinds": found}
+    result = {"seed": seed, "tolerance": "weights: difference 0; everything else: equal", "kinds": by_kind}
     write_json(output, describe(what, LIBRARIES) | result)
 
 

@@ -37,8 +37,8 @@ def as_decisions(cells: list[str], label_ids: list[str]) -> Decisions:
 def score(probabilities: npt.NDArray[np.float64], targets: Decisions, thresholds: list[float]) -> dict[str, float]:
     """Return metrics with 95 % bootstrap intervals over the rows."""
     limits = np.asarray(thresholds)
-    found = compute_metrics(probabilities, targets, limits) | bootstrap_intervals(probabilities, targets, limits)
-    return {name: found[name] for name in _COLUMNS}
+    metrics = compute_metrics(probabilities, targets, limits) | bootstrap_intervals(probabilities, targets, limits)
+    return {name: metrics[name] for name in _COLUMNS}
 
 
 def compare(data: Path, model: str | None) -> dict[str, Any]:

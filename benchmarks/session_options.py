@@ -76,8 +76,8 @@ def measure_one(
 
 def _measure_in_new_process(*arguments: str) -> dict[str, float]:
     done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
 
 
 @click.command()
@@ -100,13 +100,13 @@ def main(
         click.echo(json.dumps(measure_one(model, precisions[0], *one, threads)))
         return
     cases = [(precision, batch, length) for precision in precisions for batch in RUNS for length in LENGTHS]
-    found: dict[tuple[str, int, str, str], list[dict[str, float]]] = {}
+    runs: dict[tuple[str, int, str, str], list[dict[str, float]]] = {}
     for turn in range(rounds):
         for precision, batch, length in cases:
             for variant in VARIANTS:
                 arguments = ["--precision", precision, "--threads", str(threads), "--one", variant, str(batch), length]
                 measured = _measure_in_new_process(*arguments, *(["--model", model] if model else []))
-                found.setdefault((precision, batch, length, variant), []).append(measured)
+                runs.setdefault((precision, batch, length, variant), []).append(measured)
         click.echo(f"round {turn + 1} of {rounds}", err=True)
     rows = [
         {
@@ -118,7 +118,7 @@ def main(
             "cpu_ms_min": round(min(row["cpu_ms"] for row in results), 2),
             "cpu_ms_max": round(max(row["cpu_ms"] for row in results), 2),
         }
-        for (precision, batch, length, variant), results in found.items()
+        for (precision, batch, length, variant), results in runs.items()
     ]
     result = describe(
         "session options: CPU time of a run, and resident memory, with captions of varying or one length; "

@@ -39,14 +39,14 @@ def epoch_seconds(arguments: Sequence[str]) -> float:
 @click.argument("training", nargs=-1, type=click.UNPROCESSED)
 def main(tried: tuple[str, ...], rounds: int, output: Path | None, training: tuple[str, ...]) -> None:
     """Compare the time of an epoch; ratios are to the first run of the same round."""
-    found: dict[str, list[float]] = {options: [] for options in tried}
+    seconds: dict[str, list[float]] = {options: [] for options in tried}
     for turn in range(rounds):
         for options in tried:
-            found[options].append(epoch_seconds([*training, *shlex.split(options)]))
-            click.echo(f"round {turn + 1} of {rounds}: {options}: {found[options][-1]} s", err=True)
+            seconds[options].append(epoch_seconds([*training, *shlex.split(options)]))
+            click.echo(f"round {turn + 1} of {rounds}: {options}: {seconds[options][-1]} s", err=True)
     results = {}
-    for options, times in found.items():
-        ratios = [one / first for one, first in zip(times, found[tried[0]], strict=True)]
+    for options, times in seconds.items():
+        ratios = [one / first for one, first in zip(times, seconds[tried[0]], strict=True)]
         results[options] = {"seconds": times, "ratio": round(statistics.median(ratios), 3)}
         click.echo(f"{statistics.median(times):8.1f} s  {results[options]['ratio']:.3f}  {options}")
     write_json(output, describe("seconds of a training epoch", ("torch", "numpy")) | {"results": results})

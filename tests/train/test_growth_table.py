@@ -35,6 +35,14 @@ def test_the_page_has_the_tables(growth_table: Any) -> None:
     assert growth_table.rate_table(MEASURED) in page
 
 
+def test_one_job_alone_has_no_rate(growth_table: Any, tmp_path: Path) -> None:
+    file = tmp_path / "growth.json"
+    run = {"model": "m@1", "precision": "int8", "machine": {"cpus": 2}, "load_average_before": 0.1}
+    file.write_text(json.dumps({"runs": [{**run, "measurements": [measurement(10, 1.0)]}]}))
+    assert len(growth_table.rate_table(file).splitlines()) == 2
+    assert len(growth_table.measured_table(file).splitlines()) == 3
+
+
 def test_the_formula_goes_through_the_smallest_and_the_largest_job(growth_table: Any) -> None:
     rate = growth_table.fit_rate([measurement(100, 2.0), measurement(500, 9.0), measurement(1100, 12.0)])
     assert rate.start == pytest.approx(1.0)
