@@ -1,15 +1,13 @@
-"""What each part of a model is worth: the same training with one part left out at a time, over several seeds.
+"""Measures what each part of a model is worth: the same training without one part at a time, over several seeds.
 
-A plan is a TOML file: `data` and `options`, the arguments of mlic-train that trainings share, `seeds`, and a table
-[variants.NAME] for each: its `add` has arguments that come last and so win; `data`, `options` and `seeds` stand in the
-place of the shared ones. Trainings that have ended are not repeated, and an interrupted one goes on. Several processes
-can work on one plan, each on variants of its own (--variant).
+    python benchmarks/ablation.py benchmarks/coco18-ablation.toml --runs runs/ablation --output FILE
 
-Usage: python benchmarks/ablation.py PLAN --runs FOLDER [--variant NAME ...] [--output FILE]
+A plan is a TOML file. `data` and `options` are arguments of mlic-train that all trainings share; `seeds` is a list.
+Each training has a table [variants.NAME]. Its `add` is put behind the shared arguments and overrides them; its `data`,
+`options` or `seeds` replace the shared ones. Finished trainings are not repeated, and an interrupted one resumes.
+Several processes can share a plan, each with variants of its own (--variant).
 """
 
-import importlib
-import json
 import re
 import shlex
 import statistics
@@ -17,11 +15,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
+from common import describe, markdown_table, output_option, read_json, read_toml, write_json
 
 from mlic_train.base.files import write_bytes
 
@@ -36,28 +34,24 @@ _MEASURED = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A training of the plan: its arguments but for seed and run folder."""
+    """A training of the plan, and its arguments without seed and run folder."""
 
     name: str
     arguments: tuple[str, ...]
     seeds: tuple[int, ...]
 
     def folder(self, runs: Path, seed: int) -> Path:
-        """The run folder of a seed."""
+        """Return the run folder of a seed."""
         return runs / f"{re.sub(r'[^a-z0-9]+', '-', self.name.lower()).strip('-')}-{seed}"
 
 
 def read_plan(file: Path) -> list[Variant]:
-    """The variants of a plan, in its order.
+    """Return the variants of a plan, in its order.
 
     Raises:
-        click.ClickException: not TOML, no variant, or a key that nothing reads.
+        click.ClickException: it is not TOML, has no variant, or has an unknown key.
     """
-    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    try:
-        shared = toml.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{file} cannot be read as TOML: {error}") from None
+    shared = read_toml(file)
     variants = shared.pop("variants", {})
     if not variants:
         raise click.ClickException(f"{file} has no variant; write a table [variants.NAME] for each")
@@ -79,7 +73,7 @@ def _variant(name: str, table: Mapping[str, Any]) -> Variant:
 
 
 def train(variant: Variant, seed: int, folder: Path) -> None:
-    """Run mlic-train to the end, from the last checkpoint where there is one, and keep what it prints.
+    """Run mlic-train to the end, from its last checkpoint if there is one, and keep what it prints.
 
     Raises:
         click.ClickException: it failed; its own message is on stderr.
@@ -89,12 +83,12 @@ def train(variant: Variant, seed: int, folder: Path) -> None:
     click.echo(shlex.join(["mlic-train", *arguments]), err=True)
     ended = subprocess.run([sys.executable, "-m", "mlic_train", *arguments], stdout=subprocess.PIPE, check=False)
     if ended.returncode:
-        raise click.ClickException(f"mlic-train ended with {ended.returncode}; the same command goes on from here")
+        raise click.ClickException(f"mlic-train ended with {ended.returncode}; the same command continues from here")
     write_bytes(folder / "metrics.json", ended.stdout)
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds, of every split's metrics and of the lowest validation loss."""
+    """Return mean and standard deviation over the seeds: every split's metrics and the lowest validation loss."""
     tables = [
         {**result["metrics"], "lowest loss": {"val": min(row["val_loss"] for row in result["history"])}}
         for result in results
@@ -106,18 +100,18 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
-    found = {"mean": round(statistics.fmean(values), 5)}
-    return found | ({"sd": round(statistics.stdev(values), 5)} if len(values) > 1 else {})
+    mean = {"mean": round(statistics.fmean(values), 5)}
+    return mean | ({"sd": round(statistics.stdev(values), 5)} if len(values) > 1 else {})
 
 
 def as_markdown(variants: Mapping[str, Mapping[str, Any]]) -> str:
-    """A line per variant: samples F1 / mAP of every mode."""
-    lines = [["", "seeds", "val loss", *(title for title, _ in _MEASURED)], ["---"] * (3 + len(_MEASURED))]
+    """Return a line for each variant: samples F1 / mAP of every mode."""
+    lines = []
     for name, variant in variants.items():
-        found = variant["summary"]
-        cells = [_both(found[split]) if split in found else "" for _, split in _MEASURED]
-        lines.append([name, str(len(variant["seeds"])), _number(found["lowest loss"]["val"], 4), *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        splits = variant["summary"]
+        cells = [_both(splits[split]) if split in splits else "" for _, split in _MEASURED]
+        lines.append([name, str(len(variant["seeds"])), _number(splits["lowest loss"]["val"], 4), *cells])
+    return markdown_table(["", "seeds", "val loss", *(title for title, _ in _MEASURED)], lines)
 
 
 def _both(metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -131,9 +125,11 @@ def _number(value: Mapping[str, float], digits: int) -> str:
 
 @click.command()
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where run folders go.")
-@click.option("--variant", "names", multiple=True, help="Train only this one; may be given several times.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the results as JSON.")
+@click.option(
+    "--runs", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder of the run folders."
+)
+@click.option("--variant", "names", multiple=True, help="Train only this variant. Repeat.")
+@output_option
 def main(plan: Path, runs: Path, names: tuple[str, ...], output: Path | None) -> None:
     """Train the variants of a plan and compare those whose trainings have all ended."""
     variants = read_plan(plan)
@@ -145,23 +141,21 @@ def main(plan: Path, runs: Path, names: tuple[str, ...], output: Path | None) ->
         for seed in variant.seeds if not names or variant.name in names else ():
             if not (variant.folder(runs, seed) / "metrics.json").exists():
                 train(variant, seed, variant.folder(runs, seed))
-    found = {}
+    finished = {}
     for variant in variants:
         files = {seed: variant.folder(runs, seed) / "metrics.json" for seed in variant.seeds}
         if not all(file.exists() for file in files.values()):
             click.echo(f"{variant.name}: not all of its trainings have ended", err=True)
             continue
-        results = {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in files.items()}
-        found[variant.name] = {
+        results = {seed: read_json(file) for seed, file in files.items()}
+        finished[variant.name] = {
             "arguments": shlex.join(variant.arguments),
             "summary": summary(list(results.values())),
             "seeds": {seed: {key: result[key] for key in ("metrics", "history")} for seed, result in results.items()},
         }
-    click.echo(as_markdown(found))
-    if output is not None:
-        libraries = ("torch", "timm", "tokenizers", "numpy")
-        text = json.dumps({"versions": {name: version(name) for name in libraries}, "variants": found}, indent=2)
-        write_bytes(output, (text + "\n").encode())
+    click.echo(as_markdown(finished))
+    facts = describe("trainings without one part at a time", ("torch", "timm", "tokenizers", "numpy"))
+    write_json(output, facts | {"variants": finished})
 
 
 if __name__ == "__main__":

@@ -1,55 +1,34 @@
-"""Batch prediction against a loop over `predict`: the same pictures, the same session, in turns.
+"""Measures batch prediction (`predict_rows`) against a loop over `predict`: same pictures, same session, in turns.
 
-Pictures are 640x480 JPEGs made from a fixed seed, or those of a folder. Usage:
-python benchmarks/batch.py [--model PACKAGE] [--pictures FOLDER] [--rows N] [--rounds N] [--output FILE]
+    python benchmarks/batch.py --rows 256 --rounds 7 --output benchmarks/results/batch.json
+
+The pictures are synthetic, or those of a folder. With --memory-rows it also shows that memory does not grow with rows.
 """
 
-import io
-import json
-import platform
-import resource
-import shlex
+import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
-from PIL import Image
+from common import PICTURES, describe, make_pictures, model_option, output_option, rounds_option, write_json
 
 from mlic_runtime import Predictor, Row, open_rows
-from mlic_runtime.base.machine import available_cpus
+from mlic_runtime.base.machine import available_cpus, peak_bytes
 from mlic_runtime.bench.inputs import DEFAULT_CAPTION
-
-_SYNTHETIC = 64  # different pictures
-
-
-def make_pictures(folder: Path) -> None:
-    """Write 640x480 JPEGs of quality 90 with the detail of photographs: noise at three scales."""
-    random = np.random.default_rng(0)
-    for index in range(_SYNTHETIC):
-        total = np.zeros((480, 640, 3))
-        for size, weight in (((8, 6), 1.0), ((80, 60), 0.4), ((320, 240), 0.15)):
-            noise = Image.fromarray(random.integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
-            total += weight * np.asarray(noise.resize((640, 480), Image.Resampling.BICUBIC), dtype=np.float64)
-        stream = io.BytesIO()
-        Image.fromarray((total / 1.55).astype(np.uint8)).save(stream, "JPEG", quality=90)
-        (folder / f"{index:03}.jpg").write_bytes(stream.getvalue())
 
 
 def repeat(rows: list[Row], count: int) -> Iterator[Row]:
-    """The rows over and over, `count` in all."""
-    for index in range(count):
-        yield rows[index % len(rows)]
+    """Return the rows over and over, `count` in all."""
+    return itertools.islice(itertools.cycle(rows), count)
 
 
-def measure(predictor: Predictor, rows: list[Row], count: int, rounds: int, batch_size: int, workers: int) -> Any:
-    """Seconds of each way in each round, and the largest difference between their probabilities."""
+def measure(
+    predictor: Predictor, rows: list[Row], count: int, rounds: int, batch_size: int, workers: int
+) -> tuple[dict[str, list[float]], float]:
+    """Return the seconds of the loop and of the batch in each round, and how far their probabilities differ at most."""
     seconds: dict[str, list[float]] = {"loop": [], "batch": []}
     difference = 0.0
     for turn in range(-1, rounds):  # the first warms up
@@ -59,8 +38,8 @@ def measure(predictor: Predictor, rows: list[Row], count: int, rounds: int, batc
         together = list(predictor.predict_rows(repeat(rows, count), batch_size=batch_size, workers=workers))
         end = time.perf_counter()
         for one, other in zip(alone, together, strict=True):
-            found = getattr(other, "probabilities", {})
-            difference = max(difference, *(abs(p - found[label]) for label, p in one.probabilities.items()))
+            probabilities = getattr(other, "probabilities", {})
+            difference = max(difference, *(abs(p - probabilities[label]) for label, p in one.probabilities.items()))
         if turn >= 0:
             seconds["loop"].append(middle - start)
             seconds["batch"].append(end - middle)
@@ -71,30 +50,25 @@ def measure(predictor: Predictor, rows: list[Row], count: int, rounds: int, batc
 def memory_of_rows(
     predictor: Predictor, rows: list[Row], count: int, batch_size: int, workers: int
 ) -> dict[str, float]:
-    """Peak resident memory of this process in MB, after a tenth of the rows and after all of them."""
+    """Return the peak resident memory of this process in MB, after a tenth of the rows and after all of them."""
     peaks = {}
     for number in (count // 10, count):
         for _ in predictor.predict_rows(repeat(rows, number), batch_size=batch_size, workers=workers):
             pass
-        # ru_maxrss: kilobytes on Linux, bytes on macOS
-        peaks[str(number)] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-            1e6 if sys.platform == "darwin" else 1e3
-        )
+        peaks[str(number)] = (peak_bytes() or 0) / 1e6
     return peaks
 
 
 @click.command()
-@click.option("--model", help="A model package.  [default: the released one]")
+@model_option
 @click.option("--pictures", type=click.Path(exists=True, file_okay=False, path_type=Path), help="[default: synthetic]")
 @click.option("--rows", type=click.IntRange(1), default=256, show_default=True, help="Rows per round.")
-@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@rounds_option(7)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=available_cpus, help="[default: the CPUs]")
-@click.option(
-    "--threads", type=click.IntRange(1), help="Threads for one run of the graph.  [default: the physical cores]"
-)
-@click.option("--memory-rows", type=click.IntRange(10), help="Also show that memory does not grow with so many rows.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the graph.  [default: the physical cores]")
+@click.option("--memory-rows", type=click.IntRange(10), help="Measure memory over this number of rows, too.")
+@output_option
 def main(
     model: str | None,
     pictures: Path | None,
@@ -107,28 +81,25 @@ def main(
     output: Path | None,
 ) -> None:
     """Measure predict_rows against a loop over predict."""
+    result = describe("predict_rows against a loop over predict, from picture files to predictions, in turns")
     predictor = Predictor.load(model, threads=threads)
     with tempfile.TemporaryDirectory() as temporary:
         if pictures is None:
             make_pictures(Path(temporary))
         caption = None if predictor.manifest.text is None else DEFAULT_CAPTION
         with open_rows(pictures or temporary, captions=False) as reader:
-            found = [Row(row.image, caption) for _, row in zip(range(rows), reader, strict=False)]
-        seconds, difference = measure(predictor, found, rows, rounds, batch_size, workers)
-        memory = memory_of_rows(predictor, found, memory_rows, batch_size, workers) if memory_rows else None
+            some = [Row(row.image, caption) for row in itertools.islice(reader, rows)]
+        seconds, difference = measure(predictor, some, rows, rounds, batch_size, workers)
+        memory = memory_of_rows(predictor, some, memory_rows, batch_size, workers) if memory_rows else None
     ratios = [loop / batch for loop, batch in zip(seconds["loop"], seconds["batch"], strict=True)]
-    result = {
-        "what": "predict_rows against a loop over predict, from picture files to predictions, in turns",
-        "command": shlex.join(["python", "benchmarks/batch.py", *sys.argv[1:]]),
-        "model": f"{predictor.manifest.name}@{predictor.manifest.version}",
-        "pictures": "synthetic: 640x480 JPEG, quality 90, seed 0" if pictures is None else "a folder",
+    result |= {
+        "model": predictor.manifest.title,
+        "pictures": PICTURES if pictures is None else "a folder",
         "rows": rows,
         "rounds": rounds,
         "batch_size": batch_size,
         "workers": workers,
         "threads": predictor.session.threads,
-        "machine": {"platform": platform.platform(), "cpus": available_cpus(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("onnxruntime", "tokenizers", "numpy", "pillow")},
         "pictures_per_second": {way: round(rows / statistics.median(times), 2) for way, times in seconds.items()},
         "ratio": round(statistics.median(ratios), 3),
         "ratio_min": round(min(ratios), 3),
@@ -137,8 +108,7 @@ def main(
         "peak_resident_mb_after_rows": memory,
     }
     click.echo(f"median: batch is {result['ratio']} times as fast; {result['pictures_per_second']} pictures/s")
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(output, result)
 
 
 if __name__ == "__main__":

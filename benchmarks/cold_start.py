@@ -1,35 +1,40 @@
-"""Whole processes, from nothing to one prediction, in turns: what a cold start costs, and what the graph cache saves.
+"""Measures whole processes from nothing to one prediction, in turns: the runtime, its imports alone, and PyTorch.
 
-    python benchmarks/cold_start.py [--rounds N] [--precision P] [--checkpoint FOLDER] [--output FILE]
+    python benchmarks/cold_start.py --rounds 20 --output benchmarks/results/cold-start.json
 
-`imports` loads what the runtime needs and does nothing; `cached` and `uncached` are mlic-infer with a warm graph cache
+`imports` loads the runtime's libraries and does nothing; `cached` and `uncached` are mlic-infer with a warm graph cache
 and with --no-cache; `pytorch` makes the same prediction with torch, torchvision and mlic-train, if they are installed.
-`mlic-bench --cold-start` measures the first two on a device that has nothing but the runtime.
+Each --tree is the checkout of another version, whose mlic-infer runs in the same turns with a graph cache of its own.
+On a device that has only the runtime, `mlic-bench --cold-start` measures `imports` and `cached`.
 
-The processes share a folder for byte code, which a first round fills, as pip does when it installs; the user's cache is
-not touched. What is read from disk is in the system's memory after that round.
+A first round, which is not measured, fills the folder for byte code, as pip does on installation, and the graph cache;
+the user's own caches are not used. After that round the files are in the system's memory.
 """
 
 import importlib.util
-import json
 import os
-import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+from common import (
+    ROOT,
+    RUNTIME_LIBRARIES,
+    ProcessCost,
+    describe,
+    measure_process,
+    model_option,
+    output_option,
+    read_toml,
+    rounds_option,
+    write_json,
+)
 
-from mlic_runtime.base.machine import machine_facts
-from mlic_runtime.bench.cold_start import IMPORTS, INFER
+from mlic_runtime.bench.cold_start import IMPORTS
 
-ROOT = Path(__file__).resolve().parents[1]
-LIBRARIES = ("onnxruntime", "tokenizers", "numpy", "pillow", "click")
 PYTORCH = """
 import sys
 from pathlib import Path
@@ -49,60 +54,73 @@ print({label.name: p for label, p in zip(package.manifest.labels, probabilities)
 """
 
 
-class Process(NamedTuple):
-    """Wall and CPU time in seconds, peak resident memory in bytes."""
+class Candidate(NamedTuple):
+    """A Python process to measure: the checkout that it imports from, its code, and its arguments."""
 
-    wall: float
-    cpu: float
-    peak: int
-
-
-def start(command: list[str], environment: dict[str, str]) -> Process:
-    """Run one process to its end.
-
-    Raises:
-        click.ClickException: it failed.
-    """
-    begin = time.perf_counter()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, used = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            said = errors.read().decode(errors="replace")
-            raise click.ClickException(f"{shlex.join(command)[:200]} failed: {said}")
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    return Process(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * unit)
+    tree: Path
+    code: str
+    arguments: tuple[str, ...] = ()
 
 
-def summary(runs: list[Process], base: list[Process]) -> dict[str, float | list[float]]:
-    """Medians, and the median over the rounds of the ratio to another process of the same round."""
-    ratios = sorted(run.wall / other.wall for run, other in zip(runs, base, strict=True))
-    return {
-        "wall_ms": round(statistics.median(run.wall for run in runs) * 1e3, 1),
-        "wall_ms_min": round(min(run.wall for run in runs) * 1e3, 1),
-        "cpu_ms": round(statistics.median(run.cpu for run in runs) * 1e3, 1),
-        "peak_resident_mb": round(statistics.median(run.peak for run in runs) / 1e6, 1),
-        "wall_ratio_to_imports": round(statistics.median(ratios), 3),
-        "wall_ratio_to_imports_p10_p90": [round(ratios[int(share * (len(ratios) - 1))], 3) for share in (0.1, 0.9)],
-        "cpu_ratio_to_imports": round(
-            statistics.median(run.cpu / other.cpu for run, other in zip(runs, base, strict=True)), 3
-        ),
+def infer_code(tree: Path) -> str:
+    """Return the code of mlic-infer in a checkout, by its entry point: older versions have it in another module."""
+    project = read_toml(tree / "mlic_runtime" / "pyproject.toml")["project"]
+    module, _, function = project["scripts"]["mlic-infer"].partition(":")
+    return f"from {module} import {function}; {function}()"
+
+
+def measure_in_turns(candidates: dict[str, Candidate], rounds: int) -> dict[str, list[ProcessCost]]:
+    """Run every candidate once per round, after a round that warms up."""
+    costs: dict[str, list[ProcessCost]] = {name: [] for name in candidates}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(-1, rounds):
+            for name, candidate in candidates.items():
+                environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+                environment |= {
+                    "PYTHONPYCACHEPREFIX": f"{folder}/bytecode",
+                    "XDG_CACHE_HOME": f"{folder}/cache{candidate.tree}",
+                    "PYTHONPATH": os.pathsep.join(filter(None, [str(candidate.tree), os.environ.get("PYTHONPATH")])),
+                }
+                command = [sys.executable, "-c", candidate.code, *candidate.arguments]
+                # With -c, Python looks for modules in the working folder first.
+                cost = measure_process(command, env=environment, cwd=candidate.tree)
+                if turn >= 0:
+                    costs[name].append(cost)
+    return costs
+
+
+def summary(costs: list[ProcessCost], references: dict[str, list[ProcessCost]]) -> dict[str, Any]:
+    """Return medians, and the ratios to each reference: medians over the rounds of the ratio within a round."""
+    result: dict[str, Any] = {
+        "wall_ms": round(statistics.median(cost.wall for cost in costs) * 1e3, 1),
+        "wall_ms_min": round(min(cost.wall for cost in costs) * 1e3, 1),
+        "cpu_ms": round(statistics.median(cost.cpu for cost in costs) * 1e3, 1),
+        "peak_resident_mb": round(statistics.median(cost.peak for cost in costs) / 1e6, 1),
     }
+    for name, reference in references.items():
+        pairs = list(zip(costs, reference, strict=True))
+        wall = sorted(cost.wall / other.wall for cost, other in pairs)
+        result[f"wall_ratio_to_{name}"] = round(statistics.median(wall), 3)
+        result[f"wall_ratio_to_{name}_p10_p90"] = [round(wall[int(share * (len(wall) - 1))], 3) for share in (0.1, 0.9)]
+        result[f"cpu_ratio_to_{name}"] = round(statistics.median(cost.cpu / other.cpu for cost, other in pairs), 3)
+    return result
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
-@click.option("--model", help="A model package.  [default: the released one]")
+@rounds_option(20)
+@model_option
 @click.option("--precision", default="auto", show_default=True, help="See mlic-infer.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the graph and of PyTorch.")
 @click.option("--checkpoint", help="For PyTorch.  [default: the released one]")
+@click.option("--pytorch/--no-pytorch", default=True, help="Also measure PyTorch, if installed.  [default: pytorch]")
 @click.option(
-    "--pytorch/--no-pytorch", default=True, help="Also with torch, where it is installed.  [default: pytorch]"
+    "--tree",
+    "trees",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="Also measure the mlic-infer of this checkout. Repeat.",
 )
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+@output_option
 def main(
     rounds: int,
     model: str | None,
@@ -110,49 +128,34 @@ def main(
     threads: int,
     checkpoint: str | None,
     pytorch: bool,
+    trees: tuple[Path, ...],
     output: Path | None,
 ) -> None:
     """Measure cold starts."""
-    picture, caption = str(ROOT / "examples" / "cat.png"), "a tabby"
-    options = ["--precision", precision, "--threads", str(threads), *(["--model", model] if model else [])]
-    python = [sys.executable, "-c"]
-    commands = {
-        "imports": [*python, IMPORTS],
-        "cached": [*python, INFER, picture, caption, *options],
-        "uncached": [*python, INFER, picture, caption, *options, "--no-cache"],
+    inputs = (str(ROOT / "examples" / "cat.png"), "a tabby")
+    options = ("--precision", precision, "--threads", str(threads), *(("--model", model) if model else ()))
+    candidates = {
+        "imports": Candidate(ROOT, IMPORTS),
+        "cached": Candidate(ROOT, infer_code(ROOT), (*inputs, *options)),
+        "uncached": Candidate(ROOT, infer_code(ROOT), (*inputs, *options, "--no-cache")),
+        **{f"cached, {tree.name}": Candidate(tree, infer_code(tree), (*inputs, *options)) for tree in trees},
     }
-    rivals = ("torch", "torchvision") if pytorch else ()
-    if rivals and all(importlib.util.find_spec(name) for name in (*rivals, "mlic_train")):
-        commands["pytorch"] = [*python, PYTORCH, picture, caption, model or "", checkpoint or "", str(threads)]
-    runs: dict[str, list[Process]] = {name: [] for name in commands}
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        environment |= {"PYTHONPYCACHEPREFIX": f"{folder}/bytecode", "XDG_CACHE_HOME": f"{folder}/cache"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        for turn in range(-1, rounds):  # the first warms up: byte code, graph cache, files
-            for name, command in commands.items():
-                found = start(command, environment)
-                if turn >= 0:
-                    runs[name].append(found)
-    result: dict[str, Any] = {
-        "what": "whole processes in turns, from nothing to one prediction from a picture file and a caption",
-        "command": shlex.join(["python", "benchmarks/cold_start.py", *sys.argv[1:]]),
-        "rounds": rounds,
-        "precision": precision,
-        "threads": threads,
-        "machine": machine_facts() | {"load_average": [round(load, 2) for load in os.getloadavg()]},
-        "versions": {name: version(name) for name in (*LIBRARIES, *(rivals if "pytorch" in runs else ()))},
-        "processes": {name: summary(found, runs["imports"]) for name, found in runs.items()},
-    }
-    if "pytorch" in runs:
-        pairs = zip(runs["pytorch"], runs["cached"], strict=True)
-        result["pytorch_to_cached_wall_ratio"] = round(statistics.median(a.wall / b.wall for a, b in pairs), 2)
-    for name, found in result["processes"].items():
-        times = f"{found['wall_ms']:7.0f} ms wall, {found['cpu_ms']:7.0f} ms CPU"
-        ratio = f"{found['wall_ratio_to_imports']:.2f} x imports"
-        click.echo(f"{name:9} {times}, {found['peak_resident_mb']:6.0f} MB, {ratio}")
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    competitors = ("torch", "torchvision") if pytorch else ()
+    if competitors and all(importlib.util.find_spec(name) for name in (*competitors, "mlic_train")):
+        candidates["pytorch"] = Candidate(ROOT, PYTORCH, (*inputs, model or "", checkpoint or "", str(threads)))
+    result = describe(
+        "whole processes in turns, from nothing to one prediction from a picture file and a caption",
+        (*RUNTIME_LIBRARIES, "click", *competitors),
+    )
+    costs = measure_in_turns(candidates, rounds)
+    references = {name: costs[name] for name in ("imports", "cached")}
+    result |= {"rounds": rounds, "precision": precision, "threads": threads}
+    result["processes"] = {name: summary(runs, references) for name, runs in costs.items()}
+    for name, process in result["processes"].items():
+        times = f"{process['wall_ms']:7.0f} ms wall, {process['cpu_ms']:7.0f} ms CPU"
+        ratios = f"{process['wall_ratio_to_imports']:.2f} x imports, {process['wall_ratio_to_cached']:.3f} x cached"
+        click.echo(f"{name:9} {times}, {process['peak_resident_mb']:6.0f} MB, {ratios}")
+    write_json(output, result)
 
 
 if __name__ == "__main__":

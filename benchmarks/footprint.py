@@ -1,13 +1,11 @@
-"""What the runtime takes on a disk and over the network, next to what the same prediction needs with PyTorch.
+"""Measures what pip downloads and installs: for the runtime, and for the same prediction with PyTorch.
 
-    python benchmarks/footprint.py [--way NAME="REQUIREMENTS"]... [--output FILE]
+    python benchmarks/footprint.py --output benchmarks/results/footprint-2cpu-xeon.json
 
-For each way: the bytes of all wheels that pip downloads, and how much the folder of packages of a fresh virtual
-environment grows when they are installed, byte code included. Memory is not measured here: see `cold_start.py`.
+For each set of requirements it sums up the wheels that pip downloads. It then installs them into a new virtual
+environment and measures how much the environment grows, byte code included. `cold_start.py` measures memory.
 """
 
-import json
-import platform
 import shlex
 import subprocess
 import sys
@@ -17,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from common import ROOT, describe, output_option, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNTIME = str(ROOT / "mlic_runtime")
-# What the prediction of `cold_start.py` imports to read a picture and a caption and to run the model.
+# For PyTorch: what the prediction in `cold_start.py` imports to read a picture and a caption and to run the model.
 WAYS = {"runtime": [RUNTIME], "pytorch": ["torch", "torchvision", "timm", "tokenizers", "pillow", "safetensors"]}
 
 
@@ -38,7 +36,7 @@ def measure(requirements: list[str], folder: Path) -> dict[str, Any]:
     python = environment / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     packages = Path(_run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     pip = ["-m", "pip", "--disable-pip-version-check", "--no-cache-dir"]
-    # As wheels, also what is here as source: that is what a device gets.
+    # The runtime is built as a wheel, too, because a device gets a wheel.
     _run(python, *pip, "wheel", "--quiet", "--wheel-dir", str(wheels), *requirements)
     files = {path.name: path.stat().st_size for path in wheels.iterdir()}
     before = _size(packages)
@@ -76,25 +74,20 @@ def _ways(context: click.Context, parameter: click.Parameter, values: tuple[str,
 @click.option(
     "--way", "ways", multiple=True, callback=_ways, help='Another way, such as cpu="torch==2.9.0+cpu pillow". Repeat.'
 )
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+@output_option
 def main(ways: dict[str, list[str]], output: Path | None) -> None:
     """Measure downloads and installations."""
-    found = {}
+    measured = {}
     for name, requirements in (WAYS | ways).items():
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = measure(requirements, Path(folder))
+            measured[name] = measure(requirements, Path(folder))
         shown = " ".join("./mlic_runtime" if requirement == RUNTIME else requirement for requirement in requirements)
-        found[name]["requirements"] = shown
-        megabytes = [found[name][key] / 1e6 for key in ("downloaded_bytes", "installed_bytes")]
+        measured[name]["requirements"] = shown
+        megabytes = [measured[name][key] / 1e6 for key in ("downloaded_bytes", "installed_bytes")]
         click.echo(f"{name:10} {megabytes[0]:7.1f} MB downloaded, {megabytes[1]:7.1f} MB installed: {shown}")
-    result = {
-        "what": "bytes of the wheels that pip downloads, and of what they install",
-        "command": shlex.join(["python", "benchmarks/footprint.py", *sys.argv[1:]]),
-        "machine": {"platform": platform.platform(), "python": platform.python_version()},
-        "ways": found,
-    }
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(
+        output, describe("bytes of the wheels that pip downloads, and of what they install", ()) | {"ways": measured}
+    )
 
 
 if __name__ == "__main__":

@@ -1,60 +1,60 @@
-"""How throughput and memory grow with the rows and the workers, for the local engine of mlic-infer and for Ray.
+"""Measures how throughput and memory of mlic-infer grow with rows and workers, for its local engine and for Ray.
 
-    python benchmarks/growth.py [--model PACKAGE] [--precision P] [--rows 100,1000] [--workers 1,2] [--engine local]...
-                                [--rounds N] [--output FILE]
+    python benchmarks/growth.py --rows 100,1000 --rounds 3 --engine local --engine ray --output FILE
 
-Every measurement is a whole `mlic-infer`, from nothing to a complete result, in a process of its own that may use as
-many CPUs as it has workers: with the local engine that many threads decode and as many run the graph, with Ray there
-are that many actors of one CPU each. The rounds go through all combinations in turns. A row is a path and a caption;
-the pictures are those of `batch.py`, over and over. What is measured is added to the FILE, after what is in it.
+Every measurement is a whole `mlic-infer`, from nothing to a complete result. Its process may use as many CPUs as it has
+workers. With the local engine that many threads decode and that many run the graph; with Ray there are that many actors
+of one CPU. Each round goes through all combinations. A row is the path of a synthetic picture and a caption. The result
+is added at the end of FILE; `growth_table.py` turns FILE into the tables of growth.md.
 
-Memory is the largest sum over the process and all its descendants, where memory that several share counts once (the
-kernel's "proportional set size"), looked at four times a second, or the largest process's own peak if that is more. CPU
-time is counted the same way. Linux only.
+Memory is the sum over the process and all its descendants, sampled four times a second; shared memory counts once (the
+kernel's "proportional set size"). The result is the largest sum, or the peak of the largest process if that is more.
+CPU time is summed up over the same processes. Linux only.
 """
 
 import csv
 import itertools
 import json
 import os
-import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
-from batch import make_pictures
+from common import (
+    PICTURES,
+    RUNTIME_LIBRARIES,
+    ProcessCost,
+    describe,
+    make_pictures,
+    measure_process,
+    model_option,
+    read_json,
+    rounds_option,
+    write_json,
+)
 
 from mlic_runtime import Predictor, open_rows
-from mlic_runtime.base.machine import available_cpus, machine_facts
+from mlic_runtime.base.machine import available_cpus
+from mlic_runtime.base.override import override
 from mlic_runtime.bench.cold_start import INFER
 from mlic_runtime.bench.inputs import DEFAULT_CAPTION
 from mlic_runtime.cli.options import parse_counts
 
-LIBRARIES = ("onnxruntime", "tokenizers", "numpy", "pillow", "pyarrow", "ray")
+WHAT = "whole mlic-infer processes: throughput, CPU time and memory by rows, workers and engine"
 BATCH_SIZE = 32
 _SAMPLE_SECONDS = 0.25
 _TICKS = os.sysconf("SC_CLK_TCK")
 _READER_ROWS = 20_000
 
 
-class Used(NamedTuple):
-    """Seconds from start to end, CPU seconds, and peak memory in bytes."""
-
-    seconds: float
-    cpu: float
-    peak: int
-
-
-class Watch(threading.Thread):
-    """Looks at a process and its descendants until `stop` is set."""
+class ProcessTreeSampler(threading.Thread):
+    """A thread that samples a process and its descendants until `stop` is set."""
 
     def __init__(self, pid: int) -> None:
         super().__init__()
@@ -63,11 +63,11 @@ class Watch(threading.Thread):
 
     @property
     def cpu(self) -> float:
-        """CPU seconds of all processes that were seen, as of the last look at each."""
+        """CPU seconds of all processes that were seen, each as of its last sample."""
         return sum(self._cpu.values())
 
+    @override
     def run(self) -> None:
-        """Look until told to stop."""
         while not self.stop.wait(_SAMPLE_SECONDS):
             children, ticks = defaultdict(list), {}
             for entry in Path("/proc").iterdir():
@@ -78,10 +78,10 @@ class Watch(threading.Thread):
             for pid in tree:
                 tree.extend(children[pid])
             self._cpu |= {pid: ticks[pid] / _TICKS for pid in tree if pid in ticks}
-            self.peak = max(self.peak, sum(map(_proportional, tree)))
+            self.peak = max(self.peak, sum(map(_proportional_bytes, tree)))
 
 
-def _proportional(pid: int) -> int:
+def _proportional_bytes(pid: int) -> int:
     lines = _read(Path("/proc", str(pid), "smaps_rollup")).splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
@@ -93,7 +93,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def run(command: list[str], cpus: int) -> Used:
+def run(command: list[str], cpus: int) -> ProcessCost:
     """Run a command to its end on that many CPUs.
 
     Raises:
@@ -102,31 +102,27 @@ def run(command: list[str], cpus: int) -> Used:
     allowed = sorted(os.sched_getaffinity(0))
     if cpus > len(allowed):
         raise click.ClickException(f"{cpus} workers need as many CPUs; this process may use {len(allowed)}")
-    with tempfile.TemporaryFile() as said:
-        begin = time.perf_counter()
-        os.sched_setaffinity(0, allowed[:cpus])
-        try:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
-        finally:
-            os.sched_setaffinity(0, allowed)
-        watch = Watch(process.pid)
-        watch.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        watch.stop.set()
-        watch.join()
-        if process.returncode:
-            said.seek(0)
-            text = said.read().decode(errors="replace")[-2000:]
-            raise click.ClickException(f"{shlex.join(command)[:300]} failed: {text}")
-    # The kernel's own count has what happened after the last look, but not the processes that Ray leaves to themselves.
-    cpu = max(watch.cpu, usage.ru_utime + usage.ru_stime)
-    return Used(seconds, cpu, max(watch.peak, usage.ru_maxrss * 1024))
+    samplers: list[ProcessTreeSampler] = []
+
+    def sample(pid: int) -> None:
+        os.sched_setaffinity(0, allowed)
+        samplers.append(ProcessTreeSampler(pid))
+        samplers[0].start()
+
+    os.sched_setaffinity(0, allowed[:cpus])  # the new process inherits it
+    try:
+        cost = measure_process(command, started=sample)
+    finally:
+        os.sched_setaffinity(0, allowed)
+        for sampler in samplers:
+            sampler.stop.set()
+            sampler.join()
+    # The kernel's count includes what happened after the last sample, but not the processes that Ray detaches.
+    return cost._replace(cpu=max(samplers[0].cpu, cost.cpu), peak=max(samplers[0].peak, cost.peak))
 
 
 def write_rows(file: Path, pictures: list[str], count: int, caption: str | None) -> None:
-    """A CSV file of that many rows."""
+    """Write a CSV file with that many rows."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image"] if caption is None else ["image", "caption"])
@@ -135,7 +131,7 @@ def write_rows(file: Path, pictures: list[str], count: int, caption: str | None)
 
 
 def command_line(engine: str, workers: int, source: Path, output: Path, given: list[str]) -> list[str]:
-    """The whole `mlic-infer` of a measurement."""
+    """Return the command of one measurement."""
     shared = ["--input", str(source), "--output", str(output), "--batch-size", str(BATCH_SIZE), *given]
     if engine == "ray":
         own = ["--engine", "ray", "--actors", str(workers), "--threads", "1", "--workers", "1"]
@@ -145,7 +141,7 @@ def command_line(engine: str, workers: int, source: Path, output: Path, given: l
 
 
 def reader_microseconds(folder: Path, pictures: list[str], caption: str | None) -> float:
-    """CPU time to read a row of a CSV file, which one process does for all workers; the least of three."""
+    """Return the CPU time to read a row of a CSV file, which one process does for all workers; the least of three."""
     source = folder / "reader.csv"
     write_rows(source, pictures, _READER_ROWS, caption)
     times = []
@@ -165,12 +161,12 @@ def measure(
     given: list[str],
     caption: str | None,
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """All combinations, in turns.
+    """Measure all combinations, in turns.
 
     Returns:
-        What was measured of each, and what all have in common: bytes of a picture and the time to read a row.
+        One measurement for each combination, and what all share: the bytes of a picture and the time to read a row.
     """
-    found: dict[tuple[str, int, int], list[Used]] = defaultdict(list)
+    costs: dict[tuple[str, int, int], list[ProcessCost]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_pictures(folder)
@@ -185,46 +181,36 @@ def measure(
             for key in itertools.product(rows, engines, workers):
                 number, engine, count = key
                 output = folder / f"{number}-{engine}-{count}-{turn}"
-                used = run(command_line(engine, count, folder / f"{number}.csv", output, given), count)
-                found[engine, count, number].append(used)
+                cost = run(command_line(engine, count, folder / f"{number}.csv", output, given), count)
+                costs[engine, count, number].append(cost)
                 click.echo(
-                    f"{engine}, workers {count}, rows {number}: {number / used.seconds:.1f} pictures/s, "
-                    f"{used.cpu / number * 1e3:.2f} CPU-ms each, {used.peak / 1e6:.0f} MB",
+                    f"{engine}, workers {count}, rows {number}: {number / cost.wall:.1f} pictures/s, "
+                    f"{cost.cpu / number * 1e3:.2f} CPU-ms each, {cost.peak / 1e6:.0f} MB",
                     err=True,
                 )
-    return [_summary(*key, used) for key, used in found.items()], common
+    return [_summary(*key, runs) for key, runs in costs.items()], common
 
 
-def _summary(engine: str, workers: int, rows: int, used: list[Used]) -> dict[str, Any]:
-    seconds = statistics.median(one.seconds for one in used)
+def _summary(engine: str, workers: int, rows: int, costs: list[ProcessCost]) -> dict[str, Any]:
+    seconds = statistics.median(cost.wall for cost in costs)
     return {
         "engine": engine,
         "workers": workers,
         "rows": rows,
-        "seconds": [round(one.seconds, 2) for one in used],
+        "seconds": [round(cost.wall, 2) for cost in costs],
         "pictures_per_second": round(rows / seconds, 2),
-        "cpu_ms_per_picture": round(statistics.median(one.cpu for one in used) / rows * 1e3, 3),
-        "peak_mb": round(max(one.peak for one in used) / 1e6, 1),
+        "cpu_ms_per_picture": round(statistics.median(cost.cpu for cost in costs) / rows * 1e3, 3),
+        "peak_mb": round(max(cost.peak for cost in costs) / 1e6, 1),
     }
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
 @click.command()
-@click.option("--model", help="A model package.  [default: the released one]")
+@model_option
 @click.option("--precision", default="auto", show_default=True)
 @click.option("--rows", callback=parse_counts, default="100,1000", show_default=True, metavar="N,...")
 @click.option("--workers", callback=parse_counts, default="1,2", show_default=True, metavar="N,...")
 @click.option("--engine", "engines", type=click.Choice(["local", "ray"]), multiple=True, default=["local"])
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@rounds_option(3)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Add the result to this JSON file.")
 def main(
     model: str | None,
@@ -239,18 +225,16 @@ def main(
     predictor = Predictor.load(model, precision=precision)
     caption = None if predictor.manifest.text is None else DEFAULT_CAPTION
     given = ["--precision", predictor.precision, *([] if model is None else ["--model", str(Path(model).resolve())])]
-    load = os.getloadavg()[0]
+    facts, load = describe(WHAT, (*RUNTIME_LIBRARIES, "pyarrow", "ray")), os.getloadavg()[0]
     measurements, common = measure(engines, workers, rows, rounds, given, caption)
     result = {
-        "command": shlex.join(["python", "benchmarks/growth.py", *sys.argv[1:]]),
-        "model": f"{predictor.manifest.name}@{predictor.manifest.version}",
+        **facts,
+        "model": predictor.manifest.title,
         "precision": predictor.precision,
-        "pictures": "synthetic: 640x480 JPEG, quality 90, seed 0",
+        "pictures": PICTURES,
         "batch_size": BATCH_SIZE,
         "rounds": rounds,
         "load_average_before": round(load, 2),
-        "machine": machine_facts(),
-        "versions": _versions(),
         **common,
         "measurements": measurements,
     }
@@ -261,12 +245,9 @@ def main(
     if output is None:
         click.echo(json.dumps(result, indent=2))
         return
-    what = "whole mlic-infer processes: throughput, CPU time and memory by rows, workers and engine"
-    before: dict[str, Any] = {"what": what, "runs": []}
-    if output.exists():
-        before = json.loads(output.read_text(encoding="utf-8"))
-    before["runs"].append(result)
-    output.write_text(json.dumps(before, indent=2) + "\n", encoding="utf-8")
+    content: dict[str, Any] = read_json(output) if output.exists() else {"what": WHAT, "runs": []}
+    content["runs"].append(result)
+    write_json(output, content)
 
 
 if __name__ == "__main__":

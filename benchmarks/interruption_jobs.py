@@ -1,6 +1,6 @@
-"""The jobs that benchmarks/interruptions.py kills: what starts them, and what must hold of their files at any moment.
+"""The jobs that benchmarks/interruptions.py kills: their commands, and checks of their files that hold at any moment.
 
-The data is tiny and made here from a fixed seed, so that a job takes seconds.
+The data is tiny and made from a fixed seed, so that a job takes seconds.
 """
 
 import csv
@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import optuna
 import torch
 from PIL import Image
 
+from mlic_runtime.base.override import override
 from mlic_runtime.package.archive import ARCHIVE_SUFFIX
 from mlic_runtime.package.model_package import load_package
 from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, load_checkpoint, read_run_config
@@ -28,11 +30,11 @@ SMALL += ["--batch-size", "8", "--text-batch-size", "8", "--vocab-size", "60", "
 
 
 class LostError(Exception):
-    """Something that was reported as saved is not there, or a file is half-written."""
+    """Something that was reported as saved is missing, or a file is half-written."""
 
 
 def make_data(folder: Path) -> Path:
-    """A labelled folder: 24 pictures for training and 12 each for val and test, whose captions name their colours."""
+    """Make a labelled folder: 24 pictures for training, 12 each for val and test; captions name their colours."""
     (folder / "images").mkdir(parents=True)
     random = np.random.default_rng(0)
     _write_csv(folder / "labels.csv", [("LabelID", "Name"), *enumerate(COLOURS, start=1)])
@@ -57,28 +59,65 @@ def _write_csv(path: Path, rows: list[Any]) -> None:
 
 
 def temporaries(folder: Path) -> list[Path]:
-    """What is being written in `folder` or a folder in it, or was when the process that did it was killed."""
+    """Return the temporary files and folders in `folder` and its subfolders, also those of killed processes."""
     try:
         return [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]
-    except FileNotFoundError:  # one of them went while it was looked into
+    except FileNotFoundError:  # one of them was removed meanwhile
         return []
 
 
-class Training:
+class Job(ABC):
+    """A command that is killed and started again.
+
+    Attributes:
+        folder: everything that belongs to the job.
+        written: the folder in it whose files the command writes.
+    """
+
+    def __init__(self, folder: Path, written: Path) -> None:
+        self.folder, self.written = folder, written
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Return the command of the next attempt."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Set up the job's folder for a first attempt."""
+
+    @abstractmethod
+    def check(self, out: str, error: str) -> str:
+        """Check the files after an attempt that printed `out` and `error`.
+
+        Returns:
+            Where the process was when it ended.
+
+        Raises:
+            LostError: something is missing or half-written.
+        """
+
+    @abstractmethod
+    def result(self, out: str) -> dict[str, Any]:
+        """Return what must equal the result of an uninterrupted run."""
+
+
+class Training(Job):
     """`mlic-train`, and after a kill the same command with --resume."""
 
     def __init__(self, folder: Path, data: Path, epochs: int = 6) -> None:
-        self.folder, self.data, self.epochs = folder, data, epochs
-        self.run = self.written = folder / "run"
+        self.run = folder / "run"
+        super().__init__(folder, self.run)
+        self.data, self.epochs = data, epochs
         self._epoch = 0
 
+    @override
     def command(self) -> list[str]:
-        """The next attempt's."""
         given = ["mlic-train", "--data", str(self.data), "--output", str(self.run), "--epochs", str(self.epochs)]
         return [*given, *SMALL, *(["--resume"] if (self.run / CONFIG_NAME).exists() else [])]
 
+    @override
     def begin(self, older: Path | None = None) -> None:
-        """From nothing, or from a run that is there."""
+        """Begin without a run, or with a copy of an older one."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._epoch = 0
@@ -86,12 +125,9 @@ class Training:
             shutil.copytree(older, self.run)
             self._epoch = int(load_checkpoint(self.run / LAST_NAME).state.epoch)
 
+    @override
     def check(self, out: str, error: str) -> str:
-        """Every epoch that was reported is in the last checkpoint, and no file is half-written.
-
-        Returns:
-            Where the process was.
-        """
+        """Check that every reported epoch is in the last checkpoint, and that no file is half-written."""
         if not (self.run / CONFIG_NAME).exists():
             return "before the run could be resumed"
         read_run_config(self.run)
@@ -108,29 +144,30 @@ class Training:
             return "while a checkpoint was written"
         return "calibrating and measuring" if state.finished else "training"
 
+    @override
     def result(self, out: str) -> dict[str, Any]:
-        """What an uninterrupted run must have as well: tensors exactly, and what was printed."""
         files = {name: load_checkpoint(self.run / name) for name in (BEST_NAME, LAST_NAME)}
         history = [{**row, "seconds": 0} for row in files[LAST_NAME].state.history]
         tensors = {f"{name} {key}": tensor for name, file in files.items() for key, tensor in file.model.items()}
         return {"tensors": tensors, "history": history, "printed": out.replace(str(self.folder), "")}
 
 
-class Sweep:
-    """`mlic-sweep` over a grid of four trials; the same command goes on."""
+class Sweep(Job):
+    """`mlic-sweep` over a grid of four trials, which the same command continues."""
 
     def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self.data = folder, data
-        self.output = self.written = folder / "sweep"
+        self.output = folder / "sweep"
+        super().__init__(folder, self.output)
+        self.data = data
         self._ended: dict[int, Any] = {}
 
+    @override
     def command(self) -> list[str]:
-        """The next attempt's."""
         given = ["--data", str(self.data), "--space", str(self.folder / "space.toml"), "--output", str(self.output)]
         return ["mlic-sweep", *given, "--sampler", "grid", "--format", "json", "--", "--epochs", "2", *SMALL]
 
+    @override
     def begin(self) -> None:
-        """From nothing."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         (self.folder / "space.toml").write_text(
@@ -138,8 +175,9 @@ class Sweep:
         )
         self._ended = {}
 
+    @override
     def check(self, out: str, error: str) -> str:
-        """Every trial that was reported is in the study as it was; none ended a second time."""
+        """Check that every reported trial is in the study as it was, and that none ended a second time."""
         journal = self.output / JOURNAL_NAME
         if not journal.exists():
             return "before the study"
@@ -152,7 +190,7 @@ class Sweep:
         lost = [number for number, how in self._ended.items() if ended.get(number) != how]
         said = {int(line.split()[1][:-1]) for line in error.splitlines() if ": val samples F1" in line}
         if lost or said - ended.keys():
-            raise LostError(f"of the trials {lost or said} not all are as they were reported: {ended}")
+            raise LostError(f"not all of the trials {lost or said} are as they were reported: {ended}")
         self._ended = ended
         for number in ended:
             json.loads((self.output / f"trial-{number:04d}" / "metrics.json").read_text(encoding="utf-8"))
@@ -162,57 +200,58 @@ class Sweep:
             return "while a file of a trial was written"
         return f"with {len(ended)} of {len(trials)} trials done"
 
+    @override
     def result(self, out: str) -> dict[str, Any]:
-        """All trials, without their times."""
         trials = json.loads(out.replace(str(self.folder), ""))["trials"]
         return {"trials": sorted(({**row, "seconds": 0} for row in trials), key=lambda row: int(row["trial"]))}
 
 
-class Export:
+class Export(Job):
     """`mlic-export --single-file` over an older package and an older file."""
 
     def __init__(self, folder: Path, run: Path) -> None:
-        self.folder, self.run = folder, run
-        self.written = folder / "packages"
+        super().__init__(folder, folder / "packages")
+        self.run = run
         self.output = self.written / "tiny"
         self.archive = self.output.with_name(f"{self.output.name}{ARCHIVE_SUFFIX}")
         self.older: dict[str, str] = {}
         self.newer: dict[str, str] = {}
 
+    @override
     def command(self, version: str = "0.2.0") -> list[str]:
-        """The next attempt's."""
         given = ["--run", str(self.run), "--output", str(self.output), "--package-version", version]
         return ["mlic-export", *given, "--single-file"]
 
     def keep(self) -> None:
-        """What is there now is what later rounds find as the older package."""
+        """Keep what is there now as the older package of later attempts."""
         self.older = self._state()
         shutil.rmtree(self.folder / "older", ignore_errors=True)
         shutil.copytree(self.output.parent, self.folder / "older")
 
+    @override
     def begin(self) -> None:
-        """From the older package."""
         shutil.rmtree(self.output.parent, ignore_errors=True)
         shutil.copytree(self.folder / "older", self.output.parent)
 
+    @override
     def check(self, out: str, error: str) -> str:
-        """Package and file are the older or the newer ones, whole; what was printed is there."""
-        found = self._state()
+        """Check that package and file are the older or the newer ones, whole, and that what was printed is there."""
+        now = self._state()
         for name in ("package", "archive"):
-            if found[name] not in (self.older[name], self.newer.get(name, found[name])):
+            if now[name] not in (self.older[name], self.newer.get(name, now[name])):
                 raise LostError(f"{name}: neither the older nor the newer one")
         load_package(self.output).verify()
         load_package(self.archive).verify()
-        if (out and found["package"] == self.older["package"]) or (
-            str(self.archive) in out and found["archive"] == self.older["archive"]
+        if (out and now["package"] == self.older["package"]) or (
+            str(self.archive) in out and now["archive"] == self.older["archive"]
         ):
             raise LostError("what was reported is not there")
         if temporaries(self.written):
             return "while package or file were written"
-        return "between package and file" if found["package"] != self.older["package"] else "making the graph"
+        return "between package and file" if now["package"] != self.older["package"] else "making the graph"
 
+    @override
     def result(self, out: str) -> dict[str, Any]:
-        """Every byte."""
         return {**self._state(), "printed": out.replace(str(self.folder), "")}
 
     def _state(self) -> dict[str, str]:
@@ -222,28 +261,28 @@ class Export:
         return {"package": package.hexdigest(), "archive": hashlib.sha256(self.archive.read_bytes()).hexdigest()}
 
 
-class Batch:
+class Batch(Job):
     """`mlic-infer --input ROWS --output FILE --resume` over an older FILE."""
 
     OLDER = b"older results\n"
 
     def __init__(self, folder: Path, model: Path, rows: int = 4000) -> None:
-        self.folder, self.model, self.rows = folder, model, rows
-        self.written = folder / "out"
+        super().__init__(folder, folder / "out")
+        self.model, self.rows = model, rows
         self.output = self.written / "results.jsonl"
         self.partial = self.output.with_name(self.output.name + ".partial")
         self.journal = self.output.with_name(self.output.name + ".partial.journal")
         self.expected = b""
         self._marked = 0
 
+    @override
     def command(self) -> list[str]:
-        """The next attempt's."""
         given = ["--model", str(self.model), "--input", str(self.folder / "in" / "rows.csv")]
         resume = ["--resume"] if self.partial.exists() or self.journal.exists() else []
         return ["mlic-infer", *given, "--output", str(self.output), "--batch-size", "8", "--threads", "1", *resume]
 
+    @override
     def begin(self) -> None:
-        """From an older result file."""
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "in").mkdir(parents=True)
         self.output.parent.mkdir()
@@ -255,12 +294,13 @@ class Batch:
         self.output.write_bytes(self.OLDER)
         self._marked = 0
 
+    @override
     def check(self, out: str, error: str) -> str:
-        """FILE is the older one until the newer one is whole; the journal's results are all in FILE.partial."""
-        found = self.output.read_bytes()
-        if found == self.expected:
+        """Check that FILE is the older or the whole newer one, and that FILE.partial has all results of the journal."""
+        now = self.output.read_bytes()
+        if now == self.expected:
             return "after the file got its name"
-        if found != self.OLDER:
+        if now != self.OLDER:
             raise LostError("the result file is neither the older nor the newer one")
         if not self.partial.exists() or not self.journal.exists():
             return "before the first result"
@@ -275,20 +315,20 @@ class Batch:
         return "before the first result" if last[0] == 0 else "between the first result and the last"
 
     def _marks(self) -> Iterator[list[int]]:
-        """The whole lines of the journal behind its first."""
+        """Return the whole lines of the journal without the first."""
         for line in self.journal.read_bytes().split(b"\n")[1:-1]:
             yield json.loads(line)
 
+    @override
     def result(self, out: str) -> dict[str, Any]:
-        """Every byte, and that nothing lies beside it."""
         return {"results": self.output.read_bytes(), "files": sorted(p.name for p in self.output.parent.iterdir())}
 
 
 def difference(first: dict[str, Any], second: dict[str, Any]) -> float:
-    """The largest absolute difference of the tensors; everything else must be equal.
+    """Return the largest absolute difference of the tensors.
 
     Raises:
-        LostError: it is not.
+        LostError: something else is not equal.
     """
     largest = 0.0
     for name, value in first.items():

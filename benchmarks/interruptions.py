@@ -1,14 +1,13 @@
-"""Kill -9 at random moments, again and again: does training, sweep, export or batch lose what it reported as saved?
+"""Checks with kill -9 at random moments that training, sweep, export and batch keep what they reported as saved.
 
-    python benchmarks/interruptions.py [--kills N] [--kind KIND]... [--seed N] [--output FILE]
-    python benchmarks/interruptions.py --full-disk [--output FILE]
+    python benchmarks/interruptions.py --kills 25 --output benchmarks/results/interruptions-2cpu-xeon.json
 
-Every job is killed and started again until it ends by itself; then its result must be that of a run that nobody
-interrupted, and the next job begins, until there were enough kills. Half of the moments are drawn from the whole
-duration, half from the 20 ms after the next temporary folder appears then. A job is a process of its own, forked from
-this one, which has loaded the libraries but not used them: so moments fall into the work and not into imports.
+Every job is killed and started again until it ends by itself. Its result must then equal that of an uninterrupted run.
+Jobs follow until there were enough kills. Half of the moments are drawn from the whole duration. The other half lies
+within 20 ms after the first temporary folder that appears behind such a moment. A job is a process of its own. It is
+forked from this process, which has loaded the libraries but not used them, so that kills hit the work, not imports.
 
---full-disk puts the outputs on a tmpfs that has less and less room instead; mounting one takes root, or
+With --full-disk the outputs are on a tmpfs with less and less room instead. Mounting it needs root, or:
 `unshare -rm python benchmarks/interruptions.py --full-disk`.
 """
 
@@ -23,23 +22,22 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: threads do not survive a fork
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, because threads do not survive a fork
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import click
 import full_disk
-import onnx  # noqa: F401 # loaded before forking, as are the next three
+import onnx  # noqa: F401 # loaded before forking, as are the others that are not used here
 import onnxruntime  # noqa: F401
 import onnxslim  # noqa: F401
 import optuna
 import torch
-from interruption_jobs import Batch, Export, LostError, Sweep, Training, difference, make_data, temporaries
+from common import TINY, describe, output_option, write_json
+from interruption_jobs import Batch, Export, Job, LostError, Sweep, Training, difference, make_data, temporaries
 
-from mlic_runtime.base.machine import machine_facts
 from mlic_runtime.cli.infer import infer
 from mlic_train.cli.export import export
 from mlic_train.cli.sweep import sweep
@@ -47,15 +45,11 @@ from mlic_train.cli.train import train
 from mlic_train.sweep import runner, study  # noqa: F401
 from mlic_train.training import run as training  # noqa: F401
 
-ROOT = Path(__file__).resolve().parents[1]
-TINY = ROOT / "tests" / "data" / "tiny"
 KINDS = ("training", "sweep", "export", "batch")
 COMMANDS = {"mlic-train": train, "mlic-sweep": sweep, "mlic-export": export, "mlic-infer": infer}
 AIM_SECONDS = 0.02
-PATIENCE = 300.0  # seconds for a job of a few
+PATIENCE = 300.0  # seconds after which a job, which takes a few, counts as hanging
 LIBRARIES = ("torch", "safetensors", "optuna", "onnx", "onnxruntime", "onnxslim", "numpy")
-
-Job = Training | Sweep | Export | Batch
 
 
 class Ended(NamedTuple):
@@ -68,7 +62,7 @@ class Ended(NamedTuple):
 
 
 def start(command: list[str], scratch: Path) -> int:
-    """Fork a process that runs one of MLIC's commands; its pid."""
+    """Fork a process that runs one of MLIC's commands, and return its process id."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -97,8 +91,8 @@ def attempt(job: Job, scratch: Path, delay: float | None = None, aimed: float | 
     Args:
         job: see `interruption_jobs`.
         scratch: a folder for its stdout and stderr.
-        delay: kill it after so many seconds.
-        aimed: kill it so many seconds after the first temporary folder that appears behind that delay.
+        delay: kill it after this many seconds.
+        aimed: kill it this many seconds after the first temporary folder that appears behind that delay.
     """
     began = time.monotonic()
     pid = start(job.command(), scratch)
@@ -139,7 +133,7 @@ def finish(job: Job, scratch: Path) -> Ended:
 def interrupt(
     job: Job, expected: dict[str, Any], duration: float, kills: int, dice: random.Random, scratch: Path
 ) -> Any:
-    """Kill a job `kills` times; the job begins anew whenever it got to its end.
+    """Kill a job `kills` times, and begin it anew whenever it has ended by itself.
 
     Raises:
         LostError: something was lost.
@@ -177,7 +171,7 @@ def interrupt(
 
 
 class Prepared(NamedTuple):
-    """A job, what it must come to, and how long it takes when nobody interrupts it."""
+    """A job, its expected result, and how long it takes without interruption."""
 
     job: Job
     expected: dict[str, Any]
@@ -208,16 +202,16 @@ def prepare(kind: str, folder: Path, data: Path, run: Path, scratch: Path) -> Pr
 
 
 @click.command()
-@click.option("--kills", type=click.IntRange(1), default=25, show_default=True, help="Of each kind.")
+@click.option("--kills", type=click.IntRange(1), default=25, show_default=True, help="For each kind of job.")
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, default=KINDS, help="[default: all]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the moments.")
 @click.option("--full-disk", "full", is_flag=True, help="Fill the disk instead of killing.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+@output_option
 def main(kills: int, kinds: tuple[str, ...], seed: int, full: bool, output: Path | None) -> None:
-    """Interrupt jobs and look at what is left."""
+    """Interrupt jobs and check what they leave."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found: dict[str, Any] = {}
+    by_kind: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary).resolve()
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
@@ -229,34 +223,26 @@ def main(kills: int, kinds: tuple[str, ...], seed: int, full: bool, output: Path
                 finish(reference, folder)
             if full:
                 disk = stack.enter_context(full_disk.mounted(folder / "disk"))
-                found = full_disk.fill(
+                by_kind = full_disk.fill(
                     disk, lambda kind: prepare(kind, disk, data, reference.run, folder), attempt, folder
                 )
             else:
                 for kind in dict.fromkeys(kinds):
                     job, expected, seconds = prepare(kind, folder / "jobs", data, reference.run, folder)
                     begin = time.monotonic()
-                    # A generator for each kind, so that leaving one out does not change the others' moments.
+                    # Each kind has its own generator, so that its moments do not depend on the other kinds.
                     dice = random.Random(f"{seed} {kind}")
-                    found[kind] = interrupt(job, expected, seconds, kills, dice, folder)
-                    found[kind] |= {
+                    by_kind[kind] = interrupt(job, expected, seconds, kills, dice, folder)
+                    by_kind[kind] |= {
                         "seconds_uninterrupted": round(seconds, 2),
                         "seconds": round(time.monotonic() - begin),
                     }
-                    click.echo(f"{kind}: {json.dumps(found[kind])}")
+                    click.echo(f"{kind}: {json.dumps(by_kind[kind])}")
         except LostError as error:
             raise click.ClickException(str(error)) from error
-    result = {
-        "what": "outputs on a disk that fills up" if full else "kill -9 at random moments, resumed until done",
-        "command": shlex.join(["python", "benchmarks/interruptions.py", *sys.argv[1:]]),
-        "seed": seed,
-        "tolerance": "weights: difference 0; everything else: equal",
-        "machine": machine_facts(),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "kinds": found,
-    }
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    what = "outputs on a disk that fills up" if full else "kill -9 at random moments, resumed until done"
+    result = {"seed": seed, "tolerance": "weights: difference 0; everything else: equal", "kinds": by_kind}
+    write_json(output, describe(what, LIBRARIES) | result)
 
 
 if __name__ == "__main__":

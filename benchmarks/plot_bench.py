@@ -1,32 +1,32 @@
-"""What mlic-bench measured as one picture: latency distribution, throughput against batch size, stages.
+"""Draws what mlic-bench measured: latency distribution, throughput against batch size, and stages.
 
-Takes its JSON as it is: of one combination, of several (--batch-size 1,4,16), of --stages. Panels without data are left
-out.
-Usage: python benchmarks/plot_bench.py REPORT.json... --output PLOT.png
+    python benchmarks/plot_bench.py grid.json stages.json --output bench.png
+
+It reads the JSON of mlic-bench: of one combination, of several (--batch-size 1,4,16), and of --stages. Panels without
+data are left out.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
+from common import COLOURS, read_json
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_COLOURS = ("#1f5f8b", "#c8553d", "#588157", "#7b5ea7", "#b08900", "#6c757d")
 _STYLES = ("-", "--", ":", "-.")
 
 Report = dict[str, Any]
 
 
 def read(path: Path) -> list[Report]:
-    """The reports in a file of mlic-bench, each of one combination or of the stages.
+    """Return the reports in a file of mlic-bench, each of one combination or of the stages.
 
     Raises:
-        click.ClickException: the file is something else.
+        click.ClickException: the file has other content.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         reports: list[Report] = content.get("combinations", [content])
         for report in reports:
             if "stages" not in report:
@@ -40,7 +40,7 @@ def read(path: Path) -> list[Report]:
 
 
 def draw_latency(axes: Axes, reports: list[Report], colours: dict[str, str]) -> None:
-    """The share of runs that took no longer than a time, for the smallest batch size that was measured."""
+    """Draw the share of runs up to each time, for the smallest batch size that was measured."""
     smallest = min(report["batch_size"] for report in reports)
     drawn = [report for report in reports if report["batch_size"] == smallest]
     for report in drawn:
@@ -55,7 +55,7 @@ def draw_latency(axes: Axes, reports: list[Report], colours: dict[str, str]) -> 
 
 
 def draw_throughput(axes: Axes, reports: list[Report], colours: dict[str, str]) -> None:
-    """Pictures per second against the batch size, a line for each backend, precision and number of threads."""
+    """Draw pictures per second against batch size, a line for each backend, precision and number of threads."""
     lines: dict[str, tuple[str, dict[str, Any], list[tuple[int, float]]]] = {}
     for report in reports:
         for timing in report["timings"]:
@@ -70,21 +70,21 @@ def draw_throughput(axes: Axes, reports: list[Report], colours: dict[str, str]) 
 
 
 def draw_stages(axes: Axes, reports: list[Report]) -> None:
-    """The median of every stage of a prediction, one after the other, a bar for each report."""
+    """Draw the medians of the stages of a prediction one behind the other, a bar for each report."""
     names = [f"{report['model']}\n{report['precision']}, {_threads(report)}" for report in reports]
     ends = [0.0] * len(reports)
     for index, stage in enumerate(stage["name"] for stage in reports[0]["stages"]):
         widths = [report["stages"][index]["p50_ms"] for report in reports]
-        axes.barh(range(len(reports)), widths, left=ends, color=_COLOURS[index % len(_COLOURS)], label=stage)
+        axes.barh(range(len(reports)), widths, left=ends, color=COLOURS[index % len(COLOURS)], label=stage)
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     axes.set_yticks(range(len(reports)), names)
     axes.set(title="one prediction", xlabel="ms (medians)")
 
 
 def _line(report: Report, timing: Report, reports: list[Report]) -> dict[str, Any]:
-    """Style by precision and threads, so that the colour is left for the backend."""
+    """Return the line's style, by precision and threads, and its label; the colour stands for the backend."""
     kinds = list(dict.fromkeys(_kind(one) for one in reports))
-    # The others run in float32 whatever the runtime's precision is.
+    # Other backends always run in float32.
     kind = _kind(report) if timing["name"] == report["timings"][0]["name"] else _threads(report)
     label = f"{timing['name']}, {kind}" if len(kinds) > 1 else timing["name"]
     return {"linestyle": _STYLES[kinds.index(_kind(report)) % len(_STYLES)], "label": label}
@@ -102,7 +102,7 @@ def _threads(report: Report) -> str:
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A .png or .svg file.")
 def main(files: tuple[Path, ...], output: Path) -> None:
-    """Draw the FILES, JSON of mlic-bench."""
+    """Draw the FILES, which are JSON of mlic-bench."""
     if output.suffix.lower() not in (".png", ".svg"):
         raise click.BadParameter(f"expected a name that ends in .png or .svg, found {output.name}")
     reports = [report for path in files for report in read(path)]
@@ -113,7 +113,7 @@ def main(files: tuple[Path, ...], output: Path) -> None:
     figure = Figure(figsize=(5.2 * number, 3.8), layout="constrained")
     panels = iter(figure.subplots(1, number, squeeze=False)[0])
     names = dict.fromkeys(timing["name"] for report in timed for timing in report["timings"])
-    colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     if timed:
         draw_latency(next(panels), timed, colours)
     if several:

@@ -1,55 +1,48 @@
-"""The results on coco18 test as one picture: the origin's models, ours, and ours without one part at a time.
+"""Draws the results on coco18 test: the origin's models, ours, and ours without one part at a time.
 
-Reads what mlic-sweep, benchmarks/ablation.py and mlic-export measured.
-Usage: python benchmarks/plot_coco18.py OUTPUT.png
+    python benchmarks/plot_coco18.py benchmarks/results/coco18.png
+
+It reads what mlic-sweep, benchmarks/ablation.py and mlic-export measured.
 """
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
+from common import COLOURS, RESULTS, ROOT, read_json
 from matplotlib.figure import Figure
 
-_ROOT = Path(__file__).parents[1]
-_RESULTS = _ROOT / "benchmarks" / "results"
-_COLOURS = {"samples_f1": "#1f5f8b", "map": "#c8553d"}
+_COLOURS = {"samples_f1": COLOURS[0], "map": COLOURS[1]}
 _TITLES = {"samples_f1": "samples F1", "map": "mAP"}
 
 
 class Line(NamedTuple):
-    """One row of the plot: for each metric all the values that were measured (seeds or hyperparameters)."""
+    """One row of the plot: for each metric the values of all seeds or hyperparameters."""
 
     name: str
     values: dict[str, list[float]]
 
 
-def read(file: Path) -> dict[str, Any]:
-    """A JSON object."""
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
-
-
 def lines() -> list[Line]:
-    """From the top of the plot to its bottom."""
-    found = []
+    """Return the rows of the plot, from top to bottom."""
+    rows = []
     for model, name in (("cnn", "origin's CNN"), ("hybrid", "origin's hybrid")):
-        trials = read(_RESULTS / f"coco18-origin-{model}.json")["trials"]
+        trials = read_json(RESULTS / f"coco18-origin-{model}.json")["trials"]
         tests = [trial["metrics"]["test"] for trial in trials]
-        found.append(Line(f"{name}, {len(tests)} runs", {m: [test[m] for test in tests] for m in _COLOURS}))
+        rows.append(Line(f"{name}, {len(tests)} runs", {m: [test[m] for test in tests] for m in _COLOURS}))
     for split, name in (("-picture-only", "picture only"), ("-caption-only", "caption only"), ("", "both")):
-        test = read(_ROOT / "exported" / "hybrid" / "manifest.json")["metrics"]["fp32"][f"test{split}"]
-        found.append(Line(f"released hybrid, {name}", {metric: [test[metric]] for metric in _COLOURS}))
-    for name, variant in read(_RESULTS / "coco18-ablation.json")["variants"].items():
+        test = read_json(ROOT / "exported" / "hybrid" / "manifest.json")["metrics"]["fp32"][f"test{split}"]
+        rows.append(Line(f"released hybrid, {name}", {metric: [test[metric]] for metric in _COLOURS}))
+    for name, variant in read_json(RESULTS / "coco18-ablation.json")["variants"].items():
         tests = [seed["metrics"]["test"] for seed in variant["seeds"].values()]
-        found.append(Line(f"ablation: {name}", {metric: [test[metric] for test in tests] for metric in _COLOURS}))
-    return found
+        rows.append(Line(f"ablation: {name}", {metric: [test[metric] for test in tests] for metric in _COLOURS}))
+    return rows
 
 
 @click.command()
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
 def main(output: Path) -> None:
-    """Draw the picture."""
+    """Draw the plot into OUTPUT."""
     rows = lines()
     figure = Figure(figsize=(9, 0.34 * len(rows) + 1.0), layout="constrained")
     axes = figure.subplots()

@@ -1,29 +1,27 @@
-"""ONNX Runtime's memory arena, memory patterns and execution mode: CPU time and memory of each, in turns.
+"""Measures CPU time and memory with ONNX Runtime's memory arena, memory patterns and execution modes, in turns.
 
-Each measurement is a process of its own, because the peak of resident memory never falls. Captions have another length
-in every run, as in use, for ONNX Runtime makes a memory pattern for every shape that occurs; or always the same. Usage:
-python benchmarks/session_options.py [--model PACKAGE] [--rounds N] [--threads N] [--output FILE]
+    python benchmarks/session_options.py --rounds 4 --output benchmarks/results/session-options-2cpu-xeon.json
+
+Each measurement is a process of its own, because the peak of resident memory never falls. Captions have either another
+length in every run, as in use, or always the same one: ONNX Runtime makes a memory pattern for every shape. Linux only.
 """
 
 import json
-import platform
 import random
-import resource
-import shlex
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import onnxruntime
+from common import describe, model_option, output_option, resident_bytes, rounds_option, write_json
 
 from mlic_runtime import load_package
-from mlic_runtime.base.machine import available_cores, available_cpus, processor_name
+from mlic_runtime.base.machine import available_cores, peak_bytes
 
 # (arena, pattern, parallel execution); the first is ONNX Runtime's default
 VARIANTS = {
@@ -40,7 +38,7 @@ LENGTHS = ("varying", "same")
 def measure_one(
     model: str | None, precision: str, variant: str, batch: int, length: str, threads: int
 ) -> dict[str, float]:
-    """Run a graph in this process: {"cpu_ms" and "wall_ms" per run, "loaded_mb", "end_mb", "peak_mb" resident}."""
+    """Run a graph in this process; return milliseconds per run, and MB resident after loading, at the end, at most."""
     package = load_package(model)
     arena, pattern, parallel = VARIANTS[variant]
     options = onnxruntime.SessionOptions()
@@ -51,7 +49,7 @@ def measure_one(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(package.read_graph(precision), options, providers=["CPUExecutionProvider"])
-    loaded = _resident_mb()
+    loaded = resident_bytes() / 1e6
     image, text = package.manifest.image, package.manifest.text
     pixels = np.random.default_rng(0).integers(0, 256, (batch, image.height, image.width, 3), dtype=np.uint8)
     lengths = random.Random(0)
@@ -71,27 +69,23 @@ def measure_one(
         "cpu_ms": 1e3 * statistics.median(cpu),
         "wall_ms": 1e3 * statistics.median(wall),
         "loaded_mb": loaded,
-        "end_mb": _resident_mb(),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,  # KiB on Linux
+        "end_mb": resident_bytes() / 1e6,
+        "peak_mb": (peak_bytes() or 0) / 1e6,
     }
 
 
-def _resident_mb() -> float:  # Linux
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-
-
-def _in_a_process(*arguments: str) -> dict[str, float]:
+def _measure_in_new_process(*arguments: str) -> dict[str, float]:
     done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
 
 
 @click.command()
-@click.option("--model", help="A model package.  [default: the released one]")
+@model_option
 @click.option("--precision", "precisions", multiple=True, default=["fp32", "int8"], show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@rounds_option(5)
 @click.option("--threads", type=click.IntRange(1), default=available_cores, help="[default: the physical cores]")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+@output_option
 @click.option("--one", nargs=3, type=(click.Choice(list(VARIANTS)), int, click.Choice(LENGTHS)), hidden=True)
 def main(
     model: str | None,
@@ -106,13 +100,13 @@ def main(
         click.echo(json.dumps(measure_one(model, precisions[0], *one, threads)))
         return
     cases = [(precision, batch, length) for precision in precisions for batch in RUNS for length in LENGTHS]
-    found: dict[tuple[str, int, str, str], list[dict[str, float]]] = {}
+    runs: dict[tuple[str, int, str, str], list[dict[str, float]]] = {}
     for turn in range(rounds):
         for precision, batch, length in cases:
             for variant in VARIANTS:
                 arguments = ["--precision", precision, "--threads", str(threads), "--one", variant, str(batch), length]
-                measured = _in_a_process(*arguments, *(["--model", model] if model else []))
-                found.setdefault((precision, batch, length, variant), []).append(measured)
+                measured = _measure_in_new_process(*arguments, *(["--model", model] if model else []))
+                runs.setdefault((precision, batch, length, variant), []).append(measured)
         click.echo(f"round {turn + 1} of {rounds}", err=True)
     rows = [
         {
@@ -124,28 +118,21 @@ def main(
             "cpu_ms_min": round(min(row["cpu_ms"] for row in results), 2),
             "cpu_ms_max": round(max(row["cpu_ms"] for row in results), 2),
         }
-        for (precision, batch, length, variant), results in found.items()
+        for (precision, batch, length, variant), results in runs.items()
     ]
-    result: dict[str, Any] = {
-        "what": "session options: CPU time of a run, and resident memory, with captions of varying or one length; "
-        "medians over processes, in turns",
-        "command": shlex.join(["python", "benchmarks/session_options.py", *sys.argv[1:]]),
-        "model": load_package(model).manifest.title,
-        "rounds": rounds,
-        "runs": RUNS,
-        "threads": threads,
-        "machine": {"platform": platform.platform(), "processor": processor_name(), "cpus": available_cpus()},
-        "versions": {"python": platform.python_version(), "onnxruntime": version("onnxruntime")},
-        "rows": rows,
-    }
+    result = describe(
+        "session options: CPU time of a run, and resident memory, with captions of varying or one length; "
+        "medians over processes, in turns"
+    )
+    result |= {"model": load_package(model).manifest.title, "rounds": rounds, "runs": RUNS}
+    result |= {"threads": threads, "rows": rows}
     for row in rows:
         click.echo(
             f"{row['precision']}  batch {row['batch_size']:2}  {row['lengths']:7}  {row['options']:27}  "
             f"{row['cpu_ms']:7} CPU-ms ({row['cpu_ms_min']} to {row['cpu_ms_max']})  {row['wall_ms']:7} ms  "
             f"loaded {row['loaded_mb']} MB, end {row['end_mb']} MB, peak {row['peak_mb']} MB"
         )
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(output, result)
 
 
 if __name__ == "__main__":

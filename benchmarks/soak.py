@@ -1,17 +1,18 @@
-"""Many predictions: the same answers in many threads and processes, and no memory that grows.
+"""Checks that very many predictions give equal answers in threads and processes, and measures if memory grows.
 
-    python benchmarks/soak.py [--model PACKAGE] [--output FILE] [--plot FILE] [--part PART]...
+    python benchmarks/soak.py --output benchmarks/results/soak.json --plot benchmarks/results/soak.png
 
-`threads`: threads share one predictor, each predicts thousands of times in an order of its own, and every answer must
-be the one that a single thread got, to the last bit. `processes`: processes that start at once with an empty graph
-cache; every answer must be the same, and the cache then holds one entry, whole, and nothing else. `memory`: JPEGs of
-640x480 with captions, one after the other in one thread; resident memory is read all along, and what counts as growth
-is the highest value after the warm-up against the value at its end.
+- `threads`: threads share one predictor. Each predicts thousands of times in its own order, and every answer must equal
+  that of a single thread to the last bit.
+- `processes`: processes start at once with an empty graph cache. Every answer must be equal, and the cache must then
+  hold exactly one whole entry.
+- `memory`: one thread predicts JPEGs of 640x480 with captions, one after the other. Growth is the highest resident
+  memory after the warm-up against the one at the end of the warm-up. Linux only.
 """
 
+import io
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,25 +20,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
-from batch import make_pictures
+from common import COLOURS, ROOT, TINY, describe, make_pictures, output_option, resident_bytes, write_json
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mlic_runtime import Prediction, Predictor
-from mlic_runtime.base.machine import machine_facts
 from mlic_runtime.graph.cache import CacheEntry
 
-ROOT = Path(__file__).resolve().parents[1]
-TINY = ROOT / "tests" / "data" / "tiny"
 PARTS = ("threads", "processes", "memory")
 CAPTIONS = ("red", "no blue bright", "", "green green", "bright unknown words", "a red wall and a blue door")
-SMALL = (64, 48)  # of the pictures for `threads`: there the answers count, and not how fast a JPEG is decoded
+SMALL = (64, 48)  # size of the pictures for `threads`, which would spend most of the time on decoding larger ones
 SAMPLES = 400  # of resident memory
-COLOUR = "#1f5f8b"
 
 Row = tuple[bytes, str | None]
 
@@ -55,11 +52,7 @@ for number, path in enumerate(sorted(Path(pictures).glob("*.jpg"))[:8]):
 
 
 def make_rows(folder: Path, captions: bool, size: tuple[int, int] | None = None) -> list[Row]:
-    """Pictures of a folder as JPEG bytes, reduced to `size` if it is given, each with a caption."""
-    import io
-
-    from PIL import Image
-
+    """Return the pictures of a folder as JPEG bytes, reduced to `size` if it is given, each with a caption."""
     rows: list[Row] = []
     for number, path in enumerate(sorted(folder.glob("*.jpg"))):
         content = path.read_bytes()
@@ -73,21 +66,21 @@ def make_rows(folder: Path, captions: bool, size: tuple[int, int] | None = None)
 
 
 def soak_threads(predictor: Predictor, rows: list[Row], threads: int, count: int) -> dict[str, Any]:
-    """Compare what many threads get with what one gets, every prediction.
+    """Compare every prediction of many threads with that of one thread.
 
     Raises:
         click.ClickException: an answer differs.
     """
     expected = [predictor.predict(*row) for row in rows]
     if len({tuple(one.probabilities.values()) for one in expected}) != len(rows):
-        raise click.ClickException("rows have the same answer: one could be taken for another")
+        raise click.ClickException("several rows have the same answer, so that a mix-up would not be noticed")
     start = threading.Barrier(threads)
 
     def work(number: int) -> int:
         start.wait()
         wrong = 0
         for turn in range(count):
-            index = (turn * (2 * number + 1) + 5 * number) % len(rows)  # an order of its own
+            index = (turn * (2 * number + 1) + 5 * number) % len(rows)  # each thread has its own order
             wrong += predictor.predict(*rows[index]) != expected[index]
         return wrong
 
@@ -144,7 +137,9 @@ def soak_processes(model: Path | str, pictures: Path, rounds: int, number: int, 
                 answers.add(out)
             files = list((Path(cache) / "mlic" / "graphs").iterdir())
             if len(files) != 1 or CacheEntry(files[0]).read() is None:
-                raise click.ClickException(f"the cache has not one whole entry: {[path.name for path in files]}")
+                raise click.ClickException(
+                    f"expected one whole entry in the cache, found {[path.name for path in files]}"
+                )
     if len(answers) != 1:
         raise click.ClickException(f"the processes gave {len(answers)} different answers")
     return {
@@ -157,7 +152,7 @@ def soak_processes(model: Path | str, pictures: Path, rounds: int, number: int, 
 
 
 def soak_memory(predict: Callable[..., Prediction], rows: list[Row], count: int, warm_up: int) -> dict[str, Any]:
-    """Resident memory over `count` predictions behind a warm-up."""
+    """Measure resident memory over `count` predictions after a warm-up."""
     samples: list[tuple[int, float]] = []
     every = max(1, (count + warm_up) // SAMPLES)
     begin = time.perf_counter()
@@ -181,21 +176,15 @@ def soak_memory(predict: Callable[..., Prediction], rows: list[Row], count: int,
     }
 
 
-def resident_bytes() -> int:
-    """The memory of this process that is resident now; Linux only."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 def plot(result: dict[str, Any], output: Path) -> None:
     """Draw resident memory over the predictions."""
     memory = result["parts"]["memory"]
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*zip(*memory["samples_mb"], strict=True), color=COLOUR, label="resident memory")
-    axes.axvline(memory["warm_up_predictions"], color="#6c757d", linestyle="--", label="end of the warm-up")
+    axes.plot(*zip(*memory["samples_mb"], strict=True), color=COLOURS[0], label="resident memory")
+    axes.axvline(memory["warm_up_predictions"], color=COLOURS[5], linestyle="--", label="end of the warm-up")
     allowed = 1.05 * memory["resident_mb_after_warm_up"]
-    axes.axhline(allowed, color="#c8553d", linestyle=":", label="5 % more than after the warm-up")
+    axes.axhline(allowed, color=COLOURS[1], linestyle=":", label="5 % more than after the warm-up")
     axes.set_ylim(0, 1.25 * max(allowed, memory["resident_mb_highest"]))
     axes.set(title=f"{memory['predictions']:,} predictions: +{memory['growth_percent']} %", xlabel="predictions")
     axes.set(ylabel="MB")
@@ -209,14 +198,18 @@ def plot(result: dict[str, Any], output: Path) -> None:
 @click.command()
 @click.option("--model", default=str(TINY), help="A model package.  [default: the one of the tests]")
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, default=PARTS, help="[default: all]")
-@click.option("--threads", type=click.IntRange(2), default=16, show_default=True, help="That predict at once.")
+@click.option("--threads", type=click.IntRange(2), default=16, show_default=True, help="Threads of `threads`.")
 @click.option("--count", type=click.IntRange(1), default=10_000, show_default=True, help="Predictions of each thread.")
-@click.option("--processes", type=click.IntRange(2), default=4, show_default=True, help="That start at once.")
-@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="Of such starts.")
-@click.option("--predictions", type=click.IntRange(1), default=100_000, show_default=True, help="For memory.")
-@click.option("--warm-up", type=click.IntRange(1), default=2_000, show_default=True, help="Same, before them.")
+@click.option("--processes", type=click.IntRange(2), default=4, show_default=True, help="Processes of `processes`.")
+@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="Starts of all processes.")
+@click.option(
+    "--predictions", type=click.IntRange(1), default=100_000, show_default=True, help="Predictions of `memory`."
+)
+@click.option(
+    "--warm-up", type=click.IntRange(1), default=2_000, show_default=True, help="Predictions before those of `memory`."
+)
 @click.option("--plot", "picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw memory: .png or .svg.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+@output_option
 def main(
     model: str,
     parts: tuple[str, ...],
@@ -229,35 +222,27 @@ def main(
     picture: Path | None,
     output: Path | None,
 ) -> None:
-    """Predict for long."""
+    """Predict very many times."""
     if picture is not None and "memory" not in parts:
-        raise click.UsageError("--plot draws the part memory; leave --part out, or add it")
-    found: dict[str, Any] = {}
+        raise click.UsageError("--plot draws the part memory; leave out --part, or add --part memory")
+    measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         pictures = Path(temporary)
         make_pictures(pictures)
         predictor = Predictor.load(model, threads=1, cache=False)
         captions = predictor.manifest.text is not None
-        # Memory first: what the other parts allocate in 16 threads would be part of the warm-up.
+        # Memory comes first: what the other parts allocate would count as warm-up.
         if "memory" in parts:
-            found["memory"] = soak_memory(predictor.predict, make_rows(pictures, captions), predictions, warm_up)
+            measured["memory"] = soak_memory(predictor.predict, make_rows(pictures, captions), predictions, warm_up)
         if "threads" in parts:
-            found["threads"] = soak_threads(predictor, make_rows(pictures, captions, SMALL), threads, count)
+            measured["threads"] = soak_threads(predictor, make_rows(pictures, captions, SMALL), threads, count)
         if "processes" in parts:
-            found["processes"] = soak_processes(model, pictures, rounds, processes, captions)
-    for name, one in found.items():
+            measured["processes"] = soak_processes(model, pictures, rounds, processes, captions)
+    for name, one in measured.items():
         click.echo(f"{name}: " + ", ".join(f"{key} {value}" for key, value in one.items() if key != "samples_mb"))
-    result = {
-        "what": "many predictions: the same answers in threads and processes, and resident memory",
-        "command": shlex.join(["python", "benchmarks/soak.py", *sys.argv[1:]]),
-        "model": f"{predictor.manifest.name}@{predictor.manifest.version}",
-        "precision": predictor.precision,
-        "machine": machine_facts() | {"load_average": [round(load, 2) for load in os.getloadavg()]},
-        "versions": {name: version(name) for name in ("onnxruntime", "tokenizers", "numpy", "pillow")},
-        "parts": found,
-    }
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    result = describe("many predictions: the same answers in threads and processes, and resident memory")
+    result |= {"model": predictor.manifest.title, "precision": predictor.precision, "parts": measured}
+    write_json(output, result)
     if picture is not None:
         plot(result, picture)
 

@@ -1,27 +1,23 @@
-"""What an option does to the time of a training epoch: all values in turns, to share what else the machine does.
+"""Measures what options of mlic-train do to the time of an epoch, in turns.
 
-Usage: python benchmarks/training_time.py --try "--batch-size 30" --try "--batch-size 50" [--rounds N] [--output FILE]
-           -- OPTIONS OF MLIC-TRAIN
+python benchmarks/training_time.py --try "--batch-size 30" --try "--batch-size 50" -- --model origin_hybrid --data DATA
 """
 
 import json
-import platform
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import click
+from common import describe, output_option, rounds_option, write_json
 
-from mlic_train.base.files import write_bytes
 
-
-def seconds(arguments: Sequence[str]) -> float:
-    """Of the first epoch of a new run, validation included.
+def epoch_seconds(arguments: Sequence[str]) -> float:
+    """Return the seconds of the first epoch of a new run, validation included.
 
     Raises:
         click.ClickException: mlic-train failed.
@@ -37,30 +33,23 @@ def seconds(arguments: Sequence[str]) -> float:
 
 
 @click.command()
-@click.option("--try", "tried", multiple=True, required=True, help="Options of one of the runs to compare.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often each of them runs.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+@click.option("--try", "tried", multiple=True, required=True, help="Options of one run. Repeat.")
+@rounds_option(5)
+@output_option
 @click.argument("training", nargs=-1, type=click.UNPROCESSED)
 def main(tried: tuple[str, ...], rounds: int, output: Path | None, training: tuple[str, ...]) -> None:
-    """Compare the time of an epoch; ratios are against the first, round by round."""
-    found: dict[str, list[float]] = {options: [] for options in tried}
+    """Compare the time of an epoch; ratios are to the first run of the same round."""
+    seconds: dict[str, list[float]] = {options: [] for options in tried}
     for turn in range(rounds):
         for options in tried:
-            found[options].append(seconds([*training, *shlex.split(options)]))
-            click.echo(f"round {turn + 1} of {rounds}: {options}: {found[options][-1]} s", err=True)
+            seconds[options].append(epoch_seconds([*training, *shlex.split(options)]))
+            click.echo(f"round {turn + 1} of {rounds}: {options}: {seconds[options][-1]} s", err=True)
     results = {}
-    for options, times in found.items():
-        ratios = [one / first for one, first in zip(times, found[tried[0]], strict=True)]
+    for options, times in seconds.items():
+        ratios = [one / first for one, first in zip(times, seconds[tried[0]], strict=True)]
         results[options] = {"seconds": times, "ratio": round(statistics.median(ratios), 3)}
         click.echo(f"{statistics.median(times):8.1f} s  {results[options]['ratio']:.3f}  {options}")
-    if output is not None:
-        facts = {
-            "command": shlex.join(["python", "benchmarks/training_time.py", *sys.argv[1:]]),
-            "machine": platform.machine(),
-            "versions": {name: version(name) for name in ("torch", "numpy")},
-            "results": results,
-        }
-        write_bytes(output, (json.dumps(facts, indent=2) + "\n").encode())
+    write_json(output, describe("seconds of a training epoch", ("torch", "numpy")) | {"results": results})
 
 
 if __name__ == "__main__":

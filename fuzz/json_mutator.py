@@ -1,4 +1,4 @@
-"""Mutations of JSON that stay JSON: a fuzzer that only flips bytes hardly gets past the parser."""
+"""Mutations of JSON that are still JSON: a fuzzer that only flips bytes hardly gets past the parser."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-# What breaks readers: edges of types and ranges, texts that are paths or patterns, and names of the formats at hand.
+# Values that break readers: edges of types and ranges, paths, patterns, and names of the formats that are fuzzed.
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 16, 255, 2**31, 2**32 - 1, 2**53, 2**63, 10**30, 0.5, -0.5, 1e308, 5e-324,
     "", "a", " ", "\0", "\ud800", "../x", "/x", "x" * 300, "[^a-z]+", "(a+)+$", "String", "Regex", "Sequence",
@@ -19,11 +19,11 @@ VALUES: tuple[Any, ...] = (
     {"type": "BertProcessing", "sep": ["red", 2], "cls": ["red", 99]},
 )  # fmt: skip
 
-_Place = tuple[Any, Any]  # a list or dict, and an index or key of it
+_Place = tuple[Any, Any]  # a list or dict, and one of its indices or keys
 
 
 def mutate(data: bytes, seed: int) -> bytes | None:
-    """Change one to three places of a JSON text; None if it is not one."""
+    """Change one to three places of a JSON text; return None if it is not JSON."""
     try:
         root = [json.loads(data)]
     except (ValueError, RecursionError):
@@ -42,15 +42,15 @@ def mutate(data: bytes, seed: int) -> bytes | None:
 
 
 def _places(root: list[Any]) -> list[_Place]:
-    found: list[_Place] = []
+    places: list[_Place] = []
     waiting: list[Any] = [root]
-    while waiting and len(found) < 5_000:
+    while waiting and len(places) < 5_000:
         container = waiting.pop()
         for key in list(container) if isinstance(container, dict) else range(len(container)):
-            found.append((container, key))
+            places.append((container, key))
             if isinstance(container[key], (dict, list)):
                 waiting.append(container[key])
-    return found
+    return places
 
 
 def _set(container: Any, key: Any, randomness: random.Random, places: list[_Place]) -> None:

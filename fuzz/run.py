@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of one target with atheris.
+"""Fuzzes one target with atheris, guided by coverage.
 
     python fuzz/run.py TARGET [options of libFuzzer]
 
-See README.md beside this file.
+README.md in this folder says more.
 """
 
 import sys
@@ -29,7 +29,7 @@ _DEFAULTS = {
 
 
 def _options(name: str, given: list[str]) -> list[str]:
-    """The options of libFuzzer and its corpus, which is begun with the seeds of the target."""
+    """Write the seeds of a target into its corpus, and return the arguments of libFuzzer."""
     corpus, findings = _HERE / "corpus" / name, _HERE / "findings" / name
     corpus.mkdir(parents=True, exist_ok=True)
     findings.mkdir(parents=True, exist_ok=True)
@@ -40,28 +40,28 @@ def _options(name: str, given: list[str]) -> list[str]:
 
 
 def _seeds(name: str) -> list[bytes]:
-    """Those of the target, and the hostile pictures and captions that the tests have."""
+    """Return the seeds of a target, and the hostile pictures and captions of the tests."""
     seeds = TARGETS[name].seeds()
     if name == "picture":
-        seeds += [found.data for found in pictures() if len(found.data) <= _DEFAULTS["max_len"]]
+        seeds += [case.data for case in pictures() if len(case.data) <= _DEFAULTS["max_len"]]
     elif name == "caption":
-        texts = [found.value for found in captions() if isinstance(found.value, str)]
+        texts = [case.value for case in captions() if isinstance(case.value, str)]
         seeds += [text[: _DEFAULTS["max_len"] // 4].encode("utf-16-le", "surrogatepass") for text in texts]
     return seeds
 
 
 def _replays(given: list[str]) -> bool:
-    """Whether files to run are given, instead of a corpus to extend."""
+    """Return whether the arguments name files to run; without them, the corpus grows."""
     return any(not option.startswith("-") for option in given)
 
 
 def _mutator(data: bytes, max_size: int, seed: int) -> bytes:
-    changed = mutate(data, seed) if seed % 4 else None  # every fourth time as bytes
+    changed = mutate(data, seed) if seed % 4 else None  # every fourth mutation is one of bytes
     return changed if changed is not None and len(changed) <= max_size else bytes(atheris.Mutate(data, max_size))
 
 
 def main(arguments: list[str]) -> None:
-    """Run one target."""
+    """Fuzz one target."""
     if not arguments or arguments[0] not in TARGETS:
         raise SystemExit(f"usage: python fuzz/run.py {{{'|'.join(TARGETS)}}} [options of libFuzzer]")
     name = arguments[0]

@@ -1,9 +1,10 @@
-"""What is fuzzed: functions that take any bytes, and raise where the product does what it must not.
+"""The targets of fuzzing: functions that take any bytes, and raise if the runtime behaves wrongly.
 
-A target lets pass the one kind of error that its input may cause, and checks what was accepted. Nothing here needs
-atheris, so that the tests run the targets as well.
+A target allows the one kind of error that its input may cause, and checks what was accepted. Nothing here needs
+atheris, so that the tests can run the targets, too.
 """
 
+import functools
 import io
 import tempfile
 from collections.abc import Callable
@@ -24,13 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "data" / "tiny"
 TINY_PICTURE = ROOT / "tests" / "data" / "tiny_picture"
 
-_MAX_PIXELS = 1_000_000  # small, so that a run of the fuzzer is not one picture after the other of 100 megapixels
+_MAX_PIXELS = 1_000_000  # small, so that the fuzzer does not spend its time on huge pictures
 _TINY_TEXT = TextSpec(max_length=6, vocab_size=7)
 _CAPTIONS = ("red", "Green, blue!  bright", "a" * 300, "ﷺ" * 50, "\U0001f600 e\u0301 \u0130")
 
 
 class Target(NamedTuple):
-    """One thing to fuzz: what runs, what a fuzzer starts from, and whether mutating it as JSON makes sense."""
+    """A function to fuzz, the inputs that the fuzzer starts from, and whether they are JSON."""
 
     run: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
@@ -38,7 +39,7 @@ class Target(NamedTuple):
 
 
 def picture(data: bytes) -> None:
-    """The bytes of a picture file."""
+    """Check the bytes of a picture file."""
     for spec in (ImageSpec(6, 8), ImageSpec(8, 6, "bicubic", "crop")):
         try:
             pixels = read_pixels(data, spec, max_pixels=_MAX_PIXELS)
@@ -50,33 +51,33 @@ def picture(data: bytes) -> None:
 
 
 def caption(data: bytes) -> None:
-    """A caption, with the tokenizer of the released model; surrogates included."""
+    """Check a caption with the tokenizer of the released model; it may have lone surrogates."""
     tokenizer = _released_tokenizer()
     text = data.decode("utf-16-le", "surrogatepass") if len(data) % 2 == 0 else data.decode("utf-8", "replace")
     _check_tokens(tokenizer, [text])
 
 
 def manifest(data: bytes) -> None:
-    """manifest.json: what is accepted is written and read again without a change."""
+    """Check manifest.json: written and read again, an accepted one is unchanged."""
     try:
-        found = parse_manifest(data)
+        accepted = parse_manifest(data)
     except ManifestError as error:
         _one_line(error)
     else:
-        assert parse_manifest(dump_manifest(found)) == found
+        assert parse_manifest(dump_manifest(accepted)) == accepted
 
 
 def tokenizer(data: bytes) -> None:
-    """tokenizer.json, and captions through what is accepted."""
+    """Check tokenizer.json, and captions with an accepted tokenizer."""
     try:
-        found = CaptionTokenizer(data, _TINY_TEXT)
-        _check_tokens(found, list(_CAPTIONS))
+        accepted = CaptionTokenizer(data, _TINY_TEXT)
+        _check_tokens(accepted, list(_CAPTIONS))
     except PackageError as error:
         _one_line(error)
 
 
 def archive(data: bytes) -> None:
-    """A `.mlic` file."""
+    """Check a `.mlic` file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "fuzzed.mlic")
         file.write_bytes(data)
@@ -87,7 +88,7 @@ def archive(data: bytes) -> None:
 
 
 def graph(data: bytes) -> None:
-    """The bytes of an ONNX graph, as far as they are read before ONNX Runtime."""
+    """Check the bytes of an ONNX graph, as far as the runtime reads them before ONNX Runtime does."""
     try:
         check_graph(data, "model.onnx")
     except PackageError as error:
@@ -106,27 +107,22 @@ def _check_tokens(tokenizer: CaptionTokenizer, captions: list[str | None]) -> No
 
 
 def _one_line(error: Exception) -> None:
-    """Every message is one line for the user."""
+    """Check that the message of an error is one line."""
     text = str(error)
     assert text, "an error without a message"
     assert "\n" not in text, text
 
 
-_RELEASED: list[CaptionTokenizer] = []
-
-
+@functools.cache
 def _released_tokenizer() -> CaptionTokenizer:
-    """Made once."""
-    if not _RELEASED:
-        content = (ROOT / "exported" / "hybrid" / "tokenizer.json").read_bytes()
-        _RELEASED.append(CaptionTokenizer(content, TextSpec(max_length=64, vocab_size=8000)))
-    return _RELEASED[0]
+    content = (ROOT / "exported" / "hybrid" / "tokenizer.json").read_bytes()
+    return CaptionTokenizer(content, TextSpec(max_length=64, vocab_size=8000))
 
 
 def _pictures() -> list[bytes]:
     colours = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
     image = Image.fromarray(colours)
-    found = []
+    files = []
     for mode, format_, options in (
         ("RGB", "PNG", {}),
         ("RGBA", "PNG", {}),
@@ -144,11 +140,11 @@ def _pictures() -> list[bytes]:
     ):
         stream = io.BytesIO()
         exif = Image.Exif()
-        exif[0x0112] = 6  # turned
+        exif[0x0112] = 6  # rotated
         kept = {"exif": exif} if format_ in ("JPEG", "PNG", "WEBP") else {}
         image.convert("L" if mode == "I;16" else mode).convert(mode).save(stream, format_, **options, **kept)
-        found.append(stream.getvalue())
-    return found
+        files.append(stream.getvalue())
+    return files
 
 
 def _captions() -> list[bytes]:
@@ -161,7 +157,7 @@ def _manifests() -> list[bytes]:
 
 
 def _tokenizers() -> list[bytes]:
-    """Of every model and of most components, as the library writes them."""
+    """Return tokenizers with every model and most components, as the library writes them."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     words = {"[PAD]": 0, "[UNK]": 1, "red": 2, "##d": 3, "r": 4, "e": 5, "d": 6}
@@ -181,10 +177,10 @@ def _tokenizers() -> list[bytes]:
 
 
 def _archives() -> list[bytes]:
-    """By `zipfile`, stored, and deflated, which is refused; the small package, so that more bytes are headers."""
+    """Return archives by `zipfile`, stored and deflated; of a small package, so that most bytes are headers."""
     import zipfile
 
-    found = []
+    archives = []
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", method) as archive:
@@ -192,8 +188,8 @@ def _archives() -> list[bytes]:
                 info = zipfile.ZipInfo(path.name)
                 info.create_system, info.external_attr = 3, 0o100644 << 16
                 archive.writestr(info, path.read_bytes(), method)
-        found.append(stream.getvalue())
-    return found
+        archives.append(stream.getvalue())
+    return archives
 
 
 def _graphs() -> list[bytes]:

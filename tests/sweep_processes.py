@@ -44,11 +44,11 @@ def work_off(where: str, folder: Path, trials: int, said: Connection) -> None:
     """Claim and finish the trials of a study without training, and say each of it: ("claimed", number), ..."""
     from optuna.trial import TrialState
 
-    from mlic_train.sweep.storage import crew, storage
+    from mlic_train.sweep.storage import shared_storage, track_liveness
     from mlic_train.sweep.study import Plan, SweepStudy
 
-    with crew(where, folder) as workers, storage(where, folder, workers) as opened:
-        study = SweepStudy(opened, "queue", Plan("random", {}, "data", {}), [{}] * trials, workers, shared=True)
+    with track_liveness(where, folder) as tracker, shared_storage(where, folder, tracker) as storage:
+        study = SweepStudy(storage, "queue", Plan("random", {}, "data", {}), [{}] * trials, tracker, tracks_all=True)
         while (trial := study.claim()) is not None:
             said.send(("claimed", trial.number))
             trial.report(0.5, 1 + len(study.reported(trial)))

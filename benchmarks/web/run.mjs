@@ -1,9 +1,9 @@
-// Runs a graph with the WebAssembly backend of ONNX Runtime Web; called by compare.py.
+// Runs a graph with the WebAssembly backend of ONNX Runtime Web; compare_web.py calls it.
 //
 // Usage: node run.mjs FOLDER
 //
-// FOLDER/job.json is a list of batches, each {input name: {type, dims, file}}; the files hold the numbers as they lie in
-// memory. Batch N's logits go to FOLDER/N.logits as float32, and what happened to FOLDER/result.json:
+// FOLDER/job.json is a list of batches, each {input name: {type, dims, file}}. The files hold the raw bytes of the
+// arrays. The logits of batch N go to FOLDER/N.logits as float32, and the outcome goes to FOLDER/result.json:
 // {version, loads, runs, error}.
 
 import { readFile, writeFile } from "node:fs/promises";

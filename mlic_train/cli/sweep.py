@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from mlic_train.data.splits import Splits
+    from mlic_train.sweep.liveness import LivenessTracker
     from mlic_train.sweep.runner import Runner
     from mlic_train.sweep.study import SweepStudy
-    from mlic_train.sweep.workers import Crew
 
 _TPE_TRIALS = 20
 _EXAMPLES = 1000  # combinations of a large space that are looked at for one that goes together
@@ -113,12 +113,12 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     for split in splits.named().values():
         list_skipped(split)
     from mlic_train.sweep.runner import Runner
-    from mlic_train.sweep.storage import crew, storage
+    from mlic_train.sweep.storage import shared_storage, track_liveness
 
     folder = options["output"] or Path("runs", f"sweep-{options['name']}")
     code = 0
     where = options["storage"]
-    with crew(where, folder) as workers, storage(where, folder, workers) as opened:
+    with track_liveness(where, folder) as workers, shared_storage(where, folder, workers) as opened:
         study = _study(options, sampler, points, space, training.settings(example), splits, opened, workers)
         runner = Runner(study, space, training, splits, folder, workers, keep=options["keep"], log=log_line)
         try:
@@ -171,7 +171,7 @@ def _study(
     settings: dict[str, Any],
     splits: "Splits",
     storage: "BaseStorage",
-    workers: "Crew",
+    workers: "LivenessTracker",
 ) -> "SweepStudy":
     from mlic_train.data.summary import fingerprint
     from mlic_train.sweep.database import postgres_url
@@ -187,7 +187,7 @@ def _study(
         plan,
         points,
         workers,
-        shared=where is None or postgres_url(where) is not None,
+        tracks_all=where is None or postgres_url(where) is not None,
         take_over=options["take_over"],
         seed=options["seed"],
         pruner=options["pruner"] or ("none" if sampler == "grid" else "median"),

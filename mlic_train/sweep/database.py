@@ -1,7 +1,7 @@
-"""Which processes of a sweep are alive where they share a PostgreSQL database: each holds a lock in it.
+"""Which processes of a sweep are alive, where they share a PostgreSQL database: each holds an advisory lock in it.
 
-The database lets go of such a lock when the connection ends, and the connection ends with the process, kill -9
-included: what the locks of files are for the processes of one folder, for any number of machines.
+The database frees such a lock when the connection ends, and the connection ends with the process, also after kill -9.
+So these locks do for any number of machines what file locks do for the processes that share a folder.
 """
 
 import contextlib
@@ -14,126 +14,134 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from .workers import unique_name
+from mlic_runtime.base.override import override
+
+from .liveness import LivenessTracker
 
 _DRIVER = "postgresql+psycopg://"
-_PATIENCE_SECONDS = 60.0  # how long a database may be away, as it is while it starts again
-_PAUSE_SECONDS = 1.0
-# A machine that lost its power or its network says no goodbye. Linux would notice after two hours.
-_IDLE, _INTERVAL, _COUNT = 30, 10, 3  # seconds until the first question, seconds between them, how many
-_SESSION = {
-    "tcp_keepalives_idle": _IDLE,
-    "tcp_keepalives_interval": _INTERVAL,
-    "tcp_keepalives_count": _COUNT,
-    "idle_session_timeout": 0,  # since PostgreSQL 14: this connection idles as long as a trial lasts
+_PATIENCE_SECONDS = 60.0  # how long the database may be away, for example while it restarts
+_RETRY_SECONDS = 1.0
+# A machine that lost its power or its network does not close its connections. Linux would notice that after two hours.
+_KEEPALIVE = {
+    "keepalives_idle": 30,  # seconds without traffic before the first probe
+    "keepalives_interval": 10,  # seconds between two probes
+    "keepalives_count": 3,  # unanswered probes that end the connection
+}
+_SESSION_SETTINGS = {
+    **{f"tcp_{name}": value for name, value in _KEEPALIVE.items()},
+    "idle_session_timeout": 0,  # since PostgreSQL 14; this connection is idle for as long as a trial lasts
 }
 
 
-def postgres_url(where: str | None) -> str | None:
-    """The URL with its driver, if it is one of PostgreSQL; psycopg where none is named.
+def postgres_url(storage_url: str | None) -> str | None:
+    """Return the URL with its driver if it is a PostgreSQL URL, else None; psycopg if it names no driver.
 
-    SQLAlchemy before 2.1 would take psycopg2 then, which the extra does not install.
+    SQLAlchemy before 2.1 would choose psycopg2, which the extra `postgres` does not install.
     """
-    scheme, separator, rest = (where or "").partition("://")
+    scheme, separator, rest = (storage_url or "").partition("://")
     if not separator or scheme.partition("+")[0] not in ("postgresql", "postgres"):
         return None
-    return _DRIVER + rest if scheme in ("postgresql", "postgres") else where
+    return _DRIVER + rest if scheme in ("postgresql", "postgres") else storage_url
 
 
 def engine_options(url: str) -> dict[str, Any]:
-    """What `create_engine` is given for a database at `url`, which has its driver."""
-    options: dict[str, Any] = {"pool_pre_ping": True}  # a trial lasts longer than many an idle connection
+    """Return the arguments of `create_engine` for a PostgreSQL URL that names its driver."""
+    options: dict[str, Any] = {"pool_pre_ping": True}  # a trial may last longer than an idle connection
     if sqlalchemy.make_url(url).get_driver_name() in ("psycopg", "psycopg2"):
-        names = ("keepalives_idle", "keepalives_interval", "keepalives_count")
-        options["connect_args"] = dict(zip(names, (_IDLE, _INTERVAL, _COUNT), strict=True))
+        options["connect_args"] = _KEEPALIVE
     return options
 
 
-class DatabaseWorkers:
-    """A crew: the processes that share a database, whatever their folders and machines.
+class DatabaseLivenessTracker(LivenessTracker):
+    """Advisory locks of the processes that share a database, on any number of machines.
 
     Args:
-        url: of the database, with its driver. It has to lead to PostgreSQL itself: a pool of connections between that
-            hands out another one for every transaction (PgBouncer's `transaction`) would keep locks of the dead.
+        url: the database, with its driver. It must lead to PostgreSQL itself. A connection pool in between that gives
+            each transaction another connection (PgBouncer's `transaction` mode) would keep the locks of dead processes.
     """
 
     def __init__(self, url: str) -> None:
-        self.name = unique_name()
+        super().__init__()
         options = {**engine_options(url), "poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}
         self._engine = sqlalchemy.create_engine(url, **options)
         self._connection: sqlalchemy.Connection | None = None
 
+    @override
     @contextlib.contextmanager
     def alive(self) -> Iterator[None]:
-        """While this lasts, the others see that this process lives."""
         self._connect()
         try:
             yield
         finally:
             self._disconnect()
 
+    @override
     def renew(self) -> None:
-        """Take the lock again where the connection was lost, and wait a little for a database that is away."""
-        until = time.monotonic() + _PATIENCE_SECONDS
+        """Take the lock again if the connection was lost; wait up to a minute for a database that is away."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
-            anew = self._connection is None
+            reconnecting = self._connection is None
             try:
-                if anew:
+                if reconnecting:
                     self._connect()
-                self._ask("SELECT 1")
+                self._execute("SELECT 1")
             except DBAPIError:
                 self._disconnect()
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     raise
-                if anew:
-                    time.sleep(_PAUSE_SECONDS)
+                if reconnecting:
+                    time.sleep(_RETRY_SECONDS)
             else:
                 return
 
+    @override
     @contextlib.contextmanager
-    def one_at_a_time(self) -> Iterator[None]:
-        """Only one process at a time is in here, of all that use the database for sweeps."""
+    def exclusive(self) -> Iterator[None]:
+        """Return a context that only one process can be in, of all that use the database for sweeps."""
         self.renew()
-        key = _key("turn")
-        self._ask("SELECT pg_advisory_lock(:key)", key=key)
+        key = _lock_key("turn")
+        self._execute("SELECT pg_advisory_lock(:key)", key=key)
         try:
             yield
         finally:
-            self._ask("SELECT pg_advisory_unlock(:key)", key=key)
+            self._execute("SELECT pg_advisory_unlock(:key)", key=key)
 
+    @override
     def knows(self, name: str) -> bool:
-        """Yes: a process whose lock is not there is dead."""
+        """Return True: a process without a lock is dead."""
         return True
 
+    @override
     def is_dead(self, name: str) -> bool:
-        """Whether that is another process, and has ended or lost its connection."""
+        """Return whether the named process is another one, and has ended or lost its connection."""
         if name == self.name:
             return False
-        free = bool(self._ask("SELECT pg_try_advisory_lock(:key)", key=_key(name)))
-        if free:
-            self._ask("SELECT pg_advisory_unlock(:key)", key=_key(name))
-        return free
+        dead = bool(self._execute("SELECT pg_try_advisory_lock(:key)", key=_lock_key(name)))
+        if dead:
+            self._execute("SELECT pg_advisory_unlock(:key)", key=_lock_key(name))
+        return dead
 
     def _connect(self) -> None:
         self._connection = self._engine.connect()
-        # The name is for whoever looks at pg_stat_activity; it may be cut there.
-        for name, value in {**_SESSION, "application_name": f"mlic-sweep {self.name}"}.items():
-            known = "SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name"
-            self._ask(known, name=name, value=str(value))
-        self._ask("SELECT pg_advisory_lock(:key)", key=_key(self.name))
+        # The name is for people who read pg_stat_activity, where PostgreSQL may cut it.
+        for name, value in {**_SESSION_SETTINGS, "application_name": f"mlic-sweep {self.name}"}.items():
+            set_if_known = "SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name"
+            self._execute(set_if_known, name=name, value=str(value))
+        self._execute("SELECT pg_advisory_lock(:key)", key=_lock_key(self.name))
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(DBAPIError):  # it may be what is broken
+            with contextlib.suppress(DBAPIError):  # the connection may be what is broken
                 connection.close()
 
-    def _ask(self, statement: str, **values: Any) -> Any:
+    def _execute(self, statement: str, **values: Any) -> Any:
+        """Run a statement and return the first value of its first row."""
         if self._connection is None:
-            raise RuntimeError("asked outside of alive()")
+            raise RuntimeError("used outside of alive()")
         return self._connection.execute(sqlalchemy.text(statement), values).scalar()
 
 
-def _key(name: str) -> int:
-    """The number of a lock; PostgreSQL's locks have a signed number of 64 bits for a name."""
+def _lock_key(name: str) -> int:
+    """Return the number of a lock: PostgreSQL names advisory locks by signed 64-bit integers."""
     return int.from_bytes(hashlib.sha256(f"mlic-sweep {name}".encode()).digest()[:8], "big", signed=True)

@@ -17,11 +17,11 @@ from mlic_train.errors import CheckpointError, ConfigError, TrainError
 from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State
 from mlic_train.training.run import resume_run
 
+from .liveness import LivenessTracker
 from .options import Training
 from .space import Space, Value
 from .study import SECONDS, SweepStudy
 from .table import Row
-from .workers import Crew
 
 TRIAL_NAME = "trial.json"  # which trial of which study a run folder belongs to
 METRICS_NAME = "metrics.json"  # metrics, thresholds and history; it stays when the weights go
@@ -49,7 +49,7 @@ class Runner:
         training: Training,
         splits: Splits,
         folder: Path,
-        workers: Crew,
+        workers: LivenessTracker,
         *,
         keep: bool,
         log: Callable[[str], None],
@@ -204,7 +204,7 @@ class Runner:
         """Delete the weights of finished trials that are not the best; also of those that a dead process left."""
         if self._keep:
             return
-        with self._workers.one_at_a_time():
+        with self._workers.exclusive():
             best = self._study.best
             for trial in self._study.trials:
                 folder = self.run_folder(trial.number)

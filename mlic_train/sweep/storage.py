@@ -1,4 +1,4 @@
-"""Where a study is kept: a journal file by default, or whatever an Optuna storage URL names."""
+"""Where a study is kept: a journal file by default, or any storage that an Optuna URL names."""
 
 import contextlib
 import os
@@ -13,153 +13,160 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from mlic_runtime.base.override import override
 from mlic_train.errors import ConfigError, TrainError
 
-from .database import DatabaseWorkers, engine_options, postgres_url
-from .workers import Crew, Workers
+from .database import DatabaseLivenessTracker, engine_options, postgres_url
+from .liveness import FolderLivenessTracker, LivenessTracker
 
 JOURNAL_NAME = "study.journal"
+_SQLITE_WAIT_SECONDS = 60  # SQLite lets one process write at a time
 
 
-class _Writers(JournalFileOpenLock):
-    """A lock that the system lets go of when its process dies; in place of the lock files of its base.
+class _JournalLock(JournalFileOpenLock):
+    """A lock that the system frees when its process dies, instead of the lock files of the base class.
 
-    Those stay behind then: everybody waits for 30 seconds, and after as long a process that is merely slow loses its
-    own, too.
+    Those files stay after a death. Then every process waits for 30 seconds, and after 30 seconds a process that is only
+    slow loses its lock, too.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._lock = FileLock(path)
 
+    @override
     def acquire(self) -> bool:
         self._lock.acquire()
         return True
 
+    @override
     def release(self) -> None:
         self._lock.release()
 
 
-class Journal(JournalFileBackend):
-    """Optuna's journal file, which also survives a process that dies while it writes a line.
+class CrashSafeJournal(JournalFileBackend):
+    """Optuna's journal file, made safe against a process that dies while it writes a line.
 
-    Optuna appends to what such a process left, and cannot read the line that comes of it, nor the study, ever again.
+    Optuna itself would append to the half line. It could then never read that line again, nor the study.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._writers = path, _Writers(path.with_name(path.name + ".writers"))
-        super().__init__(str(path), self._writers)
+        self._path, self._lock_of_writers = path, _JournalLock(path.with_name(path.name + ".writers"))
+        super().__init__(str(path), self._lock_of_writers)
 
+    @override
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write lines to the end, after the last one that is whole."""
-        self._writers.acquire()  # and once more by Optuna: the lock counts
+        """Write lines after the last whole line, and remove a half line that is there."""
+        self._lock_of_writers.acquire()  # Optuna acquires it again, which this lock allows
         try:
-            if _torn(self._path):
+            if _ends_in_half_a_line(self._path):
                 os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1)
             super().append_logs(logs)
         finally:
-            self._writers.release()
+            self._lock_of_writers.release()
 
 
-def open_storage(where: str | None, folder: Path) -> BaseStorage:
+def open_storage(location: str | None, folder: Path) -> BaseStorage:
     """Open or create a storage.
 
     Args:
-        where: a URL that Optuna knows (sqlite:///..., mysql://..., postgresql://..., redis://...), the path of a
+        location: a URL that Optuna knows (sqlite:///..., mysql://..., postgresql://..., redis://...), the path of a
             journal file, or None for the journal file in `folder`.
         folder: the sweep's folder.
 
     Raises:
-        ConfigError: it cannot be opened.
+        ConfigError: the storage cannot be opened.
     """
-    with _opening(where, folder):
-        if where is None or "://" not in where:
-            return JournalStorage(Journal(folder / JOURNAL_NAME if where is None else Path(where)))
-        if where.startswith("redis"):
+    with _opening(location, folder):
+        if location is None or "://" not in location:
+            return JournalStorage(CrashSafeJournal(folder / JOURNAL_NAME if location is None else Path(location)))
+        if location.startswith("redis"):
             from optuna.storages.journal import JournalRedisBackend
 
-            return JournalStorage(JournalRedisBackend(where))
-        postgres = postgres_url(where)
+            return JournalStorage(JournalRedisBackend(location))
+        postgres = postgres_url(location)
         if postgres is not None:
             return RDBStorage(postgres, engine_kwargs=engine_options(postgres))
-        # SQLite lets one process write at a time; the others wait for as long as this.
-        patience = {"connect_args": {"timeout": 60}} if where.startswith("sqlite") else {}
-        return RDBStorage(where, engine_kwargs=patience)
+        wait = {"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}} if location.startswith("sqlite") else {}
+        return RDBStorage(location, engine_kwargs=wait)
 
 
 @contextlib.contextmanager
-def storage(where: str | None, folder: Path, workers: Crew) -> Iterator[BaseStorage]:
-    """`open_storage`, one process at a time, for a database that is new gets its tables from one; closed in the end."""
-    with workers.one_at_a_time():
-        found = open_storage(where, folder)
+def shared_storage(location: str | None, folder: Path, tracker: LivenessTracker) -> Iterator[BaseStorage]:
+    """Open a storage for the context and close it at its end.
+
+    One process at a time opens it, because the first one creates the tables of a new database.
+    """
+    with tracker.exclusive():
+        storage = open_storage(location, folder)
     try:
-        yield found
+        yield storage
     finally:
-        if isinstance(found, RDBStorage):
-            found.remove_session()
-            found.engine.dispose()
+        if isinstance(storage, RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 @contextlib.contextmanager
-def crew(where: str | None, folder: Path) -> Iterator[Crew]:
-    """The processes that share the study, of which this one is seen to live while this lasts.
+def track_liveness(location: str | None, folder: Path) -> Iterator[LivenessTracker]:
+    """Return a context in which the other processes of the study see this one as alive, and it sees them.
 
     Raises:
         ConfigError: the storage cannot be opened.
-        TrainError: it went away, and did not come back for a minute.
+        TrainError: the storage went away, and did not come back within a minute.
     """
-    url = postgres_url(where)
+    url = postgres_url(location)
     with contextlib.ExitStack() as stack:
-        with _opening(where, folder):
-            workers: Crew = Workers(folder) if url is None else DatabaseWorkers(url)
-            stack.enter_context(workers.alive())
+        with _opening(location, folder):
+            tracker = FolderLivenessTracker(folder) if url is None else DatabaseLivenessTracker(url)
+            stack.enter_context(tracker.alive())
         try:
-            yield workers
+            yield tracker
         except (StorageInternalError, DBAPIError) as error:
             cause = error.__cause__ or error
             raise TrainError(
-                f"the storage {_shown(where, folder)} failed: {_first_words(cause)}; give the same command again when "
-                "it is there: nothing that was finished is lost"
+                f"the storage {_display_name(location, folder)} failed: {_in_one_line(cause)}; give the same command "
+                "again when it is there: nothing that was finished is lost"
             ) from error
 
 
 @contextlib.contextmanager
-def _opening(where: str | None, folder: Path) -> Iterator[None]:
-    if where is not None and "://" in where:
-        _check(where)
+def _opening(location: str | None, folder: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a storage is opened into a ConfigError of one line."""
+    if location is not None and "://" in location:
+        _check_password_is_escaped(location)
     try:
         yield
-    except Exception as error:  # of as many kinds as there are drivers
+    except Exception as error:  # each driver has its own kinds
         missing = isinstance(error, ImportError) or isinstance(error.__cause__, ImportError)
-        advice = "; pip install 'mlic-train[postgres]'" if missing and postgres_url(where) else ""
+        advice = "; pip install 'mlic-train[postgres]'" if missing and postgres_url(location) else ""
         raise ConfigError(
-            f"the storage {_shown(where, folder)} cannot be opened: {_first_words(error)}{advice}"
+            f"the storage {_display_name(location, folder)} cannot be opened: {_in_one_line(error)}{advice}"
         ) from error
 
 
-def _check(where: str) -> None:
-    """Refuse a URL of which a password would end up in another part, and so in what drivers say of it."""
+def _check_password_is_escaped(url: str) -> None:
+    """Refuse a URL whose password would end up in another part of it, and so in the messages of drivers."""
     try:
-        mistaken = "@" in (make_url(where).host or "")
+        mistaken = "@" in (make_url(url).host or "")
     except (ArgumentError, ValueError):
         mistaken = True
     if mistaken:
         raise ConfigError(
-            f"the storage {_shown(where, Path())} is no URL that can be read; expected "
+            f"the storage {_display_name(url, Path())} is not a URL that can be read; expected "
             "SCHEME://USER:PASSWORD@HOST:PORT/DATABASE with @ : / in the password written as %40 %3A %2F"
         )
 
 
-def _first_words(error: BaseException) -> str:
-    """The kind of an error and what it says, in one line, without SQLAlchemy's link to its manual."""
-    said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    lines = [line.strip() for line in str(said).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {'; '.join(lines)[:300]}"
+def _in_one_line(error: BaseException) -> str:
+    """Return the kind and the message of an error without SQLAlchemy's link to its manual."""
+    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    lines = [line.strip() for line in str(original).splitlines() if line.strip()]
+    return f"{type(original).__name__}: {'; '.join(lines)[:300]}"
 
 
-def _torn(path: Path) -> bool:
-    """Whether the file's last line has no end."""
+def _ends_in_half_a_line(path: Path) -> bool:
     with path.open("rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return False
@@ -167,15 +174,14 @@ def _torn(path: Path) -> bool:
         return file.read(1) != b"\n"
 
 
-def _shown(where: str | None, folder: Path) -> str:
-    """The storage as errors name it: of a URL neither user nor password nor options, which may hold a password, too."""
-    if where is None or "://" not in where:
-        return where or str(folder / JOURNAL_NAME)
-    scheme = where.partition("://")[0]
+def _display_name(location: str | None, folder: Path) -> str:
+    """Return the storage as messages name it: a URL without user, password and options, which may hold a password."""
+    if location is None or "://" not in location:
+        return location or str(folder / JOURNAL_NAME)
     try:
-        url = make_url(where)
+        url = make_url(location)
     except (ArgumentError, ValueError):
-        return f"{scheme}://..."
-    # A password's @ that is not written as %40 leaves its end with the host.
+        return f"{location.partition('://')[0]}://..."
+    # If the @ of a password is not written as %40, the end of the password is a part of the host.
     host = url.host and url.host.rpartition("@")[2]
     return URL.create(url.drivername, host=host, port=url.port, database=url.database).render_as_string()

@@ -1,8 +1,8 @@
-"""The Optuna study of a sweep: its trials wait in a queue from the start, and any number of processes works it off.
+"""The Optuna study of a sweep: all its trials wait in a queue from the start, for any number of processes.
 
-Every trial of the sweep is in the study when it is created: with its values in a grid, empty where a sampler draws
-them. So a process that takes one from the queue (the storage gives it to one process only) needs no counting, and no
-two run the same. A trial whose process died stays what it is and is gone on with, instead of being repeated.
+The study has every trial of the sweep when it is created: with its values for a grid, without values where a sampler
+draws them. So processes need not count, and no two of them run the same trial: the storage gives a waiting trial to one
+process only. A trial whose process died keeps its number, and another process continues it instead of repeating it.
 """
 
 import contextlib
@@ -17,20 +17,21 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mlic_train.errors import ConfigError
 
+from .liveness import LivenessTracker
 from .space import Value
-from .workers import Crew
 
 SAMPLERS = ("grid", "random", "tpe")
 PRUNERS = ("none", "median", "hyperband")
 
 _CREATION_SECONDS = 60.0  # how long another machine may take to write the queue of a new study
-_POINT, _WORKER, _PLAN, _READY = "point", "worker", "plan", "ready"
-SECONDS = "seconds"  # spent on a trial so far
+# Names of attributes of a study and of its trials.
+_POINT, _WORKER, _PLAN, _READY, _IDENTITY = "point", "worker", "plan", "ready", "identity"
+SECONDS = "seconds"  # of work on a trial so far
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all trials of a study have in common, JSON-ready; a study goes on with the same only."""
+    """What all trials of a study share, ready for JSON. A study can only continue with an equal plan."""
 
     sampler: str
     space: Mapping[str, Any]
@@ -38,7 +39,7 @@ class Plan:
     settings: Mapping[str, Any]
 
     def difference(self, other: Mapping[str, Any]) -> str | None:
-        """What is otherwise in the stored plan `other`, for a message; None if nothing is."""
+        """Return the first difference of the stored plan `other`, in words for a message; None if they are equal."""
         if other["data"] != self.data:
             return "with other data"
         for name in sorted({*self.settings, *other["settings"]}):
@@ -52,22 +53,22 @@ class Plan:
 
 
 class SweepStudy:
-    """The queue of trials, and what is known of them.
+    """The queue of trials and their results.
 
     Args:
         storage: see `open_storage`.
-        name: the study's name in it.
-        plan: what must be the same in a study that is there already.
-        points: the values of every trial, or an empty mapping where the sampler draws them.
-        workers: this process and those of which it can tell whether they live.
-        shared: these are all processes that the study has.
-        take_over: go on with the trials of processes of which nothing is known, too.
-        seed: of the sampler.
+        name: the study's name in the storage.
+        plan: what must be equal in a study that exists already.
+        points: the values of every trial; an empty mapping where the sampler draws them.
+        tracker: tells which processes are alive.
+        tracks_all: `tracker` knows every process of this study.
+        take_over: also continue the trials of processes that `tracker` does not know.
+        seed: the sampler's.
         pruner: one of `PRUNERS`.
-        epochs: the longest trial's, for hyperband.
+        epochs: the number of epochs of the longest trial, for hyperband.
 
     Raises:
-        ConfigError: the study is there and has another plan, or is none of ours.
+        ConfigError: the study exists and has another plan, or was not made by mlic-sweep.
     """
 
     def __init__(
@@ -76,30 +77,30 @@ class SweepStudy:
         name: str,
         plan: Plan,
         points: Sequence[Mapping[str, Value]],
-        workers: Crew,
+        tracker: LivenessTracker,
         *,
-        shared: bool,
+        tracks_all: bool,
         take_over: bool = False,
         seed: int = 0,
         pruner: str = "none",
         epochs: int = 1,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # the sweep says itself what it does
-        self._storage, self._workers, self._shared, self._take_over = storage, workers, shared, take_over
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # the sweep has log lines of its own
+        self._storage, self._tracker, self._tracks_all, self._take_over = storage, tracker, tracks_all, take_over
         self._sampler, self._seed, self._size = plan.sampler, seed, len(points)
-        with workers.one_at_a_time():
+        with tracker.exclusive():
             self._study = self._open(name, plan, points)
         self._study.pruner = _pruner(pruner, epochs)
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """The trials of the sweep, by number: without those that wait because an earlier call asked for more."""
+        """The trials of the sweep, by number, without waiting ones that an earlier call with more trials left."""
         trials = self._study.get_trials()
         return [trial for trial in trials if trial.number < self._size or trial.state is not TrialState.WAITING]
 
     @property
     def best(self) -> FrozenTrial | None:
-        """The complete trial with the highest score, the first of those that have the same; None without one."""
+        """The complete trial with the highest score (of equal ones the first), or None."""
         complete = [trial for trial in self._study.get_trials() if trial.state is TrialState.COMPLETE]
         return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
@@ -110,33 +111,33 @@ class SweepStudy:
 
     @property
     def identity(self) -> str:
-        """What tells this study from others, past ones of the same name included."""
-        return str(self._study.user_attrs["identity"])
+        """A name that no other study has, not even an earlier one with the same name."""
+        return str(self._study.user_attrs[_IDENTITY])
 
     def claim(self) -> Trial | None:
-        """A trial for this process to run: one that a dead process left first, else the next one waiting."""
-        with self._workers.one_at_a_time():
+        """Take a trial for this process: first one that a dead process left, else the next waiting one, else None."""
+        with self._tracker.exclusive():
             trials = self.trials
             for trial in trials:
                 if trial.state is TrialState.RUNNING and self._abandoned(trial):
-                    return self._own(trial)
+                    return self._take(trial)
             for trial in trials:
                 if trial.state is TrialState.WAITING:
-                    # Optuna's own `ask` would make a new trial where none is waiting any more.
+                    # Optuna's own `ask` would create a new trial if none were waiting any more.
                     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                         if self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                            return self._own(trial)
+                            return self._take(trial)
         return None
 
     def reported(self, trial: Trial) -> set[int]:
-        """The epochs whose scores are in the study already, some of them from an earlier process."""
+        """Return the epochs whose scores are in the study already, also those from an earlier process."""
         return set(self._storage.get_trial(trial._trial_id).intermediate_values)
 
     def is_mine(self, trial: Trial) -> bool:
-        """Whether this process still is the one that runs the trial."""
-        self._workers.renew()
+        """Return whether this process still is the one that runs the trial."""
+        self._tracker.renew()
         now = self._storage.get_trial(trial._trial_id)
-        return now.state is TrialState.RUNNING and now.user_attrs.get(_WORKER) == self._workers.name
+        return now.state is TrialState.RUNNING and now.user_attrs.get(_WORKER) == self._tracker.name
 
     def give_back(self, trial: Trial) -> None:
         """Put an unfinished trial of this process back into the queue."""
@@ -144,10 +145,10 @@ class SweepStudy:
             self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
     def finish(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
-        """Write down how a trial of this process ended.
+        """Record how a trial of this process ended.
 
         Raises:
-            UpdateFinishedTrialError: another process took the trial over, and has written it down already.
+            UpdateFinishedTrialError: another process took over the trial and has finished it already.
         """
         try:
             self._study.tell(trial, value, state)
@@ -156,17 +157,14 @@ class SweepStudy:
                 raise
             raise optuna.exceptions.UpdateFinishedTrialError(str(error)) from error
 
-    def running_elsewhere(self) -> list[FrozenTrial]:
-        """The trials that other processes run, or ran where their end cannot be seen from here."""
-        return [trial for trial in self.trials if trial.state is TrialState.RUNNING]
-
     def out_of_sight(self) -> dict[int, str]:
-        """Of those, the numbers and processes (or "?") of which nothing can be known from this folder."""
-        found = ((trial.number, trial.user_attrs.get(_WORKER, "?")) for trial in self.running_elsewhere())
-        return {number: worker for number, worker in found if not self._workers.knows(worker)}
+        """Return number and process (or "?") of the running trials whose process may or may not be alive."""
+        running = [trial for trial in self.trials if trial.state is TrialState.RUNNING]
+        workers = {trial.number: trial.user_attrs.get(_WORKER, "?") for trial in running}
+        return {number: worker for number, worker in workers.items() if not self._tracker.knows(worker)}
 
     def _open(self, name: str, plan: Plan, points: Sequence[Mapping[str, Value]]) -> optuna.Study:
-        study = self._create(name)
+        study = self._create_or_load(name)
         stored = study.user_attrs.get(_PLAN)
         if stored is None and study.get_trials():
             raise ConfigError(f"the study {name!r} was not made by mlic-sweep; choose another name with --study")
@@ -177,48 +175,48 @@ class SweepStudy:
                     f"the study {name!r} was started {difference}; give the same again, or start a new one with "
                     "another --output (or --study, where the storage is shared)"
                 )
-            optuna.delete_study(study_name=name, storage=self._storage)  # nothing of it has begun: a mistyped start
-            study = self._create(name)
-        self._fill(study, plan, points)
+            # No trial has begun: the first command was probably mistyped.
+            optuna.delete_study(study_name=name, storage=self._storage)
+            study = self._create_or_load(name)
+        self._fill_queue(study, plan, points)
         return study
 
-    def _create(self, name: str) -> optuna.Study:
-        """The study of that name, new if it is not there."""
+    def _create_or_load(self, name: str) -> optuna.Study:
         try:
             return optuna.create_study(study_name=name, storage=self._storage, direction="maximize")
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(study_name=name, storage=self._storage)
-        # Another machine may be writing its queue; the processes of this folder are waiting for their turn.
-        until = time.monotonic() + (0.0 if self._shared else _CREATION_SECONDS)
-        while _READY not in study.user_attrs and time.monotonic() < until:
+        # Another machine may be writing the queue. The processes of this folder wait for `exclusive` instead.
+        deadline = time.monotonic() + (0.0 if self._tracks_all else _CREATION_SECONDS)
+        while _READY not in study.user_attrs and time.monotonic() < deadline:
             time.sleep(0.5)
         return study
 
-    def _fill(self, study: optuna.Study, plan: Plan, points: Sequence[Mapping[str, Value]]) -> None:
-        """Put into the queue what is not there: all trials, the rest after a process died here, or additional ones."""
-        if "identity" not in study.user_attrs:
-            study.set_user_attr("identity", self._workers.name)
+    def _fill_queue(self, study: optuna.Study, plan: Plan, points: Sequence[Mapping[str, Value]]) -> None:
+        """Add the trials that are missing: all, the rest after a process died here, or those that are new."""
+        if _IDENTITY not in study.user_attrs:
+            study.set_user_attr(_IDENTITY, self._tracker.name)
         if _PLAN not in study.user_attrs:
             study.set_user_attr(_PLAN, asdict(plan))
-        there = {trial.user_attrs[_POINT] for trial in study.get_trials(deepcopy=False)}
+        queued = {trial.user_attrs[_POINT] for trial in study.get_trials(deepcopy=False)}
         for index, point in enumerate(points):
-            if index not in there:
+            if index not in queued:
                 study.enqueue_trial(dict(point), user_attrs={_POINT: index})
         if study.user_attrs.get(_READY, 0) < len(points):
             study.set_user_attr(_READY, len(points))
 
     def _abandoned(self, trial: FrozenTrial) -> bool:
         worker = trial.user_attrs.get(_WORKER)
-        if worker is not None and (worker == self._workers.name or self._workers.knows(worker)):
-            return self._workers.is_dead(worker)
-        # Nothing is known of it. If all processes are known, it ended, or it died before it wrote its name: had it not
-        # died, it would have the lock that this one has now.
-        return self._shared or self._take_over
+        if worker is not None and (worker == self._tracker.name or self._tracker.knows(worker)):
+            return self._tracker.is_dead(worker)
+        # The tracker does not know the process. If it knows all living ones, this one is dead. It may have died before
+        # it wrote its name: a living process would still be in `exclusive`, where this one is now.
+        return self._tracks_all or self._take_over
 
-    def _own(self, trial: FrozenTrial) -> Trial:
-        self._storage.set_trial_user_attr(trial._trial_id, _WORKER, self._workers.name)
-        # What a sampler draws is a function of the seed, the trial's number and the finished trials, so that a killed
-        # sweep goes on as if it had not been, and two processes with the same seed do not draw the same.
+    def _take(self, trial: FrozenTrial) -> Trial:
+        self._storage.set_trial_user_attr(trial._trial_id, _WORKER, self._tracker.name)
+        # What a sampler draws depends only on the seed, the trial's number and the finished trials. So a killed sweep
+        # continues like an undisturbed one, and two processes with the same seed do not draw the same values.
         seed = (self._seed * 1_000_003 + trial.number) % 2**32
         if self._sampler == "tpe":
             self._study.sampler = optuna.samplers.TPESampler(seed=seed)

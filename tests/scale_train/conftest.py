@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own."""
+"""A PostgreSQL server for the tests alone."""
 
 import os
 import pwd
@@ -20,7 +20,7 @@ from tests.train.conftest import colours as colours
 
 
 class Server(NamedTuple):
-    """A running server: how to reach it, its user's password, and a way to let it start again."""
+    """A running server: its address, its user and password, and a function that restarts it."""
 
     address: str
     user: str
@@ -28,15 +28,15 @@ class Server(NamedTuple):
     restart: Callable[[], None]
 
     def url(self, database: str) -> str:
-        """What `--storage` is given."""
+        """Return the URL for `--storage`."""
         return f"postgresql://{self.user}:{self.password}@{self.address}/{database}"
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """PostgreSQL on a free port of 127.0.0.1, with password, in a folder that is removed afterwards."""
+    """Run PostgreSQL on a free port of 127.0.0.1, with a password, in a temporary folder."""
     user: dict[str, Any] = {}
-    # Not pytest's folder: it belongs to root alone where root runs the tests, and PostgreSQL refuses to run as root.
+    # Not pytest's folder: when root runs the tests, only root may enter it, and PostgreSQL refuses to run as root.
     folder = Path(tempfile.mkdtemp(prefix="mlic-postgres-"))
     if os.geteuid() == 0:
         names = {entry.pw_name: entry for entry in pwd.getpwall()}
@@ -47,7 +47,7 @@ def server() -> Iterator[Server]:
 
     def call(program: str, *arguments: object) -> None:
         command = [_program(program), *map(str, arguments)]
-        with (folder / "log").open("a") as log:  # not a pipe, which the server would keep open
+        with (folder / "log").open("a") as log:  # the server would keep a pipe open
             done = subprocess.run(
                 command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, **user, check=False
             )
@@ -55,7 +55,7 @@ def server() -> Iterator[Server]:
 
     try:
         (folder / "password").write_text(password)
-        (folder / "password").chmod(0o644)  # of a folder that nobody else may enter
+        (folder / "password").chmod(0o644)  # nobody else may enter the folder
         call("initdb", "-D", data, "-U", "sweeper", "-A", "scram-sha-256", "--pwfile", folder / "password", "--no-sync")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -77,7 +77,7 @@ def server() -> Iterator[Server]:
 
 @contextmanager
 def admin(server: Server) -> Iterator[sqlalchemy.Connection]:
-    """A connection to no database of a test."""
+    """Connect to a database that no test uses."""
     url = str(postgres_url(server.url("postgres")))
     engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -87,7 +87,7 @@ def admin(server: Server) -> Iterator[sqlalchemy.Connection]:
 
 @pytest.fixture
 def database(server: Server) -> str:
-    """The URL of an empty database."""
+    """Return the URL of an empty database."""
     name = f"d{secrets.token_hex(4)}"
     with admin(server) as connection:
         connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
@@ -95,10 +95,10 @@ def database(server: Server) -> str:
 
 
 def _program(name: str) -> str:
-    """Debian keeps the server's programs off the PATH, in a folder for each version."""
+    """Return the path of a server program: Debian keeps them in a folder for each version, which is not in the PATH."""
     places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
     found = shutil.which(name) or (str(places[-1]) if places else None)
     assert found is not None, (
-        f"{name} of PostgreSQL is not there: install Debian's package postgresql, or run scripts/test-postgres"
+        f"PostgreSQL's {name} was not found: install Debian's package postgresql, or run scripts/test-postgres"
     )
     return found

@@ -1,4 +1,4 @@
-"""Sweeps that share their study through a PostgreSQL, in folders of their own or in one, some of them killed."""
+"""Sweeps that share a study in PostgreSQL, in one folder or in several; some of their processes are killed."""
 
 import itertools
 import json
@@ -20,8 +20,8 @@ from optuna.trial import TrialState
 
 from mlic_train.cli.sweep import sweep
 from mlic_train.errors import ConfigError, TrainError
-from mlic_train.sweep.database import DatabaseWorkers
-from mlic_train.sweep.storage import crew, open_storage, storage
+from mlic_train.sweep.database import DatabaseLivenessTracker
+from mlic_train.sweep.storage import open_storage, shared_storage, track_liveness
 from mlic_train.sweep.study import Plan, SweepStudy
 from tests.sweep_processes import HOLD_IN_SECOND_EPOCH, OPTIONS, start_sweep, work_off
 
@@ -40,7 +40,7 @@ def test_four_processes_share_a_grid_and_one_is_killed_in_the_middle_of_a_trial(
     colours: Path, database: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All four are held in the second epoch of their first trials; one dies there, and the others go on."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else four processes with a thread for each CPU wait for one another
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # otherwise each of the four processes has a thread for each CPU
     (tmp_path / "space.toml").write_text(GRID)
     given = arguments(colours, tmp_path / "space.toml", tmp_path / "sweep", database)
     with ExitStack() as stack:
@@ -97,7 +97,7 @@ def test_a_trial_whose_folder_is_out_of_reach_is_run_again(colours: Path, databa
 
 
 def test_a_queue_loses_and_repeats_nothing_however_often_processes_are_killed(database: str, tmp_path: Path) -> None:
-    """Without training: four processes claim and finish trials; the one that spoke last is killed, 12 times."""
+    """Without training: four processes claim and finish trials; 12 times, the one that reported last is killed."""
     trials, kills = 48, 12
     chance = random.Random(0)
     context = multiprocessing.get_context("forkserver")
@@ -147,12 +147,12 @@ def test_a_queue_loses_and_repeats_nothing_however_often_processes_are_killed(da
 
 
 @contextmanager
-def queue(database: str, folder: Path, trials: int) -> Iterator[tuple[SweepStudy, DatabaseWorkers]]:
-    """A process's view of a study."""
-    with crew(database, folder) as workers, storage(database, folder, workers) as opened:
-        assert isinstance(workers, DatabaseWorkers)
+def queue(database: str, folder: Path, trials: int) -> Iterator[tuple[SweepStudy, DatabaseLivenessTracker]]:
+    """Open the study as one process does."""
+    with track_liveness(database, folder) as tracker, shared_storage(database, folder, tracker) as opened:
+        assert isinstance(tracker, DatabaseLivenessTracker)
         plan = Plan("random", {}, "data", {})
-        yield SweepStudy(opened, "queue", plan, [{}] * trials, workers, shared=True), workers
+        yield SweepStudy(opened, "queue", plan, [{}] * trials, tracker, tracks_all=True), tracker
 
 
 def test_a_database_that_starts_again_is_waited_for(database: str, server: Server, tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_one_process_has_its_turn_at_a_time(database: str, server: Server, tmp_p
             entered.append("second")
 
     second = threading.Thread(target=enter)
-    with queue(database, tmp_path, 1) as (_, workers), admin(server) as connection:
-        with workers.one_at_a_time():
+    with queue(database, tmp_path, 1) as (_, tracker), admin(server) as connection:
+        with tracker.exclusive():
             second.start()
             waiting = sqlalchemy.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
             while not entered and not connection.execute(waiting).scalar():
@@ -186,12 +186,12 @@ def test_one_process_has_its_turn_at_a_time(database: str, server: Server, tmp_p
     assert entered == ["first", "second"]
 
 
-def test_who_lost_a_trial_cannot_finish_it(database: str, server: Server, tmp_path: Path) -> None:
-    """A process that is cut off from the database, but lives, is taken for dead."""
-    with queue(database, tmp_path, 1) as (study, workers), queue(database, tmp_path, 1) as (other, _):
+def test_a_process_that_lost_its_trial_cannot_finish_it(database: str, server: Server, tmp_path: Path) -> None:
+    """A living process that lost its connection to the database counts as dead."""
+    with queue(database, tmp_path, 1) as (study, tracker), queue(database, tmp_path, 1) as (other, _):
         trial = study.claim()
         assert trial is not None
-        end_connections_of(server, workers)
+        end_connections_of(server, tracker)
         taken = other.claim()
         assert taken is not None
         assert taken.number == trial.number
@@ -223,21 +223,21 @@ def test_a_database_that_stays_away_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def end_connections_of(server: Server, workers: DatabaseWorkers) -> None:
-    """As a network does that drops one of them."""
+def end_connections_of(server: Server, tracker: DatabaseLivenessTracker) -> None:
+    """Cut them, as a broken network would."""
     end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = left(:name, 63)"
     with admin(server) as connection:
-        assert connection.execute(sqlalchemy.text(end), {"name": f"mlic-sweep {workers.name}"}).scalar()
+        assert connection.execute(sqlalchemy.text(end), {"name": f"mlic-sweep {tracker.name}"}).scalar()
 
 
-def test_what_cannot_be_opened_is_one_line_without_the_password(database: str, server: Server, tmp_path: Path) -> None:
+def test_an_error_on_opening_is_one_line_without_the_password(database: str, server: Server, tmp_path: Path) -> None:
     wrong = database.replace(server.password, "not-the-password")
     for where, secret, message in (
         (wrong, "not-the-password", 'password authentication failed for user "sweeper"'),
         (f"{database}-none", server.password, "does not exist"),
         (database.replace("postgresql://", "postgresql+pg8000://"), server.password, "cannot be opened"),
     ):
-        with pytest.raises(ConfigError) as caught, crew(where, tmp_path):
+        with pytest.raises(ConfigError) as caught, track_liveness(where, tmp_path):
             open_storage(where, tmp_path)
         assert message in str(caught.value)
         assert secret not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Sweeps of which a process is killed, and of several processes at once."""
+"""Sweeps whose process is killed, and sweeps of several processes."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ def without_times(text: str, folder: Path) -> list[dict[str, Any]]:
     return trials
 
 
-def test_a_killed_sweep_goes_on_as_if_it_had_not_been(colours: Path, space: Path, tmp_path: Path) -> None:
+def test_a_killed_sweep_ends_like_an_undisturbed_one(colours: Path, space: Path, tmp_path: Path) -> None:
     """The process kills itself in the second epoch of the second trial."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     with start_sweep(KILL_IN_SECOND_TRIAL, arguments(colours, space, killed)) as process:

@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import Trial, TrialState
 
 from mlic_train.errors import ConfigError
+from mlic_train.sweep.liveness import FolderLivenessTracker
 from mlic_train.sweep.space import PRESETS, Parameter, Space, Value
-from mlic_train.sweep.storage import JOURNAL_NAME, crew, open_storage
+from mlic_train.sweep.storage import JOURNAL_NAME, open_storage, track_liveness
 from mlic_train.sweep.study import Plan, SweepStudy
-from mlic_train.sweep.workers import Workers
 
 GRID = PRESETS["origin"]
 RANGE = Space((Parameter("learning_rate", (), 0.001, 0.1, log=True),))
@@ -25,13 +25,15 @@ def plan(space: Space = GRID, sampler: str = "grid", data: str = "d", **settings
 
 def open_grid(folder: Path, **options: Any) -> SweepStudy:
     storage = open_storage(None, folder)
-    return SweepStudy(storage, "sweep", plan(), GRID.grid(), Workers(folder), shared=True, **options)
+    return SweepStudy(storage, "sweep", plan(), GRID.grid(), FolderLivenessTracker(folder), tracks_all=True, **options)
 
 
 def open_range(folder: Path, trials: int = 3, sampler: str = "random", **options: Any) -> SweepStudy:
     points: list[Mapping[str, Value]] = [{} for _ in range(trials)]
     given = plan(RANGE, sampler)
-    return SweepStudy(open_storage(None, folder), "sweep", given, points, Workers(folder), shared=True, **options)
+    return SweepStudy(
+        open_storage(None, folder), "sweep", given, points, FolderLivenessTracker(folder), tracks_all=True, **options
+    )
 
 
 def drain(study: SweepStudy, space: Space = GRID) -> list[dict[str, Value]]:
@@ -54,9 +56,9 @@ def test_processes_that_start_at_once_make_one_queue_and_share_it(tmp_path: Path
 
     def work() -> None:
         start.wait()
-        workers = Workers(tmp_path)
-        with workers.alive():
-            study = SweepStudy(open_storage(None, tmp_path), "sweep", plan(), GRID.grid(), workers, shared=True)
+        tracker = FolderLivenessTracker(tmp_path)
+        with tracker.alive():
+            study = SweepStudy(open_storage(None, tmp_path), "sweep", plan(), GRID.grid(), tracker, tracks_all=True)
             done.append(drain(study))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -70,7 +72,7 @@ def test_processes_that_start_at_once_make_one_queue_and_share_it(tmp_path: Path
     assert len(open_grid(tmp_path).trials) == 16
 
 
-def test_a_queue_that_a_dead_process_did_not_finish_writing_is_completed(
+def test_a_queue_that_a_dead_process_wrote_in_part_is_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import optuna
@@ -98,9 +100,26 @@ def test_a_journal_that_ends_in_half_a_line_goes_on(tmp_path: Path) -> None:
     assert len(drain(open_grid(tmp_path))) == 16  # the first one's process left its trial behind
 
 
-def test_a_trial_of_a_living_process_is_not_taken_and_one_of_a_dead_process_is_gone_on_with(tmp_path: Path) -> None:
-    living = Workers(tmp_path)
-    first = SweepStudy(open_storage(None, tmp_path), "sweep", plan(), GRID.grid(), living, shared=True)
+def test_a_trial_whose_process_died_before_it_wrote_its_name_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here Optuna's heartbeat would lose the trial."""
+    study = open_grid(tmp_path)
+
+    def die(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optuna.storages.JournalStorage.set_trial_user_attr", die)
+    with pytest.raises(KeyboardInterrupt):
+        study.claim()
+    monkeypatch.undo()
+    assert [trial.state for trial in study.trials[:2]] == [TrialState.RUNNING, TrialState.WAITING]
+    assert drain(open_grid(tmp_path)) == GRID.grid()
+
+
+def test_a_trial_of_a_living_process_is_not_taken_and_one_of_a_dead_process_is_continued(tmp_path: Path) -> None:
+    living = FolderLivenessTracker(tmp_path)
+    first = SweepStudy(open_storage(None, tmp_path), "sweep", plan(), GRID.grid(), living, tracks_all=True)
     answers: list[int] = []
 
     def ask() -> None:  # in another thread, as locks are taken per thread
@@ -127,11 +146,11 @@ def test_a_trial_of_a_living_process_is_not_taken_and_one_of_a_dead_process_is_g
     assert not first.is_mine(trial)
 
 
-def test_a_machine_out_of_sight_is_believed_to_live_until_the_user_says_otherwise(tmp_path: Path) -> None:
+def test_a_machine_out_of_sight_counts_as_alive_until_the_user_says_otherwise(tmp_path: Path) -> None:
     def open_on(machine: str, take_over: bool = False) -> SweepStudy:
         storage = open_storage(str(tmp_path / "shared.journal"), tmp_path)
-        workers = Workers(tmp_path / machine)
-        return SweepStudy(storage, "s", plan(), GRID.grid()[:1], workers, shared=False, take_over=take_over)
+        tracker = FolderLivenessTracker(tmp_path / machine)
+        return SweepStudy(storage, "s", plan(), GRID.grid()[:1], tracker, tracks_all=False, take_over=take_over)
 
     trial = open_on("a").claim()
     assert trial is not None
@@ -156,13 +175,19 @@ def test_a_sampler_draws_the_same_after_a_kill_and_never_twice_the_same(tmp_path
     assert first.claim() is not None  # its process ends here, as the file of its lock is not there any more
     storage = open_storage(None, tmp_path / "b")
     rest = SweepStudy(
-        storage, "sweep", plan(RANGE, sampler), [{}] * 12, Workers(tmp_path / "b"), shared=True, take_over=True
+        storage,
+        "sweep",
+        plan(RANGE, sampler),
+        [{}] * 12,
+        FolderLivenessTracker(tmp_path / "b"),
+        tracks_all=True,
+        take_over=True,
     )
     assert drain(rest, RANGE) == whole[4:]
     assert drain(open_range(tmp_path / "c", 12, sampler, seed=1), RANGE) != whole
 
 
-def test_more_trials_can_be_asked_for_later(tmp_path: Path) -> None:
+def test_a_later_call_can_have_more_trials(tmp_path: Path) -> None:
     before = drain(open_range(tmp_path, 2), RANGE)
     assert len(before) == 2
     assert len(open_range(tmp_path, 5).trials) == 5
@@ -180,9 +205,11 @@ def test_more_trials_can_be_asked_for_later(tmp_path: Path) -> None:
         (plan(sampler="tpe", name="hybrid"), "was started with --sampler grid"),
     ],
 )
-def test_a_study_goes_on_with_the_same_only(tmp_path: Path, other: Plan, message: str) -> None:
+def test_a_study_continues_only_with_an_equal_plan(tmp_path: Path, other: Plan, message: str) -> None:
     def start(given: Plan) -> SweepStudy:
-        return SweepStudy(open_storage(None, tmp_path), "sweep", given, [{}, {}], Workers(tmp_path), shared=True)
+        return SweepStudy(
+            open_storage(None, tmp_path), "sweep", given, [{}, {}], FolderLivenessTracker(tmp_path), tracks_all=True
+        )
 
     trial = start(plan(name="hybrid")).claim()
     assert trial is not None
@@ -192,7 +219,7 @@ def test_a_study_goes_on_with_the_same_only(tmp_path: Path, other: Plan, message
     assert "another --output" in str(caught.value)
 
 
-def test_a_study_of_which_nothing_has_begun_is_replaced(tmp_path: Path) -> None:
+def test_a_study_without_a_trial_that_has_begun_is_replaced(tmp_path: Path) -> None:
     assert len(open_grid(tmp_path).trials) == 16
     assert len(open_range(tmp_path, 2).trials) == 2
 
@@ -209,7 +236,7 @@ def test_a_study_that_is_not_ours_is_refused(tmp_path: Path) -> None:
 def test_a_database_shares_a_study_too(tmp_path: Path) -> None:
     def start() -> SweepStudy:
         storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}", tmp_path)
-        return SweepStudy(storage, "sweep", plan(), GRID.grid(), Workers(tmp_path), shared=False)
+        return SweepStudy(storage, "sweep", plan(), GRID.grid(), FolderLivenessTracker(tmp_path), tracks_all=False)
 
     def claim(study: SweepStudy) -> Trial:
         trial = study.claim()
@@ -234,10 +261,10 @@ def test_a_database_shares_a_study_too(tmp_path: Path) -> None:
         ("mysql+nodriver://me:secret@host/db", "the storage mysql+nodriver://host/db cannot be opened"),
         ("sqlite:////no/such/folder/studies.db", "cannot be opened: OperationalError"),
         ("postgresql+none://me@host/db?password=secret", "the storage postgresql+none://host/db cannot be opened"),
-        ("postgresql://me:first@secret@host/db", "the storage postgresql://host/db is no URL that can be read"),
+        ("postgresql://me:first@secret@host/db", "the storage postgresql://host/db is not a URL that can be read"),
         (
             "postgresql://me:secret/db",
-            "the storage postgresql://... is no URL that can be read; expected SCHEME://USER",
+            "the storage postgresql://... is not a URL that can be read; expected SCHEME://USER",
         ),
     ],
 )
@@ -251,7 +278,10 @@ def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path: Path, where: str,
 
 def test_postgresql_without_its_driver_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    for open_it in (lambda where: crew(where, tmp_path).__enter__(), lambda where: open_storage(where, tmp_path)):
+    for open_it in (
+        lambda where: track_liveness(where, tmp_path).__enter__(),
+        lambda where: open_storage(where, tmp_path),
+    ):
         with pytest.raises(ConfigError) as caught:
             open_it("postgresql://me:secret@127.0.0.1:1/db")
         assert "the storage postgresql://127.0.0.1:1/db cannot be opened: " in str(caught.value)
