@@ -49,7 +49,7 @@ def calibration_section(config: TrainConfig, measurement: Measurement, split: st
     rows = [
         ("calibration", config.calibration if changes else f"{config.calibration}: this model has none"),
         ("fitted on", "val: the rows that are measured here" if split == "val" else "val"),
-        ("odds of rows without a label, of those in training", f"{config.empty_odds:g}"),
+        ("odds of a row without labels, against training", f"{config.empty_odds:g}"),
     ]
     return Section(
         "Calibration",

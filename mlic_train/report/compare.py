@@ -22,7 +22,7 @@ def write_comparison(comparison: Comparison, output: Path) -> None:
     Raises:
         TrainError: the file cannot be written.
     """
-    parts = [
+    parts: list[Part] = [
         _facts(comparison),
         _hyperparameter_section(comparison),
         _metrics_section(comparison),

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
-from .page import Part, Plot, Section, Table, facts
-from .plots import drawable, name_matrix, plot
+from .page import Part, Section, Table, facts
+from .plots import drawable, share_matrix
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -47,7 +46,11 @@ def confusion_section(names: Sequence[str], counts: Confusion) -> Section:
     order = np.argsort(-counts.instead, axis=None, kind="stable")[:_LISTED].tolist()
     pairs = [divmod(index, len(names)) for index in order]
     table = [(names[i], names[j], f"{n:,} of {counts.missed[i]:,}") for i, j in pairs if (n := counts.instead[i, j])]
-    parts: list[Part] = [_matrix(names, counts, rows, columns)]
+    shares = np.concatenate([counts.alone[rows, None], counts.instead[np.ix_(rows, columns)]], axis=1)
+    above = ["nothing wrong", *(drawable(names[j]) for j in columns)]
+    beside = [f"{drawable(names[i])} ({counts.missed[i]:,})" for i in rows]
+    alt = "Share of rows with a missed label in which another label was predicted wrongly"
+    parts: list[Part] = [share_matrix(shares / counts.missed[rows, None], above, beside, alt)]
     if table:
         parts.append(Table(("missed", "most often predicted wrongly", "of the rows that missed it"), table))
     parts.append(facts([("missed labels that are drawn", f"{len(rows)} of {(counts.missed > 0).sum()}")]))
@@ -63,19 +66,3 @@ def _largest(counts: Ints) -> list[int]:
     """Return the indices of the largest counts above 0, at most _MOST, in the order of the labels."""
     order = np.argsort(-counts, kind="stable")[:_MOST]
     return sorted(int(i) for i in order if counts[i] > 0)
-
-
-def _matrix(names: Sequence[str], found: Confusion, rows: list[int], columns: list[int]) -> Plot:
-    counts = np.concatenate([found.alone[rows][:, None], found.instead[np.ix_(rows, columns)]], axis=1)
-    shares = counts / found.missed[rows][:, None]
-    figure = Figure(figsize=(2.6 + 0.42 * shares.shape[1], 1.4 + 0.27 * shares.shape[0]), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    above = ["nothing wrong", *(drawable(names[j]) for j in columns)]
-    name_matrix(axes, above, [f"{drawable(names[i])} ({found.missed[i]})" for i in rows], 8)
-    axes.axvline(0.5, color="black", linewidth=0.8)
-    axes.set_ylabel("true but missed (rows)", fontsize=8)
-    for (y, x), share in np.ndenumerate(shares):
-        if share > 0:
-            axes.text(x, y, f"{share:.0%}", ha="center", va="center", fontsize=7, color="w" if share > 0.6 else "k")
-    return plot(figure, "Share of rows with a missed label in which another label was predicted wrongly")

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .page import Plot
 from .plots import drawable, legend_above, plot, small_multiples
@@ -28,7 +29,8 @@ def training_curves(history: History, best_epoch: int) -> Plot:
         _draw_epochs(losses, "loss", history, name, label)
     for name, label in SCORES.items():
         _draw_epochs(scores, "on val", history, f"val_{name}", label)
-    _draw_epochs(seconds, "seconds", history, "seconds", "seconds")
+    seconds.bar([row["epoch"] for row in history], _column(history, "seconds"), color="tab:gray")
+    _name_epochs(seconds, "seconds")
     for axes in (losses, scores):
         axes.axvline(best_epoch, color="black", linestyle=":", linewidth=1, label="best epoch")
         axes.legend(fontsize=8)
@@ -47,11 +49,18 @@ def overlaid_curves(histories: Mapping[str, History]) -> Plot:
 
 
 def _draw_epochs(axes: Axes, title: str, history: History, name: str, label: str) -> None:
-    values = [row.get(name, float("nan")) for row in history]
-    axes.plot([row["epoch"] for row in history], values, marker="o", markersize=3, label=label)
+    axes.plot([row["epoch"] for row in history], _column(history, name), marker="o", markersize=3, label=label)
+    _name_epochs(axes, title)
+
+
+def _column(history: History, name: str) -> list[float]:
+    return [row.get(name, float("nan")) for row in history]
+
+
+def _name_epochs(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
 
 

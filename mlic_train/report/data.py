@@ -13,8 +13,8 @@ from mlic_train.data.splits import DataOptions, read_splits
 from .captions import caption_length_section, captions_of, find_repeated
 from .duplicates import Duplicates, find_duplicates, rows_of
 from .label_counts import label_sections
-from .leakage import leakage_section, leaked_rows
-from .page import Section, Table, facts, left_out, render_page, write_page
+from .leakage import leakage_facts, leakage_section
+from .page import Part, Section, Table, facts, left_out, render_page, table, write_page
 from .picture_info import read_pictures
 from .pictures import sample_section, size_section
 from .words import word_sections
@@ -46,7 +46,7 @@ def write_data_report(options: DataOptions, output: Path) -> None:
     else:
         reason = "there is no picture" if options.pictures else "pictures were not read, because of --no-pictures"
         sizes, samples = left_out("Picture sizes", reason), left_out("Sample pictures", reason)
-    parts = [
+    parts: list[Part] = [
         _facts(splits, names, duplicates, compared=bool(pictures)),
         _summary_section(splits),
         _problem_section(splits, broken),
@@ -63,50 +63,40 @@ def write_data_report(options: DataOptions, output: Path) -> None:
 def _facts(
     splits: Mapping[str, Split], names: tuple[str, ...], duplicates: Mapping[str, Duplicates], *, compared: bool
 ) -> Table:
-    leaked = set().union(*leaked_rows(duplicates).values())
-    by_split = [
-        f"{sum(key[0] == name for key in leaked):,} of {len(split.records):,} in {name}"
-        for name, split in list(splits.items())[1:]
-    ]
     return facts(
         [
             ("labels", len(names)),
             ("fingerprint", fingerprint(splits)),
             ("splits that are missing", ", ".join(name for name in ("val", "test") if name not in splits) or "none"),
             ("pictures", "compared by name, bytes and looks" if compared else "not read, compared by name only"),
-            ("rows whose picture an earlier split has", ", ".join(by_split) or "none, there is one split only"),
+            *leakage_facts(splits, duplicates),
         ]
     )
 
 
 def _summary_section(splits: Mapping[str, Split]) -> Section:
-    header = (
-        "split",
-        "rows",
-        "pictures",
-        "captions",
-        "rows with a caption only",
-        "rows with none of the labels",
-        "rows not labelled",
-        "labels that occur",
-        "skipped rows",
-    )
     rows = []
     for name, split in splits.items():
-        found = summarise(split)
-        occurring = sum(map(bool, found.label_counts.values()))
-        not_labelled = found.records - found.labelled
-        counts = (found.records, found.with_picture, found.captions, found.caption_only, found.without_label)
-        rows.append((name, *counts, not_labelled, occurring, found.skipped))
+        summary = summarise(split)
+        rows.append(
+            {
+                "split": name,
+                "rows": summary.records,
+                "pictures": summary.with_picture,
+                "captions": summary.captions,
+                "rows with a caption only": summary.caption_only,
+                "rows with none of the labels": summary.without_label,
+                "rows not labelled": summary.records - summary.labelled,
+                "labels that occur": sum(map(bool, summary.label_counts.values())),
+                "skipped rows": summary.skipped,
+            }
+        )
     files = Counter((name, record.file) for name, split in splits.items() for record in split.records)
     return Section(
         "Summary",
         "A row is a picture with its captions and labels, or a caption with its labels; rows of one picture count as "
         "one, in the file that names it first.",
-        [
-            Table(header, rows),
-            Table(("file", "split", "rows"), [(printable(file.name), name, n) for (name, file), n in files.items()]),
-        ],
+        [table(rows), table([{"file": printable(f.name), "split": name, "rows": n} for (name, f), n in files.items()])],
     )
 
 
@@ -128,17 +118,22 @@ def _problem_section(splits: Mapping[str, Split], broken: Mapping[PictureFile, s
             kinds.setdefault((problem.kind, outcome), []).append(problem)
     if not kinds:
         return Section(title, "There are none.")
-    times = [(f"{kind}: {PROBLEM_KINDS[kind]}", outcome, len(found)) for (kind, outcome), found in kinds.items()]
-    rows = [
-        (_message(problem), problem.kind, printable(problem.file.name), str(problem.number or ""))
-        for found in kinds.values()
-        for problem in found[:_LISTED]
+    times = [
+        {"kind": f"{kind}: {PROBLEM_KINDS[kind]}", "what it means here": outcome, "times": len(problems)}
+        for (kind, outcome), problems in kinds.items()
     ]
-    return Section(
-        title,
-        f"The second table has the first {_LISTED} of each kind; mlic-train --check lists all.",
-        [Table(("kind", "what it means here", "times"), times), Table(("what was found", "kind", "file", "row"), rows)],
-    )
+    listed = [
+        {
+            "what was found": _message(problem),
+            "kind": problem.kind,
+            "file": printable(problem.file.name),
+            "row": str(problem.number or ""),
+        }
+        for problems in kinds.values()
+        for problem in problems[:_LISTED]
+    ]
+    caption = f"The second table has the first {_LISTED} of each kind; mlic-train --check lists all."
+    return Section(title, caption, [table(times), table(listed)])
 
 
 def _message(problem: Problem) -> str:

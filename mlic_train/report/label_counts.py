@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 
 from mlic_train.data import Split
 
-from .page import Plot, Section, Table, facts, left_out
-from .plots import SPLIT_COLOURS, bar_positions, drawable, legend_above, name_matrix, plot
+from .page import Plot, Section, Table, facts, left_out, table
+from .plots import SPLIT_COLOURS, bar_positions, drawable, legend_above, plot, share_matrix
 from .text import share
 
 _FEW = 10  # rows; fewer say little about a label's precision or recall, or about a pair of labels
 _CHANCE = 3  # standard errors between two shares; three in a thousand differ as much by chance
 _MOST_LABELS = 12  # of a row; more share one bar
-_ANNOTATED = 32  # labels up to which a matrix has room for numbers
+_LISTED = 20  # pairs of labels
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -100,7 +100,12 @@ def _counts_plot(
 def _per_row_section(title: str, matrices: Mapping[str, Bools]) -> Section:
     numbers = {split: matrix.sum(axis=1) for split, matrix in matrices.items()}
     rows = [
-        (split, f"{values.mean():.2f}", values.max(), share(int((values == 0).sum()), len(values)))
+        {
+            "split": split,
+            "labels of a row, on average": f"{values.mean():.2f}",
+            "at most": values.max(),
+            "rows with none of the labels": share(int((values == 0).sum()), len(values)),
+        }
         for split, values in numbers.items()
     ]
     figure = Figure(figsize=(7.5, 3.2), layout="constrained")
@@ -118,10 +123,7 @@ def _per_row_section(title: str, matrices: Mapping[str, Bools]) -> Section:
         title,
         "Where the share of rows without labels differs by more than ten points, a threshold that is right for one "
         "split need not be right for another.",
-        [
-            Table(("split", "labels of a row, on average", "at most", "rows with none of the labels"), rows),
-            plot(figure, "Share of rows by their number of labels, for every split"),
-        ],
+        [table(rows), plot(figure, "Share of rows by their number of labels, for every split")],
     )
 
 
@@ -132,63 +134,35 @@ def _together_section(title: str, names: Sequence[str], split: str, matrix: Bool
     pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if alone[i] and alone[j]]
     often = [(i, j) for i, j in pairs if together[i, j] >= _FEW]
     never = sum(int(together[pair] == 0) for pair in pairs)
-    counts = facts(
-        [
-            ("pairs of labels that never occur together", f"{never:,} of {len(pairs):,}"),
-            (f"pairs in {_FEW} rows or more", f"{len(often):,} of {len(pairs):,}"),
-        ]
-    )
-    header = ("", "label", "with", "rows with both", "of the label's rows", "times as often as by chance")
-    table = [Table(header, _notable_pairs(names, together, len(matrix), often))] if often else []
+    # How many times as often as if the two had nothing to do with each other.
+    lift = {(i, j): together[i, j] * len(matrix) / (alone[i] * alone[j]) for i, j in often}
+    furthest = sorted(often, key=lambda pair: (-abs(np.log(lift[pair])), pair))[:_LISTED]
+    rows = [
+        {
+            "label": names[i],
+            "with": names[j],
+            "rows with both": together[i, j],
+            "share of the first": share(together[i, j], alone[i]),
+            "share of the second": share(together[i, j], alone[j]),
+            "times as often as by chance": f"{lift[i, j]:.2f}",
+        }
+        for i, j in sorted(furthest, key=lambda pair: (-lift[pair], pair))
+    ]
+    counts = [
+        ("pairs of labels that never occur together", f"{never:,} of {len(pairs):,}"),
+        (f"pairs in {_FEW} rows or more", f"{len(often):,} of {len(pairs):,}"),
+        ("of these, listed: those furthest from chance", f"{len(rows):,} of {len(often):,}"),
+    ]
+    shares = together / np.maximum(alone, 1)[:, None]
+    np.fill_diagonal(shares, np.nan)  # a label always occurs with itself; in grey it does not drown the others
+    beside = [f"{drawable(name)} ({n:,})" for name, n in zip(names, alone, strict=True)]
+    alt = "Of the rows with one label, the share that has another label too"
     return Section(
         title,
         f"Row i, column j of the matrix: the share of the rows of {split} with label i that have label j too.",
-        [counts, *table, _matrix_plot(names, together)],
+        [
+            share_matrix(shares, list(map(drawable, names)), beside, alt),
+            facts(counts),
+            *([table(rows)] if rows else []),
+        ],
     )
-
-
-def _notable_pairs(
-    names: Sequence[str], together: Ints, rows: int, often: Sequence[tuple[int, int]]
-) -> list[tuple[object, ...]]:
-    """Return the pairs furthest above chance, the one furthest below it, and the label that best tells another."""
-    alone = together.diagonal()
-    # How many times as often as if the two had nothing to do with each other.
-    lift = {(i, j): together[i, j] * rows / (alone[i] * alone[j]) for i, j in often}
-    by_lift = sorted(often, key=lambda pair: (-lift[pair], pair))
-    both_ways = [pair for i, j in often for pair in ((i, j), (j, i))]
-    notable = [("most above chance", pair) for pair in by_lift[:3]]
-    if lift[by_lift[-1]] < 1:
-        notable.append(("most below chance", by_lift[-1]))
-    notable.append(
-        ("most often with the other", max(both_ways, key=lambda pair: (together[pair] / alone[pair[0]], pair)))
-    )
-    return [
-        (why, names[i], names[j], together[i, j], share(together[i, j], alone[i]), f"{lift[min(i, j), max(i, j)]:.2f}")
-        for why, (i, j) in notable
-    ]
-
-
-def _matrix_plot(names: Sequence[str], together: Ints) -> Plot:
-    annotated = len(names) <= _ANNOTATED
-    cell, size = (0.38, 8) if annotated else (0.17, 6)
-    alone = together.diagonal()
-    shares = together / np.maximum(alone, 1)[:, None]
-    np.fill_diagonal(shares, np.nan)  # a label always occurs with itself; in grey it does not drown the others
-    largest = float(np.nanmax(shares))
-    side = cell * len(names)
-    figure = Figure(figsize=(side + 2.2, side + 1.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_facecolor("#ddd")
-    image = axes.imshow(100 * shares, vmin=0, vmax=max(1.0, 100 * largest), cmap="Blues")
-    shown = [drawable(name) for name in names]
-    name_matrix(axes, shown, [f"{name} ({n:,})" for name, n in zip(shown, alone, strict=True)], size)
-    axes.tick_params(length=0)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
-    bar.set_label("% of the row's label", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    if annotated:
-        for (i, j), value in np.ndenumerate(shares):
-            if i != j and together[i, j]:
-                colour = "white" if value > 0.6 * largest else "black"
-                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
-    return plot(figure, "Of the rows with one label, the share that has another label too")

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
 
+from mlic_train.data import Split
+
 from .captions import RepeatedCaptions, repeated_section
 from .duplicates import MAX_BITS, MAX_GREY, NEAR, SAME_BYTES, SAME_ID, Duplicate, Duplicates
 from .page import Pair, Part, Section, Table, facts
@@ -24,8 +26,8 @@ _METHOD = (
 RowKey = tuple[str, Path, int]
 
 
-def leaked_rows(duplicates: Mapping[str, Duplicates]) -> dict[str, set[RowKey]]:
-    """Return the rows whose picture an earlier split has too, by how alike the pictures are."""
+def leakage_facts(splits: Mapping[str, Split], duplicates: Mapping[str, Duplicates]) -> list[tuple[str, str]]:
+    """Return how many rows of every split show a picture of an earlier split, or nearly one."""
     # One name in two folders may well be two pictures: bytes decide where both are known, as in `--check`.
     same = {
         _key(pair)
@@ -33,7 +35,18 @@ def leaked_rows(duplicates: Mapping[str, Duplicates]) -> dict[str, set[RowKey]]:
         for pair in duplicates[kind].across()
         if pair.same_bytes is not False
     }
-    return {"the same": same, "nearly the same": {_key(pair) for pair in duplicates[NEAR].across()} - same}
+    near = {_key(pair) for pair in duplicates[NEAR].across()} - same
+    return [
+        (name, ", ".join(_count(keys, split, splits[split]) for split in list(splits)[1:]) or "there is one split only")
+        for name, keys in (
+            ("rows with a picture of an earlier split", same),
+            ("rows with nearly a picture of an earlier split", near),
+        )
+    ]
+
+
+def _count(keys: set[RowKey], name: str, split: Split) -> str:
+    return f"{sum(key[0] == name for key in keys):,} of {len(split.records):,} in {name}"
 
 
 def leakage_section(
@@ -53,16 +66,10 @@ def leakage_section(
         repeated: captions that occur again.
         compared: whether any picture was read, so that bytes and looks were compared.
     """
-    splits = list(captions)
-    parts: list[Part] = [_counts_table(splits, captions, duplicates, repeated, compared)]
-    if len(splits) > 1:
-        leaked = leaked_rows(duplicates)
-        rows = [
-            (alike, *(sum(key[0] == split for key in keys) for split in splits[1:]), len(keys))
-            for alike, keys in leaked.items()
-        ]
-        parts.append(Table(("rows whose picture an earlier split has", *splits[1:], "together"), rows))
-    parts.append(facts(_METHOD if compared else [("compared", "names only: no picture was read")]))
+    parts: list[Part] = [
+        _counts_table(captions, duplicates, repeated, compared),
+        facts(_METHOD if compared else [("compared", "names only: no picture was read")]),
+    ]
     parts += [_examples(names, kind, found) for kind, found in duplicates.items() if found.pairs]
     parts.append(repeated_section(captions, repeated))
     return Section(
@@ -73,13 +80,12 @@ def leakage_section(
 
 
 def _counts_table(
-    splits: Sequence[str],
     captions: Mapping[str, list[str]],
     duplicates: Mapping[str, Duplicates],
     repeated: RepeatedCaptions,
     compared: bool,
 ) -> Table:
-    columns = sorted(combinations_with_replacement(splits, 2), key=lambda both: both[0] == both[1])
+    columns = sorted(combinations_with_replacement(captions, 2), key=lambda both: both[0] == both[1])
     kinds = {kind: duplicates[kind].counts for kind in (SAME_ID, SAME_BYTES, NEAR) if compared or kind == SAME_ID}
     if any(captions.values()):
         kinds["identical captions"] = repeated.counts

@@ -82,6 +82,11 @@ class Section:
 Part: TypeAlias = Table | Folded | Plot | Picture | Pair | Section
 
 
+def table(rows: Sequence[Mapping[str, object]]) -> Table:
+    """Return a table of rows that have the same keys: those are its header."""
+    return Table(list(rows[0]), [list(row.values()) for row in rows])
+
+
 def facts(rows: Iterable[Sequence[object]]) -> Table:
     """Return a table of names and values."""
     return Table((), list(rows))

@@ -46,17 +46,20 @@ def _size_facts(pictures: Sequence[PictureInfo]) -> dict[str, object]:
     result: dict[str, object] = {
         "pictures": total,
         "different sizes": len(sizes),
-        "most frequent size": f"{width} x {height} ({share(most, total)})",
+        "most frequent size": f"{width}\u00a0x\u00a0{height}",
+        "share of that size": share(most, total),
     }
-    for name, values in (("shorter side", sides[:, 0]), ("longer side", sides[:, 1])):
-        result[f"{name}, in pixels"] = f"{values.min():,} to {values.max():,}, median {np.median(values):,.0f}"
+    for name, values in (("shorter", sides[:, 0]), ("longer", sides[:, 1])):
+        result |= {f"{name} side, least": values.min(), f"{name} side, median": int(np.median(values))}
+        result[f"{name} side, most"] = values.max()
     return result | {
         "wider than high": share(wide, total),
         "higher than wide": share(high, total),
         "square": share(total - wide - high, total),
         "more than twice as long as wide": int((sides[:, 1] > 2 * sides[:, 0]).sum()),
         f"a side under {_USUAL} pixels, the usual input": int((sides[:, 0] < _USUAL).sum()),
-        "in shades of grey": f"{grey:,} ({share(grey, total)})",
+        "in shades of grey": grey,
+        "share in shades of grey": share(grey, total),
     }
 
 

@@ -4,6 +4,8 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -14,6 +16,7 @@ from .text import shorten
 SPLIT_COLOURS = {"train": "#4477aa", "val": "#ee7733", "test": "#009988"}  # distinct with red-green blindness too
 # Splits are often alike and then lie on each other: the first is drawn broad, so that it shows under the others.
 SPLIT_WIDTHS = {"train": 4.0, "val": 2.2, "test": 1.0}
+_ANNOTATED = 41  # rows or columns up to which a matrix has room for numbers
 _COLUMNS = 6
 _PANEL = (1.95, 1.75)  # inches
 _WIDE = 1500  # pixels; a wider plot cannot be read at the width of the page, so it scrolls
@@ -62,11 +65,36 @@ def bar_positions(count: int) -> tuple[list[float], float]:
     return [(index - (count - 1) / 2) * width for index in range(count)], width
 
 
-def name_matrix(axes: Axes, above: Sequence[str], beside: Sequence[str], size: float) -> None:
-    """Write the names of a matrix above its columns and beside its rows, in a font of `size` points."""
-    axes.set_xticks(range(len(above)), above, rotation=45, ha="left", rotation_mode="anchor", fontsize=size)
+def share_matrix(shares: npt.NDArray[np.float64], above: Sequence[str], beside: Sequence[str], alt: str) -> Plot:
+    """Return a matrix of shares, in percent where there is room for numbers.
+
+    Args:
+        shares: float (R, C) in 0..1; NaN is grey.
+        above: the names of the columns.
+        beside: the names of the rows.
+        alt: what the plot shows.
+    """
+    rows, columns = shares.shape
+    annotated = max(rows, columns) <= _ANNOTATED
+    cell, size = (0.38, 8) if annotated else (0.17, 6)  # inches, points
+    figure = Figure(figsize=(cell * columns + 2.2, cell * rows + 1.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_facecolor("#ddd")
+    largest = max(0.01, float(np.nanmax(shares)))
+    image = axes.imshow(100 * shares, vmin=0, vmax=100 * largest, cmap="Blues")
+    axes.set_xticks(range(columns), above, rotation=45, ha="left", rotation_mode="anchor", fontsize=size)
     axes.xaxis.tick_top()
-    axes.set_yticks(range(len(beside)), beside, fontsize=size)
+    axes.set_yticks(range(rows), beside, fontsize=size)
+    axes.tick_params(length=0)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
+    bar.set_label("% of the row's label", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    if annotated:
+        for (i, j), share in np.ndenumerate(shares):
+            if share > 0:
+                colour = "white" if share > 0.6 * largest else "black"
+                axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+    return plot(figure, alt)
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:

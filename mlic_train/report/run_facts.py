@@ -1,6 +1,7 @@
 """What a run is: its model, its size, how it was trained, and on what."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def model_facts(trained: Trained) -> dict[str, object]:
     if not sees_pictures(trained):
         result["picture"] = "none: trained without pictures, measured on captions only"
     if not config.reads_captions:
-        result["caption"] = "none: the model reads pictures only, captions below are for the reader"
+        result["caption"] = "none: the model reads pictures only"
     rows = history(trained)
     if rows:
         minutes = sum(row.get("seconds", 0.0) for row in rows) / 60
@@ -82,7 +83,7 @@ def run_parts(trained: Trained, measured_on: str) -> list[Part]:
     return parts
 
 
-def _facts(values: dict[str, object]) -> Table:
+def _facts(values: Mapping[str, object]) -> Table:
     return facts((name, printable(str(value))) for name, value in values.items())
 
 

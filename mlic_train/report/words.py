@@ -1,6 +1,5 @@
 """The words that tell a label from the others: TF-IDF, as bars and as a word cloud."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from mlic_train.base.progress import progress_bar
 from mlic_train.data import Split
 
-from .page import Picture, Plot, Section, Table, drawing, facts, left_out
+from .page import Picture, Plot, Section, drawing, facts, left_out, table
 from .plots import drawable, plot
 
 _VOCABULARY = 20_000  # words; bounds memory, words beyond it are in hardly any caption
@@ -88,34 +87,23 @@ def word_sections(split: Split) -> list[Section]:
 
 def _words_section(labels: Sequence[LabelWords], known: Sequence[LabelWords]) -> Section:
     first = {label.name: label.words[0][0] for label in known}
-    times = Counter(first.values())
-    own = {name: word in name.casefold().split() for name, word in first.items()}
-    rows = [
-        (
-            label.name,
-            label.rows,
-            first.get(label.name, "none"),
-            "yes" if own.get(label.name) else "no",
-            ", ".join(name for name, word in first.items() if name != label.name and word == first.get(label.name)),
-        )
-        for label in labels
-    ]
-    shared = sum(times[word] > 1 for word in first.values())
-    counts = [
-        ("labels whose first word is part of their name", f"{sum(own.values()):,} of {len(labels):,}"),
-        ("labels that share their first word with another", f"{shared:,} of {len(labels):,}"),
-        ("labels without a word", f"{len(labels) - len(known):,} of {len(labels):,}"),
-    ]
+    rows: list[dict[str, object]] = []
+    for label in labels:
+        word = first.get(label.name)
+        others = [name for name, other in first.items() if other == word and name != label.name]
+        row = {"label": label.name, "captioned rows": label.rows, "first word": word or "none"}
+        row["part of the name"] = "yes" if word in label.name.casefold().split() else "no"
+        rows.append(row | {"first word of these labels too": ", ".join(others)})
+    own = sum(row["part of the name"] == "yes" for row in rows)
     step = _COLUMNS * _LINES
-    header = ("label", "captioned rows", "first word", "is part of the name", "first word of these labels too")
     return Section(
         "Words of each label",
         "A bar is the mean TF-IDF of a word in the label's captions in train, less that in all other captions: a word "
         "that does not belong to its label names something that often comes with it.",
         [
             *(_bars(known[start : start + step]) for start in range(0, len(known), step)),
-            Table(header, rows),
-            facts(counts),
+            facts([("labels whose first word is part of their name", f"{own:,} of {len(labels):,}")]),
+            table(rows),
         ],
     )
 

@@ -1,6 +1,9 @@
 import base64
 import io
 import re
+import subprocess
+import sys
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from mlic_train.report.page import (
 from mlic_train.report.plots import drawable, plot
 from mlic_train.report.text import share, shorten
 
+ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('1')</script> & \"<img src=x onerror=y>\" \x00\x1b \ud800 $a_$ ${"
 
 
@@ -126,8 +130,8 @@ def test_pictures_are_small_and_drawings_keep_their_size() -> None:
 
 
 def test_a_plot_that_is_wider_than_the_page_scrolls() -> None:
-    assert 'class="wide"' not in page(plot(line(), ""))
-    assert '<p class="wide"><img' in page(plot(line((18, 2)), ""))
+    assert '<p class="scroll"><img' in page(plot(line(), ""))
+    assert '<p class="scroll wide"><img' in page(plot(line((18, 2)), ""))
 
 
 def test_one_plot_gives_the_same_bytes_each_time() -> None:
@@ -138,6 +142,15 @@ def test_one_plot_gives_the_same_bytes_each_time() -> None:
 def test_a_plot_draws_any_text_as_it_stands(text: str) -> None:
     figure = line(title=drawable(text))
     assert len(images(page(plot(figure, "")))) == 1
+
+
+def test_the_wheel_holds_every_template(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, capture_output=True, check=True)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mlic_train/report/templates").iterdir()}
+    assert {"page.html", "style.css"} <= {Path(name).name for name in templates}
+    assert templates <= set(names)
 
 
 def test_a_page_replaces_the_older_one_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
