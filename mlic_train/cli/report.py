@@ -66,8 +66,8 @@ def run(run_folder: Path, split: str, picture: Path | None, worst: int, output: 
 def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str, **options: Any) -> None:
     """Put runs side by side, as a page and as data on stdout.
 
-    Compared are the metrics that are stored with the runs. With --data all runs are measured anew on the rows that
-    each of them can use, and their difference to the first run gets an interval.
+    The metrics that are stored with the runs are compared. With --data, all runs are measured anew on the rows that
+    every run can use, and their difference to the first run gets an interval.
 
     \b
     mlic-report compare runs/hybrid runs/late --data my-data

@@ -1,5 +1,6 @@
 """The section on leakage: what two splits share, with the pictures side by side."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -23,11 +24,10 @@ _METHOD = (
     ("is found", "a copy in another size or quality"),
     ("is not found", "a mirrored or strongly cropped copy, a picture of a single shade"),
 )
-RowKey = tuple[str, Path, int]
 
 
 def leakage_facts(splits: Mapping[str, Split], duplicates: Mapping[str, Duplicates]) -> list[tuple[str, str]]:
-    """Return how many rows of every split show a picture of an earlier split, or nearly one."""
+    """Return how many rows of every split show a picture of an earlier split, or a near copy of one."""
     # One name in two folders may well be two pictures: bytes decide where both are known, as in `--check`.
     same = {
         _key(pair)
@@ -36,17 +36,12 @@ def leakage_facts(splits: Mapping[str, Split], duplicates: Mapping[str, Duplicat
         if pair.same_bytes is not False
     }
     near = {_key(pair) for pair in duplicates[NEAR].across()} - same
-    return [
-        (name, ", ".join(_count(keys, split, splits[split]) for split in list(splits)[1:]) or "there is one split only")
-        for name, keys in (
-            ("rows with a picture of an earlier split", same),
-            ("rows with nearly a picture of an earlier split", near),
-        )
-    ]
-
-
-def _count(keys: set[RowKey], name: str, split: Split) -> str:
-    return f"{sum(key[0] == name for key in keys):,} of {len(split.records):,} in {name}"
+    result = []
+    for name, keys in (("rows with a picture of an earlier split", same), ("rows with a near copy of one", near)):
+        counts = Counter(split for split, *_ in keys)
+        parts = [f"{counts[split]:,} of {len(splits[split].records):,} in {split}" for split in list(splits)[1:]]
+        result.append((name, ", ".join(parts) or "there is one split only"))
+    return result
 
 
 def leakage_section(
@@ -97,7 +92,7 @@ def _counts_table(
     return Table(("rows of the second that the first has too", *header), rows)
 
 
-def _key(pair: Duplicate) -> RowKey:
+def _key(pair: Duplicate) -> tuple[str, Path, int]:
     return pair.second.split, pair.second.record.file, pair.second.record.number
 
 
@@ -108,7 +103,7 @@ def _examples(names: Sequence[str], kind: str, found: Duplicates) -> Section:
         for pairs in (found.across(), found.within())
         for pair in sorted(pairs, key=lambda pair: (pair.bits, pair.grey))
     ]
-    shown = [pair for pair in ordered if pair.first.record.image and pair.second.record.image][:_EXAMPLES]
+    shown = [pair for pair in ordered if pair.first.picture and pair.second.picture][:_EXAMPLES]
     parts: list[Part] = [
         Pair(row_picture(pair.first, names), row_picture(pair.second, names), _note(kind, pair)) for pair in shown
     ]

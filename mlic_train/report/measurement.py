@@ -43,7 +43,7 @@ class Measurement:
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """The probabilities for every row as it is given, float32 (N, L)."""
+        """The probabilities for every row with all its inputs, float32 (N, L)."""
         return sigmoid(self.calibrated["both"].logits)
 
     @property
@@ -74,13 +74,13 @@ def as_seen(trained: Trained, splits: Splits) -> Splits:
 
 def data_warning(trained: Trained, splits: Splits) -> str | None:
     """Return a warning where `splits` (see `as_seen`) are not the data that the run was trained with, else None."""
-    expected, found = trained.config.provenance.get("data_fingerprint"), fingerprint(splits.named())
-    if expected == found:
+    expected, actual = trained.config.provenance.get("data_fingerprint"), fingerprint(splits.named())
+    if expected == actual:
         return None
     if expected is None:
         return "Warning: the run does not say which data it was trained with; this may be other data."
     return (
-        f"Warning: this is not the data that the run was trained with (fingerprint {found[:12]}, not "
+        f"Warning: this is not the data that the run was trained with (fingerprint {actual[:12]}, not "
         f"{str(expected)[:12]}): its numbers differ from those of its training, and it may have seen these rows there."
     )
 
@@ -138,6 +138,7 @@ def _without_pictures(split: Split) -> Split:
 def _counted(
     encode: Callable[[Tensor], Tensor], total: int, show: Callable[[int, int], None]
 ) -> Callable[[Tensor], Tensor]:
+    """Return `encode`, which then shows how many of `total` pictures it has seen."""
     done = 0
 
     def counting(pixels: Tensor) -> Tensor:
