@@ -68,7 +68,7 @@ def _facts(
             ("labels", len(names)),
             ("fingerprint", fingerprint(splits)),
             ("splits that are missing", ", ".join(name for name in ("val", "test") if name not in splits) or "none"),
-            ("pictures", "compared by name, bytes and looks" if compared else "not read, compared by name only"),
+            ("pictures", "compared by name, bytes and pixels" if compared else "not read, compared by name only"),
             *leakage_facts(splits, duplicates),
         ]
     )

@@ -1,4 +1,4 @@
-"""Rows whose pictures are the same: by name, by bytes, or nearly by their looks."""
+"""Rows with the same picture: the same name, the same bytes, or nearly the same pixels."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,12 +71,8 @@ class Duplicates:
         self.pairs.append(pair)
 
     def across(self) -> list[Duplicate]:
-        """Return the pairs of two different splits: they make a measurement too good."""
+        """Return the pairs of two different splits, which make a measurement too good."""
         return [pair for pair in self.pairs if pair.first.split != pair.second.split]
-
-    def within(self) -> list[Duplicate]:
-        """Return the pairs inside one split."""
-        return [pair for pair in self.pairs if pair.first.split == pair.second.split]
 
 
 def rows_of(splits: Mapping[str, Split], pictures: Mapping[PictureFile, PictureInfo]) -> list[Row]:
@@ -92,7 +88,7 @@ def find_duplicates(rows: Sequence[Row]) -> dict[str, Duplicates]:
     """Find rows with the same picture; a row counts once for every split that has its picture.
 
     `data.check` finds the same overlaps for its list of problems. Here both rows of a pair are needed, and pictures
-    that are alike without being the same bytes.
+    that are nearly the same without having the same bytes.
 
     Args:
         rows: those of all splits; "earlier" is meant in this order.
@@ -123,7 +119,7 @@ def _equal(rows: Sequence[Row], keys: Sequence[str | None], inside: bool = True)
 
 
 def _near(rows: Sequence[Row]) -> Duplicates:
-    """Return rows whose picture is like an earlier one of other bytes, each with the nearest picture of every split."""
+    """Return rows with a near copy of an earlier picture of other bytes, each with the nearest one of every split."""
     # The first copy in a split stands for all with the same bytes: they would be near to the same pictures.
     first: dict[tuple[str, str], tuple[Row, PictureInfo]] = {}
     for row in rows:

@@ -59,13 +59,13 @@ def leakage_section(
         captions: those of every split, in order.
         duplicates: rows with the same picture, by kind.
         repeated: captions that occur again.
-        compared: whether any picture was read, so that bytes and looks were compared.
+        compared: whether any picture was read, so that bytes and pixels were compared.
     """
     parts: list[Part] = [
         _counts_table(captions, duplicates, repeated, compared),
         facts(_METHOD if compared else [("compared", "names only: no picture was read")]),
     ]
-    parts += [_examples(names, kind, found) for kind, found in duplicates.items() if found.pairs]
+    parts += [_examples(names, kind, one) for kind, one in duplicates.items() if one.pairs]
     parts.append(repeated_section(captions, repeated))
     return Section(
         "Overlap and leakage",
@@ -96,13 +96,9 @@ def _key(pair: Duplicate) -> tuple[str, Path, int]:
     return pair.second.split, pair.second.record.file, pair.second.record.number
 
 
-def _examples(names: Sequence[str], kind: str, found: Duplicates) -> Section:
+def _examples(names: Sequence[str], kind: str, duplicates: Duplicates) -> Section:
     """Return pairs of one kind, the nearest first; pairs of different splits come before the others."""
-    ordered = [
-        pair
-        for pairs in (found.across(), found.within())
-        for pair in sorted(pairs, key=lambda pair: (pair.bits, pair.grey))
-    ]
+    ordered = sorted(duplicates.pairs, key=lambda pair: (pair.first.split == pair.second.split, pair.bits, pair.grey))
     shown = [pair for pair in ordered if pair.first.picture and pair.second.picture][:_EXAMPLES]
     parts: list[Part] = [
         Pair(row_picture(pair.first, names), row_picture(pair.second, names), _note(kind, pair)) for pair in shown
@@ -110,7 +106,7 @@ def _examples(names: Sequence[str], kind: str, found: Duplicates) -> Section:
     if not shown:
         rows = [(pair.second.record.image_id, pair.first.split, pair.second.split) for pair in ordered[:_LISTED]]
         parts.append(Table(("image ID", "split", "split"), rows))
-    across = f"{len(found.across()):,} of {len(ordered):,} pairs are of two splits"
+    across = f"{len(duplicates.across()):,} of {len(ordered):,} pairs are of two splits"
     return Section(kind.capitalize(), f"{across}; at most {_EXAMPLES if shown else _LISTED} pairs are shown.", parts)
 
 

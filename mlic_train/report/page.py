@@ -22,20 +22,15 @@ _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text and numbers; without a header it is a list of facts, each a name and a value."""
+    """A table of text and numbers; without a header it is a list of facts, each a name and a value.
+
+    `folded` is the title under which it is folded away, or "".
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
+    folded: str = ""
     template: ClassVar[str] = "table.html"
-
-
-@dataclass(frozen=True)
-class Folded:
-    """A table that is folded away under its title."""
-
-    title: str
-    table: Table
-    template: ClassVar[str] = "folded.html"
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class Section:
     template: ClassVar[str] = "section.html"
 
 
-Part: TypeAlias = Table | Folded | Plot | Picture | Pair | Section
+Part: TypeAlias = Table | Plot | Picture | Pair | Section
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> Table:
@@ -87,9 +82,9 @@ def table(rows: Sequence[Mapping[str, object]]) -> Table:
     return Table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def facts(rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table of names and values."""
-    return Table((), list(rows))
+def facts(rows: Iterable[Sequence[object]], folded: str = "") -> Table:
+    """Return a table of names and values; see `Table` for `folded`."""
+    return Table((), list(rows), folded)
 
 
 def side_by_side(columns: Mapping[str, Mapping[str, object]]) -> Table:

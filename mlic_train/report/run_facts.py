@@ -8,7 +8,7 @@ from typing import Any
 from mlic_runtime.base.text import printable
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, RunConfig, Trained, load_checkpoint
 
-from .page import Folded, Part, Table, facts
+from .page import Part, Table, facts
 
 _LARGE = ("labels", "text_config")  # they have a place of their own
 _NOT_CHOSEN = ("data_fingerprint", "soft_labels_fingerprint", "data_note")  # about the data, or follow from the rest
@@ -77,14 +77,14 @@ def run_parts(trained: Trained, measured_on: str) -> list[Part]:
     }
     parts: list[Part] = [_facts(model_facts(trained) | {"measured on": measured_on})]
     if changed:
-        parts.append(Folded("Hyperparameters that are not the defaults", Table(("name", "value", "default"), changed)))
+        parts.append(Table(("name", "value", "default"), changed, "Hyperparameters that are not the defaults"))
     if provenance:
-        parts.append(Folded("Provenance and versions", _facts(provenance)))
+        parts.append(_facts(provenance, "Provenance and versions"))
     return parts
 
 
-def _facts(values: Mapping[str, object]) -> Table:
-    return facts((name, printable(str(value))) for name, value in values.items())
+def _facts(values: Mapping[str, object], folded: str = "") -> Table:
+    return facts(((name, printable(str(value))) for name, value in values.items()), folded)
 
 
 def shown(value: object) -> str:

@@ -14,7 +14,6 @@ from PIL import Image
 
 from mlic_runtime.errors import OutputError
 from mlic_train.report.page import (
-    Folded,
     Pair,
     Part,
     Section,
@@ -82,7 +81,7 @@ def test_text_stays_text_wherever_it_is_put() -> None:
     picture = Image.new("RGB", (8, 8))
     parts: list[Part] = [
         Section(HOSTILE, HOSTILE, [Section(HOSTILE, "", [Table([HOSTILE], [[HOSTILE]])])]),
-        Folded(HOSTILE, facts([[HOSTILE]])),
+        facts([[HOSTILE]], folded=HOSTILE),
         Pair(thumbnail(picture, HOSTILE), drawing(picture, HOSTILE, HOSTILE), HOSTILE),
         plot(line(), HOSTILE),
     ]
