@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mlic_runtime.cli.command import MlicCommand
-from mlic_train.base.progress import log_line, progress_bar
+from mlic_train.base.progress import log_line
 
 from .data_options import data_from, data_options
 
@@ -33,7 +33,7 @@ def data(output: Path, **options: Any) -> None:
     """  # noqa: D301 # click needs the backspace itself
     from mlic_train.report.data import write_data_report
 
-    write_data_report(data_from(options), output, progress=progress_bar)
+    write_data_report(data_from(options), output)
     click.echo(output)
 
 
@@ -53,16 +53,7 @@ def run(run_folder: Path, split: str, picture: Path | None, worst: int, output: 
     from mlic_train.report.run import write_run_report
 
     output = output or run_folder / "report.html"
-    write_run_report(
-        run_folder,
-        data_from(options),
-        output,
-        split=split,
-        picture=picture,
-        worst=worst,
-        progress=progress_bar,
-        log=log_line,
-    )
+    write_run_report(run_folder, data_from(options), output, split=split, picture=picture, worst=worst)
     click.echo(output)
 
 
@@ -75,24 +66,22 @@ def run(run_folder: Path, split: str, picture: Path | None, worst: int, output: 
 def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str, **options: Any) -> None:
     """Put runs side by side, as a page and as data on stdout.
 
-    Compared are the metrics that are stored with the runs. With --data all runs are measured anew on the rows that
-    each of them can use, and their difference to the first run gets an interval.
+    The metrics that are stored with the runs are compared. With --data, all runs are measured anew on the rows that
+    every run can use, and their difference to the first run gets an interval.
 
     \b
     mlic-report compare runs/hybrid runs/late --data my-data
     """  # noqa: D301 # click needs the backspace itself
     if len(runs) < 2:
         raise click.UsageError("give two runs or more, such as: mlic-report compare runs/a runs/b")
-    from mlic_train.report import compare as comparing
-    from mlic_train.report.compare_page import compare_page
-    from mlic_train.report.parts import check_writable, save_page
+    from mlic_train.report.compare import write_comparison
+    from mlic_train.report.comparison import as_csv, as_json, as_table, compare_runs
+    from mlic_train.report.page import check_writable
 
     check_writable(output)
     given = data_from(options)
-    comparison = comparing.compare_runs(
-        runs, given if given.folder or given.train else None, split=split, progress=progress_bar, log=log_line
-    )
-    save_page(output, compare_page(comparison))
+    comparison = compare_runs(runs, given if given.folder or given.train else None, split=split)
+    write_comparison(comparison, output)
     log_line(f"wrote {output}")
-    formats = {"table": comparing.as_table, "csv": comparing.as_csv, "json": comparing.as_json}
+    formats = {"table": as_table, "csv": as_csv, "json": as_json}
     click.echo(formats[output_format](comparison), nl=False)

@@ -1,18 +1,19 @@
-"""Confusion by co-occurrence: where a label was missed, what was said instead?"""
+"""Confusion by co-occurrence: where a label was missed, what was predicted instead?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
-from mlic_runtime.base.arrays import Bools
+from .page import Part, Section, Table, facts
+from .plots import drawable, share_matrix
 
-from .html import paragraph
-from .plots import drawable, render
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 _MOST = 40  # labels a side; more cannot be read
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Confusion:
     predicted and is not true. `alone` int (L): of the rows that missed i, those where nothing was predicted wrongly.
     """
 
-    missed: npt.NDArray[np.int64]
-    instead: npt.NDArray[np.int64]
-    alone: npt.NDArray[np.int64]
+    missed: Ints
+    instead: Ints
+    alone: Ints
 
 
 def confusion(targets: Bools, decisions: Bools) -> Confusion:
@@ -35,51 +36,33 @@ def confusion(targets: Bools, decisions: Bools) -> Confusion:
     return Confusion(missed.sum(axis=0), missed.T @ wrong, missed.T @ nothing_wrong)
 
 
-def confusion_parts(names: Sequence[str], found: Confusion) -> str:
-    """What it means in a sentence, and the matrix of shares."""
-    if not found.missed.any():
-        return paragraph("No label was missed.")
-    text = (
-        "Row i, column j: of the rows where i is true but missed, the share in which j was predicted wrongly. "
-        "A large share says that the model takes i for j; “nothing wrong” says that i was only left out. "
-        f"{_strongest(names, found)}"
+def confusion_section(names: Sequence[str], counts: Confusion) -> Section:
+    """Return the most frequent confusions, and the matrix of shares."""
+    title = "Confusion by co-occurrence"
+    if not counts.missed.any():
+        return Section(title, "No label was missed.")
+    rows = _largest(counts.missed)
+    columns = _largest(counts.instead[rows].sum(axis=0))
+    order = np.argsort(-counts.instead, axis=None, kind="stable")[:_LISTED].tolist()
+    pairs = [divmod(index, len(names)) for index in order]
+    table = [(names[i], names[j], f"{n:,} of {counts.missed[i]:,}") for i, j in pairs if (n := counts.instead[i, j])]
+    shares = np.concatenate([counts.alone[rows, None], counts.instead[np.ix_(rows, columns)]], axis=1)
+    above = ["nothing wrong", *(drawable(names[j]) for j in columns)]
+    beside = [f"{drawable(names[i])} ({counts.missed[i]:,})" for i in rows]
+    alt = "Share of rows with a missed label in which another label was predicted wrongly"
+    parts: list[Part] = [share_matrix(shares / counts.missed[rows, None], above, beside, alt)]
+    if table:
+        parts.append(Table(("missed", "most often predicted wrongly", "of the rows that missed it"), table))
+    parts.append(facts([("missed labels that are drawn", f"{len(rows)} of {(counts.missed > 0).sum()}")]))
+    return Section(
+        title,
+        "Row i, column j: of the rows where i is true but missed, the share where j was predicted wrongly; “nothing "
+        "wrong” is where i was only left out.",
+        parts,
     )
-    rows = _first(found.missed)
-    columns = _first(found.instead[rows].sum(axis=0))
-    left_out = int((found.missed > 0).sum()) - len(rows)
-    if left_out:
-        text += f" The {len(rows)} labels that were missed most are shown, {left_out} are not."
-    return paragraph(text) + _matrix(names, found, rows, columns)
 
 
-def _strongest(names: Sequence[str], found: Confusion) -> str:
-    i, j = divmod(int(found.instead.argmax()), len(names))
-    count, missed = int(found.instead[i, j]), int(found.missed[i])
-    if count == 0:
-        return "Here nothing was predicted wrongly in any of them."
-    return f"Most often: of {missed} rows that missed {names[i]}, {count} were given {names[j]}."
-
-
-def _first(counts: npt.NDArray[np.int64]) -> list[int]:
-    """The indices with the largest counts above 0, at most _MOST, in the order of the labels."""
+def _largest(counts: Ints) -> list[int]:
+    """Return the indices of the largest counts above 0, at most _MOST, in the order of the labels."""
     order = np.argsort(-counts, kind="stable")[:_MOST]
     return sorted(int(i) for i in order if counts[i] > 0)
-
-
-def _matrix(names: Sequence[str], found: Confusion, rows: list[int], columns: list[int]) -> str:
-    counts = np.concatenate([found.alone[rows][:, None], found.instead[np.ix_(rows, columns)]], axis=1)
-    shares = counts / found.missed[rows][:, None]
-    figure = Figure(figsize=(2.6 + 0.42 * shares.shape[1], 1.4 + 0.27 * shares.shape[0]), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    above = ["nothing wrong", *(drawable(names[j]) for j in columns)]
-    axes.set_xticks(range(len(above)), above, rotation=45, ha="left", rotation_mode="anchor", fontsize=8)
-    axes.xaxis.tick_top()
-    beside = [f"{drawable(names[i])} ({found.missed[i]})" for i in rows]
-    axes.set_yticks(range(len(beside)), beside, fontsize=8)
-    axes.axvline(0.5, color="black", linewidth=0.8)
-    axes.set_ylabel("true but missed (rows)", fontsize=8)
-    for (y, x), share in np.ndenumerate(shares):
-        if share > 0:
-            axes.text(x, y, f"{share:.0%}", ha="center", va="center", fontsize=7, color="w" if share > 0.6 else "k")
-    return render(figure, "Share of rows with a missed label in which another label was predicted wrongly")

@@ -1,4 +1,4 @@
-"""What the convolutions make of one picture: the strongest channels of the first, a middle and the last stage."""
+"""Feature maps of one picture: the strongest channels of the first, a middle and the last stage of the backbone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mlic_train.models import Model
 from mlic_train.models.backbone import Backbone, Conv3
 
-from .plots import drawable, render
+from .page import Plot
+from .plots import drawable, plot
 
 CHANNELS = 8
 
@@ -26,13 +27,13 @@ class Stage:
     maps: npt.NDArray[np.float32]
 
     def strongest(self, count: int = CHANNELS) -> list[int]:
-        """The channels with the largest mean activation, largest first."""
+        """Return the channels with the largest mean activation, largest first."""
         means = self.maps.mean(axis=(1, 2))
         return [int(i) for i in np.argsort(-means, kind="stable")[:count]]
 
 
 def feature_maps(model: Model, pixels: npt.NDArray[np.uint8]) -> list[Stage]:
-    """Run the backbone over one picture, uint8 (H, W, 3), and keep what its stages give."""
+    """Run the backbone over one picture, uint8 (H, W, 3), and return the output of its stages."""
     stages: list[Stage] = []
     handles = [
         module.register_forward_hook(_keep(stages, name, channels))
@@ -47,8 +48,8 @@ def feature_maps(model: Model, pixels: npt.NDArray[np.uint8]) -> list[Stage]:
     return stages
 
 
-def feature_map_figure(pixels: npt.NDArray[np.uint8], stages: list[Stage]) -> str:
-    """The picture as the model sees it, and beside it a row of feature maps per stage, each scaled on its own."""
+def feature_map_plot(pixels: npt.NDArray[np.uint8], stages: list[Stage]) -> Plot:
+    """Return the picture as the model sees it, and beside it a row of feature maps per stage, each on its own scale."""
     figure = Figure(figsize=(11, 1.25 * max(2, len(stages)) + 0.1), layout="constrained")
     grid = figure.add_gridspec(len(stages), CHANNELS + 3)
     seen = figure.add_subplot(grid[:, :3])
@@ -65,17 +66,17 @@ def feature_map_figure(pixels: npt.NDArray[np.uint8], stages: list[Stage]) -> st
             if column == 0:
                 size = f"{stage.maps.shape[0]} x {stage.maps.shape[1]} x {stage.maps.shape[2]}"
                 axes.set_ylabel(f"{drawable(stage.name)}\n{size}", fontsize=7)
-    return render(figure, "Feature maps of " + ", ".join(stage.name for stage in stages))
+    return plot(figure, "Feature maps of " + ", ".join(stage.name for stage in stages))
 
 
 def _stages(backbone: Backbone) -> list[tuple[str, nn.Module, int | None]]:
-    """(name, module, channels) of the stages to show, in the order they run."""
+    """Return (name, module, channels) of the stages to show, in the order in which they run."""
     if isinstance(backbone, Conv3):
         activations = [module for module in backbone if isinstance(module, nn.ReLU)]
         return [(f"convolution {index}", module, None) for index, module in enumerate(activations, start=1)]
     timm_model: Any = backbone.model
     known = getattr(timm_model, "feature_info", None)
-    # timm names the module at the end of each resolution; a model that does not has its last feature maps to show.
+    # timm names the module at the end of each resolution; without such names, the last feature maps are shown.
     if not isinstance(known, list) or not known:
         return [("backbone", backbone, None)]
     stages = [(str(info["module"]), timm_model.get_submodule(info["module"]), int(info["num_chs"])) for info in known]

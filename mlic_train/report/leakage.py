@@ -1,190 +1,119 @@
-"""What two splits have in common: names, bytes, near-identical pictures."""
+"""The section on leakage: what two splits share, with the pictures side by side."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from mlic_train.data import Split
 
-from mlic_train.data import Record, Split
-from mlic_train.data.source.members import PictureFile
+from .captions import RepeatedCaptions, repeated_section
+from .duplicates import MAX_BITS, MAX_GREY, NEAR, SAME_BYTES, SAME_ID, Duplicate, Duplicates
+from .page import Pair, Part, Section, Table, facts
+from .pictures import row_picture
 
-from .looks import Look
-
-SAME_ID, SAME_BYTES, NEAR = "same image ID", "identical bytes", "near-identical"
-# 64 bits: is a point darker than its neighbour to the right? (dHash, N. Krawetz 2013, "Kind of Like That".)
-# Chosen on 5,425 COCO pictures: of 14.7 million pairs of different ones none is within both bounds (several are within
-# the first alone: an aeroplane, a bird and a kite in an empty sky), while of 181 copies each at half the size, 100 or
-# 640 pixels wide, with JPEG quality 30 or 50, in grey, with 20 % more contrast or 10 % brighter 96 to 100 % are; of
-# copies with 2 % cut off at each side, 82 %. Most copies that are 20 % brighter are not.
-MAX_BITS = 6
-MAX_GREY = 16.0  # mean difference of the 8 x 9 grey copies, of 255
-_MIN_CONTRAST = 8  # between darkest and brightest of the 72 points; below that, the 64 bits are noise
-_CELLS = 4_000_000  # pairs compared at a time: 16 MB; bounds memory, does not change the result
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A row in a split."""
-
-    split: str
-    record: Record
+_EXAMPLES = 8  # pairs of a kind that are shown
+_LISTED = 20  # image IDs that are listed where there is no picture to show
+_METHOD = (
+    (
+        "near-identical",
+        "the 8 x 8 difference hashes (a bit says whether a point of the shrunken grey picture is darker than its "
+        f"neighbour) differ in at most {MAX_BITS} of 64 bits, and the shrunken pictures by at most {MAX_GREY:g} of 255 "
+        "on average; the bytes differ",
+    ),
+    ("is found", "a copy in another size or quality"),
+    ("is not found", "a mirrored or strongly cropped copy, a picture of a single shade"),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two rows with something in common.
-
-    Attributes:
-        first: stands in an earlier split, or earlier in the same one.
-        second: the other.
-        same_bytes: whether the pictures are the same; None where that is not known, because one was not read.
-        bits: how many bits of the hashes differ.
-        grey: by how much the small grey copies differ, of 255.
-    """
-
-    first: Place
-    second: Place
-    same_bytes: bool | None = None
-    bits: int = 0
-    grey: float = 0.0
-
-
-@dataclass
-class Shared:
-    """What was found of one kind.
-
-    Attributes:
-        counts: for (earlier split, later split), the rows of the later one that have a counterpart in the earlier one;
-            for (split, split), the rows that have an earlier counterpart in their own.
-        pairs: each of these rows with its counterpart.
-    """
-
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    pairs: list[Pair] = field(default_factory=list)
-
-    def add(self, pair: Pair) -> None:
-        """Count a row and keep it with its counterpart."""
-        self.counts[pair.first.split, pair.second.split] += 1
-        self.pairs.append(pair)
-
-    def across(self) -> list[Pair]:
-        """The pairs of two different splits: what makes a measurement too good."""
-        return [pair for pair in self.pairs if pair.first.split != pair.second.split]
-
-
-def find_shared(splits: Mapping[str, Split], looks: Mapping[PictureFile, Look]) -> dict[str, Shared]:
-    """Find rows with the same picture in the splits.
-
-    `data.check` finds the same overlaps for its list of problems; here, both rows of each are wanted, and pictures that
-    are not the same bytes as well.
-
-    Args:
-        splits: in the order in which "earlier" is meant.
-        looks: what is known of the pictures; a row whose picture is not among them is compared by its image ID only.
-
-    Returns:
-        For SAME_ID, SAME_BYTES and NEAR, what was found.
-    """
-    rows = [Place(name, record) for name, split in splits.items() for record in split.records]
-    seen = [place for place in rows if place.record.image in looks]
-    digests = [_look(place, looks).digest for place in seen]
-    digest_of = dict(zip(seen, digests, strict=True))
-    # One name in two folders of a single split is no finding: the folder is part of the name.
-    same_id = _equal(rows, [place.record.image_id for place in rows], digest_of, inside=False)
-    return {SAME_ID: same_id, SAME_BYTES: _equal(seen, digests, digest_of), NEAR: _near(seen, digests, looks)}
-
-
-def _look(place: Place, looks: Mapping[PictureFile, Look]) -> Look:
-    if place.record.image is None:
-        raise ValueError("the row has no picture")
-    return looks[place.record.image]
-
-
-def _equal(
-    places: Sequence[Place], keys: Sequence[str | None], digests: Mapping[Place, str], inside: bool = True
-) -> Shared:
-    """Rows whose key an earlier row has; a row counts once per split that has its key."""
-    found = Shared()
-    first: dict[str, dict[str, Place]] = {}
-    for place, key in zip(places, keys, strict=True):
-        if key is None:
-            continue
-        others = first.setdefault(key, {})
-        for split, other in others.items():
-            if inside or split != place.split:
-                known = place in digests and other in digests
-                found.add(Pair(other, place, digests[place] == digests[other] if known else None))
-        others.setdefault(place.split, place)
-    return found
-
-
-def _near(places: Sequence[Place], digests: Sequence[str], looks: Mapping[PictureFile, Look]) -> Shared:
-    """Rows whose picture is like an earlier one without being the same bytes; each with the nearest of every split."""
-    greys = [_look(place, looks).grey for place in places]
-    # Copies with the same bytes would be near to all that one of them is near to.
-    copies = {
-        (place.split, digest): index
-        for index, (place, digest) in reversed(list(enumerate(zip(places, digests, strict=True))))
+def leakage_facts(splits: Mapping[str, Split], duplicates: Mapping[str, Duplicates]) -> list[tuple[str, str]]:
+    """Return how many rows of every split show a picture of an earlier split, or a near copy of one."""
+    # One name in two folders may well be two pictures: bytes decide where both are known, as in `--check`.
+    same = {
+        _key(pair)
+        for kind in (SAME_ID, SAME_BYTES)
+        for pair in duplicates[kind].across()
+        if pair.same_bytes is not False
     }
-    kept = sorted(index for index in copies.values() if np.ptp(greys[index]) >= _MIN_CONTRAST)
-    found = Shared()
-    if len(kept) < 2:
-        return found
-    grey = np.stack([greys[index] for index in kept]).astype(np.int16)  # (N, 8, 9)
-    splits = _numbers([places[index].split for index in kept])
-    contents = _numbers([digests[index] for index in kept])
-    for later, earlier, bits, difference in _candidates(grey, splits, contents):
-        found.add(Pair(places[kept[earlier]], places[kept[later]], False, bits, difference))
-    return found
-
-
-def _numbers(keys: Sequence[str]) -> npt.NDArray[np.int64]:
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
-
-
-def _candidates(
-    grey: npt.NDArray[np.int16], splits: npt.NDArray[np.int64], contents: npt.NDArray[np.int64]
-) -> list[tuple[int, int, int, float]]:
-    """(later, earlier, bits, grey) of near pictures: for each picture the nearest of every split, if any.
-
-    Args:
-        grey: int (N, 8, 9).
-        splits: int (N), never falling: the split of each picture.
-        contents: int (N), equal for equal bytes.
-    """
-    signs = np.where(grey[:, :, 1:] > grey[:, :, :-1], 1, -1).reshape(len(grey), 64).astype(np.float32)
-    flat = grey.reshape(len(grey), -1)
+    near = {_key(pair) for pair in duplicates[NEAR].across()} - same
     result = []
-    step = max(1, _CELLS // len(grey))
-    for start in range(0, len(grey), step):
-        stop = min(start + step, len(grey))
-        # A product of signs is 64 minus twice the number of bits that differ: exact, and far faster than counting.
-        close = signs[start:stop] @ signs[:stop].T >= 64 - 2 * MAX_BITS
-        later, earlier = np.nonzero(close)
-        later += start
-        wanted = (earlier < later) & (contents[earlier] != contents[later])
-        later, earlier = later[wanted], earlier[wanted]
-        differences = np.concatenate(
-            [
-                np.zeros(0),
-                *(_difference(flat, later[k : k + step], earlier[k : k + step]) for k in range(0, len(later), step)),
-            ]
-        )
-        alike = differences <= MAX_GREY
-        later, earlier, differences = later[alike], earlier[alike], differences[alike]
-        bits = ((64 - (signs[later] * signs[earlier]).sum(axis=1)) // 2).astype(np.int64)
-        order = np.lexsort((earlier, differences, bits, splits[earlier], later))
-        keys = (later * (splits[-1] + 1) + splits[earlier])[order]
-        _, first = np.unique(keys, return_index=True)
-        result += [(int(later[k]), int(earlier[k]), int(bits[k]), float(differences[k])) for k in order[first]]
+    for name, keys in (("rows with a picture of an earlier split", same), ("rows with a near copy of one", near)):
+        counts = Counter(split for split, *_ in keys)
+        parts = [f"{counts[split]:,} of {len(splits[split].records):,} in {split}" for split in list(splits)[1:]]
+        result.append((name, ", ".join(parts) or "there is one split only"))
     return result
 
 
-def _difference(
-    flat: npt.NDArray[np.int16], later: npt.NDArray[np.intp], earlier: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float64]:
-    means: npt.NDArray[np.float64] = np.abs(flat[later] - flat[earlier]).mean(axis=1, dtype=np.float64)
-    return means
+def leakage_section(
+    names: Sequence[str],
+    captions: Mapping[str, list[str]],
+    duplicates: Mapping[str, Duplicates],
+    repeated: RepeatedCaptions,
+    *,
+    compared: bool,
+) -> Section:
+    """Return what the splits share, kind by kind.
+
+    Args:
+        names: those of the labels.
+        captions: those of every split, in order.
+        duplicates: rows with the same picture, by kind.
+        repeated: captions that occur again.
+        compared: whether any picture was read, so that bytes and pixels were compared.
+    """
+    parts: list[Part] = [
+        _counts_table(captions, duplicates, repeated, compared),
+        facts(_METHOD if compared else [("compared", "names only: no picture was read")]),
+    ]
+    parts += [_examples(names, kind, one) for kind, one in duplicates.items() if one.pairs]
+    parts.append(repeated_section(captions, repeated))
+    return Section(
+        "Overlap and leakage",
+        "Scores on pictures that training or tuning has seen are too good: take these rows out of one of the splits.",
+        parts,
+    )
+
+
+def _counts_table(
+    captions: Mapping[str, list[str]],
+    duplicates: Mapping[str, Duplicates],
+    repeated: RepeatedCaptions,
+    compared: bool,
+) -> Table:
+    columns = sorted(combinations_with_replacement(captions, 2), key=lambda both: both[0] == both[1])
+    kinds = {kind: duplicates[kind].counts for kind in (SAME_ID, SAME_BYTES, NEAR) if compared or kind == SAME_ID}
+    if any(captions.values()):
+        kinds["identical captions"] = repeated.counts
+    header = [f"within {first}" if first == second else f"{first} and {second}" for first, second in columns]
+    rows = [
+        (kind, *(None if kind == SAME_ID and first == second else counts[first, second] for first, second in columns))
+        for kind, counts in kinds.items()
+    ]
+    return Table(("rows of the second that the first has too", *header), rows)
+
+
+def _key(pair: Duplicate) -> tuple[str, Path, int]:
+    return pair.second.split, pair.second.record.file, pair.second.record.number
+
+
+def _examples(names: Sequence[str], kind: str, duplicates: Duplicates) -> Section:
+    """Return pairs of one kind, the nearest first; pairs of different splits come before the others."""
+    ordered = sorted(duplicates.pairs, key=lambda pair: (pair.first.split == pair.second.split, pair.bits, pair.grey))
+    shown = [pair for pair in ordered if pair.first.picture and pair.second.picture][:_EXAMPLES]
+    parts: list[Part] = [
+        Pair(row_picture(pair.first, names), row_picture(pair.second, names), _note(kind, pair)) for pair in shown
+    ]
+    if not shown:
+        rows = [(pair.second.record.image_id, pair.first.split, pair.second.split) for pair in ordered[:_LISTED]]
+        parts.append(Table(("image ID", "split", "split"), rows))
+    across = f"{len(duplicates.across()):,} of {len(ordered):,} pairs are of two splits"
+    return Section(kind.capitalize(), f"{across}; at most {_EXAMPLES if shown else _LISTED} pairs are shown.", parts)
+
+
+def _note(kind: str, pair: Duplicate) -> str:
+    first, second = pair.first.record.labels, pair.second.record.labels
+    labels = "" if first is None or second is None or first == second else "; the labels differ"
+    if kind == NEAR:
+        return f"{pair.bits} of 64 bits differ, {pair.grey:.1f} of 255 on average{labels}"
+    other = ", but other bytes: two pictures, or two versions of one" if pair.same_bytes is False else ""
+    return f"{kind}{other}{labels}"

@@ -1,4 +1,4 @@
-"""What each precision of a model package costs and gives, drawn."""
+"""A plot of what each precision of a model package costs and how good it is."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def plot_precisions(manifest: Manifest, path: Path) -> None:
 
 
 def _draw(axes: Axes, manifest: Manifest, costs: dict[str, float]) -> None:
-    """One panel: `costs` is {precision: what it costs}, the less the better; bars are 95 % bootstrap intervals."""
+    """Draw one panel: `costs` is {precision: cost}, less is better; bars are 95 % bootstrap intervals."""
     widest = max(costs.values())
     for (split, colour), shift in zip(_SPLITS.items(), (0.0, 0.008 * widest), strict=True):  # so that bars stand apart
         points = {
@@ -61,7 +61,7 @@ def _draw(axes: Axes, manifest: Manifest, costs: dict[str, float]) -> None:
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those of the points (cost, gain) for which no other has as much gain at less cost, the cheapest first."""
+    """Return the points (cost, gain) for which no other has as much gain at less cost, the cheapest first."""
     front: list[tuple[float, float]] = []
     for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or gain > front[-1][1]:

@@ -1,6 +1,6 @@
 """The words that tell a label from the others: TF-IDF, as bars and as a word cloud."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from mlic_train.base.progress import progress_bar
 from mlic_train.data import Split
 
-from .html import drawing, paragraph
-from .plots import drawable, render
-from .wording import count, listing, quoted
+from .page import Picture, Plot, Section, drawing, facts, left_out, table
+from .plots import drawable, plot
 
 _VOCABULARY = 20_000  # words; bounds memory, words beyond it are in hardly any caption
 _BARS = 10
@@ -33,14 +33,14 @@ class LabelWords:
     words: tuple[tuple[str, float], ...]
 
 
-def label_words(split: Split, most: int = _CLOUD) -> list[LabelWords] | None:
-    """For each label, the words whose mean TF-IDF in the label's rows most exceeds that in all other rows.
+def label_words(split: Split, most: int = _CLOUD) -> list[LabelWords]:
+    """Return for each label the words whose mean TF-IDF in its rows most exceeds that in all other rows.
 
     A row's captions are one document. Left out are English function words and, in data of 50 rows or more, words of a
     single row.
 
     Returns:
-        At most `most` words per label, all with a positive difference; None where no caption has a word.
+        At most `most` words per label, all with a positive difference; no label where no caption has a word.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped] # ships no types
 
@@ -51,7 +51,7 @@ def label_words(split: Split, most: int = _CLOUD) -> list[LabelWords] | None:
     try:
         weights = vectorizer.fit_transform([" ".join(record.captions) for record in rows])  # sparse (N, V)
     except ValueError:  # scikit-learn's word for an empty vocabulary
-        return None
+        return []
     vocabulary = vectorizer.get_feature_names_out()
     members = np.zeros((len(split.labels), len(rows)), dtype=np.float64)  # (L, N)
     for index, record in enumerate(rows):
@@ -75,34 +75,40 @@ def _best(
     return tuple((str(vocabulary[k]), float(values[k])) for k in order if values[k] > 1e-9)
 
 
-def words_parts(found: Sequence[LabelWords], split: str) -> list[str]:
-    """The best words of every label as bars."""
-    with_words = [label for label in found if label.words]
-    text = (
-        f"Of the captions of {split}: the words whose mean TF-IDF in the rows of a label most exceeds that in all "
-        "other rows (the length of a bar). A word that does not belong to its label speaks of something that often "
-        "comes with it, and a model can take the one for the other. "
-    )
-    named = [label for label in with_words if label.words[0][0] in label.name.casefold().split()]
-    text += f"The first word is (part of) the label's own name for {len(named):,} of {count(len(found), 'label')}. "
-    shared = _shared_first_words(with_words)
-    if shared:
-        text += f"Labels that have their first word in common cannot be told apart by it: {listing(shared)}. "
-    missing = [label.name for label in found if not label.words]
-    if missing:
-        text += f"No word stands out for {listing(list(map(quoted, missing)), 8)}."
-    step = _COLUMNS * _LINES
-    return [paragraph(text), *(_bars(with_words[k : k + step]) for k in range(0, len(with_words), step))]
+def word_sections(split: Split) -> list[Section]:
+    """Return the sections on the words of each label, and on their word clouds."""
+    labels = label_words(split)
+    known = [label for label in labels if label.words]
+    if not known:
+        reason = "no labelled caption of train has a word that tells labels apart"
+        return [left_out(title, reason) for title in ("Words of each label", "Word clouds")]
+    return [_words_section(labels, known), _clouds_section(known)]
 
 
-def _shared_first_words(labels: Sequence[LabelWords]) -> list[str]:
-    groups: dict[str, list[str]] = {}
+def _words_section(labels: Sequence[LabelWords], known: Sequence[LabelWords]) -> Section:
+    first = {label.name: label.words[0][0] for label in known}
+    rows: list[dict[str, object]] = []
     for label in labels:
-        groups.setdefault(label.words[0][0], []).append(label.name)
-    return [f"{listing(names)} ({quoted(word)})" for word, names in groups.items() if len(names) > 1]
+        word = first.get(label.name)
+        others = [name for name, other in first.items() if other == word and name != label.name]
+        row = {"label": label.name, "captioned rows": label.rows, "first word": word or "none"}
+        row["part of the name"] = "yes" if word in label.name.casefold().split() else "no"
+        rows.append(row | {"first word of these labels too": ", ".join(others)})
+    own = sum(row["part of the name"] == "yes" for row in rows)
+    step = _COLUMNS * _LINES
+    return Section(
+        "Words of each label",
+        "A bar is the mean TF-IDF of a word in the label's captions in train, less that in all other captions: a word "
+        "that does not belong to its label names something that often comes with it.",
+        [
+            *(_bars(known[start : start + step]) for start in range(0, len(known), step)),
+            facts([("labels whose first word is part of their name", f"{own:,} of {len(labels):,}")]),
+            table(rows),
+        ],
+    )
 
 
-def _bars(labels: Sequence[LabelWords]) -> str:
+def _bars(labels: Sequence[LabelWords]) -> Plot:
     columns = min(_COLUMNS, len(labels))
     lines = -(-len(labels) // columns)
     figure = Figure(figsize=(2.7 * columns, 1.95 * lines), layout="constrained")
@@ -117,25 +123,24 @@ def _bars(labels: Sequence[LabelWords]) -> str:
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=4)
     alt = ". ".join(f"{label.name}: {', '.join(word for word, _ in label.words[:_BARS])}" for label in labels)
-    return render(figure, f"Words that tell the labels apart. {alt}")
+    return plot(figure, f"Words that tell the labels apart. {alt}")
 
 
-def cloud_parts(found: Sequence[LabelWords], progress: Callable[[int, int], None]) -> list[str]:
-    """A word cloud for every label that has words."""
-    parts = [paragraph("The same words, up to 40 of a label; the larger, the more it stands out.")]
-    with_words = [label for label in found if label.words]
-    for done, label in enumerate(with_words, start=1):
-        parts.append(_cloud(label))
-        progress(done, len(with_words))
-    return parts
+def _clouds_section(known: Sequence[LabelWords]) -> Section:
+    clouds = []
+    with progress_bar("word clouds") as show:
+        for done, label in enumerate(known, start=1):
+            frequencies = {word: value for word, value in label.words[:_CLOUD] if len(word) <= _LONGEST}
+            if frequencies:
+                clouds.append(_cloud(label, frequencies))
+            show(done, len(known))
+    caption = f"The larger a word, the more it stands out; words of more than {_LONGEST} characters are left out."
+    return Section("Word clouds", caption, clouds)
 
 
-def _cloud(label: LabelWords) -> str:
+def _cloud(label: LabelWords, frequencies: dict[str, float]) -> Picture:
     from wordcloud import WordCloud  # type: ignore[import-untyped] # ships no types
 
-    frequencies = {word: value for word, value in label.words[:_CLOUD] if len(word) <= _LONGEST}
-    if not frequencies:
-        return paragraph(f"{label.name}: all words are longer than {_LONGEST} characters.")
     cloud = WordCloud(
         width=_CLOUD_SIZE[0],
         height=_CLOUD_SIZE[1],
@@ -147,7 +152,7 @@ def _cloud(label: LabelWords) -> str:
         random_state=0,
     ).generate_from_frequencies(frequencies)
     alt = f"Word cloud of {label.name}: {', '.join(frequencies)}"
-    return drawing(cloud.to_image(), f"{label.name} ({count(label.rows, 'row')})", alt)
+    return drawing(cloud.to_image(), f"{label.name} ({label.rows:,})", alt)
 
 
 def _colour(*_: object, random_state: Random, **__: object) -> str:

@@ -17,7 +17,7 @@ from mlic_train.data import fingerprint
 from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.measure.predict import Outputs
 from mlic_train.models import create_model
-from mlic_train.report.compare import paired_differences
+from mlic_train.report.comparison import paired_differences
 from mlic_train.runs.checkpoint import BEST_NAME, RunConfig, State, save_checkpoint, write_run_config
 
 SMALL = ModelConfig(image_size=16, width=16, num_layers=1, num_heads=2, hidden=16)

@@ -1,10 +1,8 @@
-import contextlib
 import csv
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
 
@@ -18,8 +16,8 @@ from mlic_train.data import LabelSet, Record, Split
 from mlic_train.data.splits import DataOptions, check_data
 from mlic_train.report.captions import find_repeated
 from mlic_train.report.data import write_data_report
-from mlic_train.report.leakage import MAX_BITS, NEAR, SAME_BYTES, SAME_ID, find_shared
-from mlic_train.report.looks import look_at_pictures
+from mlic_train.report.duplicates import MAX_BITS, NEAR, SAME_BYTES, SAME_ID, find_duplicates, rows_of
+from mlic_train.report.picture_info import read_pictures
 from mlic_train.report.words import label_words
 
 SECTIONS = [
@@ -78,13 +76,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@contextlib.contextmanager
-def no_progress(_: str) -> Iterator[Callable[[int, int], None]]:
-    yield lambda done, total: None
-
-
 def make(output: Path, options: DataOptions) -> str:
-    write_data_report(options, output, progress=no_progress)
+    write_data_report(options, output)
     return output.read_text(encoding="utf-8")
 
 
@@ -138,11 +131,15 @@ def test_the_summary_is_what_one_counts_by_hand(document: str) -> None:
 def test_label_counts_are_what_one_counts_by_hand(document: str) -> None:
     cells = [[cell.replace("\u00a0", " ") for cell in row] for row in rows(parts(document)["Label counts"])]
     assert cells == [
-        ["dog", "3", "50.0 %", "2", "100 %", "1", "33.3 %"],
-        ["cat", "2", "33.3 %", "1", "50.0 %", "1", "33.3 %"],
-        [LABEL, "2", "33.3 %", "0", "0 %", "0", "0 %"],
+        ["dog", "3", "50.0 %", "2", "100 %", "+1.3", "1", "33.3 %", "-0.5"],
+        ["cat", "2", "33.3 %", "1", "50.0 %", "+0.4", "1", "33.3 %", "+0.0"],
+        [LABEL, "2", "33.3 %", "0", "0 %", "-0.9", "0", "0 %", "-1.1"],
     ]
-    assert "1.17 in train, 1.50 in val and 0.67 in test" in words(parts(document)["Labels per row"])
+    assert [row[:3] for row in rows(parts(document)["Labels per row"])] == [
+        ["train", "1.17", "2"],
+        ["val", "1.50", "2"],
+        ["test", "0.67", "1"],
+    ]
 
 
 def test_a_caption_is_text_and_nothing_is_fetched(document: str) -> None:
@@ -164,9 +161,9 @@ def test_leakage_is_found_by_name_by_bytes_and_by_likeness(document: str) -> Non
         ["near-identical", "0", "1", "0", "0", "0", "0"],
         ["identical captions", "0", "2", "0", "1", "0", "1"],
     ]
-    assert rows(part, 1) == [["A dog and a cat.", "2", "0", "2"]]
-    verdict = "2 rows with a picture that an earlier split has too and 1 row with a picture that is nearly one of an"
-    assert f"Leakage: {verdict} earlier split (1 in val and 2 in test)." in words(part)
+    assert ["rows with a picture of an earlier split", "1 of 2 in val, 1 of 3 in test"] in rows(document)
+    assert ["rows with a near copy of one", "0 of 2 in val, 1 of 3 in test"] in rows(document)
+    assert rows(part, 2) == [["A dog and a cat.", "2", "0", "2"]]
     pairs = part.split('<div class="pair">')[1:]
     shown = [re.findall(r"(\w+\.\w+) \((\w+)\)", words(one)) for one in pairs]
     assert shown == [
@@ -206,10 +203,10 @@ def test_without_pictures_their_sections_say_so(planted: Path, tmp_path: Path) -
     found = parts((tmp_path / "out.html").read_text())
     assert list(found) == SECTIONS
     for name in ("Picture sizes", "Sample pictures"):
-        assert words(found[name]).startswith("Left out: pictures were not read, as asked for."), name
+        assert words(found[name]).startswith("Left out: pictures were not read, because of --no-pictures."), name
     assert [row[0] for row in rows(found["Overlap and leakage"])] == ["same image ID", "identical captions"]
-    assert "b.png (train and val)" in words(found["Overlap and leakage"])
-    assert "pictures were not compared" not in words(found["Sample pictures"])
+    assert rows(found["Overlap and leakage"], 2) == [["b.png", "train", "val"]]
+    assert ["compared", "names only: no picture was read"] in rows(found["Overlap and leakage"], 1)
 
 
 def test_without_captions_their_sections_say_so(tmp_path: Path) -> None:
@@ -217,21 +214,24 @@ def test_without_captions_their_sections_say_so(tmp_path: Path) -> None:
         scene(tmp_path / "images" / f"{name}.png", seed)
     write(tmp_path / "train.csv", ("ImageID", "Labels"), ("a.png", "dog"), ("b.png", "cat"))
     write(tmp_path / "val.csv", ("ImageID", "Labels"), ("c.png", "dog"))
-    found = parts(make(tmp_path / "out.html", DataOptions(folder=tmp_path)))
+    document = make(tmp_path / "out.html", DataOptions(folder=tmp_path))
+    found = parts(document)
     assert list(found) == SECTIONS
     for name in ("Caption lengths", "Words of each label", "Word clouds"):
         assert words(found[name]).startswith("Left out: "), name
-    assert "There is no test split." in words(found["Summary"])
-    assert "No picture is in two splits" in words(found["Overlap and leakage"])
+    assert ["splits that are missing", "test"] in rows(document)
+    assert ["rows with a picture of an earlier split", "0 of 1 in val"] in rows(document)
+    assert ["rows with a near copy of one", "0 of 1 in val"] in rows(document)
 
 
 def test_train_alone_is_enough_even_if_not_labelled(tmp_path: Path) -> None:
     write(tmp_path / "labels.csv", ("LabelID", "Name"), ("1", "dog"), ("2", "cat"))
     write(tmp_path / "train.csv", ("ImageID", "Caption"), ("a.png", "a dog"), ("b.png", "a cat"))
-    found = parts(make(tmp_path / "out.html", DataOptions(folder=tmp_path, pictures=False)))
-    assert "There is no val and no test split." in words(found["Summary"])
+    document = make(tmp_path / "out.html", DataOptions(folder=tmp_path, pictures=False))
+    found = parts(document)
+    assert ["splits that are missing", "val, test"] in rows(document)
     assert rows(found["Summary"])[0] == ["train", "2", "0", "2", "2", "0", "2", "0", "0"]
-    assert "one split only" in words(found["Overlap and leakage"])
+    assert ["rows with a picture of an earlier split", "there is one split only"] in rows(document)
     for name in ("Label counts", "Labels per row", "Labels that occur together", "Words of each label"):
         assert words(found[name]).startswith("Left out: "), name
 
@@ -249,10 +249,10 @@ def test_skipped_rows_and_broken_pictures_are_listed(planted: Path, tmp_path: Pa
     accepted = run("--data", folder, "--skip-bad-rows", "--output", tmp_path / "out.html")
     assert accepted.exit_code == 0, accepted.output
     found = parts((tmp_path / "out.html").read_text())
-    assert [row[0].split(":")[0] for row in rows(found["Skipped rows and warnings"])] == [
-        "missing-picture",
-        "undecodable-picture",
-        "empty-caption",
+    assert [[row[0].split(":")[0], *row[1:]] for row in rows(found["Skipped rows and warnings"])] == [
+        ["missing-picture", "row skipped", "1"],
+        ["undecodable-picture", "counted above, in no section below; training stops at it", "1"],
+        ["empty-caption", "warning", "1"],
     ]
     assert [row[1:] for row in rows(found["Skipped rows and warnings"], 1)] == [
         ["missing-picture", "val.csv", "3"],
@@ -261,6 +261,16 @@ def test_skipped_rows_and_broken_pictures_are_listed(planted: Path, tmp_path: Pa
     ]
     assert str(folder) not in (tmp_path / "out.html").read_text()
     assert rows(found["Summary"])[1][-1] == "1"
+
+
+def test_a_broken_picture_in_two_splits_is_listed_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    scene(tmp_path / "images" / "b.png", 1)
+    write(tmp_path / "train.csv", ("ImageID", "Labels"), ("a.png", "dog"), ("b.png", "dog"))
+    write(tmp_path / "val.csv", ("ImageID", "Labels"), ("a.png", "dog"))
+    part = parts(make(tmp_path / "out.html", DataOptions(folder=tmp_path)))["Overlap and leakage"]
+    assert rows(part, 2) == [["a.png", "train", "val"]]
 
 
 def test_an_output_that_cannot_be_written_is_one_line(planted: Path, tmp_path: Path) -> None:
@@ -299,9 +309,9 @@ def test_a_near_copy_is_found_and_another_picture_is_not(tmp_path: Path) -> None
     for shade, file in zip((100, 101), flat, strict=True):
         Image.new("RGB", (20, 20), (shade, shade, shade)).save(file)
     splits = {"train": split_of(*originals, flat[0]), "val": split_of(*copies, flat[1])}
-    looks, broken = look_at_pictures(splits, lambda done, total: None)
+    pictures, broken = read_pictures(splits, lambda done, total: None)
     assert not broken
-    found = find_shared(splits, looks)
+    found = find_duplicates(rows_of(splits, pictures))
     assert not found[SAME_ID].pairs
     assert not found[SAME_BYTES].pairs
     assert found[NEAR].counts == {("train", "val"): 4}
@@ -313,8 +323,8 @@ def test_each_row_counts_once_however_many_copies_there_are(tmp_path: Path) -> N
     first = scene(tmp_path / "a.png", 1)
     copies = [Path(shutil.copy(first, tmp_path / f"{name}.png")) for name in "bcd"]
     splits = {"train": split_of(first, copies[0]), "val": split_of(*copies[1:])}
-    looks, _ = look_at_pictures(splits, lambda done, total: None)
-    found = find_shared(splits, looks)
+    pictures, _ = read_pictures(splits, lambda done, total: None)
+    found = find_duplicates(rows_of(splits, pictures))
     assert found[SAME_BYTES].counts == {("train", "train"): 1, ("train", "val"): 2, ("val", "val"): 1}
     assert not found[NEAR].pairs
 
@@ -324,18 +334,19 @@ def test_one_name_for_two_pictures_in_two_folders_is_shown_but_no_leakage(tmp_pa
         scene(tmp_path / split / "images" / "1.png", seed)
         write(tmp_path / split / "rows.csv", ("ImageID", "Labels"), ("1.png", "dog"))
     options = DataOptions(train=(tmp_path / "train" / "rows.csv",), val=(tmp_path / "val" / "rows.csv",))
-    part = words(parts(make(tmp_path / "out.html", options))["Overlap and leakage"])
-    assert part.startswith("No picture is in two splits")
-    assert "same image ID, but other bytes" in part
+    document = make(tmp_path / "out.html", options)
+    assert ["rows with a picture of an earlier split", "0 of 1 in val"] in rows(document)
+    assert ["rows with a near copy of one", "0 of 1 in val"] in rows(document)
+    assert "same image ID, but other bytes" in words(parts(document)["Overlap and leakage"])
 
 
 def test_a_turned_picture_has_its_upright_size(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("L", (400, 200), 90).save(tmp_path / "a.jpg", exif=exif)
-    looks, _ = look_at_pictures({"train": split_of(tmp_path / "a.jpg")}, lambda done, total: None)
-    look = looks[tmp_path / "a.jpg"]
-    assert (look.width, look.height, look.colour, look.grey.shape) == (200, 400, False, (8, 9))
+    pictures, _ = read_pictures({"train": split_of(tmp_path / "a.jpg")}, lambda done, total: None)
+    info = pictures[tmp_path / "a.jpg"]
+    assert (info.width, info.height, info.colour, info.grey.shape) == (200, 400, False, (8, 9))
 
 
 def test_captions_are_the_same_but_for_case_and_their_end() -> None:
@@ -354,11 +365,10 @@ def test_the_words_of_a_label_are_those_that_its_captions_have_and_others_do_not
     ]
     records = [Record(None, None, (text,), labels, tmp_path, k) for k, (text, labels) in enumerate(texts, start=1)]
     found = label_words(Split(tuple(records), LabelSet(("dog", "cat", "bird"), ("1", "2", "3"))))
-    assert found is not None
     assert [(label.name, label.rows, [word for word, _ in label.words]) for label in found] == [
         ("dog", 2, ["dog", "barks", "loudly", "sleeps"]),
         ("cat", 2, ["cat", "sleeps"]),
         ("bird", 0, []),
     ]
     only_marks = Split((Record(None, None, ("? !",), (0,), tmp_path, 1),), LabelSet(("dog",), ("1",)))
-    assert label_words(only_marks) is None
+    assert label_words(only_marks) == []

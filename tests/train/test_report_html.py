@@ -1,18 +1,33 @@
 import base64
 import io
 import re
+import subprocess
+import sys
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from mlic_runtime.errors import OutputError
-from mlic_train.report import html
-from mlic_train.report.plots import drawable, render
-from mlic_train.report.wording import count, listing, share, shorten
+from mlic_train.report.page import (
+    Pair,
+    Part,
+    Section,
+    Table,
+    drawing,
+    facts,
+    render_page,
+    thumbnail,
+    write_page,
+)
+from mlic_train.report.plots import drawable, plot
+from mlic_train.report.text import share, shorten
 
+ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('1')</script> & \"<img src=x onerror=y>\" \x00\x1b \ud800 $a_$ ${"
 
 
@@ -58,49 +73,88 @@ def line(size: tuple[float, float] = (3, 2), title: str = "") -> Figure:
     return figure
 
 
+def page(*parts: Part) -> str:
+    return render_page("", parts)
+
+
 def test_text_stays_text_wherever_it_is_put() -> None:
     picture = Image.new("RGB", (8, 8))
-    document = html.page(
-        HOSTILE,
-        html.section(HOSTILE, html.subheading(HOSTILE), html.paragraph(HOSTILE), html.table([HOSTILE], [[HOSTILE]])),
-        html.pair(html.picture(picture, HOSTILE), html.drawing(picture, HOSTILE, HOSTILE), HOSTILE),
-        html.plot(line(), HOSTILE),
-    )
+    parts: list[Part] = [
+        Section(HOSTILE, HOSTILE, [Section(HOSTILE, "", [Table([HOSTILE], [[HOSTILE]])])]),
+        facts([[HOSTILE]], folded=HOSTILE),
+        Pair(thumbnail(picture, HOSTILE), drawing(picture, HOSTILE, HOSTILE), HOSTILE),
+        plot(line(), HOSTILE),
+    ]
+    document = render_page(HOSTILE, parts, [HOSTILE])
     document.encode("utf-8")
     reader = read(document)
     assert "script" not in reader.tags
     assert not re.search("[\x00\x1b]", document)
     shown = HOSTILE.replace("\x00", "\ufffd").replace("\x1b", "\ufffd").replace("\ud800", "\ufffd")
-    assert reader.text.count(shown) == 10  # the title is in two places
+    assert reader.text.count(shown) == 13  # the title is in two places
     assert [value for key, value in reader.attributes if key == "alt"] == [shown] * 3
     assert {key for key, _ in reader.attributes} <= {"lang", "charset", "name", "content", "class", "alt", "src"}
 
 
+def test_numbers_in_cells_are_short_and_unknown_ones_are_empty() -> None:
+    cells = [1234, np.int64(1234), 0.123456, np.float64(2), None, True, "1234"]
+    assert re.findall("<td>(.*?)</td>", page(Table([""], [cells]))) == [
+        "1,234",
+        "1,234",
+        "0.1235",
+        "2.0000",
+        "",
+        "True",
+        "1234",
+    ]
+
+
+def test_sections_inside_sections_have_smaller_headings() -> None:
+    document = page(Section("a", "A.", [Section("b", "", [facts([])]), Section("c", "C.")]), Section("d", ""))
+    assert re.findall("<(h[1-6])>(.*?)</h", document) == [
+        ("h1", ""),
+        ("h2", "a"),
+        ("h3", "b"),
+        ("h3", "c"),
+        ("h2", "d"),
+    ]
+    assert re.findall("<p>(.*?)</p>", document) == ["A.", "C."]
+
+
 def test_pictures_are_small_and_drawings_keep_their_size() -> None:
     large = Image.new("RGB", (900, 300), "red")
-    small, drawn = images(html.picture(large, "") + html.drawing(large, "", ""))
+    small, drawn = images(page(thumbnail(large, ""), drawing(large, "", "")))
     assert (small.format, small.size) == ("JPEG", (180, 60))
     assert (drawn.format, drawn.size) == ("PNG", (900, 300))
 
 
 def test_a_plot_that_is_wider_than_the_page_scrolls() -> None:
-    assert 'class="wide"' not in html.plot(line(), "")
-    assert html.plot(line((18, 2)), "").startswith('<p class="wide">')
+    assert '<p class="scroll"><img' in page(plot(line(), ""))
+    assert '<p class="scroll wide"><img' in page(plot(line((18, 2)), ""))
 
 
 def test_one_plot_gives_the_same_bytes_each_time() -> None:
-    assert html.plot(line(title="a"), "") == html.plot(line(title="a"), "") != html.plot(line(title="b"), "")
+    assert plot(line(title="a"), "") == plot(line(title="a"), "") != plot(line(title="b"), "")
 
 
 @pytest.mark.parametrize("text", ["$", "$$", "a $5 and $6", r"\$x$", "$\\frac{", "猫 \u0e01"])
 def test_a_plot_draws_any_text_as_it_stands(text: str) -> None:
     figure = line(title=drawable(text))
-    assert len(images(render(figure, ""))) == 1
+    assert len(images(page(plot(figure, "")))) == 1
+
+
+def test_the_wheel_holds_every_template(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, capture_output=True, check=True)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mlic_train/report/templates").iterdir()}
+    assert {"page.html", "style.css"} <= {Path(name).name for name in templates}
+    assert templates <= set(names)
 
 
 def test_a_page_replaces_the_older_one_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "new" / "folder" / "report.html"
-    html.write_page(file, "old")
+    write_page(file, "old")
 
     def fail(path: Path, content: bytes) -> int:
         with path.open("wb") as stream:
@@ -110,20 +164,14 @@ def test_a_page_replaces_the_older_one_only_when_it_is_whole(tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", fail)
         with pytest.raises(OutputError, match=r"cannot write .*disk full"):
-            html.write_page(file, "new")
+            write_page(file, "new")
     assert file.read_text() == "old"
     assert list(file.parent.iterdir()) == [file]
-    html.write_page(file, "new")
+    write_page(file, "new")
     assert file.read_text() == "new"
 
 
-def test_numbers_are_worded_without_rounding_to_nothing_or_all() -> None:
-    assert [count(1, "row"), count(1234, "row"), count(0, "die", "dice")] == ["1 row", "1,234 rows", "0 dice"]
+def test_shares_are_not_rounded_to_nothing_or_all() -> None:
     shares = [share(*both).replace("\u00a0", " ") for both in ((0, 5), (5, 5), (1, 3), (1, 5000), (4999, 5000), (0, 0))]
     assert shares == ["0 %", "100 %", "33.3 %", "under 0.1 %", "over 99.9 %", "0 %"]
-    assert [listing(["a"]), listing(["a", "b", "c"]), listing(list("abcd"), 2)] == [
-        "a",
-        "a, b and c",
-        "a, b and 2 more",
-    ]
     assert (shorten("abc", 3), shorten("abcd", 3)) == ("abc", "ab…")

@@ -13,8 +13,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from mlic_runtime.base.text import printable
 from mlic_runtime.predict.prediction import sigmoid
-from mlic_train.base.progress import progress_bar
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.cli.report import report
 from mlic_train.config.schema import ModelConfig, TrainConfig
@@ -25,15 +25,15 @@ from mlic_train.measure.collect import report as report_metrics
 from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.predict import Outputs
 from mlic_train.models import create_model
-from mlic_train.report.confusion import confusion, confusion_parts
+from mlic_train.report.calibration import calibration_error, reliability_bins
+from mlic_train.report.confusion import confusion, confusion_section
 from mlic_train.report.curves import shown_labels
-from mlic_train.report.examples import worst_mistakes
-from mlic_train.report.facts import printable
 from mlic_train.report.feature_maps import Stage, feature_maps
-from mlic_train.report.labels import label_numbers
-from mlic_train.report.measured import Measured, measure
+from mlic_train.report.label_metrics import label_metrics
+from mlic_train.report.measurement import Measurement, measure
+from mlic_train.report.mistakes import worst_mistakes
+from mlic_train.report.page import render_page
 from mlic_train.report.plots import drawable
-from mlic_train.report.reliability import calibration_error, reliability_bins
 from mlic_train.runs.checkpoint import (
     BEST_NAME,
     LAST_NAME,
@@ -115,8 +115,8 @@ def document(folder: Path, colours: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def measured(folder: Path, splits: Splits) -> Measured:
-    return measure(load_trained(folder), splits.val.records, progress_bar)
+def measurement(folder: Path, splits: Splits) -> Measurement:
+    return measure(load_trained(folder), splits.val.records)
 
 
 def test_the_page_has_every_section_and_fetches_nothing(document: str) -> None:
@@ -141,40 +141,42 @@ def test_the_same_run_gives_the_same_bytes(document: str, folder: Path, colours:
     assert (tmp_path / "again.html").read_text() == document
 
 
-def test_the_metrics_are_those_of_evaluation(document: str, folder: Path, splits: Splits, measured: Measured) -> None:
+def test_the_metrics_are_those_of_evaluation(
+    document: str, folder: Path, splits: Splits, measurement: Measurement
+) -> None:
     trained = load_trained(folder)
     learner = Learner(trained.model, trained.config.train).eval()
     expected = report_metrics(collect(trained, learner, splits.val.records), trained.state.thresholds)
-    assert measured.metrics.keys() == {"both", "picture-only", "caption-only"}
+    assert measurement.metrics.keys() == {"both", "picture-only", "caption-only"}
     for suffix, metrics in expected.items():
-        assert measured.metrics[suffix[1:] or "both"] == pytest.approx(metrics, abs=1e-5)
+        assert measurement.metrics[suffix[1:] or "both"] == pytest.approx(metrics, abs=1e-5)
         assert f"<td>{metrics['samples_f1']:.4f}\u00a0[{metrics['samples_f1_low']:.3f}" in document
 
 
-def test_a_labels_numbers_average_to_the_metrics(measured: Measured) -> None:
-    numbers = label_numbers(["a", "b", "c"], measured.probabilities, measured.targets, measured.thresholds)
-    metrics = measured.metrics["both"]
+def test_a_labels_numbers_average_to_the_metrics(measurement: Measurement) -> None:
+    numbers = label_metrics(["a", "b", "c"], measurement.probabilities, measurement.targets, measurement.thresholds)
+    metrics = measurement.metrics["both"]
     assert np.mean([row.f1.value for row in numbers]) == pytest.approx(metrics["macro_f1"], abs=1e-5)
     assert np.mean([row.ap.value for row in numbers if row.ap]) == pytest.approx(metrics["map"], abs=1e-5)
-    assert [row.support for row in numbers] == measured.targets.sum(axis=0).tolist()
+    assert [row.support for row in numbers] == measurement.targets.sum(axis=0).tolist()
     for row in numbers:
         assert row.f1.low is None or row.f1.high is None or row.f1.low <= row.f1.value <= row.f1.high
 
 
 def test_a_label_that_no_row_has_has_no_average_precision() -> None:
     targets = np.array([[True, False], [True, False], [False, False]])
-    found = label_numbers(["a", "b"], np.array([[0.9, 0.1], [0.2, 0.1], [0.9, 0.9]]), targets, np.array([0.5, 0.5]))
+    found = label_metrics(["a", "b"], np.array([[0.9, 0.1], [0.2, 0.1], [0.9, 0.9]]), targets, np.array([0.5, 0.5]))
     assert (found[0].support, found[0].predicted, found[0].precision.value, found[0].recall.value) == (2, 1, 1.0, 0.5)
     assert (found[1].support, found[1].predicted, found[1].ap, found[1].f1.low) == (0, 0, None, None)
 
 
-def test_the_calibration_is_left_as_it_was(folder: Path, splits: Splits, measured: Measured) -> None:
+def test_the_calibration_is_left_as_it_was(folder: Path, splits: Splits, measurement: Measurement) -> None:
     trained = load_trained(folder)
     before = {name: tensor.clone() for name, tensor in trained.model.calibration.state_dict().items()}
-    measure(trained, splits.val.records[:2], progress_bar)
+    measure(trained, splits.val.records[:2])
     for name, tensor in trained.model.calibration.state_dict().items():
         assert torch.equal(tensor, before[name])
-    raw, calibrated = measured.raw["both"], measured.calibrated["both"]
+    raw, calibrated = measurement.raw["both"], measurement.calibrated["both"]
     assert np.abs(raw.logits - calibrated.logits).max() > 0.5
     assert calibration_error(raw) != calibration_error(calibrated)
 
@@ -211,8 +213,9 @@ def test_confusion_counts_what_was_said_instead() -> None:
     assert found.missed.tolist() == [2, 0, 1]
     assert found.instead.tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
     assert found.alone.tolist() == [1, 0, 1]
-    assert "of 2 rows that missed cat, 1 were given dog" in confusion_parts(["cat", "dog", "cow"], found)
-    assert "No label was missed" in confusion_parts(["cat", "dog", "cow"], confusion(targets, targets))
+    names = ["cat", "dog", "cow"]
+    assert "<td>cat</td><td>dog</td><td>1 of 2</td>" in render_page("", [confusion_section(names, found)])
+    assert confusion_section(names, confusion(targets, targets)).caption == "No label was missed."
 
 
 def test_labels_without_a_curve_are_not_drawn() -> None:
@@ -269,15 +272,15 @@ def test_a_run_without_history_and_of_other_data_says_so(splits: Splits, colours
     result = call("run", folder, *other, "--picture", colours / "images" / "test1.png")
     assert result.exit_code == 0, result.output
     document = (folder / "report.html").read_text()
-    assert "The checkpoint has no history of its training." in document
+    assert "the checkpoint has no history of its training." in document
     assert "<strong>Warning: this is not the data that the run was trained with" in document
     assert "Warning: this is not the data" in result.stderr
     assert "test1.png, as the model sees it" in document
-    assert "cnn reads pictures only" in document
+    assert "<td>caption</td><td>none: the model reads pictures only" in document
 
 
 def test_the_history_goes_on_after_the_best_epoch(splits: Splits, tmp_path: Path) -> None:
-    from mlic_train.report.facts import history
+    from mlic_train.report.run_facts import history
 
     trained = load_trained(make_run(tmp_path / "run", splits))
     assert len(history(trained)) == 1
@@ -294,7 +297,7 @@ def test_a_run_that_saw_no_picture_is_shown_none(colours: Path, tmp_path: Path) 
     assert result.exit_code == 0, result.output
     assert result.stderr == ""  # the captions are those that it was trained with
     document = (folder / "report.html").read_text()
-    assert "trained without pictures and is measured on captions only" in document
+    assert "<td>picture</td><td>none: trained without pictures, measured on captions only</td>" in document
     assert "Left out: the run was trained without pictures." in document
     assert "image/jpeg" not in document
     assert "picture only" not in document

@@ -1,9 +1,8 @@
-"""A run on the rows of a split: what its model says, before and after calibration, and how good that is."""
+"""A run on the rows of a split: the outputs of its model, before and after calibration, and their metrics."""
 
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,27 +12,26 @@ from torch import Tensor
 
 from mlic_runtime.base.arrays import Bools
 from mlic_runtime.predict.prediction import decide, sigmoid
+from mlic_train.base.progress import progress_bar
 from mlic_train.data import Record, Split, fingerprint
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, DataError
-from mlic_train.measure.collect import collect, report, usable_records
+from mlic_train.measure.collect import collect, score, usable_records
 from mlic_train.measure.predict import Outputs
 from mlic_train.runs.checkpoint import Trained
 from mlic_train.runs.learner import Learner
 
-from .facts import run_name
-
-Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+from .run_facts import run_name, sees_pictures
 
 MODE_NAMES = {"both": "as given", "picture-only": "picture only", "caption-only": "caption only"}
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a run's model says of a split.
+class Measurement:
+    """The outputs of a run's model on a split.
 
-    `raw` and `calibrated` are by mode (see `predict_modes`); those of "both" belong to `records`, row by row, N of
-    them. `metrics` are by mode as well. `thresholds` float64 (L).
+    `raw` and `calibrated` are by mode (see `predict_modes`); those of "both" belong to the N `records`, row by row.
+    `metrics` are by mode as well. `thresholds` are float64 (L).
     """
 
     records: Sequence[Record]
@@ -44,28 +42,22 @@ class Measured:
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """Of every row as it is given, float32 (N, L)."""
+        """The probabilities for every row with all its inputs, float32 (N, L)."""
         return sigmoid(self.calibrated["both"].logits)
 
     @property
     def targets(self) -> Bools:
-        """The truth, bool (N, L)."""
+        """The true labels, bool (N, L)."""
         return self.calibrated["both"].targets
 
     @property
     def decisions(self) -> Bools:
-        """What is predicted, bool (N, L)."""
+        """The predicted labels, bool (N, L)."""
         return decide(self.probabilities, self.thresholds)
 
 
-def sees_pictures(trained: Trained) -> bool:
-    """False for a run whose data had no pictures: what its backbone says is random."""
-    known = trained.state.metrics
-    return not ("val-caption-only" in known and "val-picture-only" not in known)
-
-
 def as_seen(trained: Trained, splits: Splits) -> Splits:
-    """The splits as the run was given them: without their pictures, where it was trained with --no-pictures.
+    """Return the splits as the run was given them: without pictures, where it was trained with --no-pictures.
 
     Raises:
         DataError: the labels are not those of the model.
@@ -80,23 +72,23 @@ def as_seen(trained: Trained, splits: Splits) -> Splits:
 
 
 def data_warning(trained: Trained, splits: Splits) -> str | None:
-    """A sentence where `splits` (see `as_seen`) are not the data that the run was trained with; None where they are."""
-    expected, found = trained.config.provenance.get("data_fingerprint"), fingerprint(splits.named())
-    if expected == found:
+    """Return a warning where `splits` (see `as_seen`) are not the data that the run was trained with, else None."""
+    expected, actual = trained.config.provenance.get("data_fingerprint"), fingerprint(splits.named())
+    if expected == actual:
         return None
     if expected is None:
         return "Warning: the run does not say which data it was trained with; this may be other data."
     return (
-        f"Warning: this is not the data that the run was trained with (fingerprint {found[:12]}, not "
-        f"{str(expected)[:12]}): its numbers here are not those of its training, and rows may have been trained on."
+        f"Warning: this is not the data that the run was trained with (fingerprint {actual[:12]}, not "
+        f"{str(expected)[:12]}): its numbers differ from those of its training, and it may have seen these rows there."
     )
 
 
 def choose_split(splits: Splits, name: str) -> Split:
-    """The split of that name.
+    """Return the split of that name.
 
     Raises:
-        DataError: the data has none.
+        DataError: the data has no such split.
     """
     split = splits.named().get(name)
     if split is None:
@@ -104,10 +96,10 @@ def choose_split(splits: Splits, name: str) -> Split:
     return split
 
 
-def measure(trained: Trained, records: Sequence[Record], progress: Progress) -> Measured:
+def measure(trained: Trained, records: Sequence[Record]) -> Measurement:
     """Run the model over the records, each picture once, in eval mode on the CPU.
 
-    The calibration is applied afterwards, by the model's own module, so that both answers come from one run.
+    The calibration is applied afterwards, by the model's own module, so that both outputs come from one run.
 
     Raises:
         DataError: the model can use none of the records, or none of them has a label.
@@ -127,18 +119,17 @@ def measure(trained: Trained, records: Sequence[Record], progress: Progress) -> 
     calibration = copy.deepcopy(model.calibration)
     model.calibration.reset()
     try:
-        with progress(run_name(trained.folder), "picture") as show:
+        with progress_bar(run_name(trained.folder), "picture") as show:
             raw = collect(trained, learner, usable, _counted(model.encode_picture, len(usable), show))
     finally:
         model.calibration.load_state_dict(calibration.state_dict())
     calibrated = {mode: _apply(calibration, rows) for mode, rows in raw.items()}
-    by_suffix = report(calibrated, trained.state.thresholds)
-    metrics = {mode: by_suffix["" if mode == "both" else f"-{mode}"] for mode in calibrated}
-    return Measured(usable, raw, calibrated, thresholds, metrics)
+    metrics = {mode: score(rows, trained.state.thresholds) for mode, rows in calibrated.items()}
+    return Measurement(usable, raw, calibrated, thresholds, metrics)
 
 
 def _without_pictures(split: Split) -> Split:
-    """As `read_split` reads it with `pictures` False."""
+    """Return the split as `read_split` reads it with `pictures` False."""
     records = tuple(dataclasses.replace(record, image=None) for record in split.records if record.captions)
     return dataclasses.replace(split, records=records)
 
@@ -146,6 +137,7 @@ def _without_pictures(split: Split) -> Split:
 def _counted(
     encode: Callable[[Tensor], Tensor], total: int, show: Callable[[int, int], None]
 ) -> Callable[[Tensor], Tensor]:
+    """Return `encode`, which then shows how many of `total` pictures it has seen."""
     done = 0
 
     def counting(pixels: Tensor) -> Tensor:

@@ -1,0 +1,158 @@
+"""Rows with the same picture: the same name, the same bytes, or nearly the same pixels."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from mlic_train.data import Record, Split
+from mlic_train.data.source.members import PictureFile
+
+from .picture_info import PictureInfo
+
+SAME_ID, SAME_BYTES, NEAR = "same image ID", "identical bytes", "near-identical"
+# 64 bits: is a point darker than its neighbour to the right? (dHash, N. Krawetz 2013, "Kind of Like That".)
+# Chosen on 5,425 COCO pictures: of 14.7 million pairs of different pictures none is within both bounds (several are
+# within the first alone: an aeroplane, a bird and a kite in an empty sky). Of 181 copies each at half the size, 100 or
+# 640 pixels wide, with JPEG quality 30 or 50, in grey, with 20 % more contrast or 10 % brighter, 96 to 100 % are within
+# both; of copies with 2 % cut off at each side 82 %; of copies that are 20 % brighter less than half.
+MAX_BITS = 6
+MAX_GREY = 16.0  # mean difference of the 8 x 9 grey copies, of 255
+_MIN_CONTRAST = 8  # between darkest and brightest of the 72 points; below that, the 64 bits are noise
+_CELLS = 4_000_000  # pairs compared at a time: 16 MB; bounds memory, does not change the result
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a split; `picture` is None where it has no picture that could be read."""
+
+    split: str
+    record: Record
+    picture: PictureInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A row and an earlier one with the same picture.
+
+    Attributes:
+        first: a row of an earlier split, or an earlier row of the same split.
+        second: the later row.
+        same_bytes: whether the pictures have the same bytes; None where one of them was not read.
+        bits: how many bits of the hashes differ.
+        grey: by how much the small grey copies differ, of 255.
+    """
+
+    first: Row
+    second: Row
+    same_bytes: bool | None = None
+    bits: int = 0
+    grey: float = 0.0
+
+
+@dataclass
+class Duplicates:
+    """All duplicates of one kind.
+
+    Attributes:
+        counts: for (earlier split, later split), the rows of the later one that have a duplicate in the earlier one;
+            for (split, split), the rows that have an earlier duplicate in their own split.
+        pairs: each of these rows with its duplicate.
+    """
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    pairs: list[Duplicate] = field(default_factory=list)
+
+    def add(self, pair: Duplicate) -> None:
+        """Count a row and keep it with its duplicate."""
+        self.counts[pair.first.split, pair.second.split] += 1
+        self.pairs.append(pair)
+
+    def across(self) -> list[Duplicate]:
+        """Return the pairs of two different splits, which make a measurement too good."""
+        return [pair for pair in self.pairs if pair.first.split != pair.second.split]
+
+
+def rows_of(splits: Mapping[str, Split], pictures: Mapping[PictureFile, PictureInfo]) -> list[Row]:
+    """Return the rows of all splits, in order, each with the facts about its picture."""
+    return [
+        Row(name, record, None if record.image is None else pictures.get(record.image))
+        for name, split in splits.items()
+        for record in split.records
+    ]
+
+
+def find_duplicates(rows: Sequence[Row]) -> dict[str, Duplicates]:
+    """Find rows with the same picture; a row counts once for every split that has its picture.
+
+    `data.check` finds the same overlaps for its list of problems. Here both rows of a pair are needed, and pictures
+    that are nearly the same without having the same bytes.
+
+    Args:
+        rows: those of all splits; "earlier" is meant in this order.
+
+    Returns:
+        The duplicates by kind: SAME_ID, SAME_BYTES and NEAR.
+    """
+    names = [row.record.image_id for row in rows]
+    digests = [None if row.picture is None else row.picture.digest for row in rows]
+    # One name in two folders of a single split is no duplicate: the folder is part of the name.
+    return {SAME_ID: _equal(rows, names, inside=False), SAME_BYTES: _equal(rows, digests), NEAR: _near(rows)}
+
+
+def _equal(rows: Sequence[Row], keys: Sequence[str | None], inside: bool = True) -> Duplicates:
+    """Return the rows whose key an earlier row has; `inside` counts rows of one split too."""
+    result = Duplicates()
+    first: dict[str, dict[str, Row]] = {}
+    for row, key in zip(rows, keys, strict=True):
+        if key is None:
+            continue
+        earlier = first.setdefault(key, {})
+        for split, other in earlier.items():
+            if inside or split != row.split:
+                same = row.picture.digest == other.picture.digest if row.picture and other.picture else None
+                result.add(Duplicate(other, row, same))
+        earlier.setdefault(row.split, row)
+    return result
+
+
+def _near(rows: Sequence[Row]) -> Duplicates:
+    """Return rows with a near copy of an earlier picture of other bytes, each with the nearest one of every split."""
+    # The first copy in a split stands for all with the same bytes: they would be near to the same pictures.
+    first: dict[tuple[str, str], tuple[Row, PictureInfo]] = {}
+    for row in rows:
+        if row.picture is not None and np.ptp(row.picture.grey) >= _MIN_CONTRAST:
+            first.setdefault((row.split, row.picture.digest), (row, row.picture))
+    kept = list(first.values())
+    result = Duplicates()
+    if not kept:
+        return result
+    nearest: dict[tuple[int, str], tuple[int, float, int]] = {}  # (later, split): (bits, grey, earlier)
+    for later, earlier, bits, grey in _close_pairs(np.stack([info.grey for _, info in kept]).astype(np.int16)):
+        (row, info), candidate = kept[earlier], (bits, grey, earlier)
+        if info.digest != kept[later][1].digest:
+            nearest[later, row.split] = min(candidate, nearest.get((later, row.split), candidate))
+    for (later, _), (bits, grey, earlier) in nearest.items():
+        result.add(Duplicate(kept[earlier][0], kept[later][0], False, bits, grey))
+    return result
+
+
+def _close_pairs(grey: npt.NDArray[np.int16]) -> Iterator[tuple[int, int, int, float]]:
+    """Yield (later, earlier, bits, grey) of all pictures that are near each other.
+
+    Args:
+        grey: int (N, 8, 9), the small grey copies.
+    """
+    signs = np.where(grey[:, :, 1:] > grey[:, :, :-1], 1, -1).reshape(len(grey), 64).astype(np.float32)
+    step = max(1, _CELLS // len(grey))
+    for start in range(0, len(grey), step):
+        # A product of signs is 64 minus twice the number of bits that differ: exact, and far faster than counting.
+        products = signs[start : start + step] @ signs[: start + step].T
+        for row, earlier in np.argwhere(products >= 64 - 2 * MAX_BITS).tolist():
+            later = start + row
+            if earlier < later:
+                difference = float(np.abs(grey[later] - grey[earlier]).mean(dtype=np.float64))
+                if difference <= MAX_GREY:
+                    yield later, earlier, int(64 - products[row, earlier]) // 2, difference
