@@ -1,5 +1,6 @@
 """Records to batches. What is random here depends on (seed, epoch, record) only, not on workers or history."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,11 @@ class Batch:
     input_ids: Tensor | None
     attention_mask: Tensor | None
     targets: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch with every tensor on `device`."""
+        tensors = {name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None}
+        return dataclasses.replace(self, **tensors)
 
 
 class Examples(Dataset[Example]):

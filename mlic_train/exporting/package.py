@@ -23,7 +23,7 @@ from mlic_runtime.package.model_package import load_package
 from mlic_train.base.files import atomic_folder
 from mlic_train.data.splits import Splits
 from mlic_train.errors import DataError, ExportError
-from mlic_train.measure.collect import caption_tokenizer, collect_splits, run_graph, run_model, score
+from mlic_train.measure.collect import collect_splits, run_graph, score
 from mlic_train.measure.predict import Outputs
 from mlic_train.runs.checkpoint import Trained, checkpoint_digest
 
@@ -102,12 +102,12 @@ def build_package(
         PackageError: a graph breaks the contract, or fails, or the runtime would refuse the tokenizer.
         DataError: the data has other labels than the model.
     """
-    caption_tokenizer(trained.config, trained.tokenizer)  # at once: without data and --latency nothing else reads it
+    _ = trained.caption_tokenizer  # refuses a bad tokenizer before the work begins
     expected: dict[str, Outputs] = {}
     if splits is not None:
         _check_labels(trained, splits)
         log("running PyTorch on val and test")
-        expected = collect_splits(trained, run_model(trained), splits)
+        expected = collect_splits(trained, trained.run, splits)
     graphs = make_graphs(trained, options.precisions, splits, expected, options.max_drop, log)
     files: dict[str, bytes] = {}
     specs: dict[str, FileSpec] = {}

@@ -13,7 +13,7 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader, TensorsDat
 from mlic_runtime.graph.session import ATTENTION_MASK, INPUT_IDS, PIXELS
 from mlic_train.batches.dataset import Examples, batch_loader, evaluation_batches
 from mlic_train.data import Record
-from mlic_train.measure.collect import caption_tokenizer, graph_inputs, usable_records
+from mlic_train.measure.collect import graph_inputs, usable_records
 from mlic_train.measure.predict import MODES, in_mode
 from mlic_train.runs.checkpoint import Trained
 
@@ -35,8 +35,7 @@ def make_inputs(trained: Trained, records: Sequence[Record], modes: Sequence[str
     """The records in batches, once in each mode; a model that reads no captions has only the mode "both"."""
     config = trained.config.model
     examples = Examples(records, config.num_labels, config.image_spec)
-    tokenizer = caption_tokenizer(trained.config, trained.tokenizer)
-    loader = batch_loader(examples, tokenizer, evaluation_batches(len(examples), _BATCH_SIZE))
+    loader = batch_loader(examples, trained.caption_tokenizer, evaluation_batches(len(examples), _BATCH_SIZE))
     names = (PIXELS, INPUT_IDS, ATTENTION_MASK)
     possible = [mode for mode in modes if config.reads_captions or mode == "both"]
     found: list[Inputs] = []

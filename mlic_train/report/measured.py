@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.data import Record, Split, fingerprint
@@ -18,7 +17,6 @@ from mlic_train.errors import CheckpointError, DataError
 from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.predict import Outputs
 from mlic_train.runs.checkpoint import Trained
-from mlic_train.runs.learner import Learner
 
 from .facts import run_name
 
@@ -124,12 +122,11 @@ def measure(trained: Trained, records: Sequence[Record], progress: Progress) -> 
         raise DataError(f"{config.model.name} can use none of the {len(records)} rows: it reads only pictures")
     if not any(record.labels for record in usable):
         raise DataError(f"none of the {len(usable)} rows has a label: there is nothing to measure")
-    learner = Learner(model, config.train).eval()
     calibration = copy.deepcopy(model.calibration)
     model.calibration.reset()
     try:
         with progress(run_name(trained.folder), "picture") as show:
-            raw = collect(trained, learner, usable, _counted(model.encode_picture, len(usable), show))
+            raw = collect(trained, trained.run, usable, show)
     finally:
         model.calibration.load_state_dict(calibration.state_dict())
     calibrated = {mode: _apply(calibration, rows) for mode, rows in raw.items()}
@@ -142,21 +139,6 @@ def _without_pictures(split: Split) -> Split:
     """As `read_split` reads it with `pictures` False."""
     records = tuple(dataclasses.replace(record, image=None) for record in split.records if record.captions)
     return dataclasses.replace(split, records=records)
-
-
-def _counted(
-    encode: Callable[[Tensor], Tensor], total: int, show: Callable[[int, int], None]
-) -> Callable[[Tensor], Tensor]:
-    done = 0
-
-    def counting(pixels: Tensor) -> Tensor:
-        nonlocal done
-        features = encode(pixels)
-        done += len(pixels)
-        show(done, total)
-        return features
-
-    return counting
 
 
 def _apply(calibration: torch.nn.Module, rows: Outputs) -> Outputs:

@@ -4,10 +4,12 @@ A checkpoint is one file, written to a temporary name and renamed, so that a kil
 older or the newer one, whole. Nothing is pickled: tensors are safetensors, everything else is JSON in its header.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.errors import OutputError
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.base.files import atomic_path, write_bytes
+from mlic_train.batches.dataset import Batch
 from mlic_train.config import schema as configuration
 from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.errors import CheckpointError
-from mlic_train.models import Model, create_model
+from mlic_train.models import Cnn, Model, create_model
 
 CONFIG_NAME = "config.json"
 BEST_NAME = "best.safetensors"
@@ -174,13 +178,57 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Ma
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with its weights, ready for evaluation or export (in eval mode)."""
+    """A model with its weights, in eval mode, and everything around it that evaluation and export need."""
 
     folder: Path
     config: RunConfig
     model: Model
     tokenizer: bytes | None
     state: State
+    _last: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @cached_property
+    def caption_tokenizer(self) -> CaptionTokenizer | None:
+        """The runtime's tokenizer; None for a model that reads no captions.
+
+        Raises:
+            PackageError: the runtime does not accept tokenizer.json.
+        """
+        return create_tokenizer(self.config.model, self.tokenizer)
+
+    def run(self, batch: Batch) -> Tensor:
+        """Return calibrated logits float32 (B, L).
+
+        A black picture is no picture, as in the graph. The backbone works once for a batch of pictures, also when the
+        batch comes again without its captions.
+        """
+        if batch.pixels is not None:
+            if not self._last or self._last[0] is not batch.pixels:
+                self._last[:] = [batch.pixels, self.model.encode_picture(batch.pixels)]
+            visible = batch.pixels.flatten(1).any(dim=1)
+            batch = dataclasses.replace(batch, features=self._last[1], has_picture=visible)
+        return self.model.classify(*model_inputs(self.model, batch))
+
+
+def model_inputs(model: Model, batch: Batch) -> tuple[Any, ...]:
+    """Return what `model.branches` and `model.classify` read of a batch whose pictures are feature maps.
+
+    Raises:
+        ValueError: the batch lacks pictures or captions that the model cannot do without.
+    """
+    if isinstance(model, Cnn):
+        if batch.features is None:
+            raise ValueError("the model cnn needs a picture in every row")
+        return (batch.features,)
+    if batch.input_ids is None or batch.attention_mask is None:
+        raise ValueError("a model that reads captions needs input_ids and attention_mask")
+    return batch.features, batch.has_picture, batch.input_ids, batch.attention_mask
+
+
+def create_tokenizer(config: ModelConfig, tokenizer_json: bytes | None) -> CaptionTokenizer | None:
+    """Parse tokenizer.json; return None for a model that reads no captions."""
+    spec = config.text_spec
+    return None if spec is None or tokenizer_json is None else CaptionTokenizer(tokenizer_json, spec)
 
 
 def load_trained(folder: Path) -> Trained:

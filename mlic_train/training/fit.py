@@ -21,13 +21,13 @@ from mlic_train.config.schema import TrainConfig
 from mlic_train.data import Record
 from mlic_train.errors import TrainError
 from mlic_train.measure.metrics import compute_metrics
-from mlic_train.measure.predict import move, predict_logits
+from mlic_train.measure.predict import predict_modes
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import Model
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, Checkpoint, State, restore_optimizer, save_checkpoint
-from mlic_train.runs.learner import Learner
 
 from .average import WeightAverage
+from .learner import Learner
 from .losses import create_loss, positive_weight, total_loss
 from .optimizer import create_optimizer, set_learning_rate
 from .parallel import any_of, average_statistics, in_first, mean_of
@@ -92,12 +92,15 @@ def fit(
         restore_optimizer(optimizer, resume.moments)  # only now: the tensors follow the parameters to their device
     if state.scaler:
         fabric.strategy.precision.load_state_dict(state.scaler)
-    average = WeightAverage(learner, config.ema_decay, resume.average if resume is not None else {})
+    average = WeightAverage(learner, config.ema_decay) if config.ema_decay else None
+    if average is not None and resume is not None and resume.average:
+        average.module.model.load_state_dict(dict(resume.average))
 
     def save_last() -> None:
         if fabric.is_global_zero:
             state.scaler = fabric.strategy.precision.state_dict()
-            save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer, average.tensors())
+            averaged = None if average is None else average.module.model.state_dict()
+            save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer, averaged)
 
     steps_per_epoch = math.ceil(len(plan_epoch(data.train.records, config, 0)) / config.accumulate)
 
@@ -114,7 +117,7 @@ def fit(
                     parts, complete = _group(state.step, len(plan), config.accumulate)
                     torch.manual_seed(_step_seed(config.seed, state.global_step, fabric.global_rank))
                     set_learning_rate(optimizer, config, step, steps_per_epoch * config.epochs)
-                    moved = move(batch, fabric.device)
+                    moved = batch.to(fabric.device)
                     with fabric.no_backward_sync(wrapped, enabled=not complete):
                         loss = weight * total_loss(loss_of, wrapped(moved), moved, config.auxiliary_weight)
                         fabric.backward(loss / parts)
@@ -128,7 +131,8 @@ def fit(
                             raise TrainError(_not_finite("gradient", norm, state, plan[state.step], data.train.records))
                         optimizer.step()
                         optimizer.zero_grad()
-                        average.update(step)
+                        if average is not None:
+                            average.update(learner, step)
                     state.step += 1
                     state.global_step += 1
                     state.loss_sum += value
@@ -143,7 +147,8 @@ def fit(
                     if stop:
                         return state
             seconds = time.monotonic() - started
-            state = in_first(fabric, partial(_finish_epoch, average.learner, data, config, state, folder, seconds))
+            validated = learner if average is None else average.module
+            state = in_first(fabric, partial(_finish_epoch, validated, data, config, state, folder, seconds))
             go_on = keep_going(state)
             if go_on:
                 save_last()
@@ -187,10 +192,11 @@ def _finish_epoch(
     device = next(learner.parameters()).device
 
     def run(batch: Batch) -> torch.Tensor:
-        logits: torch.Tensor = learner(move(batch, device))
+        logits: torch.Tensor = learner(batch.to(device))
         return logits
 
-    logits, targets = predict_logits(run, data.val, data.tokenizer, config.batch_size, config.workers)
+    outputs = predict_modes(run, data.val, data.tokenizer, config.batch_size, config.workers)["both"]
+    logits, targets = outputs.logits, outputs.targets
     loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)))
     if not math.isfinite(loss):
         raise TrainError(

@@ -22,7 +22,7 @@ from mlic_train.data.splits import Splits
 from mlic_train.data.summary import fingerprint
 from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.measure.calibration import calibrate
-from mlic_train.measure.collect import caption_tokenizer, collect, report, usable_records
+from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import Hybrid, Model, create_model
 from mlic_train.runs.checkpoint import (
@@ -31,6 +31,7 @@ from mlic_train.runs.checkpoint import (
     LAST_NAME,
     RunConfig,
     State,
+    create_tokenizer,
     load_backbone,
     load_checkpoint,
     load_trained,
@@ -39,11 +40,11 @@ from mlic_train.runs.checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from mlic_train.runs.learner import Learner
 
 from .caption_setup import caption_side
 from .distillation import FINGERPRINT, Distillation, read_soft_labels, teach, write_soft_labels
 from .fit import FitData, fit
+from .learner import Learner
 from .parallel import create_fabric, in_first
 
 Log = Callable[[str], None]
@@ -260,7 +261,7 @@ def _fit_data(
     return FitData(
         train=Examples(rows["train"], num_labels, spec, train, caches.get("train")),
         val=Examples(rows["val"], num_labels, spec, None, caches.get("val")),
-        tokenizer=caption_tokenizer(config, tokenizer),
+        tokenizer=create_tokenizer(config.model, tokenizer),
     )
 
 
@@ -286,16 +287,15 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
         return state
     trained = load_trained(folder)
     best, model, config = trained.state, trained.model, trained.config.train
-    learner = Learner(model, config).eval()
     model.calibration.reset()
     log("calibrating the best checkpoint on val")
-    raw = collect(trained, learner, splits.val.records, model.encode_picture)
+    raw = collect(trained, trained.run, splits.val.records)
     outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
     val = outputs["val"]["both"]
     best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for).tolist()
     if splits.test is not None:
         log("measuring the best checkpoint on test")
-        outputs["test"] = collect(trained, learner, splits.test.records, model.encode_picture)
+        outputs["test"] = collect(trained, trained.run, splits.test.records)
     for name, by_mode in outputs.items():
         for mode, metrics in report(by_mode, best.thresholds).items():
             best.metrics[name + mode] = metrics

@@ -17,7 +17,6 @@ from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data import Record
 from mlic_train.data.source.members import image_source
 from mlic_train.errors import DataError
-from mlic_train.measure.collect import caption_tokenizer
 from mlic_train.models import Cnn, Model
 from mlic_train.runs.checkpoint import Trained, load_trained
 
@@ -92,7 +91,7 @@ def _teach(
 ) -> Iterator[tuple[list[int], npt.NDArray[np.float64]]]:
     """Some records' indices and their logits float64 (n, L), averaged over captions, until all are through."""
     config = teacher.config.model
-    tokenizer = caption_tokenizer(teacher.config, teacher.tokenizer)
+    tokenizer = teacher.caption_tokenizer
     captions = [record.captions if config.reads_captions and sees != "picture" else () for record in records]
     pictures = [record.image if sees != "caption" else None for record in records]
     for rows in _parts([row for row, picture in enumerate(pictures) if picture is not None], _RECORDS):

@@ -16,6 +16,7 @@ from PIL import Image
 from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError, TrainError
+from mlic_train.measure.predict import Outputs
 from mlic_train.models.attention import SelfAttention
 from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
 from mlic_train.training.optimizer import set_learning_rate
@@ -336,7 +337,8 @@ def test_a_loss_on_val_that_is_not_finite_keeps_both_checkpoints(
     train_run(folder, small_model, dataclasses.replace(small_train, epochs=1), splits)
     older = {name: (folder / name).read_bytes() for name in (BEST_NAME, LAST_NAME)}
     monkeypatch.setattr(
-        "mlic_train.training.fit.predict_logits", lambda *_: (np.full((12, 3), value), np.zeros((12, 3), bool))
+        "mlic_train.training.fit.predict_modes",
+        lambda *_: {"both": Outputs(np.full((12, 3), value, np.float32), *[np.zeros((12, 3), bool)] * 3)},
     )
     with pytest.raises(
         TrainError, match=r"the loss on val is (nan|inf) after epoch 2 \(step 16\); the last checkpoint"

@@ -43,7 +43,6 @@ from mlic_train.runs.checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from mlic_train.runs.learner import Learner
 
 SECTIONS = (
     "Training",
@@ -143,8 +142,7 @@ def test_the_same_run_gives_the_same_bytes(document: str, folder: Path, colours:
 
 def test_the_metrics_are_those_of_evaluation(document: str, folder: Path, splits: Splits, measured: Measured) -> None:
     trained = load_trained(folder)
-    learner = Learner(trained.model, trained.config.train).eval()
-    expected = report_metrics(collect(trained, learner, splits.val.records), trained.state.thresholds)
+    expected = report_metrics(collect(trained, trained.run, splits.val.records), trained.state.thresholds)
     assert measured.metrics.keys() == {"both", "picture-only", "caption-only"}
     for suffix, metrics in expected.items():
         assert measured.metrics[suffix[1:] or "both"] == pytest.approx(metrics, abs=1e-5)

@@ -1,17 +1,24 @@
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mlic_runtime.base.override import override
 from mlic_train.batches.dataset import Batch
 from mlic_train.config.schema import TrainConfig
 from mlic_train.errors import ConfigError
-from mlic_train.models import Cnn, Logits, Model
+from mlic_train.models import Logits, Model
+from mlic_train.runs.checkpoint import model_inputs
 
 
 class Learner(nn.Module):
     """A model as training sees it: a Batch of any kind in, logits float32 (B, L) out.
 
-    Keeps what is frozen frozen: `train()` leaves a frozen backbone, or its batch statistics, in eval mode.
+    `train()` leaves a frozen backbone, or its frozen batch statistics, in eval mode.
+
+    Raises:
+        ConfigError: `config` freezes more stages than the backbone has.
     """
 
     def __init__(self, model: Model, config: TrainConfig) -> None:
@@ -26,8 +33,8 @@ class Learner(nn.Module):
             for name, parameter in model.backbone.named_parameters():
                 parameter.requires_grad_(model.backbone.stage_of(name) >= config.freeze_stages)
 
+    @override
     def train(self, mode: bool = True) -> "Learner":
-        """As torch's, except for what is frozen."""
         super().train(mode)
         if self.freeze_backbone:
             self.model.backbone.eval()
@@ -38,19 +45,12 @@ class Learner(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> Tensor | Logits:
-        """Calibrated logits float32 (B, L) in eval mode; `Logits`, what the losses need, in train mode."""
-        features = batch.features
-        if features is None and batch.pixels is not None:
+        """Return calibrated logits float32 (B, L) in eval mode; `Logits`, which the losses need, in train mode."""
+        if batch.features is None and batch.pixels is not None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
-                features = self.model.encode_picture(batch.pixels)
-        if isinstance(self.model, Cnn):
-            if features is None:
-                raise ValueError("the model cnn needs a picture in every row")
-            return self.model.branches(features) if self.training else self.model.classify(features)
-        if batch.input_ids is None or batch.attention_mask is None:
-            raise ValueError("a model that reads captions needs input_ids and attention_mask")
-        read = self.model.branches if self.training else self.model.classify
-        return read(features, batch.has_picture, batch.input_ids, batch.attention_mask)
+                batch = dataclasses.replace(batch, features=self.model.encode_picture(batch.pixels))
+        apply = self.model.branches if self.training else self.model.classify
+        return apply(*model_inputs(self.model, batch))
 
 
 def _check_stages(model: Model, frozen: int) -> None:
