@@ -1,4 +1,4 @@
-"""A model package as one `.mlic` file, byte for byte the same for the same package."""
+"""A model package as one `.mlic` file; equal packages give equal bytes."""
 
 import stat
 import zipfile
@@ -11,20 +11,20 @@ from mlic_runtime.package.model_package import ModelPackage, load_package
 from mlic_train.base.files import atomic_path
 from mlic_train.errors import ExportError
 
-_TIME = (1980, 1, 1, 0, 0, 0)  # the first that zip can write
+_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can write
 _UNIX = 3
 
 
 def write_archive(package_folder: Path, file: Path) -> None:
     """Write a model package as one file, which the runtime reads without unpacking it.
 
-    The members are stored, not deflated. On exported/hybrid deflating saves 21 % (20.2 to 15.8 MB) and costs 0.1 s of
-    CPU time whenever the model is loaded, six times what checking its sha256 takes. And of deflated data not every bit
-    counts, so that not every flipped bit could be refused.
+    The members are stored, not deflated. Deflating exported/hybrid saves 21 % (20.2 to 15.8 MB) and costs 0.1 s of CPU
+    time at every load, six times the time of its sha256. And some bits of deflated data can change without effect, so
+    that not every flipped bit could be refused.
 
     Args:
         package_folder: the model package; every file of it is verified first.
-        file: where to write; replaced only when all is written. Its name ends in `.mlic`, or nothing would load it.
+        file: the new file; an older one is replaced only when all is written. Its name ends in `.mlic`.
 
     Raises:
         PackageError: the package is damaged.
@@ -36,21 +36,21 @@ def write_archive(package_folder: Path, file: Path) -> None:
 
 
 def package_contents(package: ModelPackage) -> dict[str, bytes]:
-    """The files of a model package, verified: {name: content}, the manifest first, then as the manifest lists them.
+    """Read and verify the files of a model package: {name: content}, first the manifest, then in its order.
 
     Raises:
         PackageError: the package is damaged.
     """
-    # As it is, not written anew: a key that a newer mlic-runtime adds would keep an older one from reading it.
+    # The file's own bytes: written anew, it could get a key of a newer mlic-runtime that older ones refuse.
     manifest = package.read_manifest()
     return {MANIFEST_NAME: manifest, **{name: package.read(name) for name, _ in package.verified()}}
 
 
 def write_zip(file: Path, contents: Mapping[str, bytes], method: int) -> None:
-    """Write a zip archive whose bytes depend on nothing but `contents` (and zlib, if they are deflated).
+    """Write a zip archive whose bytes depend only on `contents` (and on zlib, if they are deflated).
 
     Args:
-        file: where to write; replaced only when all is written.
+        file: the new file; an older one is replaced only when all is written.
         contents: {name: content}, in the order in which they are written.
         method: `zipfile.ZIP_STORED` or `zipfile.ZIP_DEFLATED`.
     """

@@ -18,7 +18,7 @@ _TITLES = {
 
 
 def write_card(manifest: Manifest, config: RunConfig) -> str:
-    """The model card in Markdown, made from the manifest and the run's configuration and from nothing else."""
+    """Return the model card in Markdown, made only from the manifest and the run's configuration."""
     model = config.model
     reads = "a picture and its caption (either may be missing)" if model.reads_captions else "a picture"
     text = manifest.text
@@ -91,7 +91,7 @@ def _intended_use(manifest: Manifest) -> list[str]:
 
 
 def _graphs(manifest: Manifest) -> list[str]:
-    """A line for each precision: what it costs and what it gives."""
+    """Return a table with a line for each precision: size, F1 and latency."""
     providers = by_provider(manifest.latency)
     titles = ["precision", "MB", "val samples F1", "test samples F1", *(f"ms on {name}" for name in providers)]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
@@ -116,7 +116,7 @@ def _graphs(manifest: Manifest) -> list[str]:
 
 
 def _parity(manifest: Manifest) -> list[str]:
-    """A line for each set of rows, a column for each precision."""
+    """Return a table with a line for each set of rows and a column for each precision."""
     specs = manifest.parity
     lines = [
         "Largest difference of a logit, and the share of equal decisions.",
@@ -124,14 +124,14 @@ def _parity(manifest: Manifest) -> list[str]:
         "| rows | " + " | ".join(f"`{precision}`" for precision in specs) + " |",
         "|---" * (len(specs) + 1) + "|",
     ]
-    shapes, made_up = next((spec.shapes, spec.rows) for spec in specs.values())
+    first = next(iter(specs.values()))
     checks: list[tuple[str, list[AgreementSpec]]] = [
-        (f"{made_up} made up, {shapes} (B, T) shapes", list(specs.values()))
+        (f"{first.rows} made up, {first.shapes} (B, T) shapes", list(specs.values()))
     ]
-    for split, found in next(iter(specs.values())).splits.items():
-        checks.append((f"{found.rows} of {split}", [spec.splits[split] for spec in specs.values()]))
+    for split, agreement in first.splits.items():
+        checks.append((f"{agreement.rows} of {split}", [spec.splits[split] for spec in specs.values()]))
     for name, agreements in checks:
-        cells = [f"{found.max_abs_difference:.2g}, {found.equal_decisions:.3%}" for found in agreements]
+        cells = [f"{agreement.max_abs_difference:.2g}, {agreement.equal_decisions:.3%}" for agreement in agreements]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -159,7 +159,7 @@ def _reproduce(manifest: Manifest) -> list[str]:
 
 
 def _hashes(manifest: Manifest) -> list[str]:
-    """Of every file but this one and manifest.json, which holds them all."""
+    """Return a table of every file except this one and manifest.json, which lists them all."""
     lines = ["| file | bytes | sha256 |", "|---|---|---|"]
     return lines + [f"| {name} | {spec.bytes} | `{spec.sha256}` |" for name, spec in manifest.files.items()]
 

@@ -1,8 +1,8 @@
-"""Which operators and tensor types a graph may have, so that ONNX Runtime runs it in browsers and on phones too.
+"""The operators and tensor types that a graph may have, so that ONNX Runtime runs it in browsers and on phones too.
 
 ONNX Runtime's packages for the web (WebAssembly), Android and iOS have the kernels of all standard operators
 (https://github.com/microsoft/onnxruntime/blob/main/js/web/README.md, "Operators"; microsoft/onnxruntime#20941). GPUs,
-NPUs and builds that were reduced to what a graph needs have fewer types: those of TYPES suffice for all precisions.
+NPUs and reduced builds have fewer types: those of TYPES suffice for all precisions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,15 +17,15 @@ TYPES = frozenset({"FLOAT", "FLOAT16", "UINT8", "INT8", "INT32", "INT64", "BOOL"
 
 
 def check_operators(graph: bytes) -> None:
-    """Refuse a graph that needs more than the standard's operators and everyday tensor types.
+    """Refuse a graph that needs more than standard operators and common tensor types.
 
     Args:
         graph: the content of an .onnx file.
 
     Raises:
-        ExportError: an operator that is not of the standard at the graph's opset, or deprecated or experimental there;
-            a function of the graph's own; a node before one whose output it reads; a tensor whose type is not in TYPES
-            or is not known. Subgraphs and tensors in attributes are included. The message names the first.
+        ExportError: an operator is not in the standard at the graph's opset, or is deprecated or experimental there;
+            the graph has a function of its own; a node stands before one whose output it reads; a tensor's type is
+            unknown or not in TYPES. Subgraphs and tensors in attributes are checked too. The message names the first.
     """
     model = onnx.load_from_string(graph)
     versions = {opset.domain: opset.version for opset in model.opset_import}
@@ -72,25 +72,25 @@ def _check_types(graph: onnx.GraphProto) -> None:
 
 
 def tensor_types(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """(name, type) of the weights, inputs, outputs and values in between, and of tensors in attributes."""
+    """Yield (name, type) of weights, inputs, outputs, values in between, and tensors in attributes."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.WhichOneof("value")  # a sequence, map or optional value is no tensor
-        yield value.name, _name(value.type.tensor_type.elem_type) if kind == "tensor_type" else str(kind)
+        yield value.name, _type_name(value.type.tensor_type.elem_type) if kind == "tensor_type" else str(kind)
     for tensor in graph.initializer:
-        yield tensor.name, _name(tensor.data_type)
+        yield tensor.name, _type_name(tensor.data_type)
     for node in graph.node:
         for attribute in node.attribute:
             tensors = (*([attribute.t] if attribute.type == AttributeProto.TENSOR else []), *attribute.tensors)
             for index, tensor in enumerate(tensors):
-                yield f"{node.name or node.op_type}.{attribute.name}[{index}]", _name(tensor.data_type)
+                yield f"{node.name or node.op_type}.{attribute.name}[{index}]", _type_name(tensor.data_type)
 
 
-def _name(data_type: int) -> str:
+def _type_name(data_type: int) -> str:
     return str(TensorProto.DataType.Name(data_type))
 
 
 def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph itself, and the branches and bodies of its If, Loop and Scan."""
+    """Yield the graph itself, and the branches and bodies of its If, Loop and Scan."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:

@@ -1,12 +1,12 @@
 """A trained model in a Triton model repository: REPOSITORY/NAME with config.pbtxt, labels.txt and 1/model.onnx.
 
-The form is that of NVIDIA's documentation (docs/user_guide/model_repository.md and model_configuration.md of
+The format is that of NVIDIA's documentation (docs/user_guide/model_repository.md and model_configuration.md of
 triton-inference-server/server) and of the message ModelConfig (protobuf/model_config.proto of
 triton-inference-server/common).
 
-Triton runs the graph and nothing around it. What a client needs for the rest is here too: `parameters` of the
-configuration, which GET /v2/models/NAME/config returns, hold as JSON the thresholds {label: probability} and how a
-picture and a caption are prepared; tokenizer.json lies beside. The output is logits: a label is predicted where
+Triton runs the graph and nothing around it; the client does the rest. For that the configuration's `parameters`, which
+GET /v2/models/NAME/config returns, contain the thresholds {label: probability} and the preprocessing of pictures and
+captions as JSON; tokenizer.json is beside them. The output is logits: a label is predicted where
 1 / (1 + exp(-logit)) reaches its threshold.
 """
 
@@ -46,21 +46,21 @@ def export_triton(
     splits: Splits | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Write a model into a Triton model repository; what was there of its name is replaced only if everything held.
+    """Write a model into a Triton model repository; an older model of its name is replaced only if every check passes.
 
     Args:
         trained: the model.
-        repository: the folder that Triton is started with; other models in it are left alone.
-        options: what to write: one precision, and the version, a parameter of the configuration (Triton's own is 1).
+        repository: the folder that Triton is started with; other models in it stay as they are.
+        options: one precision, and the version, a parameter of the configuration (Triton's own is 1).
         splits: see `export_package`.
         log: called with lines of progress.
 
     Returns:
-        The manifest that the model package would have.
+        The manifest of the equivalent model package.
 
     Raises:
-        ExportError: `repository`/NAME is something else than what this writes, or the graph disagrees with PyTorch, or
-            there is more than one precision: Triton's form has one graph.
+        ExportError: `repository`/NAME was not written by this export, or the graph disagrees with PyTorch, or there is
+            more than one precision: a Triton model has one graph.
     """
     if len(options.precisions) != 1:
         raise ExportError(f"a Triton model has one graph; give one --precision, not {', '.join(options.precisions)}")
@@ -76,7 +76,7 @@ def export_triton(
 
 
 def _model_files(manifest: Manifest, package: Mapping[str, bytes]) -> dict[str, bytes]:
-    """From a model package's files, {name: content}, to those of the model's folder, {path below it: content}."""
+    """Make the files of the model's folder, {path below it: content}, from those of a model package."""
     graph = package[manifest.graph_name(manifest.precisions[0])]
     files = {
         CONFIG_NAME: config_pbtxt(manifest, graph).encode(),
@@ -87,10 +87,10 @@ def _model_files(manifest: Manifest, package: Mapping[str, bytes]) -> dict[str, 
 
 
 def config_pbtxt(manifest: Manifest, graph: bytes) -> str:
-    """The configuration in protobuf's text format; names, types and sides of inputs and outputs are the graph's own.
+    """Return the configuration in protobuf's text format; names, types and shapes are those of the graph.
 
-    Requests of one length T are batched together; Triton waits for none (`dynamic_batching` without a delay). An
-    instance runs on every GPU, or on the CPU where there is none (KIND_AUTO).
+    Triton batches requests of one length T without waiting for more (`dynamic_batching` without a delay). One instance
+    runs on every GPU, or on the CPU if there is none (KIND_AUTO).
     """
     thresholds = {label.name: label.threshold for label in manifest.labels}
     parameters: dict[str, str] = {
@@ -122,7 +122,7 @@ def config_pbtxt(manifest: Manifest, graph: bytes) -> str:
 
 
 def _tensors(field: str, values: Iterable[onnx.ValueInfoProto], additional: str = "") -> list[str]:
-    """A block for each tensor; the axis B goes without saying (`max_batch_size`), another dynamic one is -1."""
+    """Return a block for each tensor; the axis B is left out (see `max_batch_size`), another dynamic axis is -1."""
     blocks = []
     for value in values:
         tensor = value.type.tensor_type
@@ -137,7 +137,7 @@ def _json(value: Mapping[str, object]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of the text format; what it holds is printable, so that JSON's escapes are the same as protobuf's."""
+    """Quote a printable text, for which JSON's escapes are also protobuf's."""
     return json.dumps(text, ensure_ascii=False)
 
 

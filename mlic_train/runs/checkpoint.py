@@ -1,7 +1,7 @@
 """Run folders: config.json and tokenizer.json, written once, then best.safetensors and last.safetensors.
 
-A checkpoint is one file, written to a temporary name and renamed, so that a kill at any moment leaves either the
-older or the newer one, whole. Nothing is pickled: tensors are safetensors, everything else is JSON in its header.
+A checkpoint is one file, written to a temporary name and renamed, so that a kill at any moment leaves the older or the
+newer one, complete. Nothing is pickled: tensors are safetensors, everything else is JSON in their header.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ _AVERAGE = "average."
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The content of config.json: everything that is fixed before the first step."""
+    """The content of config.json: everything that is known before the first step."""
 
     model: ModelConfig
     train: TrainConfig
@@ -47,11 +47,11 @@ class RunConfig:
 
 @dataclass
 class State:
-    """What a checkpoint knows besides tensors.
+    """The content of a checkpoint besides tensors.
 
-    `epoch` and `step` name the next batch to train on (`step` counts batches inside the epoch), `history` has one
-    row per finished epoch, `thresholds` (L) and `metrics` {split: {metric: number}} belong to these weights. `scaler`
-    is the loss scale of float16 training.
+    `epoch` and `step` are those of the next batch to train on (`step` counts batches inside the epoch). `history` has
+    one row per finished epoch. `thresholds` (L) and `metrics` {split: {metric: number}} belong to these weights.
+    `scaler` is the loss scale of float16 training.
     """
 
     epoch: int = 0
@@ -83,7 +83,7 @@ def read_run_config(folder: Path) -> RunConfig:
     """Read config.json of a run folder.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the file is missing or lacks an object.
         ConfigError: it is malformed.
     """
     path = folder / CONFIG_NAME
@@ -121,13 +121,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write one checkpoint file: model, state, and where given the optimizer's tensors and the averaged weights.
+    """Write one checkpoint file: model, state, and the optimizer's tensors and the averaged weights if given.
 
     Raises:
-        OutputError: it cannot be written; an older file is as it was.
+        OutputError: it cannot be written; an older file stays as it was.
     """
     tensors = {_MODEL + name: tensor.detach().contiguous() for name, tensor in model.items()}
-    # A parameter that is not trained is the same in the average, but safetensors wants every tensor's memory once.
+    # Cloned because safetensors refuses tensors that share memory.
     tensors |= {_AVERAGE + name: tensor.detach().clone().contiguous() for name, tensor in (average or {}).items()}
     if optimizer is not None:
         for index, entries in optimizer.state_dict()["state"].items():
@@ -136,7 +136,7 @@ def save_checkpoint(
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"state": json.dumps(vars(state))})
-        except SafetensorError as error:  # it does not say OSError where the disk is full
+        except SafetensorError as error:  # raised instead of OSError on a full disk
             raise OutputError(f"cannot write {path}: {error}; what was there is unchanged: make room") from error
 
 
@@ -144,7 +144,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint file.
 
     Raises:
-        CheckpointError: missing, not safetensors (pickled files are never opened), or without our state.
+        CheckpointError: the file is missing, not safetensors (pickled files are never opened), or lacks our state.
     """
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
@@ -170,7 +170,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Mapping[str, Tensor]]) -> None:
-    """Put saved moments back; hyperparameters come from the configuration, not from the file."""
+    """Restore saved moments; hyperparameters come from the configuration, not from the file."""
     data: dict[str, Any] = optimizer.state_dict()
     data["state"] = {index: dict(entries) for index, entries in tensors.items()}
     optimizer.load_state_dict(data)
@@ -235,7 +235,7 @@ def load_trained(folder: Path) -> Trained:
     """Load the best checkpoint of a run folder (or of the released checkpoint's folder).
 
     Raises:
-        CheckpointError: no best checkpoint yet, or one that does not fit config.json.
+        CheckpointError: there is no best checkpoint yet, or it does not fit config.json.
     """
     config = read_run_config(folder)
     path = folder / BEST_NAME
@@ -254,14 +254,14 @@ def load_trained(folder: Path) -> Trained:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """The sha256, 64 hex digits, of a run folder's best checkpoint: what a package says it was exported from."""
+    """Return the sha256 (64 hex digits) of a run folder's best checkpoint, which packages exported from it contain."""
     return hashlib.sha256((folder / BEST_NAME).read_bytes()).hexdigest()
 
 
 def save_half(trained: Trained, folder: Path) -> Trained:
-    """Write a checkpoint with float16 weights (half the size, nothing to resume from) and load it back.
+    """Write a checkpoint with float16 weights (half the size, cannot be resumed) and return it loaded from the file.
 
-    What comes back is what was written, so that a package exported from it and the checkpoint are the same model.
+    So a package exported from the result and the checkpoint are the same model.
     """
     tensors = {
         name: tensor.half() if tensor.is_floating_point() else tensor
@@ -276,7 +276,7 @@ def load_backbone(model: Model, folder: Path) -> None:
     """Copy the picture encoder of a run folder's best checkpoint, its normalisation included, into `model`.
 
     Raises:
-        CheckpointError: no best checkpoint, or one of another backbone.
+        CheckpointError: there is no best checkpoint, or it has another backbone.
     """
     path = folder / BEST_NAME
     tensors = load_checkpoint(path).model
@@ -289,7 +289,7 @@ def load_backbone(model: Model, folder: Path) -> None:
 
 
 def load_weights(model: Model, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into the model; half-precision files are widened to the model's float32.
+    """Copy tensors into the model; float16 becomes the model's float32.
 
     Raises:
         CheckpointError: names or shapes do not fit the configuration beside the file.

@@ -360,6 +360,14 @@ def test_an_epoch_is_reported_when_it_is_saved(
     assert saved == [1, 2, 3]
 
 
+def test_batch_normalisation_gets_no_batch_of_one_value(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    model = dataclasses.replace(small_model, backbone="tf_efficientnet_lite0", image_size=32)  # features of 1 x 1
+    config = dataclasses.replace(small_train, epochs=1, batch_size=35)  # 36 pictures
+    assert train_run(tmp_path / "run", model, config, splits).finished
+
+
 def test_an_existing_run_is_not_overwritten(
     tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
 ) -> None:

@@ -28,11 +28,11 @@ from tests.processes import torchrun
 MODEL = ModelConfig(
     image_size=16, width=16, num_layers=1, num_heads=2, hidden=16, vocab_size=60, dropout=0.0, encoder_dropout=0.0
 )
-# 36 pictures make 5 batches of 7 rows and one of a single row, 18 captions alone 3 batches of 5 rows and one of 3.
+# 36 pictures make 4 batches of 7 rows and one of 8, 18 captions alone one batch of 17 rows and one of a single row.
 TRAIN = TrainConfig(
     epochs=2,
     batch_size=7,
-    text_batch_size=5,
+    text_batch_size=17,
     learning_rate=0.01,
     schedule="cosine",
     patience=0,

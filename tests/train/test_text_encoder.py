@@ -486,7 +486,7 @@ def test_an_embedding_that_tells_nothing_apart_is_refused(pretrained: Path, own_
     tensors = load_file(file)
     tensors["embeddings.word_embeddings.weight"] = torch.ones(len(PIECES), HIDDEN)
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match="says the same of every token"):
+    with pytest.raises(ConfigError, match="has the same embedding for every token"):
         initial_embedding(own_tokenizer, str(pretrained), 8)
 
 
