@@ -21,48 +21,59 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
     """Return the model card in Markdown, made only from the manifest and the run's configuration."""
     model = config.model
     reads = "a picture and its caption (either may be missing)" if model.reads_captions else "a picture"
-    text = manifest.text
+    note = str(manifest.provenance.get("data_note", "Not stated."))
+    sections = {
+        "Labels": [
+            "| label | threshold |",
+            "|---|---|",
+            *(f"| {label.name} | {label.threshold:.3f} |" for label in manifest.labels),
+        ],
+        "Input": _inputs(manifest),
+        "Intended use": _intended_use(manifest),
+        "Graphs": _graphs(manifest),
+        "Metrics": _metrics(manifest, config),
+        "Parity with PyTorch": _parity(manifest),
+        "Training data and licences": [note],
+        "Provenance": [f"- {key}: {value}" for key, value in manifest.provenance.items() if key != "data_note"],
+        "How to reproduce": _reproduce(manifest),
+        "Files": _hashes(manifest),
+        "Limits": _limits(manifest),
+    }
     lines = [
         f"# {manifest.name} {manifest.version}",
         "",
         f"A multi-label classifier that reads {reads} and gives each of {len(manifest.labels)} labels a probability.",
         "Run it with `mlic-infer picture.jpg" + (' "caption"`.' if model.reads_captions else "`."),
         "",
-        "## Labels",
-        "",
-        "| label | threshold |",
-        "|---|---|",
-        *(f"| {label.name} | {label.threshold:.3f} |" for label in manifest.labels),
-        "",
-        "## Input",
-        "",
-        f"- Picture: RGB, {manifest.image.width} x {manifest.image.height} pixels, `{manifest.image.resize}`, "
-        f"{manifest.image.interpolation}.",
     ]
-    if text is not None:
-        lines[-1] += " An all-black picture means that there is none."
-        lines.append(f"- Caption: at most {text.max_length} tokens of a vocabulary of {text.vocab_size}.")
-    lines += ["", "## Intended use", "", *_intended_use(manifest), "", "## Graphs", "", *_graphs(manifest), ""]
-    lines += ["## Metrics", ""]
+    for title, content in sections.items():
+        lines += [f"## {title}", "", *content, ""]
+    return "\n".join(lines)
+
+
+def _inputs(manifest: Manifest) -> list[str]:
+    image, text = manifest.image, manifest.text
+    picture = f"- Picture: RGB, {image.width} x {image.height} pixels, `{image.resize}`, {image.interpolation}."
+    if text is None:
+        return [picture]
+    return [
+        f"{picture} An all-black picture means that there is none.",
+        f"- Caption: at most {text.max_length} tokens of a vocabulary of {text.vocab_size}.",
+    ]
+
+
+def _metrics(manifest: Manifest, config: RunConfig) -> list[str]:
     fixed = config.train.threshold_for.startswith("fixed")
     thresholds = "Thresholds are fixed." if fixed else "Thresholds were fitted on the validation split."
+    lines = []
     for precision, splits in manifest.metrics.items():
         lines += [f"Graph `{precision}`. {thresholds}", "", *_table(splits), ""]
-    lines += [
+    return [
+        *lines,
         "In brackets: 95 % bootstrap intervals over the rows. ECE: expected calibration error over all decisions.",
         "Rows with at least one label are scored; `negatives` are rows with none. `-picture-only` and `-caption-only`",
         "are the same rows with the other input left out, at the same thresholds.",
-        "",
-        "## Parity with PyTorch",
-        "",
     ]
-    lines += _parity(manifest)
-    lines += ["", "## Training data and licences", "", str(manifest.provenance.get("data_note", "Not stated.")), ""]
-    lines += ["## Provenance", ""]
-    lines += [f"- {key}: {value}" for key, value in manifest.provenance.items() if key != "data_note"]
-    lines += ["", "## How to reproduce", "", *_reproduce(manifest), "", "## Files", "", *_hashes(manifest), ""]
-    lines += ["## Limits", "", *_limits(manifest), ""]
-    return "\n".join(lines)
 
 
 def _table(splits: Mapping[str, Metrics]) -> list[str]:

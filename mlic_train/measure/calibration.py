@@ -109,10 +109,11 @@ def calibrate(
         shifted = calibration.with_fewer_empty_rows(torch.from_numpy(rows.logits[exact])).numpy()
         scale, bias = fit_calibration(shifted, rows.targets[exact], kind)
         calibration.set(index, torch.from_numpy(scale), torch.from_numpy(bias))
-    return {mode: _calibrated(calibration, rows) for mode, rows in outputs.items()}
+    return {mode: apply_calibration(calibration, rows) for mode, rows in outputs.items()}
 
 
-def _calibrated(calibration: Calibration, rows: Outputs) -> Outputs:
+def apply_calibration(calibration: Calibration, rows: Outputs) -> Outputs:
+    """Return the outputs with calibrated logits."""
     arrays = (rows.logits, rows.has_picture, rows.has_caption)
     with torch.inference_mode():
         logits: npt.NDArray[np.float32] = calibration(*(torch.from_numpy(array) for array in arrays)).numpy()

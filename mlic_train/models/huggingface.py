@@ -101,11 +101,6 @@ class LoadedTextEncoder:
     tokenizer_json: bytes
     max_length: int
 
-    @property
-    def vocab_size(self) -> int:
-        """The number of tokens, V."""
-        return len(self.embedding)
-
 
 def load_text_encoder(path_or_id: str) -> LoadedTextEncoder:
     """Read a pretrained encoder and its tokenizer.

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.data import Record, Split, fingerprint
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, DataError
+from mlic_train.measure.calibration import apply_calibration
 from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.predict import Outputs
 from mlic_train.runs.checkpoint import Trained
@@ -129,7 +129,7 @@ def measure(trained: Trained, records: Sequence[Record], progress: Progress) -> 
             raw = collect(trained, trained.run, usable, show)
     finally:
         model.calibration.load_state_dict(calibration.state_dict())
-    calibrated = {mode: _apply(calibration, rows) for mode, rows in raw.items()}
+    calibrated = {mode: apply_calibration(calibration, rows) for mode, rows in raw.items()}
     by_suffix = report(calibrated, trained.state.thresholds)
     metrics = {mode: by_suffix["" if mode == "both" else f"-{mode}"] for mode in calibrated}
     return Measured(usable, raw, calibrated, thresholds, metrics)
@@ -139,10 +139,3 @@ def _without_pictures(split: Split) -> Split:
     """As `read_split` reads it with `pictures` False."""
     records = tuple(dataclasses.replace(record, image=None) for record in split.records if record.captions)
     return dataclasses.replace(split, records=records)
-
-
-def _apply(calibration: torch.nn.Module, rows: Outputs) -> Outputs:
-    arrays = (rows.logits, rows.has_picture, rows.has_caption)
-    with torch.inference_mode():
-        logits: npt.NDArray[np.float32] = calibration(*(torch.from_numpy(array) for array in arrays)).numpy()
-    return dataclasses.replace(rows, logits=logits)

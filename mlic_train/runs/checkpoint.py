@@ -150,23 +150,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"checkpoint {path} does not exist")
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is not a .safetensors file; pickled checkpoints can run code and are not read")
-    model: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {_MODEL: {}, _OPTIMIZER: {}, _AVERAGE: {}}
     moments: dict[int, dict[str, Tensor]] = {}
-    average: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
             state = State(**json.loads((file.metadata() or {})["state"]))
             for name in file.keys():  # noqa: SIM118 # not a dict
-                if name.startswith(_MODEL):
-                    model[name[len(_MODEL) :]] = file.get_tensor(name)
-                elif name.startswith(_OPTIMIZER):
-                    _, index, key = name.split(".")
-                    moments.setdefault(int(index), {})[key] = file.get_tensor(name)
-                elif name.startswith(_AVERAGE):
-                    average[name[len(_AVERAGE) :]] = file.get_tensor(name)
+                part, _, key = name.partition(".")
+                parts.setdefault(f"{part}.", {})[key] = file.get_tensor(name)
+        for name, tensor in parts[_OPTIMIZER].items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of mlic-train: {type(error).__name__}: {error}") from None
-    return Checkpoint(model, state, moments, average)
+    return Checkpoint(parts[_MODEL], state, moments, parts[_AVERAGE])
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Mapping[str, Tensor]]) -> None:

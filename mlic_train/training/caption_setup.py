@@ -77,7 +77,7 @@ def _pretrained_captions(config: ModelConfig) -> CaptionSetup:
             f"text encoder {config.text_encoder} reads at most {loaded.max_length} tokens, max_length is "
             f"{config.max_length}; give --max-length {loaded.max_length} or less"
         )
-    config = dataclasses.replace(config, vocab_size=loaded.vocab_size, text_config=loaded.config)
+    config = dataclasses.replace(config, vocab_size=len(loaded.embedding), text_config=loaded.config)
     facts = _text_facts("text_encoder", config.text_encoder)
     return CaptionSetup(config, loaded.tokenizer_json, loaded.state, facts)
 

@@ -165,7 +165,7 @@ def test_the_loaded_encoder_is_the_pretrained_one(pretrained: Path) -> None:
     with torch.inference_mode():
         expected = original(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         torch.testing.assert_close(model(ids, torch.ones_like(ids)), expected, atol=1e-5, rtol=0)
-    assert (loaded.vocab_size, loaded.max_length) == (len(PIECES), POSITIONS)
+    assert (len(loaded.embedding), loaded.max_length) == (len(PIECES), POSITIONS)
     assert torch.equal(loaded.embedding, original.get_input_embeddings().weight)
 
 
@@ -178,7 +178,7 @@ def test_the_architecture_survives_json_and_says_nothing_of_where_it_lay(pretrai
 
 def test_the_runtime_reads_the_tokenizer(pretrained: Path) -> None:
     loaded = load_text_encoder(str(pretrained))
-    tokenizer = CaptionTokenizer(loaded.tokenizer_json, TextSpec(loaded.max_length, loaded.vocab_size))
+    tokenizer = CaptionTokenizer(loaded.tokenizer_json, TextSpec(loaded.max_length, len(loaded.embedding)))
     ids, mask = tokenizer.encode([WALLS, None])
     assert ids.tolist() == [WALLS_IDS, [0] * 6]
     assert mask.tolist() == [[1] * 6, [0] * 6]
@@ -221,7 +221,7 @@ def test_a_hub_id_is_fetched_without_anything_that_runs(pretrained: Path, monkey
         return str(pretrained)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert load_text_encoder("someone/tiny-bert").vocab_size == len(PIECES)
+    assert len(load_text_encoder("someone/tiny-bert").embedding) == len(PIECES)
     assert "model.safetensors" in asked
     assert not [pattern for pattern in asked if pattern.endswith((".py", ".bin", "*"))]
 
