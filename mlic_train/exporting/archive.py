@@ -22,13 +22,11 @@ def write_archive(package_folder: Path, file: Path) -> None:
     time at every load, six times the time of its sha256. And some bits of deflated data can change without effect, so
     that not every flipped bit could be refused.
 
-    Args:
-        package_folder: the model package; every file of it is verified first.
-        file: the new file; an older one is replaced only when all is written. Its name ends in `.mlic`.
+    Every file of the package is verified first. An older `file` is replaced only when all is written.
 
     Raises:
         PackageError: the package is damaged.
-        ExportError: the file's name has another ending.
+        ExportError: the name of `file` does not end in `.mlic`.
     """
     if file.suffix != ARCHIVE_SUFFIX:
         raise ExportError(f"{file} does not end in {ARCHIVE_SUFFIX}, by which the runtime knows a single-file package")
@@ -49,10 +47,8 @@ def package_contents(package: ModelPackage) -> dict[str, bytes]:
 def write_zip(file: Path, contents: Mapping[str, bytes], method: int) -> None:
     """Write a zip archive whose bytes depend only on `contents` (and on zlib, if they are deflated).
 
-    Args:
-        file: the new file; an older one is replaced only when all is written.
-        contents: {name: content}, in the order in which they are written.
-        method: `zipfile.ZIP_STORED` or `zipfile.ZIP_DEFLATED`.
+    An older `file` is replaced only when all is written. `contents` are {name: content} in the order of the archive;
+    `method` is `zipfile.ZIP_STORED` or `zipfile.ZIP_DEFLATED`.
     """
     with atomic_path(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in contents.items():

@@ -12,11 +12,7 @@ LIMIT = 65504.0 / 4
 
 
 def to_float16(graph: bytes, ranges: Ranges) -> tuple[bytes, tuple[str, ...]]:
-    """Convert weights and arithmetic to float16; inputs and outputs keep their types.
-
-    Args:
-        graph: the float32 graph, an ONNX file's content.
-        ranges: the ranges of its tensors, on rows like those in use.
+    """Convert weights and arithmetic of a float32 graph to float16; inputs and outputs keep their types.
 
     Returns:
         The graph, and the names of the operators that stay in float32 because one of their values exceeds LIMIT.

@@ -19,12 +19,7 @@ Latency = Mapping[str, Mapping[str, LatencySpec]]
 
 
 def measure_graphs(trained: Trained, graphs: Mapping[str, bytes]) -> Latency:
-    """Measure graphs in turns, one picture with a caption at a time, on every provider of this machine.
-
-    Args:
-        trained: the model.
-        graphs: {precision: an ONNX file's content}.
-    """
+    """Measure graphs {precision: ONNX file} in turns, one picture with a caption at a time, on every provider here."""
     model = trained.config.model
     feed = make_feed(model.image_spec, model.text_spec, trained.tokenizer)
     latency: dict[str, dict[str, LatencySpec]] = {precision: {} for precision in graphs}

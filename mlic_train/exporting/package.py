@@ -61,17 +61,12 @@ def export_package(
     splits: Splits | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Write a model package; a package at `output` is replaced only if every check passes.
+    """Write a model package to the folder `output`; a package there is replaced only if every check passes.
 
-    Args:
-        trained: the model.
-        output: the package's folder.
-        options: the options of the export.
-        splits: see `build_package`.
-        log: called with lines of progress.
+    For the other arguments and errors see `build_package`.
 
     Raises:
-        ExportError: `output` is not a model package, or see `build_package`.
+        ExportError: `output` exists and is not a model package.
     """
     if output.exists() and not (output.is_dir() and (not any(output.iterdir()) or (output / MANIFEST_NAME).is_file())):
         raise ExportError(f"{output} exists and is not a model package; choose another --output")
@@ -88,12 +83,8 @@ def build_package(
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Build the files of a model package, {file name: content} with manifest.json, and check its graphs.
 
-    Args:
-        trained: the model.
-        options: the options of the export.
-        splits: real rows to fit reduced precisions on, and to compare and measure the graphs on. None: made-up rows are
-            compared, and the metrics are those of the checkpoint.
-        log: called with lines of progress.
+    Reduced precisions are fitted on the rows of `splits`, and the graphs compared and measured on them. Without
+    `splits` made-up rows are compared, and the metrics are those of the checkpoint.
 
     Raises:
         ExportError: a graph disagrees with PyTorch, costs more F1 than it may, or needs operators that not every build

@@ -71,12 +71,7 @@ def example_inputs(model: Model, rows: int, tokens: int, seed: int = _SEED) -> t
 
 
 def check_parity(trained: Trained, session: GraphSession, precision: str = "fp32") -> ParitySpec:
-    """Compare a graph in ONNX Runtime with the model in PyTorch over SHAPES.
-
-    Args:
-        trained: the model.
-        session: its graph.
-        precision: a key of TOLERANCES.
+    """Compare a graph in ONNX Runtime with the model in PyTorch over SHAPES, by the tolerance of its precision.
 
     Raises:
         ExportError: an axis that should be fixed is dynamic, or a shape, a value or too many decisions differ; the
@@ -107,16 +102,9 @@ def check_parity(trained: Trained, session: GraphSession, precision: str = "fp32
 def check_rows(
     trained: Trained, expected: Mapping[str, Outputs], outputs: Mapping[str, Outputs], precision: str = "fp32"
 ) -> dict[str, AgreementSpec]:
-    """Compare the outputs of a graph and of the model for real rows.
+    """Compare the outputs of the model (`expected`) and of a graph for real rows, by the tolerance of its precision.
 
-    Args:
-        trained: the model.
-        expected: the model's outputs, see `collect_splits`.
-        outputs: the graph's outputs for these rows.
-        precision: a key of TOLERANCES.
-
-    Returns:
-        The agreement by split and mode: "val", "val-picture-only", ...
+    Arguments and result are by split and mode, see `collect_splits`.
 
     Raises:
         ExportError: a value or too many decisions differ; the message names split and mode.

@@ -57,13 +57,8 @@ def make_graphs(
 ) -> dict[str, Graph]:
     """Make the graphs of one model, {precision: graph}, in the order of `precisions`.
 
-    Args:
-        trained: the model.
-        precisions: some of `manifest.PRECISIONS`.
-        splits: its data: reduced precisions are fitted on the train split and judged by val; None allows FULL only.
-        expected: the outputs of PyTorch for val, see `collect_splits`.
-        max_drop: see MAX_DROP.
-        log: called with lines of progress.
+    Reduced precisions are fitted on the train split of `splits` and judged by val; without data only FULL is possible.
+    `expected` are the outputs of PyTorch for val, see `collect_splits`; for `max_drop` see MAX_DROP.
 
     Raises:
         ExportError: a reduced precision without data, or int8 costs too much F1 even with the fewest blocks.

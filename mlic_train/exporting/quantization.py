@@ -50,12 +50,7 @@ class Noise:
 
 
 class Quantizer:
-    """A float32 graph whose blocks can be quantized.
-
-    Args:
-        graph: an ONNX file's content.
-        ranges: the ranges of its tensors, on rows like those in use.
-    """
+    """A float32 graph whose blocks can be quantized, with the ranges of its tensors."""
 
     def __init__(self, graph: bytes, ranges: Ranges) -> None:
         self._model = save_and_reload_model_with_shape_infer(onnx.load_from_string(graph))

@@ -39,12 +39,7 @@ class Ranges:
 
 
 def measure_ranges(graph: bytes, batches: Sequence[Inputs]) -> Ranges:
-    """Run a float32 graph and record the ranges of its tensors.
-
-    Args:
-        graph: an ONNX file's content.
-        batches: at least one; together they need every kind of row that the graph will get.
-    """
+    """Run a float32 graph and record the ranges of its tensors; `batches` need every kind of row that it will get."""
     with tempfile.TemporaryDirectory() as folder:  # ONNX Runtime's calibrator works on files
         source = Path(folder, "model.onnx")
         source.write_bytes(graph)

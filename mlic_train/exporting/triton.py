@@ -48,15 +48,9 @@ def export_triton(
 ) -> Manifest:
     """Write a model into a Triton model repository; an older model of its name is replaced only if every check passes.
 
-    Args:
-        trained: the model.
-        repository: the folder that Triton is started with; other models in it stay as they are.
-        options: one precision, and the version, a parameter of the configuration (Triton's own is 1).
-        splits: see `export_package`.
-        log: called with lines of progress.
-
-    Returns:
-        The manifest of the equivalent model package.
+    `repository` is the folder that Triton is started with; other models in it stay as they are. The options have one
+    precision; their version becomes a parameter of the configuration (Triton's own is 1). For the other arguments and
+    errors see `build_package`. The result is the manifest of the equivalent model package.
 
     Raises:
         ExportError: `repository`/NAME was not written by this export, or the graph disagrees with PyTorch, or there is

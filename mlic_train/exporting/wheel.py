@@ -26,13 +26,10 @@ _TAG = "py3-none-any"
 
 
 def write_wheel(package_folder: Path, output: Path) -> Path:
-    """Write a model package as a wheel; equal packages give equal bytes.
+    """Write a model package as a wheel to the folder `output`; equal packages give equal bytes.
 
-    Unlike a `.mlic` file it is deflated, because pip inflates it only once.
-
-    Args:
-        package_folder: the model package; every file of it is verified first.
-        output: the folder of the wheel.
+    Every file of the package is verified first. Unlike a `.mlic` file, a wheel is deflated, because pip inflates it
+    only once.
 
     Returns:
         The wheel, `mlic_model_NAME-VERSION-py3-none-any.whl`, both normalised as the format requires.

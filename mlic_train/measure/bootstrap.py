@@ -52,16 +52,10 @@ def bootstrap_intervals(
 def weighted_metrics(
     probabilities: Floats, targets: npt.NDArray[np.bool_], thresholds: Floats, weights: npt.NDArray[np.integer]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Compute metrics of `compute_metrics` for R sets of weights of the rows.
+    """Compute samples_f1, micro_f1, macro_f1 and map, each float64 (R), for R sets of weights of the rows.
 
-    Args:
-        probabilities: float (N, L) in 0..1.
-        targets: bool (N, L), a label in every row.
-        thresholds: float (L).
-        weights: int (R, N), how often each row counts, 0 included.
-
-    Returns:
-        samples_f1, micro_f1, macro_f1 and map, each float64 (R).
+    They are those of `compute_metrics`, with arguments as there, for targets with a label in every row. `weights` int
+    (R, N) says how often each row counts, 0 included.
     """
     counts = weights.astype(np.float64)
     decisions = probabilities >= thresholds

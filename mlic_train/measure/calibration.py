@@ -92,14 +92,8 @@ def calibrate(
 
     Each mode is fitted to the rows with exactly its inputs; without such rows it stays the identity.
 
-    Args:
-        calibration: the model's module; its numbers are replaced.
-        outputs: the model's outputs for the validation rows by mode, not calibrated.
-        kind: see `fit_calibration`.
-        empty_odds: see `Calibration`; scale and bias are fitted after this shift.
-
-    Returns:
-        The outputs with calibrated logits, computed by the module of the graph.
+    `outputs` are those for the validation rows by mode, not calibrated. Scale and bias are fitted after the shift by
+    `empty_odds` (see `Calibration`); for `kind` see `fit_calibration`.
     """
     calibration.reset()
     calibration.empty_odds.fill_(empty_odds)

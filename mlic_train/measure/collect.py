@@ -29,11 +29,7 @@ def collect(
 ) -> dict[str, Outputs]:
     """Run a model on one split; return its outputs by mode, nothing where the model can use none of the rows.
 
-    Args:
-        trained: the model that `run` belongs to.
-        run: `trained.run`, or `run_graph`.
-        records: the split.
-        progress: called with (rows done, rows in all).
+    `run` is `trained.run` or that of a graph (`run_graph`); `progress` is called with (rows done, rows in all).
     """
     config = trained.config.model
     usable = usable_records(records, config)
@@ -65,11 +61,7 @@ def collect_splits(
 ) -> dict[str, Outputs]:
     """Run a model on all rows of val and test; return {"val", "val-picture-only", ..., "test", ...: outputs}.
 
-    Args:
-        trained: the model that `run` belongs to.
-        run: `trained.run`, or `run_graph`.
-        splits: real rows with labels.
-        names: the splits to use; a split that the data lacks gives nothing.
+    `run` is as for `collect`; `names` are the splits to use, of which the data may lack some.
     """
     return {
         name + mode_suffix(mode): outputs

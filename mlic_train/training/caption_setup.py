@@ -38,10 +38,8 @@ class CaptionSetup:
 def set_up_captions(config: ModelConfig, records: Sequence[Record], embedding: str | None) -> CaptionSetup:
     """Make the tokenizer and the first caption weights of a new run.
 
-    Args:
-        config: the configuration of the model.
-        records: the training rows; a tokenizer of our own is trained on their captions.
-        embedding: see `embedding.initial_embedding`; None: token embeddings start at random.
+    A tokenizer of our own is trained on the captions of `records`, the training rows. `embedding` is an encoder's name
+    (see `initial_embedding`), or None for token embeddings that start at random.
 
     Raises:
         ConfigError: the model does not use such an encoder or embedding, or the encoder cannot be used.

@@ -152,12 +152,9 @@ def write_soft_labels(folder: Path, splits: Splits) -> None:
 
 
 def read_soft_labels(folder: Path, splits: Splits, expected: object) -> Splits:
-    """Return the splits that `teach` gave to the run in `folder`.
+    """Return the splits that `teach` made of the labelled data `splits` for the run in `folder`.
 
-    Args:
-        folder: the run folder.
-        splits: the labelled data of that run.
-        expected: the fingerprint that the run's provenance has under `FINGERPRINT`.
+    `expected` is the fingerprint that the run's provenance has under `FINGERPRINT`.
 
     Raises:
         CheckpointError: the file is missing or malformed, or the records have changed.
