@@ -90,7 +90,8 @@ class Examples(Dataset[Example]):
         record = self.records[index]
         target = target_of(record, self.num_labels)
         if self.config is None:
-            return self._example(key, record.captions[0] if record.captions else None, target, (False, False))
+            caption = record.captions[0] if record.captions else None
+            return Example(*self._picture(index, (False, False)), caption, target, key)
         rng = np.random.default_rng((self.config.seed, epoch, index))
         caption = record.captions[rng.integers(len(record.captions))] if record.captions else None
         draw, flip_h, flip_v = rng.random(3)
@@ -100,7 +101,7 @@ class Examples(Dataset[Example]):
                 caption = None
             elif draw >= 1.0 - self.config.drop_picture:
                 return Example(None, None, caption, target, key)
-        return self._example(key, caption, target, flips, rng)
+        return Example(*self._picture(index, flips, rng), caption, target, key)
 
     def __getitems__(self, keys: list[Key]) -> "list[Example] | MlicError":
         """Return the rows of one batch, or the error of a picture, which `batch_loader` raises."""
@@ -109,23 +110,18 @@ class Examples(Dataset[Example]):
         except MlicError as error:
             return error
 
-    def _example(
-        self,
-        key: Key,
-        caption: str | None,
-        target: npt.NDArray[np.float32],
-        flips: tuple[bool, bool],
-        rng: np.random.Generator | None = None,
-    ) -> Example:
-        _, index = key
+    def _picture(
+        self, index: int, flips: tuple[bool, bool], rng: np.random.Generator | None = None
+    ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.float32] | None]:
+        """Return the pixels or the cached features of a record; augmented if `rng` is given."""
         path = self.records[index].image
         if path is None:
-            return Example(None, None, caption, target, key)
+            return None, None
         if self.cache is not None:
-            return Example(None, self.cache.read(index, flips), caption, target, key)
+            return None, self.cache.read(index, flips)
         if self.config is None or rng is None:
-            return Example(read_pixels(image_source(path), self.image_spec), None, caption, target, key)
-        return Example(self._augmented(path, flips, self.config, rng), None, caption, target, key)
+            return read_pixels(image_source(path), self.image_spec), None
+        return self._augmented(path, flips, self.config, rng), None
 
     def _augmented(
         self, path: PictureFile, flips: tuple[bool, bool], config: TrainConfig, rng: np.random.Generator

@@ -30,7 +30,7 @@ def check_operators(graph: bytes) -> None:
     for node in (node for part in _subgraphs(model.graph) for node in part.node):
         if node.domain not in STANDARD_DOMAINS:
             raise ExportError(
-                f"the graph's operator {node.op_type!r} of domain {node.domain!r} (node {node.name!r}) is not of the "
+                f"the graph's operator {node.op_type!r} of domain {node.domain!r} (node {node.name!r}) is not in the "
                 "ONNX standard"
             )
     try:

@@ -60,7 +60,7 @@ def sign_package(
     package = load_package(path_or_name)
     output = output or default_signature(package.path)
     if output.resolve().is_relative_to(package.path.resolve()):
-        raise SignatureError(f"{output} lies in the package, which holds no signature: write it beside the package")
+        raise SignatureError(f"{output} is inside the package, which must not contain it: write it beside the package")
     signer = _signer(key, password)
     if output.exists() and output.samefile(key):
         raise SignatureError(f"{output} is the key: write the signature to another file")
@@ -111,16 +111,16 @@ def verify_package(path_or_name: str | Path, key: Path, signature: Path | None =
     except Exception as error:
         # For a malformed signature the library raises many types: InvalidSignature, ValueError, KeyError, IndexError,
         # AttributeError, ... It hashes the package only after the signature is verified.
-        if hashed.found is None:
+        if hashed.digests is None:
             raise SignatureError(
                 f"{signature} was not made with the private key of {key}, or was changed since{_detail(error)}: "
-                "use the public key of who signed, or get the signature anew"
+                "use the signer's public key, or get the signature again"
             ) from error
         raise IntegrityError(
-            f"{_difference(path, signed, hashed.found)}: get the package anew, or its own signature"
+            f"{_difference(path, signed, hashed.digests)}: get the package again, or its own signature"
         ) from error
     # The signer may have ignored files, as the official command does with those of git; they are not covered.
-    _refuse_others(path, names, hashed.found or (), f"{signature} does not cover")
+    _refuse_others(path, names, hashed.digests or (), f"{signature} does not cover")
     package = load_package(path)
     package.verify()
     return package
@@ -145,20 +145,20 @@ class _Hashing(hashing.Config):
     """A configuration that hashes every file, also those of git, which the library leaves out, and keeps the result.
 
     Attributes:
-        found: {file: algorithm:digest}; None before hashing.
+        digests: {file: algorithm:digest}; None before hashing.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # the library does not annotate it
         self.set_ignored_paths(paths=(), ignore_git_paths=False)
-        self.found: dict[str, str] | None = None
+        self.digests: dict[str, str] | None = None
 
     @override
     def hash(
         self, model_path: hashing.PathLike, *, files_to_hash: Iterable[hashing.PathLike] | None = None
     ) -> manifest.Manifest:
         result = super().hash(model_path, files_to_hash=files_to_hash)
-        self.found = {
+        self.digests = {
             item.identifier: f"{item.digest.algorithm}:{item.digest.digest_hex}"
             for item in result.resource_descriptors()
         }
@@ -187,11 +187,11 @@ def _signer(key: Path, password: bytes | None) -> signing.Config:
 def _verifier(key: Path) -> verifying.Config:
     pem = _read(key, "key", _MAX_KEY_BYTES)
     if b"PRIVATE KEY-----" in pem:
-        raise SignatureError(f"{key} is a private key: verify with its public one; openssl ec -in {key} -pubout has it")
+        raise SignatureError(f"{key} is a private key: verify with its public key: openssl ec -in {key} -pubout")
     try:
         loaded = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise SignatureError(f"{key} is not a public key as PEM: ask for that of who signed") from error
+        raise SignatureError(f"{key} is not a public key as PEM: ask the signer for it") from error
     _require_curve(key, loaded)
     return verifying.Config().use_elliptic_key_verifier(public_key=key)
 
@@ -201,10 +201,10 @@ def _require_curve(key: Path, loaded: object) -> None:
     if isinstance(loaded, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
         if loaded.curve.name in _CURVES:
             return
-        found = f"of the curve {loaded.curve.name}"
+        kind = f"of the curve {loaded.curve.name}"
     else:
-        found = f"of the type {type(loaded).__name__}"
-    raise SignatureError(f"{key} is {found}, expected a key of {', '.join(_CURVES)}; {_HOW_TO_MAKE_A_KEY}")
+        kind = f"of the type {type(loaded).__name__}"
+    raise SignatureError(f"{key} is {kind}, expected a key of {', '.join(_CURVES)}; {_HOW_TO_MAKE_A_KEY}")
 
 
 def _is_encrypted_pem(pem: bytes) -> bool:
@@ -219,7 +219,7 @@ def _file_names(path: Path) -> set[str]:
         PackageError: the folder cannot be listed.
     """
     if path.is_symlink():
-        raise IntegrityError(f"{path} is a symbolic link, which may lead elsewhere tomorrow: give {path.resolve()}")
+        raise IntegrityError(f"{path} is a symbolic link, which could later lead elsewhere: give {path.resolve()}")
     if not path.is_dir():
         return {_ITSELF}
     try:
@@ -228,7 +228,7 @@ def _file_names(path: Path) -> set[str]:
         raise PackageError(f"cannot list {path}: {reason(error)}") from error
     for entry in entries:
         if not S_ISREG(entry.lstat().st_mode):
-            raise IntegrityError(f"{entry} is not a regular file, and a model package holds no other: remove it")
+            raise IntegrityError(f"{entry} is not a regular file, and a model package has no others: remove it")
     return {entry.name for entry in entries}
 
 
@@ -252,22 +252,22 @@ def _signed_digests(signature: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SignatureError(
             f"{signature} is not a signature by model-signing{_detail(error)}: it is damaged or another file; "
-            "get it anew from who signed"
+            "get it again from the signer"
         ) from error
 
 
-def _difference(path: Path, signed: dict[str, str], found: dict[str, str]) -> str:
+def _difference(path: Path, signed: dict[str, str], actual: dict[str, str]) -> str:
     """Describe the first difference between the signed files and those of the package."""
-    if (_ITSELF in signed) != (_ITSELF in found):
+    if (_ITSELF in signed) != (_ITSELF in actual):
         one, other = ("one file", "a folder") if _ITSELF in signed else ("a folder", "one file")
         return f"the signature is of a package that is {one}, and {path} is {other}"
-    for name in sorted({*signed, *found}):
+    for name in sorted({*signed, *actual}):
         if name not in signed:
             return f"{path} holds {name!r}, which was not signed"
-        if name not in found:
+        if name not in actual:
             return f"{path} lacks {name!r}, which was signed"
-        if signed[name] != found[name]:
-            return f"{path / name} is {found[name]}, and {signed[name]} was signed"
+        if signed[name] != actual[name]:
+            return f"{path / name} is {actual[name]}, and {signed[name]} was signed"
     return f"{path} is not what was signed"
 
 

@@ -184,5 +184,5 @@ def feature_grid(backbone: Backbone, image_size: int) -> tuple[int, int]:
     finally:
         backbone.train(training)
     if features.ndim != 4 or math.prod(features.shape[2:]) == 0:
-        raise ConfigError(f"the backbone gives {tuple(features.shape)}, feature maps (B, C, h, w) are needed")
+        raise ConfigError(f"the backbone gives {tuple(features.shape)}, expected feature maps (B, C, h, w)")
     return int(features.shape[2]), int(features.shape[3])

@@ -61,7 +61,8 @@ class HuggingFaceEncoder(nn.Module):
             encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", trust_remote_code=False)
         except Exception as error:  # the library raises many unrelated types
             raise ConfigError(f"text_config does not describe an encoder: {_one_line(error)}") from None
-        self.encoder = _without_pooler(encoder)
+        encoder.pooler = None  # it is not used, and would enlarge the checkpoint
+        self.encoder = encoder
         # Padded positions get the encoder's own padding token, because RoBERTa and similar models compute position
         # numbers from it. The runtime may pad with another id.
         self.pad_id = int(config.pad_token_id or 0)
@@ -154,7 +155,7 @@ def _find_folder(path_or_id: str) -> Path:
     if folder.exists():
         raise ConfigError(f"text encoder {path_or_id} is a file; {needed}")
     if not _HUB_ID.match(path_or_id):
-        raise ConfigError(f"text encoder {path_or_id}: there is no such folder, and it is not the id of one; {needed}")
+        raise ConfigError(f"text encoder {path_or_id}: no such folder, and not a repository's id; {needed}")
     from huggingface_hub import snapshot_download
 
     try:
@@ -164,7 +165,7 @@ def _find_folder(path_or_id: str) -> Path:
     except Exception as error:  # the hub's client raises many unrelated types
         reason = _one_line(error)[:200]
         raise ConfigError(
-            f"text encoder {path_or_id}: there is no such folder here, and the hub did not give it ({reason}); {needed}"
+            f"text encoder {path_or_id}: no such folder, and the hub does not provide it ({reason}); {needed}"
         ) from None
     return fetched
 
@@ -216,14 +217,8 @@ def _load_weights(transformers: Any, folder: Path, where: str) -> Any:
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name.split("."))
     if missing:
         raise ConfigError(f"text encoder {where}: its weights lack {len(missing)} tensors, {missing[0]} among them")
-    return _without_pooler(encoder.float())
-
-
-def _without_pooler(encoder: Any) -> Any:
-    """Remove the pooler, whose untrained weights would only make the checkpoint larger; return the encoder."""
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
-    return encoder
+    encoder.pooler = None
+    return encoder.float()
 
 
 def _transformers() -> Any:

@@ -177,7 +177,7 @@ def read_soft_labels(folder: Path, splits: Splits, expected: object) -> Splits:
         raise CheckpointError(f"{file} cannot be read ({type(error).__name__}: {error}); start a new run") from None
     taught = _with_train(splits, [*own, *pseudo])
     if fingerprint({"train": taught.train}) != expected:
-        raise CheckpointError(f"{file} or a picture that it names is not what it was when the run started")
+        raise CheckpointError(f"{file} or a picture that it names has changed since the run started")
     return taught
 
 

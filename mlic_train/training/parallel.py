@@ -54,7 +54,7 @@ def create_fabric(device: str, mixed_precision: str = "none") -> Fabric:
     world = _number_of_processes("WORLD_SIZE", 1)
     local = _number_of_processes("LOCAL_WORLD_SIZE", world)
     if world % local:
-        raise ConfigError(f"WORLD_SIZE is {world}, LOCAL_WORLD_SIZE {local}; every machine needs as many processes")
+        raise ConfigError(f"WORLD_SIZE is {world}, LOCAL_WORLD_SIZE {local}; machines need equal numbers")
     kind = _accelerator(device, local, world)
     plugins: list[Any] = []
     if mixed_precision == "fp16" and kind != "cuda":
@@ -160,5 +160,5 @@ def _accelerator(device: str, local: int, world: int) -> str:
     if device == "cuda" and gpus < local:
         raise ConfigError(f"--device cuda: {gpus} GPUs found, {local} needed, one per process; try --device cpu")
     if device == "mps" and (world > 1 or not torch.backends.mps.is_available()):
-        raise ConfigError("--device mps: it is not there, or several processes cannot share it; try --device cpu")
+        raise ConfigError("--device mps: it is not available, or several processes cannot share it; try --device cpu")
     return device

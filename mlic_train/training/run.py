@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -167,7 +168,7 @@ def _start(
 ) -> None:
     """Write a run folder from which every process then resumes."""
     if (folder / CONFIG_NAME).exists():
-        raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
+        raise CheckpointError(f"{folder} holds a run already; continue with --resume or choose another --output")
     given = fingerprint(splits.named())
     splits, taught = teach(splits, distillation, train_config.teacher_weight, device, log)
     captions = set_up_captions(model_config, splits.train.records, embedding)
@@ -249,15 +250,11 @@ def _fit_data(
     spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels
     caches: dict[str, FeatureCache] = {}
     if train.cache_features:
-        horizontal = (False, True) if train.horizontal_flip else (False,)
-        vertical = (False, True) if train.vertical_flip else (False,)
-        variants = {"train": [(h, v) for h in horizontal for v in vertical], "val": [(False, False)]}
+        flips = product({False, train.horizontal_flip}, {False, train.vertical_flip})
+        variants = {"train": sorted(flips), "val": [(False, False)]}
         for name in rows:
-            caches[name] = _feature_cache(
-                fabric,
-                name,
-                partial(build_cache, model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER),
-            )
+            build = partial(build_cache, model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER)
+            caches[name] = _feature_cache(fabric, name, build)
     return FitData(
         train=Examples(rows["train"], num_labels, spec, train, caches.get("train")),
         val=Examples(rows["val"], num_labels, spec, None, caches.get("val")),

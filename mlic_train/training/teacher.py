@@ -38,7 +38,7 @@ def load_teachers(folders: Sequence[Path], labels: tuple[str, ...]) -> list[Trai
         if teacher.config.model.labels != labels:
             raise DataError(
                 f"the teacher {teacher.folder} has the labels {', '.join(teacher.config.model.labels)}, the data "
-                f"{', '.join(labels)}; expected the same in the same order"
+                f"{', '.join(labels)}; expected these labels in this order"
             )
     return teachers
 

@@ -372,7 +372,7 @@ def test_an_existing_run_is_not_overwritten(
     tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
 ) -> None:
     train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=1), splits)
-    with pytest.raises(CheckpointError, match="holds a run already; go on with --resume"):
+    with pytest.raises(CheckpointError, match="holds a run already; continue with --resume"):
         train_run(tmp_path / "run", small_model, small_train, splits)
 
 

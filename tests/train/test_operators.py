@@ -84,7 +84,7 @@ def test_another_domain_is_found() -> None:
         [helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")],
         others=[helper.make_opsetid("com.microsoft", 1)],
     )
-    with pytest.raises(ExportError, match=r"'Gelu' of domain 'com.microsoft' .* is not of the ONNX standard"):
+    with pytest.raises(ExportError, match=r"'Gelu' of domain 'com.microsoft' .* is not in the ONNX standard"):
         check_operators(graph)
 
 

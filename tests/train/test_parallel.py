@@ -253,8 +253,8 @@ def test_torchrun_starts_the_command_and_its_output_comes_once(colours: Path, tm
     ("variables", "device", "message"),
     [
         ({"WORLD_SIZE": "two"}, "cpu", "environment variable WORLD_SIZE is 'two'"),
-        ({"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "2"}, "cpu", "every machine needs as many processes"),
-        ({"WORLD_SIZE": "2"}, "mps", "--device mps: it is not there, or several processes cannot share it"),
+        ({"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "2"}, "cpu", "machines need equal numbers"),
+        ({"WORLD_SIZE": "2"}, "mps", "--device mps: it is not available, or several processes cannot share it"),
         ({"WORLD_SIZE": "1000"}, "cuda", r"--device cuda: \d+ GPUs found, 1000 needed"),
     ],
 )

@@ -439,7 +439,7 @@ def test_resuming_refuses_other_soft_labels(stopped: Path, splits: Splits) -> No
     file = stopped / SOFT_LABELS_NAME
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:-1]))
-    with pytest.raises(CheckpointError, match="not what it was when the run started"):
+    with pytest.raises(CheckpointError, match="has changed since the run started"):
         resume_run(stopped, splits)
     file.write_text("".join(lines) + "{")
     with pytest.raises(CheckpointError, match=r"soft-labels\.jsonl cannot be read"):

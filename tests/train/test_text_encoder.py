@@ -232,7 +232,7 @@ def test_without_a_hub_the_error_says_what_to_give(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     message = (
-        r"someone/tiny-bert: there is no such folder here, and the hub did not give it \(Got: ConnectError please "
+        r"someone/tiny-bert: no such folder, and the hub does not provide it \(Got: ConnectError please "
         r"check your internet connection\); give a folder with config.json, tokenizer.json and model.safetensors"
     )
     with pytest.raises(ConfigError, match=message):
@@ -242,7 +242,7 @@ def test_without_a_hub_the_error_says_what_to_give(monkeypatch: pytest.MonkeyPat
 def test_a_path_that_is_not_there_is_not_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
     for missing in (tmp_path / "nowhere", Path("../nowhere"), Path("a/b/c")):
-        with pytest.raises(ConfigError, match="there is no such folder, and it is not the id of one; give a folder"):
+        with pytest.raises(ConfigError, match="no such folder, and not a repository's id; give a folder"):
             load_text_encoder(str(missing))
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"model\.safetensors is a file; give a folder"):
