@@ -98,16 +98,16 @@ def config_pbtxt(manifest: Manifest, graph: bytes) -> str:
     described = onnx.load_from_string(graph).graph
     return "\n".join(
         [
-            f"name: {_quoted(manifest.name)}",
+            f"name: {_json(manifest.name)}",
             'platform: "onnxruntime_onnx"',
             'backend: "onnxruntime"',
             f"max_batch_size: {MAX_BATCH_SIZE}",
             *_tensors("input", described.input),
-            *_tensors("output", described.output, f"label_filename: {_quoted(LABELS_NAME)}"),
+            *_tensors("output", described.output, f"label_filename: {_json(LABELS_NAME)}"),
             "dynamic_batching { }",
             "instance_group [ { count: 1 kind: KIND_AUTO } ]",
             *(
-                f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
+                f"parameters {{ key: {_json(key)} value {{ string_value: {_json(value)} }} }}"
                 for key, value in parameters.items()
             ),
             "",
@@ -121,26 +121,22 @@ def _tensors(field: str, values: Iterable[onnx.ValueInfoProto], additional: str 
     for value in values:
         tensor = value.type.tensor_type
         sides = ", ".join(str(side.dim_value) if side.HasField("dim_value") else "-1" for side in tensor.shape.dim[1:])
-        settings = [f"name: {_quoted(value.name)}", f"data_type: {_DATA_TYPES[tensor.elem_type]}", f"dims: [ {sides} ]"]
+        settings = [f"name: {_json(value.name)}", f"data_type: {_DATA_TYPES[tensor.elem_type]}", f"dims: [ {sides} ]"]
         blocks.append("\n  ".join([f"{field} {{", *settings, *filter(None, [additional])]) + "\n}")
     return blocks
 
 
-def _json(value: Mapping[str, object]) -> str:
+def _json(value: object) -> str:
+    """Write JSON; the string of a printable text is also one of protobuf's text format, with equal escapes."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _quoted(text: str) -> str:
-    """Quote a printable text, for which JSON's escapes are also protobuf's."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     ours = {CONFIG_NAME, LABELS_NAME, GRAPH_NAME, "1", TOKENIZER_NAME, CARD_NAME}
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-    strange = sorted(found - ours)
-    if not folder.is_dir() or strange or (found and CONFIG_NAME not in found):
-        reason = f"holds {strange[0]!r}" if strange else f"is no folder with {CONFIG_NAME}"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    others = sorted(names - ours)
+    if not folder.is_dir() or others or (names and CONFIG_NAME not in names):
+        reason = f"holds {others[0]!r}" if others else f"is no folder with {CONFIG_NAME}"
         raise ExportError(f"{folder} {reason}, which this export did not write; choose another --output")

@@ -29,7 +29,12 @@ class Learner(nn.Module):
         if config.freeze_backbone:
             model.backbone.requires_grad_(False)
         elif config.freeze_stages:
-            _check_stages(model, config.freeze_stages)
+            stages = model.backbone.num_stages
+            if config.freeze_stages >= stages:
+                raise ConfigError(
+                    f"freeze_stages is {config.freeze_stages}, but the backbone has {stages} stages; "
+                    "give fewer, or --freeze-backbone for all"
+                )
             for name, parameter in model.backbone.named_parameters():
                 parameter.requires_grad_(model.backbone.stage_of(name) >= config.freeze_stages)
 
@@ -51,11 +56,3 @@ class Learner(nn.Module):
                 batch = dataclasses.replace(batch, features=self.model.encode_picture(batch.pixels))
         apply = self.model.branches if self.training else self.model.classify
         return apply(*model_inputs(self.model, batch))
-
-
-def _check_stages(model: Model, frozen: int) -> None:
-    if frozen >= model.backbone.num_stages:
-        raise ConfigError(
-            f"freeze_stages is {frozen}, but the backbone has {model.backbone.num_stages} stages; "
-            "give fewer, or --freeze-backbone for all"
-        )

@@ -141,7 +141,7 @@ def average_statistics(fabric: Fabric, module: nn.Module) -> None:
     together = torch.cat(statistics)  # one message instead of two per layer
     dist.all_reduce(together)
     together /= fabric.world_size
-    for own, mean in zip(statistics, together.split([len(value) for value in statistics]), strict=True):
+    for own, mean in zip(statistics, torch.split(together, [len(value) for value in statistics]), strict=True):
         own.copy_(mean)
 
 
