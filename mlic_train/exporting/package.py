@@ -22,8 +22,8 @@ from mlic_runtime.package.manifest import (
 from mlic_runtime.package.model_package import load_package
 from mlic_train.base.files import atomic_folder
 from mlic_train.data.splits import Splits
-from mlic_train.errors import DataError, ExportError
-from mlic_train.measure.collect import collect_splits, run_graph, score
+from mlic_train.errors import ExportError
+from mlic_train.measure.collect import check_labels, collect_splits, run_graph, score
 from mlic_train.measure.predict import Outputs
 from mlic_train.runs.checkpoint import Trained, checkpoint_digest
 
@@ -32,7 +32,7 @@ from .graph import OPSET
 from .latency import Latency, measure_graphs, recommend
 from .operators import check_operators
 from .parity import check_parity, check_rows
-from .precisions import FULL, MAX_DROP, largest_drop, make_graphs
+from .precisions import FULL, MAX_DROP, drop_error, largest_drop, make_graphs
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def build_package(
     _ = trained.caption_tokenizer  # refuses a bad tokenizer before the work begins
     expected: dict[str, Outputs] = {}
     if splits is not None:
-        _check_labels(trained, splits)
+        check_labels(trained, splits)
         log("running PyTorch on val and test")
         expected = collect_splits(trained, trained.run, splits)
     graphs = make_graphs(trained, options.precisions, splits, expected, options.max_drop, log)
@@ -111,7 +111,9 @@ def build_package(
             outputs = collect_splits(trained, run_graph(trained, session), splits)
             agreements = check_rows(trained, expected, outputs, precision)
             parity[precision] = dataclasses.replace(parity[precision], splits=agreements)
-            _check_drop(precision, largest_drop(trained, expected, outputs), options.max_drop)
+            drop = largest_drop(trained, expected, outputs)
+            if precision != FULL and drop > options.max_drop:
+                raise drop_error(precision, drop, options.max_drop)
             metrics[precision] = {key: score(rows, trained.state.thresholds) for key, rows in outputs.items()}
     contents = {precision: graph.content for precision, graph in graphs.items()}
     latency: Latency = {}
@@ -148,20 +150,6 @@ def build_package(
     card = write_card(manifest, trained.config).encode()
     manifest = dataclasses.replace(manifest, files={**specs, CARD_NAME: _file_spec(card)})
     return manifest, {**files, CARD_NAME: card, MANIFEST_NAME: dump_manifest(manifest).encode()}
-
-
-def _check_labels(trained: Trained, splits: Splits) -> None:
-    names = trained.config.model.labels
-    if splits.labels.names != names:
-        raise DataError(f"the data has the labels {splits.labels.names}, the model {names}; give the right --labels")
-
-
-def _check_drop(precision: str, drop: float, max_drop: float) -> None:
-    if precision != FULL and drop > max_drop:
-        raise ExportError(
-            f"{precision} costs {drop:.2f} points of validation samples F1, at most {max_drop:g} are allowed "
-            "(--max-drop); nothing was written"
-        )
 
 
 def _file_spec(content: bytes, precision: str | None = None) -> FileSpec:

@@ -102,6 +102,14 @@ def largest_drop(trained: Trained, expected: Mapping[str, Outputs], outputs: Map
     return max(100 * (f1(expected[key]) - f1(outputs[key])) for key in modes)
 
 
+def drop_error(precision: str, drop: float, max_drop: float, how: str = "") -> ExportError:
+    """Return the error of a precision that costs too many points of F1."""
+    return ExportError(
+        f"{precision} costs {drop:.2f} points of validation samples F1{how}, at most {max_drop:g} are allowed "
+        "(--max-drop); nothing was written"
+    )
+
+
 def _quantize(
     quantizer: Quantizer,
     unseen: Sequence[Inputs],
@@ -125,10 +133,7 @@ def _quantize(
             return Graph(content, {"int8_blocks": len(ranked) - left, "int8_left_in_fp32": _join_names(names)})
         budget /= 2
         left = max(left + 1, _fewest_left_out(ranked, budget))
-    raise ExportError(
-        f"int8 costs {lost:.2f} points of validation samples F1 with {left - 1} of {len(ranked)} blocks in {FULL}, "
-        f"at most {max_drop:g} are allowed (--max-drop); nothing was written"
-    )
+    raise drop_error("int8", lost, max_drop, f" with {left - 1} of {len(ranked)} blocks in {FULL}")
 
 
 def _fewest_left_out(ranked: Sequence[Noise], budget: float) -> int:

@@ -12,6 +12,7 @@ from mlic_train.batches.dataset import Batch, Examples
 from mlic_train.config.schema import ModelConfig
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
+from mlic_train.errors import DataError
 from mlic_train.runs.checkpoint import Trained
 
 from .bootstrap import bootstrap_intervals
@@ -82,6 +83,17 @@ def graph_inputs(batch: Batch, size: int) -> list[Tensor]:
     rows = len(batch.targets)
     pixels = torch.zeros(rows, size, size, 3, dtype=torch.uint8) if batch.pixels is None else batch.pixels
     return [tensor for tensor in (pixels, batch.input_ids, batch.attention_mask) if tensor is not None]
+
+
+def check_labels(trained: Trained, splits: Splits) -> None:
+    """Refuse data with other labels than the model.
+
+    Raises:
+        DataError: the labels or their order differ.
+    """
+    names = trained.config.model.labels
+    if splits.labels.names != names:
+        raise DataError(f"the data has the labels {splits.labels.names}, the model {names}; give the right --labels")
 
 
 def usable_records(records: Sequence[Record], config: ModelConfig) -> list[Record]:

@@ -14,7 +14,7 @@ from mlic_train.data import Record, Split, fingerprint
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, DataError
 from mlic_train.measure.calibration import apply_calibration
-from mlic_train.measure.collect import collect, report, usable_records
+from mlic_train.measure.collect import check_labels, collect, report, usable_records
 from mlic_train.measure.predict import Outputs
 from mlic_train.runs.checkpoint import Trained
 
@@ -69,9 +69,7 @@ def as_seen(trained: Trained, splits: Splits) -> Splits:
     Raises:
         DataError: the labels are not those of the model.
     """
-    names = trained.config.model.labels
-    if splits.labels.names != names:
-        raise DataError(f"the data has the labels {splits.labels.names}, the model {names}; give the right --labels")
+    check_labels(trained, splits)
     if sees_pictures(trained):
         return splits
     stripped = {name: _without_pictures(split) for name, split in splits.named().items()}

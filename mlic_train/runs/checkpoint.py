@@ -182,7 +182,8 @@ class Trained:
     model: Model
     tokenizer: bytes | None
     state: State
-    _last: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
+    # The pixels of the last batch and their feature maps.
+    _encoded: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @cached_property
     def caption_tokenizer(self) -> CaptionTokenizer | None:
@@ -200,10 +201,10 @@ class Trained:
         batch comes again without its captions.
         """
         if batch.pixels is not None:
-            if not self._last or self._last[0] is not batch.pixels:
-                self._last[:] = [batch.pixels, self.model.encode_picture(batch.pixels)]
+            if not self._encoded or self._encoded[0] is not batch.pixels:
+                self._encoded[:] = [batch.pixels, self.model.encode_picture(batch.pixels)]
             visible = batch.pixels.flatten(1).any(dim=1)
-            batch = dataclasses.replace(batch, features=self._last[1], has_picture=visible)
+            batch = dataclasses.replace(batch, features=self._encoded[1], has_picture=visible)
         return self.model.classify(*model_inputs(self.model, batch))
 
 
