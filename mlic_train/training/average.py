@@ -1,9 +1,9 @@
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 
 from mlic_runtime.base.override import override
 
 
-class WeightAverage(ModelEmaV3):  # type: ignore[misc] # timm has no type information
+class WeightAverage(ModelEmaV3):
     """An exponential moving average of a learner's weights, `module`; counters are copied.
 
     w <- d * w + (1 - d) * new with d = min(decay, (1 + step) / (10 + step)), the warm-up of TensorFlow's average: the
@@ -11,6 +11,5 @@ class WeightAverage(ModelEmaV3):  # type: ignore[misc] # timm has no type inform
     """
 
     @override
-    def get_decay(self, step: int) -> float:
-        decay: float = min(self.decay, (1 + step) / (10 + step))
-        return decay
+    def get_decay(self, step: int | None = None) -> float:
+        return self.decay if step is None else min(self.decay, (1 + step) / (10 + step))

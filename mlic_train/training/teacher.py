@@ -97,7 +97,7 @@ def _predict(
     for rows in _chunks([row for row, picture in enumerate(pictures) if picture is not None], _RECORDS):
         paths = [path for row in rows if (path := pictures[row]) is not None]
         pixels = np.stack(list(threads.map(lambda path: read_pixels(image_source(path), config.image_spec), paths)))
-        features = teacher.model.encode_picture(torch.from_to_numpy(pixels).to(device))
+        features = teacher.model.encode_picture(torch.from_numpy(pixels).to(device))
         yield rows, _mean_logits(teacher.model, tokenizer, features, [captions[row] for row in rows], device)
     alone = [row for row, picture in enumerate(pictures) if picture is None and captions[row]]
     for rows in _chunks(alone, _RECORDS):
@@ -119,7 +119,7 @@ def _mean_logits(
     pairs = [(row, caption) for row, texts in enumerate(captions) for caption in texts or (None,)]
     parts = []
     for part in _chunks(pairs, _CAPTIONS):
-        ids, mask = (torch.from_to_numpy(array).to(device) for array in tokenizer.encode([text for _, text in part]))
+        ids, mask = (torch.from_numpy(array).to(device) for array in tokenizer.encode([text for _, text in part]))
         chosen = None if features is None else features[[row for row, _ in part]]
         has_picture = None if features is None else torch.ones(len(part), dtype=torch.bool, device=device)
         parts.append(_to_numpy(model.classify(chosen, has_picture, ids, mask)))
