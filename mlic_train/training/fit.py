@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.predict.prediction import sigmoid
-from mlic_train.batches.dataset import Batch, Examples, batch_loader, plan_epoch, share_out
+from mlic_train.batches.dataset import Batch, Examples, Key, batch_loader, plan_epoch, share_out
 from mlic_train.config.schema import TrainConfig
 from mlic_train.data import Record
 from mlic_train.errors import TrainError
@@ -93,13 +93,39 @@ def fit(
     if average is not None and resume is not None and resume.average:
         average.module.model.load_state_dict(dict(resume.average))
 
+    steps_per_epoch = math.ceil(len(plan_epoch(data.train.records, config, 0)) / config.accumulate)
+
+    def train_batch(batch: Batch, weight: float, plan: list[list[Key]]) -> bool:
+        """Add a batch to the gradient and, after the last batch of an optimizer step, step; return whether it was."""
+        step = state.epoch * steps_per_epoch + state.step // config.accumulate
+        batches, complete = _accumulation(state.step, len(plan), config.accumulate)
+        torch.manual_seed(_step_seed(config.seed, state.global_step, fabric.global_rank))
+        set_learning_rate(optimizer, config, step, steps_per_epoch * config.epochs)
+        with fabric.no_backward_sync(wrapped, enabled=not complete):
+            loss = weight * total_loss(loss_function, wrapped(batch), batch, config.auxiliary_weight)
+            fabric.backward(loss / batches)
+        average_statistics(fabric, learner)
+        value = mean_over_processes(fabric, loss)
+        if not math.isfinite(value):
+            raise TrainError(_not_finite("loss", value, state, plan[state.step], data.train.records))
+        if complete:
+            norm = _clip(fabric, wrapped, optimizer, config)
+            if not math.isfinite(norm):
+                raise TrainError(_not_finite("gradient", norm, state, plan[state.step], data.train.records))
+            optimizer.step()
+            optimizer.zero_grad()
+            if average is not None:
+                average.update(learner, step)
+        state.step += 1
+        state.global_step += 1
+        state.loss_sum += value
+        return complete
+
     def save_last() -> None:
         if fabric.is_global_zero:
             state.scaler = fabric.strategy.precision.state_dict()
             averaged = None if average is None else average.module.model.state_dict()
             save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer, averaged)
-
-    steps_per_epoch = math.ceil(len(plan_epoch(data.train.records, config, 0)) / config.accumulate)
 
     with interrupts() as interrupted:
         while state.epoch < config.epochs and not state.finished:
@@ -110,29 +136,7 @@ def fit(
             learner.train()
             with _progress_bar(state, len(plan), fabric) as bar:
                 for batch, (_, weight) in zip(loader, shares, strict=True):
-                    step = state.epoch * steps_per_epoch + state.step // config.accumulate
-                    batches, complete = _accumulation(state.step, len(plan), config.accumulate)
-                    torch.manual_seed(_step_seed(config.seed, state.global_step, fabric.global_rank))
-                    set_learning_rate(optimizer, config, step, steps_per_epoch * config.epochs)
-                    batch = batch.to(fabric.device)
-                    with fabric.no_backward_sync(wrapped, enabled=not complete):
-                        loss = weight * total_loss(loss_function, wrapped(batch), batch, config.auxiliary_weight)
-                        fabric.backward(loss / batches)
-                    average_statistics(fabric, learner)
-                    value = mean_over_processes(fabric, loss)
-                    if not math.isfinite(value):
-                        raise TrainError(_not_finite("loss", value, state, plan[state.step], data.train.records))
-                    if complete:
-                        norm = _clip(fabric, wrapped, optimizer, config)
-                        if not math.isfinite(norm):
-                            raise TrainError(_not_finite("gradient", norm, state, plan[state.step], data.train.records))
-                        optimizer.step()
-                        optimizer.zero_grad()
-                        if average is not None:
-                            average.update(learner, step)
-                    state.step += 1
-                    state.global_step += 1
-                    state.loss_sum += value
+                    complete = train_batch(batch.to(fabric.device), weight, plan)
                     bar.update()
                     bar.set_postfix_str(_progress_text(state), refresh=False)
                     if not complete:
