@@ -187,7 +187,7 @@ def _signer(key: Path, password: bytes | None) -> signing.Config:
 def _verifier(key: Path) -> verifying.Config:
     pem = _read(key, "key", _MAX_KEY_BYTES)
     if b"PRIVATE KEY-----" in pem:
-        raise SignatureError(f"{key} is a private key: verify with its public key: openssl ec -in {key} -pubout")
+        raise SignatureError(f"{key} is a private key: verify with its public key, from openssl ec -in {key} -pubout")
     try:
         loaded = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:

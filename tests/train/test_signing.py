@@ -434,7 +434,7 @@ def test_no_signature_is_written_into_the_package(package: Path, keys: Keys, whe
 def test_neither_the_package_nor_the_key_is_overwritten(signed_file: Path, keys: Keys, tmp_path: Path) -> None:
     key = Path(shutil.copyfile(keys.private, tmp_path / "key.pem"))
     before = signed_file.read_bytes(), key.read_bytes()
-    assert "lies in the package" in fails("sign", signed_file, "--key", key, "--output", signed_file)
+    assert "is inside the package" in fails("sign", signed_file, "--key", key, "--output", signed_file)
     assert f"{key} is the key" in fails("sign", signed_file, "--key", key, "--output", key)
     assert (signed_file.read_bytes(), key.read_bytes()) == before
 
@@ -496,7 +496,7 @@ def test_a_key_that_cannot_sign_is_refused(package: Path, tmp_path: Path, pem: b
     [
         (b"", "not a public key as PEM"),
         (b"no key", "not a public key as PEM"),
-        (private_pem(ec.generate_private_key(ec.SECP256R1())), "a private key: verify with its public one"),
+        (private_pem(ec.generate_private_key(ec.SECP256R1())), "a private key: verify with its public key"),
         (public_pem(rsa.generate_private_key(65537, 2048)), "of the type RSAPublicKey, expected a key of secp256r1,"),
         (public_pem(ec.generate_private_key(ec.SECP256K1())), "of the curve secp256k1, expected a key of secp256r1,"),
     ],
