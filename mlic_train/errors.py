@@ -2,7 +2,7 @@ from mlic_runtime.errors import MlicError
 
 
 class TrainError(MlicError):
-    """Everything that training and export raise on purpose; the tree is drawn in `mlic_runtime.errors`."""
+    """The base of all errors of training and export; `mlic_runtime.errors` shows the tree."""
 
 
 class DataError(TrainError):
@@ -10,16 +10,16 @@ class DataError(TrainError):
 
 
 class ConfigError(TrainError):
-    """Options that do not go together, or a configuration with an unknown key or a value out of range."""
+    """Options that exclude each other, or a configuration with an unknown key or a value out of range."""
 
 
 class CheckpointError(TrainError):
-    """A run folder or checkpoint that is missing, incomplete or made for something else."""
+    """A run folder or checkpoint that is missing, incomplete or made for another model."""
 
 
 class ExportError(TrainError):
-    """The exported graph does not agree with the PyTorch model; nothing was written."""
+    """A model that cannot be exported, such as one whose graph differs from PyTorch; nothing was written."""
 
 
 class SignatureError(TrainError):
-    """A key or a signature of a model package that cannot be used, or the two do not belong together."""
+    """A key or a signature of a model package that cannot be used, or two that do not belong together."""

@@ -1,5 +1,6 @@
-"""Records to batches. What is random here depends on (seed, epoch, record) only, not on workers or history."""
+"""Records to batches. Random choices depend on (seed, epoch, record) only, not on workers or history."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mlic_runtime.base.override import override
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.errors import MlicError
 from mlic_runtime.package.manifest import ImageSpec
@@ -28,7 +30,7 @@ Key = tuple[int, int]  # (epoch, index of the record)
 class Example:
     """One row: `pixels` uint8 (H, W, 3), or cached `features` float32 (C, h, w), or neither for a caption alone.
 
-    `key` says which row it is, for what is random about a whole batch.
+    `key` names the row; random choices about a whole batch depend on the keys of its rows.
     """
 
     pixels: npt.NDArray[np.uint8] | None
@@ -53,12 +55,17 @@ class Batch:
     attention_mask: Tensor | None
     targets: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch with every tensor on `device`."""
+        tensors = {name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None}
+        return dataclasses.replace(self, **tensors)
+
 
 class Examples(Dataset[Example]):
     """Records as examples; keys are (epoch, index).
 
-    With `config`, training rows: a random caption of several, a picture or caption dropped now and then, augmentation.
-    Without, evaluation rows: the first caption and the runtime's own preprocessing.
+    With `config` they are training rows: one random caption, now and then without picture or caption, augmented.
+    Without `config` they are evaluation rows: the first caption and the runtime's own preprocessing.
     """
 
     def __init__(
@@ -83,7 +90,8 @@ class Examples(Dataset[Example]):
         record = self.records[index]
         target = target_of(record, self.num_labels)
         if self.config is None:
-            return self._example(key, record.captions[0] if record.captions else None, target, (False, False))
+            caption = record.captions[0] if record.captions else None
+            return Example(*self._picture(index, (False, False)), caption, target, key)
         rng = np.random.default_rng((self.config.seed, epoch, index))
         caption = record.captions[rng.integers(len(record.captions))] if record.captions else None
         draw, flip_h, flip_v = rng.random(3)
@@ -93,37 +101,32 @@ class Examples(Dataset[Example]):
                 caption = None
             elif draw >= 1.0 - self.config.drop_picture:
                 return Example(None, None, caption, target, key)
-        return self._example(key, caption, target, flips, rng)
+        return Example(*self._picture(index, flips, rng), caption, target, key)
 
     def __getitems__(self, keys: list[Key]) -> "list[Example] | MlicError":
-        """The rows of one batch; what is wrong with a picture is a result, for `batch_loader` to raise."""
+        """Return the rows of one batch, or the error of a picture, which `batch_loader` raises."""
         try:
             return [self[key] for key in keys]
         except MlicError as error:
             return error
 
-    def _example(
-        self,
-        key: Key,
-        caption: str | None,
-        target: npt.NDArray[np.float32],
-        flips: tuple[bool, bool],
-        rng: np.random.Generator | None = None,
-    ) -> Example:
-        _, index = key
+    def _picture(
+        self, index: int, flips: tuple[bool, bool], rng: np.random.Generator | None = None
+    ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.float32] | None]:
+        """Return the pixels or the cached features of a record; augmented if `rng` is given."""
         path = self.records[index].image
         if path is None:
-            return Example(None, None, caption, target, key)
+            return None, None
         if self.cache is not None:
-            return Example(None, self.cache.read(index, flips), caption, target, key)
+            return None, self.cache.read(index, flips)
         if self.config is None or rng is None:
-            return Example(read_pixels(image_source(path), self.image_spec), None, caption, target, key)
-        return Example(self._augmented(path, flips, self.config, rng), None, caption, target, key)
+            return read_pixels(image_source(path), self.image_spec), None
+        return self._augmented(path, flips, self.config, rng), None
 
     def _augmented(
         self, path: PictureFile, flips: tuple[bool, bool], config: TrainConfig, rng: np.random.Generator
     ) -> npt.NDArray[np.uint8]:
-        if config.random_crop < 1.0:  # decoded in full: reduced-scale decoding would leave too few pixels to crop from
+        if config.random_crop < 1.0:  # decode in full: reduced-scale decoding leaves too few pixels to crop from
             image = random_crop(load_image(image_source(path)), config.random_crop, rng)
         else:
             image = load_image(image_source(path), spec=self.image_spec)
@@ -132,7 +135,7 @@ class Examples(Dataset[Example]):
 
 
 def target_of(record: Record, num_labels: int) -> npt.NDArray[np.float32]:
-    """What training aims at, float32 (L,) in 0..1: `record.soft` where there is one, else 1 for each of its labels."""
+    """Return the target of training, float32 (L,) in 0..1: `record.soft` if not None, else 1 for each label."""
     if record.soft is not None:
         return np.array(record.soft, dtype=np.float32)
     target = np.zeros(num_labels, dtype=np.float32)
@@ -143,8 +146,8 @@ def target_of(record: Record, num_labels: int) -> npt.NDArray[np.float32]:
 class Collate:
     """Examples to a Batch: stacks pictures, tokenises captions with the runtime's tokenizer.
 
-    With `config`, training batches: mixup, where `config` asks for it, of the pictures that stand alone. A row with a
-    caption is never mixed, since a mixed caption would say nothing, and neither is an all-zero picture.
+    With `config` they are training batches, and pictures without a caption may be mixed (mixup). A row with a caption
+    is never mixed, since captions cannot be mixed, and neither is an all-zero picture.
     """
 
     def __init__(self, tokenizer: CaptionTokenizer | None, config: TrainConfig | None = None) -> None:
@@ -152,7 +155,7 @@ class Collate:
         self.config = config
 
     def __call__(self, examples: list[Example]) -> Batch:
-        """Rows to one Batch, in order."""
+        """Make one Batch of the rows, in order."""
         input_ids = attention_mask = None
         if self.tokenizer is not None:
             ids, mask = self.tokenizer.encode([example.caption for example in examples])
@@ -187,33 +190,35 @@ def _stack(arrays: list[npt.NDArray[np.uint8] | None] | list[npt.NDArray[np.floa
 
 
 def plan_epoch(records: Sequence[Record], config: TrainConfig, epoch: int) -> list[list[Key]]:
-    """The batches of one epoch: rows with a picture and caption-only rows apart, in one random order.
+    """Plan the batches of one epoch: rows with a picture and caption-only rows apart, in one random order.
 
-    Caption-only batches skip the backbone altogether, so they are larger (`text_batch_size`) and may be a random
-    part of the rows (`text_rows_per_epoch`). With `shuffle_shards` the pictures of one file's rows come close together:
-    what reads them finds the neighbours in the system's cache, or in that of a remote file system.
+    Caption-only batches do not run the backbone, so they are larger (`text_batch_size`) and may be a random part of the
+    rows (`text_rows_per_epoch`). A single picture that would be the last batch joins the batch before it, because batch
+    normalisation cannot learn from one value. With `shuffle_shards` the pictures of one file come close together, so
+    that reads hit the cache of the operating system or of a remote file system.
     """
     rng = np.random.default_rng((config.seed, epoch))
-    pictures = _mix([i for i, record in enumerate(records) if record.image is not None], records, config, rng)
+    pictures = _shuffle([i for i, record in enumerate(records) if record.image is not None], records, config, rng)
     texts = rng.permutation([i for i, record in enumerate(records) if record.image is None])
     if config.text_rows_per_epoch:
         texts = texts[: config.text_rows_per_epoch]
-    batches = [
-        [(epoch, int(index)) for index in rows[start : start + size]]
+    with_picture, text_only = (
+        [[(epoch, int(index)) for index in rows[start : start + size]] for start in range(0, len(rows), size)]
         for rows, size in ((pictures, config.batch_size), (texts, config.text_batch_size))
-        for start in range(0, len(rows), size)
-    ]
+    )
+    if len(with_picture) > 1 and config.batch_size > len(with_picture[-1]) == 1:
+        with_picture[-2:] = [with_picture[-2] + with_picture[-1]]
+    batches = with_picture + text_only
     order = rng.permutation(len(batches))
-    if config.shuffle_shards:  # the pictures' batches stay in their order, and take the places that fell to them
-        with_picture = -(-len(pictures) // config.batch_size)
-        order[order < with_picture] = np.arange(with_picture)
+    if config.shuffle_shards:  # the batches with pictures keep their order among the others
+        order[order < len(with_picture)] = np.arange(len(with_picture))
     return [batches[i] for i in order]
 
 
-def _mix(
+def _shuffle(
     rows: list[int], records: Sequence[Record], config: TrainConfig, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """The rows in random order; with `shuffle_shards`, those of so many files before those of the next so many."""
+    """Shuffle the rows; with `shuffle_shards` = n, those of n random files come before those of the next n."""
     if not config.shuffle_shards:
         return rng.permutation(rows)
     by_file: dict[Path, list[int]] = {}
@@ -228,12 +233,12 @@ def _mix(
 
 
 def share_out(batch: list[Key], rank: int, world: int) -> tuple[list[Key], float]:
-    """What process `rank` of `world` takes of a planned batch of n rows.
+    """Return the share of process `rank` of `world` in a planned batch of n rows.
 
     Returns:
-        Its n_r rows, every `world`-th, and the weight n_r * world / n: the mean over the processes of weight times the
-        mean loss of the own rows is the mean over the batch, and so with the gradients. Where there are fewer rows
-        than processes, those left over get the first row with weight 0, since all have to take part.
+        Its n_r rows, every `world`-th, and the weight n_r * world / n. The mean over the processes of weight times the
+        mean loss of their rows is the mean over the batch, also for gradients. Where there are fewer rows than
+        processes, the others get the first row with weight 0, since every process must take part.
     """
     own = batch[rank::world]
     return own or batch[:1], len(own) * world / len(batch)
@@ -248,9 +253,10 @@ class _CollateUnlessError:
 
 
 class _Batches(DataLoader[Example]):
-    """Raises an error of a worker as it is; torch would make the worker's traceback its message."""
+    """A DataLoader that raises a worker's error as it is; torch would put the worker's traceback into the message."""
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # torch says Any for what its own iterator gives
+    @override
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # torch annotates its own iterator with Any
         for batch in super().__iter__():
             if isinstance(batch, MlicError):
                 raise batch
@@ -260,9 +266,9 @@ class _Batches(DataLoader[Example]):
 def batch_loader(
     examples: Examples, tokenizer: CaptionTokenizer | None, batches: list[list[Key]], workers: int = 0
 ) -> DataLoader[Example]:
-    """A DataLoader that yields a `Batch` for every list of keys, in order.
+    """Create a DataLoader that yields a `Batch` for every list of keys, in order.
 
-    Iterating over it raises the `MlicError` of a picture that cannot be read, whichever process was to read it.
+    Iterating over it raises the `MlicError` of a picture that cannot be read, in whatever process.
     """
     return _Batches(
         examples,
@@ -274,5 +280,5 @@ def batch_loader(
 
 
 def evaluation_batches(count: int, size: int) -> list[list[Key]]:
-    """All rows in order, `size` at a time."""
+    """Return all rows in order, `size` at a time."""
     return [[(0, index) for index in range(start, min(start + size, count))] for start in range(0, count, size)]

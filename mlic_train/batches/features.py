@@ -1,4 +1,4 @@
-"""Feature maps of a frozen backbone, computed once and read from disk in every epoch after."""
+"""Feature maps of a frozen backbone, computed once and then read from disk in every epoch."""
 
 import hashlib
 import os
@@ -49,17 +49,17 @@ def build_cache(
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
-    """Open the cache of these pictures and this backbone, computing it first if it is not there.
+    """Open the cache of these pictures and this backbone; compute it first if it is missing.
 
-    The file's name holds a hash of the backbone's weights, the preprocessing, the variants and every picture's bytes,
-    so a cache is never used for something else, and serves a data folder that was copied or moved.
+    The file's name contains a hash of the backbone's weights, the preprocessing, the variants and every picture's
+    bytes. So a cache is never used for other features, and is valid for a data folder that was copied or moved.
 
     Args:
         model: its normalisation and backbone are used, in eval mode.
-        records: those without a picture take no room.
+        records: records without a picture take no space.
         spec: the preprocessing.
-        variants: the (horizontal, vertical) flips that training will ask for.
-        folder: where caches are kept.
+        variants: the (horizontal, vertical) flips of training.
+        folder: the folder of all caches.
         progress: called with (pictures done, pictures in all).
     """
     indices = [index for index, record in enumerate(records) if record.image is not None]
@@ -92,7 +92,7 @@ def _compute(
                 if array is None:
                     shape = (len(variants), len(paths), *features.shape[1:])
                     array = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-                    _take_room(temporary)
+                    _allocate(temporary)
                 array[variant, start : start + len(pixels)] = features
             if progress is not None:
                 progress(start + len(pixels), len(paths))
@@ -101,8 +101,8 @@ def _compute(
     model.train(training)
 
 
-def _take_room(file: Path) -> None:
-    """Let a sparse file have its place on the disk, or fail: a full disk under mapped memory kills without a word."""
+def _allocate(file: Path) -> None:
+    """Allocate the disk space of a sparse file, or fail: mapped memory on a full disk kills the process silently."""
     if hasattr(os, "posix_fallocate"):  # macOS has none
         with file.open("rb+") as stream:
             os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)

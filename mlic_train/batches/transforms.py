@@ -1,8 +1,8 @@
-"""Picture augmentation, used in training only; the evaluation path is `mlic_runtime.picture.decode` and nothing else.
+"""Picture augmentation, for training only; evaluation uses nothing but `mlic_runtime.picture.decode`.
 
 The order for one picture: `random_crop`, `augment` (PIL images), the runtime's `to_pixels`, `flip`, `random_erasing`
 (pixels); `mixup` follows on the batch. The crop comes first, so that nothing is computed for pixels that it drops.
-What is off draws nothing from `rng`.
+A transform that is off draws nothing from `rng`.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlic_runtime.package.manifest import ImageSpec
 
-GREY = 127  # the middle of the range, where nothing is known about a pixel
+GREY = 127  # the middle of the range, for unknown pixels
 _ASPECT = (3 / 4, 4 / 3)  # the range of aspect ratios of a random crop (Szegedy et al. 2014, torchvision's default)
 _RAND_AUGMENT_OPERATIONS = 2
 _RAND_AUGMENT_BINS = 31  # magnitudes 0 to 30, as in Cubuk et al. 2020
@@ -40,11 +40,11 @@ def augment(
 
     Args:
         image: mode "RGB".
-        spec: the size that is wanted later. A picture of at least twice that size is made smaller first, by a whole
-            factor that still covers it, as reduced-scale JPEG decoding does: the cost is bounded by `spec`.
+        spec: the final size. A picture of at least twice that size is first reduced by a whole factor, as
+            reduced-scale JPEG decoding does, so that `spec` bounds the cost.
         color_jitter: brightness, contrast and saturation are each scaled by a factor in 1 +- this, in random order;
-            0 leaves them.
-        rand_augment: the magnitude in 1..30 of two random operations; what they uncover is grey. 0: none.
+            0: they stay.
+        rand_augment: the magnitude in 1..30 of two random operations; uncovered pixels become grey. 0: none.
         rng: the only source of randomness.
 
     Returns:
@@ -67,7 +67,7 @@ def augment(
 
 
 def flip(pixels: npt.NDArray[np.uint8], horizontal: bool, vertical: bool) -> npt.NDArray[np.uint8]:
-    """Mirror `pixels` uint8 (H, W, 3) left-right and/or upside down."""
+    """Mirror `pixels` uint8 (H, W, 3) horizontally, vertically or both."""
     if horizontal:
         pixels = pixels[:, ::-1]
     if vertical:
@@ -103,7 +103,7 @@ def mixup(
         pixels: uint8 (B, H, W, 3).
         targets: float32 (B, L) in [0, 1].
         rows: the indices of the rows to mix; the others stay.
-        alpha: greater than 0; the smaller, the closer is w to 0 or 1.
+        alpha: greater than 0; a small alpha draws w close to 0 or 1.
         rng: the only source of randomness.
 
     Returns:
@@ -120,10 +120,9 @@ def mixup(
 
 @contextlib.contextmanager
 def _torch_draws_from(rng: np.random.Generator) -> Iterator[None]:
-    """Let torchvision, which draws from torch's global generator, depend on `rng` alone; then restore that generator.
+    """Seed torch's global generator, from which torchvision draws, by `rng`; restore the generator at the end.
 
-    Only the CPU's generator is seeded: `torch.manual_seed` would reseed those of accelerators too, and is 20 times
-    slower.
+    Only the CPU's generator is seeded: `torch.manual_seed` also reseeds those of accelerators, and is 20 times slower.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng.integers(2**63)))

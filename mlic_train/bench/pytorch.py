@@ -1,4 +1,4 @@
-"""PyTorch as a competitor in `mlic-bench`; found through the entry points `pytorch` and `torch-compile`."""
+"""PyTorch as a backend of `mlic-bench`, found by the entry points `pytorch` and `torch-compile`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +16,16 @@ from mlic_train.runs.find import released_run
 
 
 class PyTorchBackend:
-    """The same model in PyTorch eager mode on the CPU.
+    """The model of a package in PyTorch eager mode on the CPU.
 
     Args:
-        package: the package that is measured; its `checkpoint_sha256` says which checkpoint it was exported from.
-        threads: intra-op threads, the same as the runtime's.
-        checkpoint: a run folder; None takes the released checkpoint of the package's name.
-        precision: not used, the checkpoint is what it is.
+        package: the measured package; its `checkpoint_sha256` names the checkpoint that it was exported from.
+        threads: intra-op threads, as many as the runtime's.
+        checkpoint: a run folder; None: the released checkpoint of the package's name.
+        precision: not used; the checkpoint has one precision.
 
     Raises:
-        CheckpointError: no checkpoint, or not the one that the package was exported from.
+        CheckpointError: there is no checkpoint, or the package was not exported from it.
     """
 
     name = "pytorch eager"
@@ -49,7 +49,7 @@ class PyTorchBackend:
         input_ids: npt.NDArray[np.int64] | None,
         attention_mask: npt.NDArray[np.int64] | None,
     ) -> npt.NDArray[np.float32]:
-        """`pixels` uint8 (B, H, W, 3), ids and mask int64 (B, T) -> logits float32 (B, L)."""
+        """Return logits float32 (B, L) for `pixels` uint8 (B, H, W, 3), ids and mask int64 (B, T)."""
         arrays = [array for array in (pixels, input_ids, attention_mask) if array is not None]
         with torch.inference_mode():
             logits = self._model(*(torch.from_numpy(array) for array in arrays))
@@ -57,13 +57,13 @@ class PyTorchBackend:
 
 
 class TorchCompileBackend(PyTorchBackend):
-    """The same model through `torch.compile`, with PyTorch's default backend and mode.
+    """The model of a package compiled by `torch.compile`, with PyTorch's default backend and mode.
 
-    It is compiled here, for one picture; another shape is compiled when it first runs, in the warm-up.
+    It is compiled here for one picture; another shape is compiled when it first runs, in the warm-up.
 
     Raises:
         CheckpointError: see `PyTorchBackend`.
-        InputError: it cannot be compiled here, such as for want of a C++ compiler.
+        InputError: it cannot be compiled on this machine, for example without a C++ compiler.
     """
 
     name = "torch.compile"

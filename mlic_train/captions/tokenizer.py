@@ -10,19 +10,19 @@ _WORD_START = "▁"  # U+2581, which Metaspace puts before every word
 def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequency: int = 2) -> bytes:
     """Train a lower-casing byte-pair encoding (Sennrich et al. 2016) on captions.
 
-    The same captions give the same bytes. (The library's WordPiece trainer numbers its "##" pieces in the order of
-    a hash table, another one in every process; two runs of one seed would not be the same model.)
+    Equal captions give equal bytes. (The library's WordPiece trainer does not: it numbers its "##" pieces in the order
+    of a hash table, which differs between processes, so that two runs of one seed would give different models.)
 
     Args:
-        captions: the training captions, and only those: validation and test words must stay unseen.
+        captions: the training captions only: words of validation and test must stay unseen.
         vocab_size: upper bound of the vocabulary, [PAD] (always id 0) and [UNK] included.
         min_frequency: a piece must occur this often to be added.
 
     Returns:
-        The bytes of tokenizer.json: the same file is used in training, in the checkpoint and in the runtime.
+        The bytes of tokenizer.json, which training, checkpoints and the runtime use.
 
     Raises:
-        DataError: there is not a single caption to learn from.
+        DataError: there are no captions.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -45,14 +45,14 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequen
 
 
 def vocabulary_size(tokenizer_json: bytes) -> int:
-    """The number of token ids of a tokenizer.json."""
+    """Return the number of token ids of a tokenizer.json."""
     from tokenizers import Tokenizer
 
     return Tokenizer.from_str(tokenizer_json.decode("utf-8")).get_vocab_size()
 
 
 def token_texts(tokenizer_json: bytes) -> list[str]:
-    """The text of every token id of a tokenizer from `train_tokenizer`; one that begins a word begins with a space."""
+    """Return the text of every token id of `train_tokenizer`; a token that begins a word begins with a space."""
     from tokenizers import Tokenizer
 
     vocabulary = Tokenizer.from_str(tokenizer_json.decode("utf-8")).get_vocab()

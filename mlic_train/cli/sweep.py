@@ -107,7 +107,7 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     training = Training.build(options["name"], data_arguments(ctx), options["training"], space.names)
     example = _example(training, space)
     from mlic_train.data.splits import load_splits
-    from mlic_train.training.fit import interrupts
+    from mlic_train.training.interrupts import interrupts
 
     splits = load_splits(data_from(options))
     for split in splits.named().values():

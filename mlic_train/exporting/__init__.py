@@ -1,1 +1,1 @@
-"""A trained model into a model package: graphs, precisions, parity, card, archives, signatures."""
+"""From a trained model to a model package: graphs, precisions, parity, card, archives, signatures."""

@@ -1,4 +1,4 @@
-"""A model package as one `.mlic` file, byte for byte the same for the same package."""
+"""A model package as one `.mlic` file; equal packages give equal bytes."""
 
 import stat
 import zipfile
@@ -11,24 +11,22 @@ from mlic_runtime.package.model_package import ModelPackage, load_package
 from mlic_train.base.files import atomic_path
 from mlic_train.errors import ExportError
 
-_TIME = (1980, 1, 1, 0, 0, 0)  # the first that zip can write
+_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can write
 _UNIX = 3
 
 
 def write_archive(package_folder: Path, file: Path) -> None:
     """Write a model package as one file, which the runtime reads without unpacking it.
 
-    The members are stored, because the runtime reads no others. On exported/hybrid, deflating saves 21 % (20.2 to
-    15.8 MB) and costs 0.1 s of CPU time whenever the model is loaded, six times what checking its sha256 takes. And not
-    every bit of deflated data counts, so not every flipped bit could be refused.
+    The members are stored, not deflated. Deflating exported/hybrid saves 21 % (20.2 to 15.8 MB) and costs 0.1 s of CPU
+    time at every load, six times the time of its sha256. And some bits of deflated data can change without effect, so
+    that not every flipped bit could be refused.
 
-    Args:
-        package_folder: the model package; every file of it is verified first.
-        file: where to write; replaced only when all is written. Its name must end in `.mlic`, or nothing would load it.
+    Every file of the package is verified first. An older `file` is replaced only when all is written.
 
     Raises:
         PackageError: the package is damaged.
-        ExportError: the file's name has another ending.
+        ExportError: the name of `file` does not end in `.mlic`.
     """
     if file.suffix != ARCHIVE_SUFFIX:
         raise ExportError(f"{file} does not end in {ARCHIVE_SUFFIX}, by which the runtime knows a single-file package")
@@ -36,23 +34,21 @@ def write_archive(package_folder: Path, file: Path) -> None:
 
 
 def package_contents(package: ModelPackage) -> dict[str, bytes]:
-    """Read and verify the files of a model package: {name: content}, the manifest first, then in its order.
+    """Read and verify the files of a model package: {name: content}, first the manifest, then in its order.
 
     Raises:
         PackageError: the package is damaged.
     """
-    # Unchanged, not written again: a key that a newer mlic-runtime adds would keep an older one from reading it.
+    # The file's own bytes: written anew, it could get a key of a newer mlic-runtime that older ones refuse.
     manifest = package.read_manifest()
     return {MANIFEST_NAME: manifest, **{name: package.read(name) for name, _ in package.verified()}}
 
 
 def write_zip(file: Path, contents: Mapping[str, bytes], method: int) -> None:
-    """Write a zip archive whose bytes depend on nothing but `contents` (and zlib, if they are deflated).
+    """Write a zip archive whose bytes depend only on `contents` (and on zlib, if they are deflated).
 
-    Args:
-        file: where to write; replaced only when all is written.
-        contents: {name: content}, in the order in which they are written.
-        method: `zipfile.ZIP_STORED` or `zipfile.ZIP_DEFLATED`.
+    An older `file` is replaced only when all is written. `contents` are {name: content} in the order of the archive;
+    `method` is `zipfile.ZIP_STORED` or `zipfile.ZIP_DEFLATED`.
     """
     with atomic_path(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in contents.items():

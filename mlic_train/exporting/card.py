@@ -18,51 +18,62 @@ _TITLES = {
 
 
 def write_card(manifest: Manifest, config: RunConfig) -> str:
-    """The model card in Markdown, made from the manifest and the run's configuration and from nothing else."""
+    """Return the model card in Markdown, made only from the manifest and the run's configuration."""
     model = config.model
     reads = "a picture and its caption (either may be missing)" if model.reads_captions else "a picture"
-    text = manifest.text
+    note = str(manifest.provenance.get("data_note", "Not stated."))
+    sections = {
+        "Labels": [
+            "| label | threshold |",
+            "|---|---|",
+            *(f"| {label.name} | {label.threshold:.3f} |" for label in manifest.labels),
+        ],
+        "Input": _inputs(manifest),
+        "Intended use": _intended_use(manifest),
+        "Graphs": _graphs(manifest),
+        "Metrics": _metrics(manifest, config),
+        "Parity with PyTorch": _parity(manifest),
+        "Training data and licences": [note],
+        "Provenance": [f"- {key}: {value}" for key, value in manifest.provenance.items() if key != "data_note"],
+        "How to reproduce": _reproduce(manifest),
+        "Files": _hashes(manifest),
+        "Limits": _limits(manifest),
+    }
     lines = [
         f"# {manifest.name} {manifest.version}",
         "",
         f"A multi-label classifier that reads {reads} and gives each of {len(manifest.labels)} labels a probability.",
         "Run it with `mlic-infer picture.jpg" + (' "caption"`.' if model.reads_captions else "`."),
         "",
-        "## Labels",
-        "",
-        "| label | threshold |",
-        "|---|---|",
-        *(f"| {label.name} | {label.threshold:.3f} |" for label in manifest.labels),
-        "",
-        "## Input",
-        "",
-        f"- Picture: RGB, {manifest.image.width} x {manifest.image.height} pixels, `{manifest.image.resize}`, "
-        f"{manifest.image.interpolation}.",
     ]
-    if text is not None:
-        lines[-1] += " An all-black picture means that there is none."
-        lines.append(f"- Caption: at most {text.max_length} tokens of a vocabulary of {text.vocab_size}.")
-    lines += ["", "## Intended use", "", *_intended_use(manifest), "", "## Graphs", "", *_graphs(manifest), ""]
-    lines += ["## Metrics", ""]
+    for title, content in sections.items():
+        lines += [f"## {title}", "", *content, ""]
+    return "\n".join(lines)
+
+
+def _inputs(manifest: Manifest) -> list[str]:
+    image, text = manifest.image, manifest.text
+    picture = f"- Picture: RGB, {image.width} x {image.height} pixels, `{image.resize}`, {image.interpolation}."
+    if text is None:
+        return [picture]
+    return [
+        f"{picture} An all-black picture means that there is none.",
+        f"- Caption: at most {text.max_length} tokens of a vocabulary of {text.vocab_size}.",
+    ]
+
+
+def _metrics(manifest: Manifest, config: RunConfig) -> list[str]:
     fixed = config.train.threshold_for.startswith("fixed")
     thresholds = "Thresholds are fixed." if fixed else "Thresholds were fitted on the validation split."
+    lines = []
     for precision, splits in manifest.metrics.items():
         lines += [f"Graph `{precision}`. {thresholds}", "", *_table(splits), ""]
-    lines += [
+    return [
+        *lines,
         "In brackets: 95 % bootstrap intervals over the rows. ECE: expected calibration error over all decisions.",
         "Rows with at least one label are scored; `negatives` are rows with none. `-picture-only` and `-caption-only`",
         "are the same rows with the other input left out, at the same thresholds.",
-        "",
-        "## Parity with PyTorch",
-        "",
     ]
-    lines += _parity(manifest)
-    lines += ["", "## Training data and licences", "", str(manifest.provenance.get("data_note", "Not stated.")), ""]
-    lines += ["## Provenance", ""]
-    lines += [f"- {key}: {value}" for key, value in manifest.provenance.items() if key != "data_note"]
-    lines += ["", "## How to reproduce", "", *_reproduce(manifest), "", "## Files", "", *_hashes(manifest), ""]
-    lines += ["## Limits", "", *_limits(manifest), ""]
-    return "\n".join(lines)
 
 
 def _table(splits: Mapping[str, Metrics]) -> list[str]:
@@ -91,7 +102,7 @@ def _intended_use(manifest: Manifest) -> list[str]:
 
 
 def _graphs(manifest: Manifest) -> list[str]:
-    """A line for each precision: what it costs and what it gives."""
+    """Return a table with a line for each precision: size, F1 and latency."""
     providers = by_provider(manifest.latency)
     titles = ["precision", "MB", "val samples F1", "test samples F1", *(f"ms on {name}" for name in providers)]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
@@ -116,7 +127,7 @@ def _graphs(manifest: Manifest) -> list[str]:
 
 
 def _parity(manifest: Manifest) -> list[str]:
-    """A line for each set of rows, a column for each precision."""
+    """Return a table with a line for each set of rows and a column for each precision."""
     specs = manifest.parity
     lines = [
         "Largest difference of a logit, and the share of equal decisions.",
@@ -124,14 +135,14 @@ def _parity(manifest: Manifest) -> list[str]:
         "| rows | " + " | ".join(f"`{precision}`" for precision in specs) + " |",
         "|---" * (len(specs) + 1) + "|",
     ]
-    shapes, made_up = next((spec.shapes, spec.rows) for spec in specs.values())
+    first = next(iter(specs.values()))
     checks: list[tuple[str, list[AgreementSpec]]] = [
-        (f"{made_up} made up, {shapes} (B, T) shapes", list(specs.values()))
+        (f"{first.rows} made up, {first.shapes} (B, T) shapes", list(specs.values()))
     ]
-    for split, found in next(iter(specs.values())).splits.items():
-        checks.append((f"{found.rows} of {split}", [spec.splits[split] for spec in specs.values()]))
+    for split, agreement in first.splits.items():
+        checks.append((f"{agreement.rows} of {split}", [spec.splits[split] for spec in specs.values()]))
     for name, agreements in checks:
-        cells = [f"{found.max_abs_difference:.2g}, {found.equal_decisions:.3%}" for found in agreements]
+        cells = [f"{agreement.max_abs_difference:.2g}, {agreement.equal_decisions:.3%}" for agreement in agreements]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -159,7 +170,7 @@ def _reproduce(manifest: Manifest) -> list[str]:
 
 
 def _hashes(manifest: Manifest) -> list[str]:
-    """Of every file but this one and manifest.json, which holds them all."""
+    """Return a table of every file except this one and manifest.json, which lists them all."""
     lines = ["| file | bytes | sha256 |", "|---|---|---|"]
     return lines + [f"| {name} | {spec.bytes} | `{spec.sha256}` |" for name, spec in manifest.files.items()]
 

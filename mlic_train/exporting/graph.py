@@ -1,4 +1,4 @@
-"""From a model to an ONNX graph: traced, simplified, of standard operators only."""
+"""Export a model as an ONNX graph: traced, simplified, with standard operators only."""
 
 import io
 import warnings
@@ -16,19 +16,19 @@ OPSET = 17  # the first with LayerNormalization; ONNX Runtime Web and mobile rea
 
 
 def export_graph(model: Model, max_length: int) -> bytes:
-    """The ONNX graph of the contract, as bytes: B and T dynamic, standard operators, weights inside.
+    """Return the ONNX graph of the contract as bytes: B and T dynamic, standard operators, weights inside.
 
-    The TorchScript-based exporter is used on purpose: with an LSTM and attention in one graph its result passes the
-    parity check at every shape; torch.export's specialises on the traced ones (pytorch#191855).
+    The TorchScript exporter is used on purpose: with an LSTM and attention in one graph its result passes the parity
+    check at every shape, while that of torch.export is specialised on the traced shape (pytorch#191855).
 
-    The same weights give the same bytes, in every process.
+    Equal weights give equal bytes, in every process.
     """
     inputs = example_inputs(model, rows=2, tokens=min(5, max_length))
     names = [PIXELS, INPUT_IDS, ATTENTION_MASK][: len(inputs)]
     axes = {PIXELS: {0: "B"}, INPUT_IDS: {0: "B", 1: "T"}, ATTENTION_MASK: {0: "B", 1: "T"}, LOGITS: {0: "B"}}
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode():
-        # What it warns of: that it is not the default, and that LSTMs may fail at other batches. Parity tells.
+        # It warns that it is not the default, and that LSTMs may fail at other batches, which parity checks.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model.eval(),
@@ -44,11 +44,11 @@ def export_graph(model: Model, max_length: int) -> bytes:
 
 
 def simplify(graph: bytes) -> bytes:
-    """The same graph with constants folded and without nodes that do nothing.
+    """Fold constants and remove nodes without effect.
 
-    ONNX Runtime does most of it whenever it loads a graph, but not what needs symbolic shapes: the padding of a timm
-    backbone is computed from the shape of a tensor whose B is dynamic, though only its fixed H and W are used. The
-    axis L of `logits`, which the exporter leaves dynamic, becomes fixed.
+    ONNX Runtime does most of this when it loads a graph, but nothing that needs symbolic shapes: the padding of a timm
+    backbone is computed from the shape of a tensor with dynamic B, though only its fixed H and W are used. The axis L
+    of `logits`, which the exporter leaves dynamic, becomes fixed.
     """
     simplified: onnx.ModelProto = onnxslim.slim(onnx.load_from_string(graph))
     data: bytes = simplified.SerializeToString(deterministic=True)

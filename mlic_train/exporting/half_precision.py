@@ -1,4 +1,4 @@
-"""A float16 graph from a float32 one; what would overflow stays in float32."""
+"""A float16 graph from a float32 one; operators that would overflow stay in float32."""
 
 import numpy as np
 import onnx
@@ -8,19 +8,14 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from .ranges import Ranges
 
 LIMIT = 65504.0 / 4
-"""The largest value that is left to float16, whose own limit is four times as large: rows that were not seen may give
-larger ones."""
+"""The largest value for float16. Its own limit is four times as large, since other rows may give larger values."""
 
 
 def to_float16(graph: bytes, ranges: Ranges) -> tuple[bytes, tuple[str, ...]]:
-    """The graph with weights and arithmetic in float16; inputs and outputs keep their types.
-
-    Args:
-        graph: the float32 graph, an ONNX file's content.
-        ranges: of its tensors, on rows like those it will see.
+    """Convert weights and arithmetic of a float32 graph to float16; inputs and outputs keep their types.
 
     Returns:
-        The graph, and the names of the operators that stay in float32 because a value of theirs exceeds LIMIT.
+        The graph, and the names of the operators that stay in float32 because one of their values exceeds LIMIT.
     """
     model = onnx.load_from_string(graph)
     largest = {**ranges.largest(), **{tensor.name: _largest(tensor) for tensor in model.graph.initializer}}
@@ -30,13 +25,13 @@ def to_float16(graph: bytes, ranges: Ranges) -> tuple[bytes, tuple[str, ...]]:
         if any(largest.get(name, 0.0) > LIMIT for name in (*node.input, *node.output))
     )
     converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(kept))
-    _join(converted.graph)
+    _remove_cast_pairs(converted.graph)
     data: bytes = converted.SerializeToString(deterministic=True)
     return data, kept
 
 
-def _join(graph: onnx.GraphProto) -> None:
-    """Undo float32 -> float16 -> float32, which the converter puts between two operators that stay in float32."""
+def _remove_cast_pairs(graph: onnx.GraphProto) -> None:
+    """Remove float32 -> float16 -> float32, which the converter puts between operators that stay in float32."""
     made_by = {name: node for node in graph.node for name in node.output}
     renamed: dict[str, str] = {}
     for node in graph.node:

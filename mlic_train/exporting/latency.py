@@ -1,4 +1,4 @@
-"""How long the graphs of a package take on this machine, by execution provider."""
+"""The latency of a package's graphs on this machine, by execution provider."""
 
 from collections.abc import Mapping
 
@@ -15,16 +15,11 @@ from mlic_train.runs.checkpoint import Trained
 _RUNS = 100
 
 Latency = Mapping[str, Mapping[str, LatencySpec]]
-"""{precision: {provider: what was measured}}"""
+"""{precision: {provider: latency}}"""
 
 
 def measure_graphs(trained: Trained, graphs: Mapping[str, bytes]) -> Latency:
-    """Measure graphs in turns, one picture with a caption at a time, on every provider that loads them here.
-
-    Args:
-        trained: the model.
-        graphs: {precision: an ONNX file's content}.
-    """
+    """Measure graphs {precision: ONNX file} in turns, one picture with a caption at a time, on every provider here."""
     model = trained.config.model
     inputs = make_inputs(model.image_spec, model.text_spec, trained.tokenizer)
     latency: dict[str, dict[str, LatencySpec]] = {precision: {} for precision in graphs}
@@ -32,21 +27,21 @@ def measure_graphs(trained: Trained, graphs: Mapping[str, bytes]) -> Latency:
         try:
             sessions = {name: create_session(graph, provider=provider) for name, graph in graphs.items()}
         except ProviderError:
-            continue  # onnxruntime offers it, the machine does not have it
+            continue  # onnxruntime has the provider, the machine lacks its hardware
         for precision, measured in measure_latency(sessions, inputs, runs=_RUNS).items():
             latency[precision][provider] = measured
     return latency
 
 
 def recommend(latency: Latency) -> dict[str, str]:
-    """{provider: the precision to run there}, by `mlic_runtime.bench.latency.fastest`."""
+    """Return {provider: the precision to run there}, by `mlic_runtime.bench.latency.fastest`."""
     return {provider: fastest(measured) for provider, measured in by_provider(latency).items()}
 
 
 def by_provider(latency: Latency) -> dict[str, dict[str, LatencySpec]]:
-    """The other way round: {provider: {precision: what was measured}}."""
-    found: dict[str, dict[str, LatencySpec]] = {}
+    """Return {provider: {precision: latency}}."""
+    latencies: dict[str, dict[str, LatencySpec]] = {}
     for precision, measured in latency.items():
         for provider, spec in measured.items():
-            found.setdefault(provider, {})[precision] = spec
-    return found
+            latencies.setdefault(provider, {})[precision] = spec
+    return latencies

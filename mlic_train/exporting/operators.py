@@ -1,14 +1,14 @@
-"""Which operators and tensor types a graph may have, so that ONNX Runtime runs it in browsers and on phones too.
+"""The operators and tensor types that a graph may have, so that ONNX Runtime runs it in browsers and on phones too.
 
 ONNX Runtime's packages for the web (WebAssembly), Android and iOS have the kernels of all standard operators
 (https://github.com/microsoft/onnxruntime/blob/main/js/web/README.md, "Operators"; microsoft/onnxruntime#20941). GPUs,
-NPUs and builds that were reduced to what a graph needs have fewer types: those of TYPES suffice for all precisions.
+NPUs and reduced builds have fewer types: those of TYPES suffice for all precisions.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import onnx
-from onnx import AttributeProto, TensorProto, defs
+from onnx import AttributeProto, TensorProto
 
 from mlic_runtime.package.graph_safety import STANDARD_DOMAINS
 from mlic_train.errors import ExportError
@@ -17,48 +17,29 @@ TYPES = frozenset({"FLOAT", "FLOAT16", "UINT8", "INT8", "INT32", "INT64", "BOOL"
 
 
 def check_operators(graph: bytes) -> None:
-    """Refuse a graph that needs more than the standard's operators and everyday tensor types.
-
-    Args:
-        graph: the content of an .onnx file.
+    """Refuse a graph that needs more than standard operators and common tensor types.
 
     Raises:
-        ExportError: an operator that is not of the standard at the graph's opset, or deprecated or experimental there;
-            a function of the graph's own; a node before one whose output it reads; a tensor whose type is not in TYPES
-            or is not known. Subgraphs and tensors in attributes are included. The message names the first.
+        ExportError: the graph has an operator of another domain or a function of its own; onnx's checker refuses it (an
+            operator that its opset lacks or deprecates, a node before one whose output it reads); a tensor's type is
+            unknown or not in TYPES. Subgraphs and tensors in attributes are checked too. The message names the first.
     """
     model = onnx.load_from_string(graph)
-    versions = {opset.domain: opset.version for opset in model.opset_import}
     if model.functions:
         raise ExportError(f"the graph has a function of its own, {model.functions[0].name!r}; expected operators only")
-    for part in _subgraphs(model.graph):
-        _check_nodes(part, versions)
-    for part in _subgraphs(onnx.shape_inference.infer_shapes(model, strict_mode=True).graph):
-        _check_types(part)
-
-
-def _check_nodes(graph: onnx.GraphProto, versions: Mapping[str, int]) -> None:
-    made = {name for node in graph.node for name in node.output if name}
-    seen: set[str] = set()
-    for node in graph.node:
-        _check_operator(node, versions)
-        early = next((name for name in node.input if name in made and name not in seen), None)
-        if early is not None:
-            raise ExportError(f"the graph's node {node.name!r} stands before the one that makes its input {early!r}")
-        seen.update(node.output)
-
-
-def _check_operator(node: onnx.NodeProto, versions: Mapping[str, int]) -> None:
-    version = versions.get(node.domain)
-    what = f"the graph's operator {node.op_type!r} of domain {node.domain!r} (node {node.name!r})"
-    if node.domain not in STANDARD_DOMAINS or version is None:
-        raise ExportError(f"{what} is not of the ONNX standard")
+    for node in (node for part in _subgraphs(model.graph) for node in part.node):
+        if node.domain not in STANDARD_DOMAINS:
+            raise ExportError(
+                f"the graph's operator {node.op_type!r} of domain {node.domain!r} (node {node.name!r}) is not in the "
+                "ONNX standard"
+            )
     try:
-        schema = defs.get_schema(node.op_type, version, "")
-    except defs.SchemaError:
-        raise ExportError(f"{what} is not in opset {version} of the ONNX standard") from None
-    if schema.deprecated or schema.support_level != defs.OpSchema.SupportType.COMMON:
-        raise ExportError(f"{what} is deprecated or experimental in opset {version}")
+        onnx.checker.check_model(model, full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the graph is not valid ONNX: {' '.join(str(error).split())}") from None
+    for part in _subgraphs(inferred.graph):
+        _check_types(part)
 
 
 def _check_types(graph: onnx.GraphProto) -> None:
@@ -72,25 +53,25 @@ def _check_types(graph: onnx.GraphProto) -> None:
 
 
 def tensor_types(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """(name, type) of the weights, inputs, outputs and values in between, and of tensors in attributes."""
+    """Yield (name, type) of weights, inputs, outputs, values in between, and tensors in attributes."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.WhichOneof("value")  # a sequence, map or optional value is no tensor
-        yield value.name, _name(value.type.tensor_type.elem_type) if kind == "tensor_type" else str(kind)
+        yield value.name, _type_name(value.type.tensor_type.elem_type) if kind == "tensor_type" else str(kind)
     for tensor in graph.initializer:
-        yield tensor.name, _name(tensor.data_type)
+        yield tensor.name, _type_name(tensor.data_type)
     for node in graph.node:
         for attribute in node.attribute:
             tensors = (*([attribute.t] if attribute.type == AttributeProto.TENSOR else []), *attribute.tensors)
             for index, tensor in enumerate(tensors):
-                yield f"{node.name or node.op_type}.{attribute.name}[{index}]", _name(tensor.data_type)
+                yield f"{node.name or node.op_type}.{attribute.name}[{index}]", _type_name(tensor.data_type)
 
 
-def _name(data_type: int) -> str:
+def _type_name(data_type: int) -> str:
     return str(TensorProto.DataType.Name(data_type))
 
 
 def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph itself, and the branches and bodies of its If, Loop and Scan."""
+    """Yield the graph itself, and the branches and bodies of its If, Loop and Scan."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:

@@ -22,8 +22,8 @@ from mlic_runtime.package.manifest import (
 from mlic_runtime.package.model_package import load_package
 from mlic_train.base.files import atomic_folder
 from mlic_train.data.splits import Splits
-from mlic_train.errors import DataError, ExportError
-from mlic_train.measure.collect import caption_tokenizer, collect_splits, run_graph, run_model, score
+from mlic_train.errors import ExportError
+from mlic_train.measure.collect import check_labels, collect_splits, run_graph, score
 from mlic_train.measure.predict import Outputs
 from mlic_train.runs.checkpoint import Trained, checkpoint_digest
 
@@ -32,7 +32,7 @@ from .graph import OPSET
 from .latency import Latency, measure_graphs, recommend
 from .operators import check_operators
 from .parity import check_parity, check_rows
-from .precisions import FULL, MAX_DROP, largest_drop, make_graphs
+from .precisions import FULL, MAX_DROP, drop_error, largest_drop, make_graphs
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,10 @@ class ExportOptions:
 
     Attributes:
         version: the package's version.
-        precisions: which graphs, some of `manifest.PRECISIONS`; the first one listed is the runtime's default where it
-            has no reason to take another.
-        max_drop: how many points (hundredths) of validation samples F1 another precision than fp32 may cost.
-        latency: measure the graphs' latency on this machine and recommend a precision by it. It makes the one part of a
-            package that another export of the same model does not repeat.
+        precisions: some of `manifest.PRECISIONS`; the first is the runtime's default where nothing speaks for another.
+        max_drop: how many points (hundredths) of validation samples F1 a precision other than fp32 may cost.
+        latency: measure the graphs' latency on this machine and recommend a precision by it. Measured latencies are the
+            only part of a package that a second export of the model does not repeat.
     """
 
     version: str = "0.1.0"
@@ -62,17 +61,12 @@ def export_package(
     splits: Splits | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Write a model package; what was at `output` is replaced only if everything held.
+    """Write a model package to the folder `output`; a package there is replaced only if every check passes.
 
-    Args:
-        trained: the model.
-        output: the package's folder.
-        options: what to write.
-        splits: what to fit reduced precisions on, and to measure graphs on; None takes the metrics of the checkpoint.
-        log: called with lines of progress.
+    For the other arguments and errors see `build_package`.
 
     Raises:
-        ExportError: `output` is something else than a model package, or a graph disagrees with PyTorch.
+        ExportError: `output` exists and is not a model package.
     """
     if output.exists() and not (output.is_dir() and (not any(output.iterdir()) or (output / MANIFEST_NAME).is_file())):
         raise ExportError(f"{output} exists and is not a model package; choose another --output")
@@ -87,14 +81,10 @@ def export_package(
 def build_package(
     trained: Trained, options: ExportOptions, *, splits: Splits | None, log: Callable[[str], None]
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """What a model package holds, {file name: content} with manifest.json, once its graphs agree with PyTorch.
+    """Build the files of a model package, {file name: content} with manifest.json, and check its graphs.
 
-    Args:
-        trained: the model.
-        options: what to build.
-        splits: real rows to fit reduced precisions on, and to compare and measure the graphs on; None compares made-up
-            rows only and takes the metrics of the checkpoint.
-        log: called with lines of progress.
+    Reduced precisions are fitted on the rows of `splits`, and the graphs compared and measured on them. Without
+    `splits` made-up rows are compared, and the metrics are those of the checkpoint.
 
     Raises:
         ExportError: a graph disagrees with PyTorch, costs more F1 than it may, or needs operators that not every build
@@ -102,15 +92,13 @@ def build_package(
         PackageError: a graph breaks the contract, or fails, or the runtime would refuse the tokenizer.
         DataError: the data has other labels than the model.
     """
-    caption_tokenizer(trained.config, trained.tokenizer)  # at once: without data and --latency nothing else reads it
+    _ = trained.caption_tokenizer  # refuses a bad tokenizer before the work begins
     expected: dict[str, Outputs] = {}
     if splits is not None:
-        _check_labels(trained, splits)
+        check_labels(trained, splits)
         log("running PyTorch on val and test")
-        expected = collect_splits(trained, run_model(trained), splits)
+        expected = collect_splits(trained, trained.run, splits)
     graphs = make_graphs(trained, options.precisions, splits, expected, options.max_drop, log)
-    files: dict[str, bytes] = {}
-    specs: dict[str, FileSpec] = {}
     parity: dict[str, ParitySpec] = {}
     metrics: dict[str, Mapping[str, Metrics]] = {}
     for precision, graph in graphs.items():
@@ -120,25 +108,29 @@ def build_package(
         metrics[precision] = trained.state.metrics
         if splits is not None:
             log(f"measuring the {precision} graph on val and test")
-            found = collect_splits(trained, run_graph(trained, session), splits)
-            agreements = check_rows(trained, expected, found, precision)
+            outputs = collect_splits(trained, run_graph(trained, session), splits)
+            agreements = check_rows(trained, expected, outputs, precision)
             parity[precision] = dataclasses.replace(parity[precision], splits=agreements)
-            _check_drop(precision, largest_drop(trained, expected, found), options.max_drop)
-            metrics[precision] = {key: score(rows, trained.state.thresholds) for key, rows in found.items()}
-        name = f"model.{precision}.onnx"
-        files[name], specs[name] = graph.content, _file_spec(graph.content, precision)
-    if trained.tokenizer is not None:
-        files[TOKENIZER_NAME], specs[TOKENIZER_NAME] = trained.tokenizer, _file_spec(trained.tokenizer)
+            drop = largest_drop(trained, expected, outputs)
+            if precision != FULL and drop > options.max_drop:
+                raise drop_error(precision, drop, options.max_drop)
+            metrics[precision] = {key: score(rows, trained.state.thresholds) for key, rows in outputs.items()}
+    contents = {precision: graph.content for precision, graph in graphs.items()}
     latency: Latency = {}
     if options.latency:
         log("measuring latency; the machine should have nothing else to do")
-        latency = measure_graphs(trained, {precision: graph.content for precision, graph in graphs.items()})
-    thresholds = trained.state.thresholds
+        latency = measure_graphs(trained, contents)
+    files = {f"model.{precision}.onnx": content for precision, content in contents.items()}
+    specs = {f"model.{precision}.onnx": _file_spec(content, precision) for precision, content in contents.items()}
+    if trained.tokenizer is not None:
+        files[TOKENIZER_NAME], specs[TOKENIZER_NAME] = trained.tokenizer, _file_spec(trained.tokenizer)
     model = trained.config.model
     manifest = Manifest(
         name=model.name,
         version=options.version,
-        labels=tuple(LabelSpec(name, value) for name, value in zip(model.labels, thresholds, strict=True)),
+        labels=tuple(
+            LabelSpec(name, value) for name, value in zip(model.labels, trained.state.thresholds, strict=True)
+        ),
         image=model.image_spec,
         text=model.text_spec,
         files=specs,
@@ -158,20 +150,6 @@ def build_package(
     card = write_card(manifest, trained.config).encode()
     manifest = dataclasses.replace(manifest, files={**specs, CARD_NAME: _file_spec(card)})
     return manifest, {**files, CARD_NAME: card, MANIFEST_NAME: dump_manifest(manifest).encode()}
-
-
-def _check_labels(trained: Trained, splits: Splits) -> None:
-    names = trained.config.model.labels
-    if splits.labels.names != names:
-        raise DataError(f"the data has the labels {splits.labels.names}, the model {names}; give the right --labels")
-
-
-def _check_drop(precision: str, drop: float, max_drop: float) -> None:
-    if precision != FULL and drop > max_drop:
-        raise ExportError(
-            f"{precision} costs {drop:.2f} points of validation samples F1, at most {max_drop:g} are allowed "
-            "(--max-drop); nothing was written"
-        )
 
 
 def _file_spec(content: bytes, precision: str | None = None) -> FileSpec:

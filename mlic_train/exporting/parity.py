@@ -1,8 +1,8 @@
-"""Does the exported graph say what the PyTorch model says, at every shape and on real rows?
+"""Parity: does the exported graph agree with the PyTorch model, at every shape and on real rows?
 
-The checks go from cheap to dear: names, types and dynamic axes of inputs and outputs (`create_session` refuses a
+The checks go from cheap to expensive: names, types and dynamic axes of inputs and outputs (`create_session` refuses a
 graph that breaks the contract in them), fixed axes, then shapes, values and decisions on made-up rows, and values and
-decisions on real ones. The first that fails ends the export; nothing is written.
+decisions on real ones. The first failure ends the export; nothing is written.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from mlic_train.runs.checkpoint import Trained
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a graph of one precision may be from PyTorch.
+    """The largest allowed difference between a graph of one precision and PyTorch.
 
     A logit may differ by `atol` + `rtol` * |logit|; the share of equal label decisions is at least `equal_decisions`,
     in [0, 1].
@@ -36,22 +36,21 @@ class Tolerance:
     equal_decisions: float
 
 
-ATOL = 1e-4  # in logits: 25 millionths of a probability at most
+ATOL = 1e-4  # in logits: at most 0.000025 of a probability
 TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(ATOL, rtol=0.0, equal_decisions=1.0),
     "fp16": Tolerance(0.1, rtol=0.02, equal_decisions=0.995),
     "int8": Tolerance(2.0, rtol=0.2, equal_decisions=0.98),
 }
-# (B, T): one row, one token, odd ones, the traced shape, longer and larger than traced.
+# (B, T): one row, one token, odd numbers, the traced shape, longer and larger ones.
 SHAPES = ((1, 1), (2, 5), (7, 1), (3, 17), (5, 31), (16, 8))
 _SEED = 0
 
 
 def example_inputs(model: Model, rows: int, tokens: int, seed: int = _SEED) -> tuple[Tensor, ...]:
-    """Random inputs of the contract: `pixels` uint8 (B, H, W, 3) and, if read, ids and mask int64 (B, T).
+    """Make random inputs of the contract: `pixels` uint8 (B, H, W, 3) and, if read, ids and mask int64 (B, T).
 
-    Rows differ in length; of three or more rows one has no caption and one, where the model can do without,
-    no picture.
+    Rows differ in length. Of three or more rows, one has no caption and one has no picture, unless the model needs it.
     """
     generator = torch.Generator().manual_seed(seed)
     side = model.image_size
@@ -70,90 +69,78 @@ def example_inputs(model: Model, rows: int, tokens: int, seed: int = _SEED) -> t
 
 
 def check_parity(trained: Trained, session: GraphSession, precision: str = "fp32") -> ParitySpec:
-    """Compare a graph in ONNX Runtime with the model in PyTorch over SHAPES.
-
-    Args:
-        trained: the model.
-        session: its graph.
-        precision: a key of TOLERANCES.
+    """Compare a graph in ONNX Runtime with the model in PyTorch over SHAPES, by the tolerance of its precision.
 
     Raises:
-        ExportError: an axis that should be fixed is not, or a shape, a value or too many decisions differ; the message
-            names the shape.
+        ExportError: an axis that should be fixed is dynamic, or a shape, a value or too many decisions differ; the
+            message names the shape.
         PackageError: the graph fails at one of the shapes.
     """
     config, tolerance = trained.config.model, TOLERANCES[precision]
-    found_sides = (session.height, session.width, session.num_labels)
-    sides = (config.image_size, config.image_size, config.num_labels)
-    if found_sides != sides:
+    sides = (session.height, session.width, session.num_labels)
+    expected_sides = (config.image_size, config.image_size, config.num_labels)
+    if sides != expected_sides:
         raise ExportError(
-            f"parity of {precision} failed: H, W, L of the graph are {found_sides} (None: dynamic), expected {sides}; "
-            "nothing was written"
+            f"parity of {precision} failed: H, W, L of the graph are {sides} (None: dynamic), "
+            f"expected {expected_sides}; nothing was written"
         )
     pairs = []
     for index, (batch, tokens) in enumerate(SHAPES):
         inputs = example_inputs(trained.model, batch, min(tokens, config.max_length), seed=index)
         with torch.inference_mode():
             expected = trained.model(*inputs).numpy()
-        found = session.run(*(tensor.numpy() for tensor in inputs))
-        _check_values(expected, found, precision, f"B={batch}, T={tokens}")
-        pairs.append((expected, found))
-    all_expected, all_found = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    agreement = _agree(trained, all_expected, all_found, precision, "made-up rows")
+        logits = session.run(*(tensor.numpy() for tensor in inputs))
+        _check_values(expected, logits, precision, f"B={batch}, T={tokens}")
+        pairs.append((expected, logits))
+    of_model, of_graph = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    agreement = _check_decisions(trained, of_model, of_graph, precision, "made-up rows")
     return ParitySpec(**dataclasses.asdict(agreement), shapes=len(SHAPES), atol=tolerance.atol, rtol=tolerance.rtol)
 
 
 def check_rows(
-    trained: Trained, expected: Mapping[str, Outputs], found: Mapping[str, Outputs], precision: str = "fp32"
+    trained: Trained, expected: Mapping[str, Outputs], outputs: Mapping[str, Outputs], precision: str = "fp32"
 ) -> dict[str, AgreementSpec]:
-    """Compare what a graph and the model say of real rows.
+    """Compare the outputs of the model (`expected`) and of a graph for real rows, by the tolerance of its precision.
 
-    Args:
-        trained: the model.
-        expected: what it says, see `collect.collect_splits`.
-        found: what its graph says of the same rows.
-        precision: a key of TOLERANCES.
-
-    Returns:
-        The agreement by split and mode: "val", "val-picture-only", ...
+    Arguments and result are by split and mode, see `collect_splits`.
 
     Raises:
         ExportError: a value or too many decisions differ; the message names split and mode.
     """
     agreements = {}
-    for key, outputs in expected.items():
-        _check_values(outputs.logits, found[key].logits, precision, key)
-        agreements[key] = _agree(trained, outputs.logits, found[key].logits, precision, key)
+    for key, rows in expected.items():
+        _check_values(rows.logits, outputs[key].logits, precision, key)
+        agreements[key] = _check_decisions(trained, rows.logits, outputs[key].logits, precision, key)
     return agreements
 
 
 def parity_table(parity: Mapping[str, ParitySpec]) -> str:
-    """What was checked, by precision, a line for each check; those of names and axes have nothing to count."""
+    """Return a table of the checks, a line for each precision and check; checks of names and axes have no numbers."""
     lines = [f"{'precision':9}  {'check':20}  {'rows':>6}  {'max |difference|':>16}  {'equal decisions':>15}"]
     for precision, spec in parity.items():
         lines += [f"{precision:9}  {check:20}  {'-':>6}  {'-':>16}  {'-':>15}" for check in ("names and types", "axes")]
-        for check, found in ((f"{spec.shapes} (B, T) shapes", spec), *spec.splits.items()):
+        for check, agreement in ((f"{spec.shapes} (B, T) shapes", spec), *spec.splits.items()):
             lines.append(
-                f"{precision:9}  {check:20}  {found.rows:6}  {found.max_abs_difference:16.2g}  "
-                f"{found.equal_decisions:15.3%}"
+                f"{precision:9}  {check:20}  {agreement.rows:6}  {agreement.max_abs_difference:16.2g}  "
+                f"{agreement.equal_decisions:15.3%}"
             )
     return "\n".join(lines) + "\n"
 
 
-def _check_values(expected: Logits, found: Logits, precision: str, where: str) -> None:
-    """Both sides' logits, float32 (B, L).
+def _check_values(expected: Logits, logits: Logits, precision: str, where: str) -> None:
+    """Compare logits float32 (B, L) of the model and of its graph.
 
     Raises:
-        ExportError: another shape, or a logit that differs by more than the precision may.
+        ExportError: the shapes differ, or a logit differs by more than the tolerance of the precision.
     """
-    if found.shape != expected.shape:
+    if logits.shape != expected.shape:
         raise ExportError(
-            f"parity of {precision} failed at {where}: shape {found.shape}, expected {expected.shape}; "
+            f"parity of {precision} failed at {where}: shape {logits.shape}, expected {expected.shape}; "
             "nothing was written"
         )
     tolerance = TOLERANCES[precision]
-    difference = np.abs(found - expected)
-    # Written so that NaN, where PyTorch gives it, does not pass.
+    difference = np.abs(logits - expected)
+    # Not written as `any(difference > ...)`, which NaN would pass.
     if not (difference <= tolerance.atol + tolerance.rtol * np.abs(expected)).all():
         raise ExportError(
             f"parity of {precision} failed at {where}: logits differ by {difference.max():.3g}, "
@@ -161,14 +148,14 @@ def _check_values(expected: Logits, found: Logits, precision: str, where: str) -
         )
 
 
-def _agree(trained: Trained, expected: Logits, found: Logits, precision: str, where: str) -> AgreementSpec:
-    """How far both sides' logits, float32 (N, L), are apart.
+def _check_decisions(trained: Trained, expected: Logits, logits: Logits, precision: str, where: str) -> AgreementSpec:
+    """Compare label decisions by logits float32 (N, L) of the model and of its graph; return the agreement.
 
     Raises:
-        ExportError: more label decisions differ than may; the message names the first.
+        ExportError: too many label decisions differ; the message names the first.
     """
     thresholds = trained.state.thresholds
-    sides = [sigmoid(expected), sigmoid(found)]
+    sides = [sigmoid(expected), sigmoid(logits)]
     equal = np.equal(*(decide(side, thresholds) for side in sides))
     share = float(equal.mean())
     least = TOLERANCES[precision].equal_decisions
@@ -180,4 +167,4 @@ def _agree(trained: Trained, expected: Logits, found: Logits, precision: str, wh
             f"{sides[0][row, label]:.7f} in PyTorch, {sides[1][row, label]:.7f} in the graph and the threshold "
             f"{thresholds[label]:g}; nothing was written"
         )
-    return AgreementSpec(len(found), float(np.abs(found - expected).max()), share)
+    return AgreementSpec(len(logits), float(np.abs(logits - expected).max()), share)

@@ -1,4 +1,4 @@
-"""The graphs of a model package, one for each precision, no worse than they may be on validation rows."""
+"""The graphs of a model package, one for each precision, whose loss of F1 on validation rows is limited."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,17 +21,17 @@ from .quantization import Noise, Quantizer
 from .ranges import Inputs, draw_rows, make_inputs, measure_ranges
 
 FULL = PRECISIONS[0]
-"""The precision that every other one is made from."""
+"""The precision that the others are made from."""
 
 MAX_DROP = 0.5
-"""How much validation samples F1 a precision may cost, in points (hundredths)."""
+"""The points (hundredths) of validation samples F1 that a precision may cost."""
 
 _NOISE = 0.1
-"""What int8 may add to a logit at first, root mean square: a probability of 0.5 becomes 0.525."""
+"""The first noise budget of int8, the root mean square change of a logit: 0.1 moves a probability of 0.5 to 0.525."""
 
 _RANGE_ROWS = 192
-_MODE_ROWS = 32  # of them also without picture or caption, which adds black pixels and empty captions
-_NOISE_ROWS = 32  # others, for the noise must not be measured on what the ranges were fitted to
+_MODE_ROWS = 32  # rows of these that also run without picture or caption, for black pixels and empty captions
+_NOISE_ROWS = 32  # other rows: noise must not be measured on rows that the ranges were fitted to
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,13 @@ def make_graphs(
     max_drop: float,
     log: Callable[[str], None],
 ) -> dict[str, Graph]:
-    """The graphs of one model, {precision: graph}, in the order that was asked for.
+    """Make the graphs of one model, {precision: graph}, in the order of `precisions`.
 
-    Args:
-        trained: the model.
-        precisions: some of `manifest.PRECISIONS`.
-        splits: its data: reduced precisions are fitted on the train split and judged by val; None allows FULL only.
-        expected: what the model in PyTorch says of val, see `collect.collect_splits`.
-        max_drop: see MAX_DROP.
-        log: called with lines of progress.
+    Reduced precisions are fitted on the train split of `splits` and judged by val; without data only FULL is possible.
+    `expected` are the outputs of PyTorch for val, see `collect_splits`; for `max_drop` see MAX_DROP.
 
     Raises:
-        ExportError: a reduced precision without data, or int8 costs more F1 than it may however few blocks it has.
+        ExportError: a reduced precision without data, or int8 costs too much F1 even with the fewest blocks.
     """
     reduced = [precision for precision in precisions if precision != FULL]
     if reduced and splits is None:
@@ -79,37 +74,40 @@ def make_graphs(
     if reduced and splits is not None:
         rows = draw_rows(trained, splits.train.records, _RANGE_ROWS + _NOISE_ROWS)
         log(f"measuring the ranges of values on {min(len(rows), _RANGE_ROWS)} training rows")
-        batches = make_inputs(trained, rows[:_RANGE_ROWS], MODES[:1]) + make_inputs(
-            trained, rows[:_MODE_ROWS], MODES[1:]
-        )
+        batches = make_inputs(trained, rows[:_RANGE_ROWS], MODES[:1])
+        batches += make_inputs(trained, rows[:_MODE_ROWS], MODES[1:])
         ranges = measure_ranges(full, batches)
         if "fp16" in reduced:
             content, kept = to_float16(full, ranges)
-            graphs["fp16"] = Graph(content, {"fp16_left_in_fp32": _listed(kept)})
+            graphs["fp16"] = Graph(content, {"fp16_left_in_fp32": _join_names(kept)})
         if "int8" in reduced:
 
             def drop(graph: bytes) -> float:
-                return largest_drop(trained, expected, collect_val(trained, graph, splits))
+                run = run_graph(trained, create_session(graph))
+                return largest_drop(trained, expected, collect_splits(trained, run, splits, ("val",)))
 
             unseen = make_inputs(trained, rows[-_NOISE_ROWS:])
             graphs["int8"] = _quantize(Quantizer(full, ranges), unseen, drop, max_drop, log)
     return {precision: graphs[precision] for precision in precisions}
 
 
-def collect_val(trained: Trained, graph: bytes, splits: Splits) -> dict[str, Outputs]:
-    """What a graph says of val, by the keys of `collect.collect_splits`."""
-    return collect_splits(trained, run_graph(trained, create_session(graph)), splits, ("val",))
-
-
-def largest_drop(trained: Trained, expected: Mapping[str, Outputs], found: Mapping[str, Outputs]) -> float:
-    """By how many points the samples F1 on val is lower than that of the model, in the mode where it is most."""
+def largest_drop(trained: Trained, expected: Mapping[str, Outputs], outputs: Mapping[str, Outputs]) -> float:
+    """Return by how many points the samples F1 of a graph on val is below the model's, in the worst mode."""
     thresholds = np.asarray(trained.state.thresholds)
 
-    def f1(outputs: Outputs) -> float:
-        return compute_metrics(sigmoid(outputs.logits), outputs.targets, thresholds)["samples_f1"]
+    def f1(rows: Outputs) -> float:
+        return compute_metrics(sigmoid(rows.logits), rows.targets, thresholds)["samples_f1"]
 
     modes = [key for key in expected if key.split("-")[0] == "val"]
-    return max(100 * (f1(expected[key]) - f1(found[key])) for key in modes)
+    return max(100 * (f1(expected[key]) - f1(outputs[key])) for key in modes)
+
+
+def drop_error(precision: str, drop: float, max_drop: float, how: str = "") -> ExportError:
+    """Return the error of a precision that costs too many points of F1."""
+    return ExportError(
+        f"{precision} costs {drop:.2f} points of validation samples F1{how}, at most {max_drop:g} are allowed "
+        "(--max-drop); nothing was written"
+    )
 
 
 def _quantize(
@@ -119,35 +117,32 @@ def _quantize(
     max_drop: float,
     log: Callable[[str], None],
 ) -> Graph:
-    """The graph with as many blocks in int8 as the noise budget allows, which is halved until the drop is allowed."""
+    """Quantize as many blocks as the noise budget allows; halve the budget until the loss of F1 is allowed."""
     log(f"measuring what int8 does to each of {len(quantizer.blocks)} blocks")
     if not quantizer.blocks:
         raise ExportError("the model has no operator that int8 could be used for; leave it out of --precision")
     ranked = quantizer.measure_noise(unseen)
-    budget, found = _NOISE**2, float("inf")
-    left = _fewest(ranked, budget)
+    budget, lost = _NOISE**2, float("inf")
+    left = _fewest_left_out(ranked, budget)
     while left < len(ranked):
         content = quantizer.quantize([noise.block for noise in ranked[left:]])
-        found = drop(content)
-        log(f"int8 with {left} of {len(ranked)} blocks in {FULL}: {found:+.2f} points of validation samples F1 lost")
-        if found <= max_drop:
+        lost = drop(content)
+        log(f"int8 with {left} of {len(ranked)} blocks in {FULL}: {lost:+.2f} points of validation samples F1 lost")
+        if lost <= max_drop:
             names = sorted(noise.block.name.strip("/") for noise in ranked[:left])
-            return Graph(content, {"int8_blocks": len(ranked) - left, "int8_left_in_fp32": _listed(names)})
+            return Graph(content, {"int8_blocks": len(ranked) - left, "int8_left_in_fp32": _join_names(names)})
         budget /= 2
-        left = max(left + 1, _fewest(ranked, budget))
-    raise ExportError(
-        f"int8 costs {found:.2f} points of validation samples F1 with {left - 1} of {len(ranked)} blocks in {FULL}, "
-        f"at most {max_drop:g} are allowed (--max-drop); nothing was written"
-    )
+        left = max(left + 1, _fewest_left_out(ranked, budget))
+    raise drop_error("int8", lost, max_drop, f" with {left - 1} of {len(ranked)} blocks in {FULL}")
 
 
-def _fewest(ranked: Sequence[Noise], budget: float) -> int:
-    """How many of the worst blocks have to be left out for the others' mean squares to stay within the budget."""
+def _fewest_left_out(ranked: Sequence[Noise], budget: float) -> int:
+    """Return how many of the worst blocks to leave out so that the mean squares of the others fit the budget."""
     left = 0
     while sum(noise.mean_square for noise in ranked[left:]) > budget:
         left += 1
     return left
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"

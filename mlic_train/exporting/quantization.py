@@ -1,13 +1,13 @@
 """An int8 graph from a float32 one: static quantization in QDQ form, block by block.
 
-QuantizeLinear and DequantizeLinear are standard operators; ONNX Runtime fuses them with what stands between them into
-int8 kernels. Activations are uint8 with the ranges of real rows, weights int8 per channel with 7 bits, because AVX2
-without VNNI adds two products in 16 bits, which 8 bits would overflow
+QuantizeLinear and DequantizeLinear are standard operators; ONNX Runtime fuses them with the operators between them into
+int8 kernels. Activations are uint8 with the ranges of real rows. Weights are int8 per channel with 7 bits, because AVX2
+without VNNI adds two products in 16 bits, which would overflow with 8 bits
 (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "reduce_range").
 
-Quantized are the operators with weights (and what is fused with them: activations and residual sums): convolutions,
-products with a constant matrix, embeddings. Everything else stays in float32: sums with attention masks and of logits
-have ranges that 256 steps do not cover, and cost no time. So do LSTMs, for which there is no standard int8 operator.
+The operators with weights are quantized (convolutions, products with a constant matrix, embeddings), and the
+activations and residual sums that are fused with them. Everything else stays in float32: sums with attention masks and
+of logits have ranges that 256 steps do not cover, and they cost no time; for LSTMs there is no standard int8 operator.
 """
 
 from collections import defaultdict
@@ -30,10 +30,10 @@ _ACTIVATIONS = ("Clip", "Relu")  # ONNX Runtime fuses these with a quantized con
 
 @dataclass(frozen=True)
 class Block:
-    """Operators that are quantized together or not at all, so that no lone one costs two conversions.
+    """Operators that are quantized together or not at all, because a single one would cost two conversions.
 
     Attributes:
-        name: of the module in PyTorch.
+        name: the module's name in PyTorch.
         operators: the names of the graph's nodes.
     """
 
@@ -43,19 +43,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Noise:
-    """What quantizing one block alone does: the mean squared change of a logit."""
+    """The effect of quantizing one block alone: the mean squared change of a logit."""
 
     block: Block
     mean_square: float
 
 
 class Quantizer:
-    """Quantizes a graph, in whole or in part.
-
-    Args:
-        graph: the float32 graph, an ONNX file's content.
-        ranges: of its tensors, on rows like those it will see.
-    """
+    """A float32 graph whose blocks can be quantized, with the ranges of its tensors."""
 
     def __init__(self, graph: bytes, ranges: Ranges) -> None:
         self._model = save_and_reload_model_with_shape_infer(onnx.load_from_string(graph))
@@ -63,9 +58,9 @@ class Quantizer:
         self.blocks = _find_blocks(self._model.graph)
 
     def quantize(self, blocks: Sequence[Block]) -> bytes:
-        """The graph with these of its blocks in int8; none gives a graph in float32."""
+        """Return the graph with these blocks in int8; without any block it is in float32."""
         model = onnx.ModelProto()
-        model.CopyFrom(self._model)  # the quantizer changes what it is given
+        model.CopyFrom(self._model)  # the quantizer changes its argument
         operators = {name for block in blocks for name in block.operators}
         if operators:
             quantizer = QDQQuantizer(
@@ -78,35 +73,35 @@ class Quantizer:
                 nodes_to_quantize=sorted(operators),
                 nodes_to_exclude=[],
                 op_types_to_quantize=sorted({node.op_type for node in model.graph.node if node.name in operators}),
-                extra_options={},  # not optional, whatever its default
+                extra_options={},  # its default fails
             )
             quantizer.quantize_model()
-            quantizer.model.topological_sort()  # it appends its nodes; ONNX wants them before those that read them
+            quantizer.model.topological_sort()  # ONNX requires nodes before their readers; new ones are at the end
             model = quantizer.model.model
-        del model.metadata_props[:]  # the quantizer's own notes
+        del model.metadata_props[:]  # notes of the quantizer
         data: bytes = model.SerializeToString(deterministic=True)
         return data
 
-    def measure_noise(self, feeds: Sequence[Inputs]) -> list[Noise]:
-        """What each block does to the logits of these batches, the worst first. Noise of several blocks adds up."""
-        expected = _logits(self.quantize([]), feeds)
+    def measure_noise(self, batches: Sequence[Inputs]) -> list[Noise]:
+        """Measure the noise of each block in the logits of these batches, largest first; noise of blocks adds up."""
+        expected = _logits(self.quantize([]), batches)
         noise = [
-            Noise(block, float(np.square(_logits(self.quantize([block]), feeds) - expected).mean()))
+            Noise(block, float(np.square(_logits(self.quantize([block]), batches) - expected).mean()))
             for block in self.blocks
         ]
-        return sorted(noise, key=lambda found: found.mean_square, reverse=True)
+        return sorted(noise, key=lambda of_block: of_block.mean_square, reverse=True)
 
 
-def _logits(graph: bytes, feeds: Sequence[Inputs]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _logits(graph: bytes, batches: Sequence[Inputs]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([LOGITS], feed)[0] for feed in feeds])
+    return np.concatenate([session.run([LOGITS], batch)[0] for batch in batches])
 
 
 def _find_blocks(graph: onnx.GraphProto) -> list[Block]:
-    """What can be quantized, in the graph's order: a block for each block of the backbone and each other operator."""
+    """Find what can be quantized, in the graph's order: each block of the backbone, and each other operator alone."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     members: dict[str, list[str]] = defaultdict(list)
-    convolved: dict[str, str] = {}  # tensor that comes from convolutions -> block that it belongs to
+    convolved: dict[str, str] = {}  # {tensor computed by convolutions: its block}
     for node in graph.node:
         if node.op_type == "Conv" and node.input[1] in weights:
             block = _module(node.name)
@@ -127,14 +122,14 @@ def _find_blocks(graph: onnx.GraphProto) -> list[Block]:
 
 
 def _is_table(tensor: onnx.TensorProto | None) -> bool:
-    """Whether it is an embedding, and not indices or a shape."""
+    """Return whether the tensor is an embedding, and not indices or a shape."""
     return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2
 
 
 def _module(operator: str) -> str:
-    """The module around an operator's own ("/backbone/layer1/layer1.0" of ".../layer1.0/conv1/Conv").
+    """Return the module around the operator's own: "/backbone/layer1/layer1.0" for ".../layer1.0/conv1/Conv".
 
-    What stands alone in its top-level module ("/backbone/conv_stem/Conv") is its own block.
+    An operator directly in its top-level module ("/backbone/conv_stem/Conv") is a block of its own.
     """
     parts = operator.split("/")
     around = parts[:-1] if operator.endswith("/Add") else parts[:-2]

@@ -1,12 +1,12 @@
 """A trained model in a Triton model repository: REPOSITORY/NAME with config.pbtxt, labels.txt and 1/model.onnx.
 
-The form is that of NVIDIA's documentation (docs/user_guide/model_repository.md and model_configuration.md of
+The format is that of NVIDIA's documentation (docs/user_guide/model_repository.md and model_configuration.md of
 triton-inference-server/server) and of the message ModelConfig (protobuf/model_config.proto of
 triton-inference-server/common).
 
-Triton runs the graph and nothing around it. What a client needs for the rest is here too: `parameters` of the
-configuration, which GET /v2/models/NAME/config returns, hold as JSON the thresholds {label: probability} and how a
-picture and a caption are prepared; tokenizer.json lies beside. The output is logits: a label is predicted where
+Triton runs the graph and nothing around it; the client does the rest. For that the configuration's `parameters`, which
+GET /v2/models/NAME/config returns, contain the thresholds {label: probability} and the preprocessing of pictures and
+captions as JSON; tokenizer.json is beside them. The output is logits: a label is predicted where
 1 / (1 + exp(-logit)) reaches its threshold.
 """
 
@@ -46,21 +46,15 @@ def export_triton(
     splits: Splits | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Write a model into a Triton model repository; what was there of its name is replaced only if everything held.
+    """Write a model into a Triton model repository; an older model of its name is replaced only if every check passes.
 
-    Args:
-        trained: the model.
-        repository: the folder that Triton is started with; other models in it are left alone.
-        options: what to write: one precision, and the version, a parameter of the configuration (Triton's own is 1).
-        splits: see `export_package`.
-        log: called with lines of progress.
-
-    Returns:
-        The manifest that the model package would have.
+    `repository` is the folder that Triton is started with; other models in it stay as they are. The options have one
+    precision; their version becomes a parameter of the configuration (Triton's own is 1). For the other arguments and
+    errors see `build_package`. The result is the manifest of the equivalent model package.
 
     Raises:
-        ExportError: `repository`/NAME is something else than what this writes, or the graph disagrees with PyTorch, or
-            there is more than one precision: Triton's form has one graph.
+        ExportError: `repository`/NAME was not written by this export, or the graph disagrees with PyTorch, or there is
+            more than one precision: a Triton model has one graph.
     """
     if len(options.precisions) != 1:
         raise ExportError(f"a Triton model has one graph; give one --precision, not {', '.join(options.precisions)}")
@@ -76,7 +70,7 @@ def export_triton(
 
 
 def _model_files(manifest: Manifest, package: Mapping[str, bytes]) -> dict[str, bytes]:
-    """From a model package's files, {name: content}, to those of the model's folder, {path below it: content}."""
+    """Make the files of the model's folder, {path below it: content}, from those of a model package."""
     graph = package[manifest.graph_name(manifest.precisions[0])]
     files = {
         CONFIG_NAME: config_pbtxt(manifest, graph).encode(),
@@ -87,10 +81,10 @@ def _model_files(manifest: Manifest, package: Mapping[str, bytes]) -> dict[str, 
 
 
 def config_pbtxt(manifest: Manifest, graph: bytes) -> str:
-    """The configuration in protobuf's text format; names, types and sides of inputs and outputs are the graph's own.
+    """Return the configuration in protobuf's text format; names, types and shapes are those of the graph.
 
-    Requests of one length T are batched together; Triton waits for none (`dynamic_batching` without a delay). An
-    instance runs on every GPU, or on the CPU where there is none (KIND_AUTO).
+    Triton batches requests of one length T without waiting for more (`dynamic_batching` without a delay). One instance
+    runs on every GPU, or on the CPU if there is none (KIND_AUTO).
     """
     thresholds = {label.name: label.threshold for label in manifest.labels}
     parameters: dict[str, str] = {
@@ -104,16 +98,16 @@ def config_pbtxt(manifest: Manifest, graph: bytes) -> str:
     described = onnx.load_from_string(graph).graph
     return "\n".join(
         [
-            f"name: {_quoted(manifest.name)}",
+            f"name: {_json(manifest.name)}",
             'platform: "onnxruntime_onnx"',
             'backend: "onnxruntime"',
             f"max_batch_size: {MAX_BATCH_SIZE}",
             *_tensors("input", described.input),
-            *_tensors("output", described.output, f"label_filename: {_quoted(LABELS_NAME)}"),
+            *_tensors("output", described.output, f"label_filename: {_json(LABELS_NAME)}"),
             "dynamic_batching { }",
             "instance_group [ { count: 1 kind: KIND_AUTO } ]",
             *(
-                f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
+                f"parameters {{ key: {_json(key)} value {{ string_value: {_json(value)} }} }}"
                 for key, value in parameters.items()
             ),
             "",
@@ -122,31 +116,27 @@ def config_pbtxt(manifest: Manifest, graph: bytes) -> str:
 
 
 def _tensors(field: str, values: Iterable[onnx.ValueInfoProto], additional: str = "") -> list[str]:
-    """A block for each tensor; the axis B goes without saying (`max_batch_size`), another dynamic one is -1."""
+    """Return a block for each tensor; the axis B is left out (see `max_batch_size`), another dynamic axis is -1."""
     blocks = []
     for value in values:
         tensor = value.type.tensor_type
         sides = ", ".join(str(side.dim_value) if side.HasField("dim_value") else "-1" for side in tensor.shape.dim[1:])
-        settings = [f"name: {_quoted(value.name)}", f"data_type: {_DATA_TYPES[tensor.elem_type]}", f"dims: [ {sides} ]"]
+        settings = [f"name: {_json(value.name)}", f"data_type: {_DATA_TYPES[tensor.elem_type]}", f"dims: [ {sides} ]"]
         blocks.append("\n  ".join([f"{field} {{", *settings, *filter(None, [additional])]) + "\n}")
     return blocks
 
 
-def _json(value: Mapping[str, object]) -> str:
+def _json(value: object) -> str:
+    """Write JSON; the string of a printable text is also one of protobuf's text format, with equal escapes."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _quoted(text: str) -> str:
-    """A string of the text format; what it holds is printable, so that JSON's escapes are the same as protobuf's."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     ours = {CONFIG_NAME, LABELS_NAME, GRAPH_NAME, "1", TOKENIZER_NAME, CARD_NAME}
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-    strange = sorted(found - ours)
-    if not folder.is_dir() or strange or (found and CONFIG_NAME not in found):
-        reason = f"holds {strange[0]!r}" if strange else f"is no folder with {CONFIG_NAME}"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    others = sorted(names - ours)
+    if not folder.is_dir() or others or (names and CONFIG_NAME not in names):
+        reason = f"holds {others[0]!r}" if others else f"is no folder with {CONFIG_NAME}"
         raise ExportError(f"{folder} {reason}, which this export did not write; choose another --output")

@@ -1,6 +1,6 @@
-"""A model package as a wheel: `pip install` it on the device, and `mlic-infer --model NAME` finds it.
+"""A model package as a wheel: after `pip install` on the device, `mlic-infer --model NAME` finds it.
 
-Written by hand, for what a build tool would add is not needed and its bytes would depend on its version. The format is
+No build tool is used, because the bytes would depend on its version. The format is
 https://packaging.python.org/en/latest/specifications/binary-distribution-format/.
 """
 
@@ -26,20 +26,17 @@ _TAG = "py3-none-any"
 
 
 def write_wheel(package_folder: Path, output: Path) -> Path:
-    """Write a model package as a wheel, byte for byte the same for the same package.
+    """Write a model package as a wheel to the folder `output`; equal packages give equal bytes.
 
-    It is deflated, unlike a `.mlic` file: pip inflates it once, when it is installed.
-
-    Args:
-        package_folder: the model package; every file of it is verified first.
-        output: the folder to write to.
+    Every file of the package is verified first. Unlike a `.mlic` file, a wheel is deflated, because pip inflates it
+    only once.
 
     Returns:
-        The wheel, `mlic_model_NAME-VERSION-py3-none-any.whl`, both normalised as the format asks.
+        The wheel, `mlic_model_NAME-VERSION-py3-none-any.whl`, both normalised as the format requires.
 
     Raises:
         PackageError: the package is damaged.
-        ExportError: its name or version cannot be a distribution's.
+        ExportError: its name or version is not valid for a distribution.
     """
     package = load_package(package_folder)
     name, version = package.manifest.name, normalise_version(package.manifest.version)
@@ -62,10 +59,10 @@ def write_wheel(package_folder: Path, output: Path) -> Path:
 
 
 def normalise_version(version: str) -> str:
-    """The version of a distribution, as PEP 440 writes it: "1.0-rc1" becomes "1.0rc1".
+    """Normalise the version of a distribution by PEP 440: "1.0-rc1" becomes "1.0rc1".
 
     Raises:
-        ExportError: it is not a version by PEP 440.
+        ExportError: it is not a PEP 440 version.
     """
     try:
         return str(Version(version))
@@ -98,7 +95,7 @@ def _metadata(distribution: str, version: str, about: str) -> bytes:
 
 
 def _record(contents: Mapping[str, bytes], record: str) -> bytes:
-    """RECORD: each file with its hash and size in bytes, and itself without."""
+    """Return RECORD: each file with its hash and size in bytes, and RECORD itself without."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     for name, content in contents.items():

@@ -1,4 +1,4 @@
-"""How far the metrics of a split could be off by the luck of its rows: bootstrap intervals."""
+"""Bootstrap intervals: how much the metrics of a split depend on its random choice of rows."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,25 +6,25 @@ import numpy.typing as npt
 from mlic_runtime.base.arrays import Bools, Floats
 
 _QUANTILES = (0.025, 0.975)
-_CELLS = 4_000_000  # resamples x rows at a time: 32 MB an array; bounds memory, does not change the result
+_MAX_VALUES = 4_000_000  # resamples x rows at a time, 32 MB an array; bounds memory, does not change the result
 
 
 def bootstrap_intervals(
     probabilities: Floats, targets: Bools, thresholds: Floats, resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """95 % percentile intervals (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife").
+    """Return 95 % percentile intervals (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife").
 
-    Rows with at least one label are drawn with replacement, as many as there are; model and thresholds stay.
+    Each resample draws with replacement as many rows as have at least one label; model and thresholds stay.
 
     Args:
         probabilities: float (N, L) in 0..1.
         targets: bool (N, L).
         thresholds: float (L).
-        resamples: R, how often to draw.
-        seed: of the draws.
+        resamples: R, the number of resamples.
+        seed: of the random draws.
 
     Returns:
-        samples_f1_low, samples_f1_high and the same for micro_f1, macro_f1 and map; empty without a labelled row.
+        samples_f1_low and samples_f1_high, and the bounds of micro_f1, macro_f1 and map; empty without a labelled row.
     """
     labelled = targets.any(axis=1)
     probabilities, targets = probabilities[labelled], targets[labelled]
@@ -32,7 +32,7 @@ def bootstrap_intervals(
     if rows == 0:
         return {}
     rng = np.random.default_rng(seed)
-    chunk = max(1, _CELLS // rows)
+    chunk = max(1, _MAX_VALUES // rows)
     parts = [
         weighted_metrics(
             probabilities,
@@ -52,22 +52,16 @@ def bootstrap_intervals(
 def weighted_metrics(
     probabilities: Floats, targets: Bools, thresholds: Floats, weights: npt.NDArray[np.integer]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """The metrics of `compute_metrics` for rows that count several times or not at all, R times over.
+    """Compute samples_f1, micro_f1, macro_f1 and map, each float64 (R), for R sets of weights of the rows.
 
-    Args:
-        probabilities: float (N, L) in 0..1.
-        targets: bool (N, L), a label in every row.
-        thresholds: float (L).
-        weights: int (R, N), how often each row counts.
-
-    Returns:
-        samples_f1, micro_f1, macro_f1 and map, each float64 (R).
+    They are those of `compute_metrics`, with arguments as there, for targets with a label in every row. `weights` int
+    (R, N) says how often each row counts, 0 included.
     """
     counts = weights.astype(np.float64)
     decisions = probabilities >= thresholds
     hits = (decisions & targets).astype(np.float64)  # (N, L)
     total = decisions.astype(np.float64) + targets  # F1 = 2 hits / total
-    per_label = 2 * (counts @ hits) / np.maximum(counts @ total, 1)  # (R, L); a label that is nowhere has 0
+    per_label = 2 * (counts @ hits) / np.maximum(counts @ total, 1)  # (R, L); an absent label has 0
     scores, by_row = probabilities.astype(np.float32), np.ascontiguousarray(counts.T)
     precisions = np.stack([average_precision(scores[:, i], targets[:, i], by_row) for i in range(targets.shape[1])])
     return {
@@ -81,10 +75,10 @@ def weighted_metrics(
 def average_precision(
     scores: npt.NDArray[np.float32], truth: Bools, counts: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Sum over distinct scores of (gain in recall) * precision; scores (N), truth (N), counts (N, R) -> (R).
+    """Sum (gain in recall) * precision over distinct scores; scores (N), truth (N), counts (N, R) to (R).
 
-    Rows of equal score are one step, whatever their order; steps without a true row gain nothing and are passed over.
-    NaN where no counted row is true.
+    Rows of equal score are one step. Steps without a true row gain nothing and are skipped. The result is NaN where no
+    counted row is true.
     """
     if not truth.any():
         return np.full(counts.shape[1], np.nan)

@@ -1,4 +1,4 @@
-"""Calibration: what turns a model's logits into probabilities that can be believed, fitted on the validation split."""
+"""Calibration, fitted on the validation split: it makes reliable probabilities of a model's logits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from mlic_train.models.calibration import BOTH, CAPTION_ONLY, PICTURE_ONLY, Cali
 
 from .predict import Outputs
 
-# Penalties count in positives: near its minimum the log-loss of a rare label's n positives bends at most like
-# n / 2 * bias ** 2. Cross-validated on coco18's validation rows, where 5 to 50 do about the same.
+# Penalties are in units of positives: near its minimum the log-loss of a rare label's n positives grows at most like
+# n / 2 * bias ** 2. Cross-validated on coco18's validation rows, where all values from 5 to 50 are about as good.
 _TO_SHARED = 20.0
-_TO_IDENTITY = 1.0  # only so that a model that makes no mistake on a few rows gets finite numbers
-# Row of the calibration: the mode that it is for, and whether its rows have a picture and a caption.
+_TO_IDENTITY = 1.0  # keeps the numbers finite for a model without errors on a few rows
+# {row of the calibration: (its mode, whether its rows have a picture, whether they have a caption)}
 _MODES = {
     BOTH: ("both", True, True),
     PICTURE_ONLY: ("picture-only", True, False),
@@ -27,19 +27,19 @@ _MODES = {
 def fit_calibration(
     logits: Floats, targets: Bools, kind: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Scale and bias per label that minimise the log-loss of sigmoid(scale * logit + bias).
+    """Fit scale and bias per label, which minimise the log-loss of sigmoid(scale * logit + bias).
 
     "temperature" is one scale for all labels and no bias (Guo et al. 2017, "On Calibration of Modern Neural
     Networks"). "platt" is a scale and a bias per label (Platt 1999, "Probabilistic Outputs for Support Vector
-    Machines"), kept from running off where a label has few positives: minimised is
+    Machines"), with a penalty against overfitting where a label has few positives. It minimises
 
         sum over labels of (log-losses + k / 2 * (log(scale / S) ** 2 + (bias - B) ** 2))
         + 1 / 2 * (log(S) ** 2 + B ** 2),  k = 20,
 
-    over every label's scale and bias and the shared S and B. A label's own optimum and the shared numbers weigh about
-    the same at 20 positives; the identity weighs as much as one ("temperature" has this last term too). Rows without
-    any label are left out, as from thresholds and metrics; a label that is in none or in all of the others gets the
-    shared numbers.
+    over every label's scale and bias and the shared S and B. At 20 positives a label's own optimum and the shared
+    numbers have about equal weight; the identity has the weight of one positive ("temperature" has this last term too).
+    Rows without any label are left out, as in thresholds and metrics. A label in none or in all of the other rows gets
+    the shared numbers.
 
     Args:
         logits: float (N, L), not calibrated.
@@ -47,16 +47,16 @@ def fit_calibration(
         kind: "none", "temperature" or "platt".
 
     Returns:
-        scale float32 (L), greater than 0, and bias float32 (L); 1 and 0 for "none" and where nothing can be learned.
+        scale float32 (L), greater than 0, and bias float32 (L); 1 and 0 for "none" and where nothing can be fitted.
     """
     rows = targets.any(axis=1)
     logits, targets = logits[rows], targets[rows]
-    told = targets.any(axis=0) & ~targets.all(axis=0)
+    mixed = targets.any(axis=0) & ~targets.all(axis=0)
     shared = torch.zeros(2, 1, dtype=torch.float64, requires_grad=True)  # log(S) and B
-    own = torch.zeros(2, int(told.sum()), dtype=torch.float64, requires_grad=True)  # log(scale / S) and bias - B
-    if kind != "none" and told.any():
-        values = torch.from_numpy(logits[:, told].astype(np.float64))
-        truth = torch.from_numpy(targets[:, told].astype(np.float64))
+    own = torch.zeros(2, int(mixed.sum()), dtype=torch.float64, requires_grad=True)  # log(scale / S) and bias - B
+    if kind != "none" and mixed.any():
+        values = torch.from_numpy(logits[:, mixed].astype(np.float64))
+        truth = torch.from_numpy(targets[:, mixed].astype(np.float64))
         free = torch.tensor([[1.0], [1.0 if kind == "platt" else 0.0]])  # a temperature has no bias
         optimizer = torch.optim.LBFGS(
             [shared, own] if kind == "platt" else [shared],
@@ -77,41 +77,36 @@ def fit_calibration(
             loss.backward()  # type: ignore[no-untyped-call] # torch leaves it so
             return loss.item()
 
-        optimizer.step(closure)  # type: ignore[no-untyped-call] # same
+        optimizer.step(closure)  # type: ignore[no-untyped-call] # torch leaves it so
     log_scale, bias = shared.detach().numpy().repeat(targets.shape[1], axis=1)
-    log_scale[told] += own.detach().numpy()[0]
-    bias[told] += own.detach().numpy()[1]
+    log_scale[mixed] += own.detach().numpy()[0]
+    bias[mixed] += own.detach().numpy()[1]
     return np.exp(log_scale).astype(np.float32), bias.astype(np.float32)
 
 
 def calibrate(
     calibration: Calibration, outputs: Mapping[str, Outputs], kind: str, empty_odds: float = 1.0
 ) -> dict[str, Outputs]:
-    """Fit a model's calibration, and give what the model would now say of the same rows without running it again.
+    """Fit a model's calibration; return the outputs that the model now has, without running it again.
 
-    Each mode is fitted to the rows that have just what it is for, where there are none it stays the identity.
+    Each mode is fitted to the rows with exactly its inputs; without such rows it stays the identity.
 
-    Args:
-        calibration: the model's; its numbers are replaced.
-        outputs: by mode, of the validation rows, with `calibration` reset: the logits must be the model's own.
-        kind: see `fit_calibration`.
-        empty_odds: see `Calibration`; the rest is fitted on top of it.
-
-    Returns:
-        The outputs with calibrated logits; the graph's own module computes them.
+    `outputs` are those for the validation rows by mode, not calibrated. Scale and bias are fitted after the shift by
+    `empty_odds` (see `Calibration`); for `kind` see `fit_calibration`.
     """
     calibration.reset()
     calibration.empty_odds.fill_(empty_odds)
     for index, (mode, has_picture, has_caption) in _MODES.items():
-        rows = outputs.get(mode, outputs["both"])  # a model that reads only pictures has no mode but "both"
-        mine = (rows.has_picture == has_picture) & (rows.has_caption == has_caption)
-        shifted = calibration.with_fewer_empty_rows(torch.from_numpy(rows.logits[mine])).numpy()
-        scale, bias = fit_calibration(shifted, rows.targets[mine], kind)
+        rows = outputs.get(mode, outputs["both"])  # a model that reads only pictures has the mode "both" alone
+        exact = (rows.has_picture == has_picture) & (rows.has_caption == has_caption)
+        shifted = calibration.with_fewer_empty_rows(torch.from_numpy(rows.logits[exact])).numpy()
+        scale, bias = fit_calibration(shifted, rows.targets[exact], kind)
         calibration.set(index, torch.from_numpy(scale), torch.from_numpy(bias))
-    return {mode: _calibrated(calibration, rows) for mode, rows in outputs.items()}
+    return {mode: apply_calibration(calibration, rows) for mode, rows in outputs.items()}
 
 
-def _calibrated(calibration: Calibration, rows: Outputs) -> Outputs:
+def apply_calibration(calibration: Calibration, rows: Outputs) -> Outputs:
+    """Return the outputs with calibrated logits."""
     arrays = (rows.logits, rows.has_picture, rows.has_caption)
     with torch.inference_mode():
         logits: npt.NDArray[np.float32] = calibration(*(torch.from_numpy(array) for array in arrays)).numpy()

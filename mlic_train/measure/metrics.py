@@ -5,10 +5,10 @@ from mlic_runtime.base.arrays import Bools, Floats
 
 
 def compute_metrics(probabilities: Floats, targets: Bools, thresholds: Floats) -> dict[str, float]:
-    """Metrics of one split.
+    """Compute the metrics of one split.
 
-    Rows with at least one label are scored; rows with none ("negatives") have no F1 to speak of and are reported by
-    the number of labels wrongly given to them.
+    Rows with at least one label are scored. Rows without any ("negatives") have no meaningful F1; the number of false
+    labels is reported instead.
 
     Args:
         probabilities: float (B, L) in 0..1.
@@ -33,7 +33,7 @@ def compute_metrics(probabilities: Floats, targets: Bools, thresholds: Floats) -
     if labelled.any():
         scores = torch.from_numpy(np.asarray(probabilities[labelled], dtype=np.float32))
         truth = torch.from_numpy(targets[labelled].astype(np.int64))
-        # Thresholds differ per label, torchmetrics takes one: hand it decisions, 0 or 1, instead of probabilities.
+        # torchmetrics takes one threshold, ours differ per label: it gets decisions, 0 or 1, instead of probabilities.
         decisions = torch.from_numpy((probabilities[labelled] >= thresholds).astype(np.int64))
         num_labels = truth.shape[1]
         per_row = multilabel_f1_score(

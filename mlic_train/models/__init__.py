@@ -18,10 +18,10 @@ _KINDS: dict[str, type[Model]] = {"cnn": Cnn, "hybrid": Hybrid, "origin_hybrid":
 
 
 def create_model(config: ModelConfig, backbone_weights: str | Path | None = None) -> Model:
-    """Build a model with random (and, where asked for, pretrained backbone) weights.
+    """Build a model with random weights; those of its backbone may be pretrained.
 
     Args:
-        config: its shape; `config.name` chooses among "cnn", "hybrid" and "origin_hybrid".
+        config: the architecture; `config.name` is one of "cnn", "hybrid" and "origin_hybrid".
         backbone_weights: see `mlic_train.models.backbone.create_backbone`.
 
     Raises:

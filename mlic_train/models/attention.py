@@ -1,15 +1,17 @@
 import torch
 from torch import Tensor, nn
 
-# Added to the scores of positions that are not there. exp(-1e4) is 0 in float32, and -1e4 still fits float16.
+from mlic_runtime.base.override import override
+
+# Added to the scores of absent positions. exp(-1e4) is 0 in float32, and -1e4 still fits float16.
 MASKED = -1e4
 
 
 class SelfAttention(nn.Module):
-    """Multi-head scaled dot-product attention (Vaswani et al. 2017), written out.
+    """Multi-head attention (Vaswani et al. 2017): x (B, N, D), present (B, N) float 1/0 -> (B, N, D).
 
-    Both ONNX exporters turn `nn.MultiheadAttention` beside an LSTM into graphs that fail at another length or batch
-    (pytorch#117209, #122321); these few lines export to standard operators with B and N dynamic.
+    It is written out because both ONNX exporters turn `nn.MultiheadAttention` beside an LSTM into graphs that fail at
+    another length or batch (pytorch#117209, #122321). These lines export to standard operators, B and N dynamic.
     """
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
@@ -20,8 +22,8 @@ class SelfAttention(nn.Module):
         self.to_output = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
+    @override
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """X (B, N, D), present (B, N) float 1/0 -> (B, N, D)."""
         batch, length, width = x.shape
         qkv = self.to_qkv(x).reshape(batch, length, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, D / heads)
@@ -44,7 +46,7 @@ class EncoderLayer(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
+    @override
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """See the class."""
         x = x + self.dropout(self.attention(self.norm_attention(x), present))
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlic_runtime.base.override import override
 from mlic_train.config.schema import ORIGIN_BACKBONE
 from mlic_train.errors import ConfigError
 
@@ -15,7 +16,7 @@ _OFFLINE_BACKBONE = "tf_efficientnet_lite0"
 class Normalize(nn.Module):
     """Pixels to floats: uint8 (B, H, W, 3) in 0..255 to float32 (B, 3, H, W), ((pixel / 255) - mean) / std.
 
-    It is part of the graph, so that a device cannot get mean and std wrong.
+    It is part of the graph, so that no device uses another mean or std.
     """
 
     mean: Tensor
@@ -26,8 +27,8 @@ class Normalize(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32) * 255)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32) * 255)
 
+    @override
     def forward(self, pixels: Tensor) -> Tensor:
-        """Uint8 (B, H, W, 3) -> float32 (B, 3, H, W)."""
         planes = pixels.permute(0, 3, 1, 2).float()  # (B, H, W, 3) -> (B, 3, H, W)
         # On planes, because ONNX Runtime subtracts a number per plane ten times faster than three per pixel.
         return (planes - self.mean[:, None, None]) / self.std[:, None, None]
@@ -45,7 +46,7 @@ class Conv3(nn.Sequential):
     num_stages = 3
 
     def stage_of(self, name: str) -> int:
-        """The stage, 0 to num_stages - 1 from the pixels on, that the parameter `name` belongs to."""
+        """Return the stage of the parameter `name`: 0, next to the pixels, to num_stages - 1."""
         return int(name.split(".")[0]) // 3
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class TimmBackbone(nn.Module):
         if not timm.is_model(name):
             close = ", ".join(timm.list_models(f"*{name.split('.')[0][:14]}*")[:5]) or "see timm.list_models()"
             raise ConfigError(f"backbone {name!r} is neither {ORIGIN_BACKBONE!r} nor a timm model; similar: {close}")
-        # The file and the offline package carry the classifier too, so it is built and then left out of the graph.
+        # Weight files contain the classifier too, so it is built here and removed below.
         options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
         try:
             model: Any = timm.create_model(
@@ -84,17 +85,17 @@ class TimmBackbone(nn.Module):
         model.reset_classifier(0, "")
         self.model = model
         self.num_features = int(model.num_features)
-        # timm's own coarse grouping: the stem, the stages, what comes after them.
+        # timm's coarse groups: the stem, the stages, and what follows them.
         self._stages = timm.models.group_parameters(model, model.group_matcher(coarse=True), reverse=True)
         self.num_stages = max(self._stages.values()) + 1
 
     def stage_of(self, name: str) -> int:
-        """The stage, 0 to num_stages - 1 from the pixels on, that the parameter `name` belongs to."""
+        """Return the stage of the parameter `name`: 0, next to the pixels, to num_stages - 1."""
         return int(self._stages[name.removeprefix("model.")])
 
     @staticmethod
     def _load_in_order(model: Any, name: str, file: Path) -> None:
-        """Copy tensors by position: ports of the same architecture differ in names, not in order."""
+        """Copy tensors by position: ports of one architecture differ in names, not in order."""
         state = _read_weights(file)
         target = model.state_dict()
         fits = len(state) == len(target) and all(
@@ -107,8 +108,8 @@ class TimmBackbone(nn.Module):
             )
         model.load_state_dict(dict(zip(target, state.values(), strict=True)))
 
+    @override
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 (B, 3, H, W) -> float32 (B, C, h, w)."""
         features: Tensor = self.model.forward_features(images)
         return features
 
@@ -135,7 +136,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
 
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of several unrelated types, for a file that is something else
+    except Exception as error:  # a file of another kind raises errors of unrelated types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"backbone weights {file} cannot be read: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -168,13 +169,13 @@ def create_backbone(name: str, weights: str | Path | None = None, drop_path: flo
 
 
 def feature_grid(backbone: Backbone, image_size: int) -> tuple[int, int]:
-    """(h, w) of the feature maps for square pictures of `image_size` pixels.
+    """Return (h, w) of the feature maps for square pictures of `image_size` pixels.
 
     Raises:
-        ConfigError: the picture is too small for the backbone, or it does not give feature maps (a plain ViT).
+        ConfigError: the picture is too small for the backbone, or the backbone gives no feature maps (a plain ViT).
     """
     training = backbone.training
-    backbone.eval()  # batch normalisation must not see this probe
+    backbone.eval()  # keep this trial out of the batch statistics
     try:
         with torch.no_grad():
             features = backbone(torch.zeros(1, 3, image_size, image_size))
@@ -183,5 +184,5 @@ def feature_grid(backbone: Backbone, image_size: int) -> tuple[int, int]:
     finally:
         backbone.train(training)
     if features.ndim != 4 or math.prod(features.shape[2:]) == 0:
-        raise ConfigError(f"the backbone gives {tuple(features.shape)}, feature maps (B, C, h, w) are needed")
+        raise ConfigError(f"the backbone gives {tuple(features.shape)}, expected feature maps (B, C, h, w)")
     return int(features.shape[2]), int(features.shape[3])

@@ -8,14 +8,14 @@ BOTH, PICTURE_ONLY, CAPTION_ONLY = range(3)
 class Calibration(nn.Module):
     """The last step of a finished model: a shift for fewer empty rows, then scale * logit + bias per label and mode.
 
-    Where a row that has none of the labels is rarer in use than in training, by a factor `empty_odds` r on its odds,
-    Bayes' rule divides every label's probability p by 1 - (1 - r) * N (Saerens et al. 2002, "Adjusting the Outputs of a
-    Classifier to New a Priori Probabilities"). N is the probability of none: the product of all 1 - p, as if labels
-    were independent. In logits that is z - log(1 - (1 - r) * N / (1 - p)).
+    Empty rows have none of the labels. Where they are rarer in use than in training, by a factor `empty_odds` r on
+    their odds, Bayes' rule divides every label's probability p by 1 - (1 - r) * N (Saerens et al. 2002, "Adjusting the
+    Outputs of a Classifier to New a Priori Probabilities"). N is the probability of an empty row: the product of all
+    1 - p, as if labels were independent. In logits that is z - log(1 - (1 - r) * N / (1 - p)).
 
-    A model is surer of itself, and wrong in other ways, with both modalities than with one, so each of the three modes
-    has its own numbers. They are buffers, the identity until they are fitted on the validation split (see
-    `mlic_train.measure.calibration`), and not trained.
+    With both inputs a model is more confident, and makes other errors, than with one. So each of the three modes has
+    its own numbers. They are buffers and not trained: the identity until `mlic_train.measure.calibration` fits them on
+    the validation split.
 
     `scale` and `bias` float32 (3, L); rows BOTH, PICTURE_ONLY, CAPTION_ONLY. `empty_odds` float32 () in (0, 1].
     """
@@ -36,19 +36,19 @@ class Calibration(nn.Module):
         Args:
             logits: float32 (B, L).
             has_picture: bool or 0 and 1 (B).
-            has_caption: bool or 0 and 1 (B); a row that has neither counts as a caption alone.
+            has_caption: bool or 0 and 1 (B); a row without picture and caption counts as a caption alone.
 
         Returns:
             float32 (B, L).
         """
         picture, caption = has_picture.to(self.scale.dtype), has_caption.to(self.scale.dtype)
         mode = torch.stack([picture * caption, picture * (1 - caption), 1 - picture], dim=1)[:, :, None]  # one-hot
-        # A sum instead of a matrix product: quantisers would round the constants of a product to eight bits.
+        # A sum instead of a matrix product, because quantizers would round the constants of a product to eight bits.
         logits = self.with_fewer_empty_rows(logits)
         return logits * (mode * self.scale).sum(dim=1) + (mode * self.bias).sum(dim=1)
 
     def with_fewer_empty_rows(self, logits: Tensor) -> Tensor:
-        """The shift alone: float32 (B, L) -> (B, L)."""
+        """Apply the shift alone: float32 (B, L) to (B, L)."""
         log_absent = -F.softplus(logits)  # log(1 - p)
         none_of_the_others = torch.exp(log_absent.sum(dim=1, keepdim=True) - log_absent)
         return logits - torch.log(1.0 - (1.0 - self.empty_odds) * none_of_the_others)
@@ -58,7 +58,7 @@ class Calibration(nn.Module):
 
         Args:
             mode: BOTH, PICTURE_ONLY or CAPTION_ONLY.
-            scale: float (L), greater than 0: the order of the rows is the model's.
+            scale: float (L), greater than 0, which keeps the order of the rows.
             bias: float (L).
 
         Raises:
@@ -69,7 +69,7 @@ class Calibration(nn.Module):
         self.scale[mode], self.bias[mode] = scale, bias
 
     def reset(self) -> None:
-        """Back to the identity in every mode."""
+        """Restore the identity in every mode."""
         self.empty_odds.fill_(1.0)
         self.scale.fill_(1.0)
         self.bias.zero_()

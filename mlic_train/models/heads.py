@@ -1,18 +1,21 @@
-"""From one modality to logits of its own: what late fusion adds up, and what the auxiliary losses supervise."""
+"""From features to logits: a head for each input, and the last step before the sigmoid."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mlic_runtime.base.override import override
+
 from .attention import MASKED
 
 _MAX_SHARE = 0.3  # weight of the best position beside the mean of all, in the range of Zhu and Wu 2021
 _RARE = -2.5  # labels are rare: probabilities start near 0.08
+_EPSILON = 1e-6  # keeps the log-odds of a saturated softmax finite: |logit| <= 13.8
 
 
 class Logits(NamedTuple):
-    """What a model says in training: `fused` (B, L), and `picture` and `caption` (B, L) alone, None without such."""
+    """The logits of a model in training: `fused` (B, L), and those of `picture` and `caption` alone (B, L) or None."""
 
     fused: Tensor
     picture: Tensor | None = None
@@ -20,13 +23,13 @@ class Logits(NamedTuple):
 
 
 class Positions(nn.Module):
-    """Feature maps (B, C, h, w) to positions (B, h * w, C).
+    """Feature maps (B, C, h, w) to positions (B, h * w, C), contiguous.
 
-    Dropout fills memory in order: in one layout, the same seed drops the same values, wherever the features come from.
+    Dropout fills memory in order: in one layout, one seed drops the same values wherever the features come from.
     """
 
+    @override
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
         return features.flatten(2).transpose(1, 2).contiguous()
 
 
@@ -43,8 +46,8 @@ class PictureLabels(nn.Module):
         nn.init.normal_(self.scores.weight, std=0.1 * channels**-0.5)
         nn.init.constant_(self.scores.bias, _RARE / (1 + _MAX_SHARE))
 
+    @override
     def forward(self, positions: Tensor) -> Tensor:
-        """See the class."""
         scores = self.scores(positions)  # (B, N, L)
         return scores.mean(dim=1) + _MAX_SHARE * scores.amax(dim=1)  # type: ignore[no-any-return]
 
@@ -62,29 +65,26 @@ class CaptionLabels(nn.Module):
         self.weight = nn.Parameter(torch.randn(num_labels, width) * width**-0.5)
         self.bias = nn.Parameter(torch.full((num_labels,), _RARE))
 
+    @override
     def forward(self, states: Tensor, present: Tensor) -> Tensor:
-        """See the class."""
         scores = states @ self.queries.T + ((1.0 - present) * MASKED)[:, :, None]  # (B, T, L)
         pooled = torch.softmax(scores, dim=1).transpose(1, 2) @ states  # (B, L, D)
         return (pooled * self.weight).sum(-1) + self.bias
 
 
-_EPSILON = 1e-6  # keeps the log-odds of a saturated softmax finite: |logit| <= 13.8
-
-
 class LabelOutput(nn.Module):
-    """The last step before `logits`: what sigmoid will turn into probabilities, (B, L) -> (B, L).
+    """The last step before `logits`, float32 (B, L) to (B, L).
 
-    With `softmax` (the origin's softmax + BCE) the logits are the log-odds of the softmax probabilities, so that
-    the runtime's sigmoid gives exactly those probabilities back and needs to know nothing about it.
+    With `softmax` (the origin's softmax + BCE) the logits become the log-odds of the softmax probabilities, so that
+    the runtime's sigmoid returns exactly these probabilities and needs no second mode.
     """
 
     def __init__(self, softmax: bool) -> None:
         super().__init__()
         self.softmax = softmax
 
+    @override
     def forward(self, logits: Tensor) -> Tensor:
-        """Float32 (B, L) -> float32 (B, L)."""
         if not self.softmax:
             return logits
         return torch.logit(torch.softmax(logits, dim=-1).clamp(_EPSILON, 1 - _EPSILON))

@@ -1,6 +1,6 @@
-"""Caption encoders of Hugging Face transformers, in the place of `mlic_train.models.caption.LstmEncoder`.
+"""Caption encoders of Hugging Face transformers, which replace `mlic_train.models.caption.LstmEncoder`.
 
-Nothing here runs code of a repository, and only `load_text_encoder` may open a connection: a run folder has the
+Nothing here runs code of a repository, and only `load_text_encoder` may open a connection: a run folder holds the
 architecture in config.json and the weights in its checkpoint.
 """
 
@@ -17,19 +17,20 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from mlic_runtime.base.override import override
 from mlic_runtime.base.text import error_line
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.errors import ConfigError
 
 # Bidirectional encoders whose graph was compared with PyTorch at shapes that were not traced (tests/train). Others
-# stay out on purpose: ConvBERT and Nystroemformer, for two, say something else about a token when its row is padded.
+# are left out on purpose: the states of ConvBERT and Nystroemformer, for example, change with the padding of a row.
 ENCODERS = ("albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
 _POSITIONS_AFTER_PAD = ("camembert", "mpnet", "roberta", "xlm-roberta")  # their first token has position pad_id + 1
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?\Z", re.ASCII)
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _HUB_FILES = ["config.json", TOKENIZER_NAME, *_SAFETENSORS, "model-*.safetensors"]
-# What config.json says about its origin, its storage or a classifier: nothing that the encoder is built from.
+# Keys of config.json on its origin, its storage or a classifier: the encoder is not built from them.
 _NOT_ARCHITECTURE = (
     *("_name_or_path", "architectures", "transformers_version", "transformers_weights", "auto_map", "dtype"),
     *("torch_dtype", "quantization_config", "id2label", "label2id", "problem_type"),
@@ -39,13 +40,13 @@ _NOT_ARCHITECTURE = (
 class HuggingFaceEncoder(nn.Module):
     """An encoder of transformers, projected: input_ids int64 (B, T), attention_mask int64 (B, T) -> (B, T, D).
 
-    As with the LSTM, the result at a token does not depend on how far its row is padded, and states at padded
-    positions are finite but meaningless; the caller masks them.
+    As with the LSTM, the result at a token does not depend on the padding of its row. States at padded positions are
+    finite but meaningless; the caller masks them.
 
     Args:
-        text_config: the architecture, the content of a config.json with a `model_type` among ENCODERS.
+        text_config: the architecture, the content of a config.json with a `model_type` of ENCODERS.
         width: D.
-        dropout: probability in [0, 1) that acts before the projection; inside, the encoder has its own.
+        dropout: probability in [0, 1) before the projection; the encoder itself has its own.
 
     Raises:
         ConfigError: transformers is missing, or `text_config` is not such an architecture.
@@ -57,13 +58,14 @@ class HuggingFaceEncoder(nn.Module):
         transformers = _transformers()
         try:
             config = transformers.AutoConfig.for_model(**_architecture(text_config))
-            # Eager attention is matrix products and a softmax, which the exporter knows at every opset.
+            # Eager attention consists of matrix products and a softmax, which the exporter knows at every opset.
             encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", trust_remote_code=False)
         except Exception as error:  # the library raises many unrelated types
             raise ConfigError(f"text_config does not describe an encoder: {error_line(error)}") from None
-        self.encoder = _without_pooler(encoder)
-        # A padded position gets the encoder's own padding token, whatever id the runtime fills rows with: RoBERTa
-        # and its kin number their positions by it.
+        encoder.pooler = None  # it is not used, and would enlarge the checkpoint
+        self.encoder = encoder
+        # Padded positions get the encoder's own padding token, because RoBERTa and similar models compute position
+        # numbers from it. The runtime may pad with another id.
         self.pad_id = int(config.pad_token_id or 0)
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(int(config.hidden_size), width)
@@ -73,10 +75,10 @@ class HuggingFaceEncoder(nn.Module):
         """The table of the tokens."""
         return self.encoder.get_input_embeddings()  # type: ignore[no-any-return]
 
+    @override
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """See the class."""
         ids = input_ids.masked_fill(attention_mask == 0, self.pad_id)
-        # Without a caption every position may be seen: a softmax over nothing is finite only while the mask's value is.
+        # In a row without a caption every position is visible, because the softmax over none may not be finite.
         empty = attention_mask.sum(dim=1, keepdim=True) == 0
         visible = torch.maximum(attention_mask, empty.to(attention_mask.dtype))
         states = self.encoder(input_ids=ids, attention_mask=visible).last_hidden_state
@@ -85,11 +87,14 @@ class HuggingFaceEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class LoadedTextEncoder:
-    """A pretrained encoder, taken apart.
+    """The parts of a pretrained encoder.
 
-    `config` is the architecture as JSON-ready data (`ModelConfig.text_config`), `state` the float32 weights under
-    their names in `HuggingFaceEncoder` (all but the projection's), `embedding` (V, E) the token table among them,
-    `tokenizer_json` what the runtime's `CaptionTokenizer` reads, `max_length` the largest T that the encoder takes.
+    Attributes:
+        config: the architecture as JSON-ready data (`ModelConfig.text_config`).
+        state: the float32 weights under their names in `HuggingFaceEncoder`, without the projection's.
+        embedding: the token table of these weights (V, E).
+        tokenizer_json: the file that the runtime's `CaptionTokenizer` reads.
+        max_length: the largest T that the encoder takes.
     """
 
     config: dict[str, Any]
@@ -97,11 +102,6 @@ class LoadedTextEncoder:
     embedding: Tensor
     tokenizer_json: bytes
     max_length: int
-
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-        return len(self.embedding)
 
 
 def load_text_encoder(path_or_id: str) -> LoadedTextEncoder:
@@ -113,11 +113,11 @@ def load_text_encoder(path_or_id: str) -> LoadedTextEncoder:
             read with PyTorch's restricted unpickler, which runs no code.
 
     Raises:
-        ConfigError: transformers is missing; nothing there; not one of ENCODERS; no tokenizer.json;
-            weights that cannot be read or do not fill the architecture.
+        ConfigError: transformers is missing; or the folder or repository is missing, is not one of ENCODERS, has no
+            tokenizer.json, or has weights that cannot be read or do not fill the architecture.
     """
     transformers = _transformers()
-    folder = _find(path_or_id)
+    folder = _find_folder(path_or_id)
     config_file = folder / "config.json"
     try:
         written = json.loads(config_file.read_text(encoding="utf-8"))
@@ -147,8 +147,8 @@ def load_text_encoder(path_or_id: str) -> LoadedTextEncoder:
     )
 
 
-def _find(path_or_id: str) -> Path:
-    """The folder of a pretrained encoder, fetched from the hub if `path_or_id` is no folder."""
+def _find_folder(path_or_id: str) -> Path:
+    """Return the folder of a pretrained encoder; fetch it from the hub if `path_or_id` is no folder."""
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
@@ -156,7 +156,7 @@ def _find(path_or_id: str) -> Path:
     if folder.exists():
         raise ConfigError(f"text encoder {path_or_id} is a file; {needed}")
     if not _HUB_ID.match(path_or_id):
-        raise ConfigError(f"text encoder {path_or_id}: there is no such folder, and it is not the id of one; {needed}")
+        raise ConfigError(f"text encoder {path_or_id}: no such folder, and not a repository's id; {needed}")
     from huggingface_hub import snapshot_download
 
     try:
@@ -166,13 +166,13 @@ def _find(path_or_id: str) -> Path:
     except Exception as error:  # the hub's client raises many unrelated types
         reason = error_line(error)[:200]
         raise ConfigError(
-            f"text encoder {path_or_id}: there is no such folder here, and the hub did not give it ({reason}); {needed}"
+            f"text encoder {path_or_id}: no such folder, and the hub does not provide it ({reason}); {needed}"
         ) from None
     return fetched
 
 
 def _check_architecture(config: object, where: str) -> None:
-    """Refuse what is not an encoder from ENCODERS, before the library looks at it."""
+    """Refuse all but an encoder of ENCODERS, before the library reads the configuration."""
     if not isinstance(config, Mapping):
         raise ConfigError(f"{where} must be a JSON object, found {type(config).__name__}")
     kind = config.get("model_type")
@@ -189,10 +189,10 @@ def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_tokenizer(file: Path, where: str) -> tuple[bytes, int]:
-    """The content of a tokenizer.json, and the largest id in it.
+    """Read a tokenizer.json; return its content and its largest token id.
 
-    The file itself and not what AutoTokenizer makes of the folder: that differs between versions of transformers,
-    and where the file is missing it may be an empty tokenizer without a word.
+    AutoTokenizer is not used: its result differs between versions of transformers, and where the file is missing it
+    may silently return an empty tokenizer.
     """
     if not file.is_file():
         raise ConfigError(
@@ -208,7 +208,7 @@ def _read_tokenizer(file: Path, where: str) -> tuple[bytes, int]:
 
 
 def _load_weights(transformers: Any, folder: Path, where: str) -> Any:
-    """The bare encoder in float32, without a pooler; heads that the file has on top are left out."""
+    """Load the encoder in float32, without a pooler and without the heads in the file."""
     try:
         encoder, report = transformers.AutoModel.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, weights_only=True, output_loading_info=True
@@ -218,18 +218,12 @@ def _load_weights(transformers: Any, folder: Path, where: str) -> Any:
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name.split("."))
     if missing:
         raise ConfigError(f"text encoder {where}: its weights lack {len(missing)} tensors, {missing[0]} among them")
-    return _without_pooler(encoder.float())
-
-
-def _without_pooler(encoder: Any) -> Any:
-    """Pooling the first token is for sentences; untrained weights behind it would only make the checkpoint larger."""
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
-    return encoder
+    encoder.pooler = None
+    return encoder.float()
 
 
 def _transformers() -> Any:
-    """The library, imported when it is needed: that takes seconds, and most models do without."""
+    """Import the library when it is needed: this takes seconds, and most models do not need it."""
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
@@ -241,7 +235,7 @@ def _transformers() -> Any:
 
 @contextlib.contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the library's progress bar and its list of heads that were left out."""
+    """Suppress the library's progress bar and its list of heads that were left out."""
     logging = transformers.utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -1,65 +1,48 @@
 import torch
 from torch import Tensor, nn
 
+from mlic_runtime.base.override import override
 from mlic_train.config.schema import LSTM, OWN_TEXT_ENCODERS, ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer
-from .backbone import Backbone, Normalize, feature_grid
+from .backbone import Backbone
+from .base import PictureAndCaption
 from .calibration import Calibration
 from .caption import LstmEncoder, MeanEncoder
 from .heads import CaptionLabels, LabelOutput, Logits, PictureLabels, Positions
-from .picture_and_caption import PictureAndCaption
 
-_EVIDENCE = 3  # of a label: what the caption says, what the picture says, and whether there is a picture at all
+_EVIDENCE = 3  # per label: the caption's logit, the picture's logit, and whether there is a picture
 
 
 class Hybrid(PictureAndCaption):
     """A CNN reads the picture, an LSTM the caption, and label queries put both together in a Transformer encoder.
 
-    Picture and caption have logits of their own, which late fusion adds up; with `fusion` "transformer" the answers
-    of the label queries come on top where there is a caption: what neither says alone.
-
-    Graph: `pixels` uint8 (B, H, W, 3), `input_ids` int64 (B, T), `attention_mask` int64 (B, T) -> `logits`
-    float32 (B, L). An all-zero picture means "no picture", an all-zero mask row "no caption".
+    Picture and caption have logits of their own, which late fusion adds up. With `fusion` "transformer" the results
+    of the label queries are added where there is a caption: they hold what neither input says alone.
     """
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
-        super().__init__()
-        self.image_size = config.image_size
+        super().__init__(config, backbone)
         self.vocab_size = config.vocab_size
         width, num_labels = config.width, config.num_labels
-        self.normalize = Normalize(config.mean or backbone.mean, config.std or backbone.std)
-        self.backbone = backbone
-        feature_grid(backbone, config.image_size)  # refuses pictures that are too small
-        self.cells = Positions()
+        self.cells = Positions()  # not renamed: node names of the released graphs contain it
         self.feature_dropout = nn.Dropout(config.dropout)
         self.caption = _caption_encoder(config)
         self.dropout = nn.Dropout(config.dropout)
         self.picture_labels = PictureLabels(backbone.num_features, num_labels)
         self.caption_labels = CaptionLabels(width, num_labels)
-        # What each modality's logits count where both are there: less than alone, for they share their evidence.
+        # The weights of both logits in rows with both inputs: below 1, since the two share their evidence.
         self.picture_share = nn.Parameter(torch.full((num_labels,), 0.6))
         self.caption_share = nn.Parameter(torch.full((num_labels,), 0.6))
         self.interaction = Interaction(config) if config.fusion == "transformer" else None
         self.output = LabelOutput(config.softmax_output)
         self.calibration = Calibration(num_labels)
 
+    @override
     def branches(
         self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
     ) -> Logits:
-        """Everything after the backbone, before calibration: what the losses see.
-
-        Args:
-            features: feature maps float32 (B, C, h, w); None for a batch in which no row has a picture (the same
-                result as rows that `has_picture` masks, without their cost).
-            has_picture: bool (B,); None exactly where `features` is None.
-            input_ids: int64 (B, T).
-            attention_mask: int64 (B, T), 1 for a token, 0 for padding.
-
-        Returns:
-            logits float32 (B, L): fused, and of picture and caption alone (meaningless in rows that lack it).
-        """
         present = attention_mask.to(self.picture_share.dtype)
         has_caption = present[:, :1]  # (B, 1): captions are padded on the right
         states = self.caption(input_ids, attention_mask)
@@ -68,9 +51,8 @@ class Hybrid(PictureAndCaption):
         if features is None or has_picture is None:
             fused = has_caption * caption
         else:
-            cells = self.feature_dropout(self.cells(features))  # (B, h * w, C)
             has = has_picture.to(present.dtype)[:, None]  # (B, 1)
-            picture = self.picture_labels(cells)
+            picture = self.picture_labels(self.feature_dropout(self.cells(features)))
             both = has * has_caption
             picture_share = has - both * (1.0 - self.picture_share)  # (B, L): 1 alone, picture_share with a caption
             caption_share = has_caption - both * (1.0 - self.caption_share)
@@ -81,10 +63,10 @@ class Hybrid(PictureAndCaption):
 
 
 class Interaction(nn.Module):
-    """Label queries and caption states through a Transformer encoder: (B, L) to add to the logits of a captioned row.
+    """A Transformer encoder over label queries and caption states; its (B, L) is added to a captioned row's logits.
 
-    A label's query starts from what both modalities say of it, so the caption is read again in the picture's light. It
-    starts as nothing (its output weights are zero), so that training begins at late fusion.
+    A label's query contains the logits of both inputs, so that the caption is read again with the picture known. The
+    output weights start at zero, so that training begins at late fusion.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -103,26 +85,26 @@ class Interaction(nn.Module):
     def forward(
         self, states: Tensor, present: Tensor, caption: Tensor, has_picture: Tensor | None, picture: Tensor | None
     ) -> Tensor:
-        """What both modalities say alone, and the caption's words, to what is to be added: float32 (B, L).
+        """Return float32 (B, L), to be added to the sum of both logits.
 
         Args:
-            states: (B, T, D).
+            states: of the caption (B, T, D).
             present: (B, T) float 1/0.
             caption: logits (B, L) of the caption alone.
-            has_picture: (B, 1) float 1/0; None, and so is `picture`, where no row has a picture.
+            has_picture: (B, 1) float 1/0; None, as `picture` is then, where no row has a picture.
             picture: logits (B, L) of the picture alone.
         """
         if has_picture is None or picture is None:
             has_picture, picture = torch.zeros_like(present[:, :1]), torch.zeros_like(caption)
-        # Each branch has a loss of its own to learn from; what is made of its logits here must not bend them.
-        said = (caption.detach(), has_picture * picture.detach(), has_picture.expand_as(caption))
-        queries = self.queries + self.evidence(torch.stack(said, dim=-1))  # (B, L, D)
+        # Each branch learns from a loss of its own; the gradient of this module must not change its logits.
+        evidence = (caption.detach(), has_picture * picture.detach(), has_picture.expand_as(caption))
+        queries = self.queries + self.evidence(torch.stack(evidence, dim=-1))  # (B, L, D)
         x = torch.cat((queries, self.norm_caption(states)), dim=1)
         present_all = torch.cat((torch.ones_like(caption), present), dim=1)
         for layer in self.encoder:
             x = layer(x, present_all)
-        answers = self.dropout(self.norm(x[:, : self.queries.shape[0]]))  # (B, L, D)
-        return (answers * self.label_weight).sum(-1)  # type: ignore[no-any-return]
+        labels = self.dropout(self.norm(x[:, : self.queries.shape[0]]))  # (B, L, D)
+        return (labels * self.label_weight).sum(-1)  # type: ignore[no-any-return]
 
 
 def _caption_encoder(config: ModelConfig) -> nn.Module:

@@ -1,52 +1,45 @@
 import torch
 from torch import Tensor, nn
 
+from mlic_runtime.base.override import override
 from mlic_train.captions.characters import FIRST_LETTER, NUM_LETTERS, VOCAB_SIZE
 from mlic_train.config.schema import ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer
-from .backbone import Backbone, Conv3, Normalize, feature_grid
+from .backbone import Backbone, Conv3
+from .base import PictureAndCaption
 from .calibration import Calibration
 from .heads import LabelOutput, Logits, Positions
-from .picture_and_caption import PictureAndCaption
 
 NUM_TRIGRAMS = NUM_LETTERS**3  # 17,576
 
 
 class OriginHybrid(PictureAndCaption):
-    """The origin's hybrid, a baseline to measure against: it is kept as it was and not improved.
+    """The origin's hybrid, a baseline to measure against: it stays as it was and is not improved.
 
     The picture goes through the origin's three convolutions. An LSTM reads the positions of the feature maps one after
     the other, row by row, a Transformer encoder reads the LSTM's states, and their mean is the picture's vector. The
-    caption is its counts of 17,576 letter trigrams. Both are joined; one dense layer of `hidden` units (the origin had
-    1024), ReLU, dropout and the output layer follow.
+    caption becomes its counts of 17,576 letter trigrams (`input_ids` are those of `mlic_train.captions.characters`).
+    Both are joined; one dense layer of `hidden` units (the origin had 1024), ReLU, dropout and the output layer follow.
 
-    Where the origin leaves a choice, this is ours: positions and not whole rows as time steps, the mean as pooling, and
-    our own (pre-norm) encoder layer. A row without a picture has a vector of zeros in its place, one without a
-    caption counts of zero; the origin knew neither.
-
-    Graph: `pixels` uint8 (B, H, W, 3), `input_ids` int64 (B, T) of `mlic_train.captions.characters`,
-    `attention_mask` int64 (B, T) -> `logits` float32 (B, L). An all-zero picture means "no picture", an all-zero
-    mask row "no caption".
+    The origin leaves three things open. Chosen here: positions and not whole rows as time steps, the mean as pooling,
+    and our own (pre-norm) encoder layer. A missing picture is a vector of zeros, a missing caption has counts of zero;
+    the origin had neither.
 
     Raises:
-        ConfigError: another backbone than the origin's, or pictures too small for it.
+        ConfigError: a backbone other than the origin's, or pictures too small for it.
     """
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
-        super().__init__()
         if not isinstance(backbone, Conv3):
             raise ConfigError(
                 f"{config.name} has the origin's three convolutions, not {config.backbone!r}; leave --backbone out, "
                 "or choose --model hybrid"
             )
-        self.image_size = config.image_size
+        super().__init__(config, backbone)
         self.vocab_size = VOCAB_SIZE
-        self.normalize = Normalize(config.mean or backbone.mean, config.std or backbone.std)
-        self.backbone = backbone
-        feature_grid(backbone, config.image_size)  # refuses pictures that are too small
-        self.cells = Positions()
+        self.cells = Positions()  # not renamed: node names of the released graphs contain it
         self.lstm = nn.LSTM(backbone.num_features, config.width, batch_first=True)
         self.encoder = nn.ModuleList(
             EncoderLayer(config.width, config.num_heads, config.encoder_dropout) for _ in range(config.num_layers)
@@ -57,17 +50,10 @@ class OriginHybrid(PictureAndCaption):
         self.output = LabelOutput(config.softmax_output)
         self.calibration = Calibration(config.num_labels)
 
+    @override
     def branches(
         self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
     ) -> Logits:
-        """Everything after the backbone, before calibration; neither modality has logits of its own.
-
-        Args:
-            features: feature maps float32 (B, C, h, w); None for a batch in which no row has a picture.
-            has_picture: bool (B,); None exactly where `features` is None.
-            input_ids: int64 (B, T).
-            attention_mask: int64 (B, T), 1 for a token, 0 for padding.
-        """
         if features is None or has_picture is None:
             picture = self.scores.weight.new_zeros(len(input_ids), self.join.width)
         else:
@@ -76,7 +62,7 @@ class OriginHybrid(PictureAndCaption):
         return Logits(self.output(self.scores(self.dropout(torch.relu(joined)))))
 
     def _read_picture(self, features: Tensor) -> Tensor:
-        """Feature maps float32 (B, C, h, w) -> the picture's vector float32 (B, D)."""
+        """Encode feature maps float32 (B, C, h, w) as the picture's vector float32 (B, D)."""
         x, _ = self.lstm(self.cells(features))  # (B, h * w, D)
         present = torch.ones_like(x[:, :, 0])
         for layer in self.encoder:
@@ -87,9 +73,9 @@ class OriginHybrid(PictureAndCaption):
 class Join(nn.Module):
     """The dense layer over picture vector and trigram counts joined: (B, D) and trigrams (B, T) to (B, hidden).
 
-    It is a linear layer over D + 17,576 inputs, weights and initial weights alike. Its product with a count vector is
-    the sum of one row of weights for every trigram in the caption, so that sum is what is computed: some sixty rows in
-    the place of 17,576.
+    It equals a linear layer over D + 17,576 inputs, also in its initial weights. The product with a count vector is
+    the sum of one row of weights for every trigram in the caption, and that sum is computed: some sixty rows instead
+    of 17,576.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -103,18 +89,18 @@ class Join(nn.Module):
         with torch.no_grad():
             self.trigrams.weight[NUM_TRIGRAMS] = 0.0  # no trigram, no contribution; padding_idx keeps it so
 
+    @override
     def forward(self, picture: Tensor, trigram_ids: Tensor) -> Tensor:
-        """See the class."""
         return self.picture(picture) + self.trigrams(trigram_ids).sum(dim=1)  # type: ignore[no-any-return]
 
 
 def trigrams(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """The trigram that begins at each token: input_ids and attention_mask int64 (B, T) -> int64 (B, T).
+    """Return the trigram that begins at each token: input_ids and attention_mask int64 (B, T) -> int64 (B, T).
 
-    Three letters next to each other, numbered from a = 0, are the trigram first * 676 + second * 26 + third; where
-    there are no three (a break, the end of the caption) it is NUM_TRIGRAMS.
+    Three letters next to each other, numbered from a = 0, are the trigram first * 676 + second * 26 + third. A token
+    at which no three letters begin (before a break or the end of the caption) has NUM_TRIGRAMS.
     """
-    tokens = input_ids * attention_mask  # whatever lies beyond the caption becomes padding
+    tokens = input_ids * attention_mask  # what lies beyond the caption becomes padding
     ends = torch.zeros_like(tokens[:, :1]).expand(-1, 2)
     letters = torch.cat([tokens, ends], dim=1) - FIRST_LETTER  # (B, T + 2), negative where there is no letter
     first, second, third = letters[:, :-2], letters[:, 1:-1], letters[:, 2:]

@@ -2,13 +2,11 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from mlic_runtime.base.arrays import Bools
 from mlic_runtime.predict.prediction import decide, sigmoid
@@ -16,10 +14,10 @@ from mlic_train.base.progress import progress_bar
 from mlic_train.data import Record, Split, fingerprint
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, DataError
-from mlic_train.measure.collect import collect, score, usable_records
+from mlic_train.measure.calibration import apply_calibration
+from mlic_train.measure.collect import check_labels, collect, report, usable_records
 from mlic_train.measure.predict import Outputs
 from mlic_train.runs.checkpoint import Trained
-from mlic_train.runs.learner import Learner
 
 from .run_facts import run_name, sees_pictures
 
@@ -62,9 +60,7 @@ def as_seen(trained: Trained, splits: Splits) -> Splits:
     Raises:
         DataError: the labels are not those of the model.
     """
-    names = trained.config.model.labels
-    if splits.labels.names != names:
-        raise DataError(f"the data has the labels {splits.labels.names}, the model {names}; give the right --labels")
+    check_labels(trained, splits)
     if sees_pictures(trained):
         return splits
     stripped = {name: _without_pictures(split) for name, split in splits.named().items()}
@@ -115,16 +111,16 @@ def measure(trained: Trained, records: Sequence[Record]) -> Measurement:
         raise DataError(f"{config.model.name} can use none of the {len(records)} rows: it reads only pictures")
     if not any(record.labels for record in usable):
         raise DataError(f"none of the {len(usable)} rows has a label: there is nothing to measure")
-    learner = Learner(model, config.train).eval()
     calibration = copy.deepcopy(model.calibration)
     model.calibration.reset()
     try:
         with progress_bar(run_name(trained.folder), "picture") as show:
-            raw = collect(trained, learner, usable, _counted(model.encode_picture, len(usable), show))
+            raw = collect(trained, trained.run, usable, show)
     finally:
         model.calibration.load_state_dict(calibration.state_dict())
-    calibrated = {mode: _apply(calibration, rows) for mode, rows in raw.items()}
-    metrics = {mode: score(rows, trained.state.thresholds) for mode, rows in calibrated.items()}
+    calibrated = {mode: apply_calibration(calibration, rows) for mode, rows in raw.items()}
+    by_suffix = report(calibrated, trained.state.thresholds)
+    metrics = {mode: by_suffix["" if mode == "both" else f"-{mode}"] for mode in calibrated}
     return Measurement(usable, raw, calibrated, thresholds, metrics)
 
 
@@ -132,26 +128,3 @@ def _without_pictures(split: Split) -> Split:
     """Return the split as `read_split` reads it with `pictures` False."""
     records = tuple(dataclasses.replace(record, image=None) for record in split.records if record.captions)
     return dataclasses.replace(split, records=records)
-
-
-def _counted(
-    encode: Callable[[Tensor], Tensor], total: int, show: Callable[[int, int], None]
-) -> Callable[[Tensor], Tensor]:
-    """Return `encode`, which then shows how many of `total` pictures it has seen."""
-    done = 0
-
-    def counting(pixels: Tensor) -> Tensor:
-        nonlocal done
-        features = encode(pixels)
-        done += len(pixels)
-        show(done, total)
-        return features
-
-    return counting
-
-
-def _apply(calibration: torch.nn.Module, rows: Outputs) -> Outputs:
-    arrays = (rows.logits, rows.has_picture, rows.has_caption)
-    with torch.inference_mode():
-        logits: npt.NDArray[np.float32] = calibration(*(torch.from_numpy(array) for array in arrays)).numpy()
-    return dataclasses.replace(rows, logits=logits)

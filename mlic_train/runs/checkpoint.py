@@ -1,13 +1,15 @@
 """Run folders: config.json and tokenizer.json, written once, then best.safetensors and last.safetensors.
 
-A checkpoint is one file, written to a temporary name and renamed, so that a kill at any moment leaves either the
-older or the newer one, whole. Nothing is pickled: tensors are safetensors, everything else is JSON in its header.
+A checkpoint is one file, written to a temporary name and renamed, so that a kill at any moment leaves the older or the
+newer one, complete. Nothing is pickled: tensors are safetensors, everything else is JSON in their header.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mlic_runtime.base.text import error_line
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.errors import OutputError
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.base.files import atomic_path, write_bytes
+from mlic_train.batches.dataset import Batch
 from mlic_train.config import schema as configuration
 from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.errors import CheckpointError
-from mlic_train.models import Model, create_model
+from mlic_train.models import Cnn, Model, create_model
 
 CONFIG_NAME = "config.json"
 BEST_NAME = "best.safetensors"
@@ -35,7 +39,7 @@ _AVERAGE = "average."
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The content of config.json: everything that is fixed before the first step."""
+    """The content of config.json: everything that is known before the first step."""
 
     model: ModelConfig
     train: TrainConfig
@@ -44,11 +48,11 @@ class RunConfig:
 
 @dataclass
 class State:
-    """What a checkpoint knows besides tensors.
+    """The content of a checkpoint besides tensors.
 
-    `epoch` and `step` name the next batch to train on (`step` counts batches inside the epoch), `history` has one
-    row per finished epoch, `thresholds` (L) and `metrics` {split: {metric: number}} belong to these weights. `scaler`
-    is the loss scale of float16 training.
+    `epoch` and `step` are those of the next batch to train on (`step` counts batches inside the epoch). `history` has
+    one row per finished epoch. `thresholds` (L) and `metrics` {split: {metric: number}} belong to these weights.
+    `scaler` is the loss scale of float16 training.
     """
 
     epoch: int = 0
@@ -80,7 +84,7 @@ def read_run_config(folder: Path) -> RunConfig:
     """Read config.json of a run folder.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the file is missing or lacks an object.
         ConfigError: it is malformed.
     """
     path = folder / CONFIG_NAME
@@ -118,13 +122,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write one checkpoint file: model, state, and where given the optimizer's tensors and the averaged weights.
+    """Write one checkpoint file: model, state, and the optimizer's tensors and the averaged weights if given.
 
     Raises:
-        OutputError: it cannot be written; an older file is as it was.
+        OutputError: it cannot be written; an older file stays as it was.
     """
     tensors = {_MODEL + name: tensor.detach().contiguous() for name, tensor in model.items()}
-    # A parameter that is not trained is the same in the average, but safetensors wants every tensor's memory once.
+    # Cloned because safetensors refuses tensors that share memory.
     tensors |= {_AVERAGE + name: tensor.detach().clone().contiguous() for name, tensor in (average or {}).items()}
     if optimizer is not None:
         for index, entries in optimizer.state_dict()["state"].items():
@@ -133,7 +137,7 @@ def save_checkpoint(
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"state": json.dumps(vars(state))})
-        except SafetensorError as error:  # it does not say OSError where the disk is full
+        except SafetensorError as error:  # raised instead of OSError on a full disk
             raise OutputError(f"cannot write {path}: {error}; what was there is unchanged: make room") from error
 
 
@@ -141,33 +145,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint file.
 
     Raises:
-        CheckpointError: missing, not safetensors (pickled files are never opened), or without our state.
+        CheckpointError: the file is missing, not safetensors (pickled files are never opened), or lacks our state.
     """
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is not a .safetensors file; pickled checkpoints can run code and are not read")
-    model: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {_MODEL: {}, _OPTIMIZER: {}, _AVERAGE: {}}
     moments: dict[int, dict[str, Tensor]] = {}
-    average: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
             state = State(**json.loads((file.metadata() or {})["state"]))
             for name in file.keys():  # noqa: SIM118 # not a dict
-                if name.startswith(_MODEL):
-                    model[name[len(_MODEL) :]] = file.get_tensor(name)
-                elif name.startswith(_OPTIMIZER):
-                    _, index, key = name.split(".")
-                    moments.setdefault(int(index), {})[key] = file.get_tensor(name)
-                elif name.startswith(_AVERAGE):
-                    average[name[len(_AVERAGE) :]] = file.get_tensor(name)
+                part, _, key = name.partition(".")
+                parts.setdefault(f"{part}.", {})[key] = file.get_tensor(name)
+        for name, tensor in parts[_OPTIMIZER].items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of mlic-train: {type(error).__name__}: {error}") from None
-    return Checkpoint(model, state, moments, average)
+    return Checkpoint(parts[_MODEL], state, moments, parts[_AVERAGE])
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Mapping[str, Tensor]]) -> None:
-    """Put saved moments back; hyperparameters come from the configuration, not from the file."""
+    """Restore saved moments; hyperparameters come from the configuration, not from the file."""
     data: dict[str, Any] = optimizer.state_dict()
     data["state"] = {index: dict(entries) for index, entries in tensors.items()}
     optimizer.load_state_dict(data)
@@ -175,20 +176,65 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Ma
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with its weights, ready for evaluation or export (in eval mode)."""
+    """A model with its weights, in eval mode, and everything around it that evaluation and export need."""
 
     folder: Path
     config: RunConfig
     model: Model
     tokenizer: bytes | None
     state: State
+    # The pixels of the last batch and their feature maps.
+    _encoded: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @cached_property
+    def caption_tokenizer(self) -> CaptionTokenizer | None:
+        """The runtime's tokenizer; None for a model that reads no captions.
+
+        Raises:
+            PackageError: the runtime does not accept tokenizer.json.
+        """
+        return create_tokenizer(self.config.model, self.tokenizer)
+
+    def run(self, batch: Batch) -> Tensor:
+        """Return calibrated logits float32 (B, L).
+
+        A black picture is no picture, as in the graph. The backbone works once for a batch of pictures, also when the
+        batch comes again without its captions.
+        """
+        if batch.pixels is not None:
+            if not self._encoded or self._encoded[0] is not batch.pixels:
+                self._encoded[:] = [batch.pixels, self.model.encode_picture(batch.pixels)]
+            visible = batch.pixels.flatten(1).any(dim=1)
+            batch = dataclasses.replace(batch, features=self._encoded[1], has_picture=visible)
+        return self.model.classify(*model_inputs(self.model, batch))
+
+
+def model_inputs(model: Model, batch: Batch) -> tuple[Any, ...]:
+    """Return what `model.branches` and `model.classify` read of a batch whose pictures are feature maps.
+
+    Raises:
+        ValueError: the batch lacks pictures or captions that the model cannot do without.
+    """
+    if isinstance(model, Cnn):
+        if batch.features is None:
+            raise ValueError("the model cnn needs a picture in every row")
+        return (batch.features,)
+    if batch.input_ids is None or batch.attention_mask is None:
+        raise ValueError("a model that reads captions needs input_ids and attention_mask")
+    return batch.features, batch.has_picture, batch.input_ids, batch.attention_mask
+
+
+def create_tokenizer(config: ModelConfig, tokenizer_json: bytes | None) -> CaptionTokenizer | None:
+    """Parse tokenizer.json; return None for a model that reads no captions."""
+    spec = config.text_spec
+    return None if spec is None or tokenizer_json is None else CaptionTokenizer(tokenizer_json, spec)
 
 
 def load_trained(folder: Path) -> Trained:
     """Load the best checkpoint of a run folder (or of the released checkpoint's folder).
 
     Raises:
-        CheckpointError: no best checkpoint yet, or one that does not fit config.json.
+        CheckpointError: there is no best checkpoint yet, or it does not fit config.json.
     """
     config = read_run_config(folder)
     path = folder / BEST_NAME
@@ -207,14 +253,14 @@ def load_trained(folder: Path) -> Trained:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """The sha256, 64 hex digits, of a run folder's best checkpoint: what a package says it was exported from."""
+    """Return the sha256 (64 hex digits) of a run folder's best checkpoint, which packages exported from it contain."""
     return hashlib.sha256((folder / BEST_NAME).read_bytes()).hexdigest()
 
 
 def save_half(trained: Trained, folder: Path) -> Trained:
-    """Write a checkpoint with float16 weights (half the size, nothing to resume from) and load it back.
+    """Write a checkpoint with float16 weights (half the size, cannot be resumed) and return it loaded from the file.
 
-    What comes back is what was written, so that a package exported from it and the checkpoint are the same model.
+    So a package exported from the result and the checkpoint are the same model.
     """
     tensors = {
         name: tensor.half() if tensor.is_floating_point() else tensor
@@ -229,7 +275,7 @@ def load_backbone(model: Model, folder: Path) -> None:
     """Copy the picture encoder of a run folder's best checkpoint, its normalisation included, into `model`.
 
     Raises:
-        CheckpointError: no best checkpoint, or one of another backbone.
+        CheckpointError: there is no best checkpoint, or it has another backbone.
     """
     path = folder / BEST_NAME
     tensors = load_checkpoint(path).model
@@ -242,7 +288,7 @@ def load_backbone(model: Model, folder: Path) -> None:
 
 
 def load_weights(model: Model, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into the model; half-precision files are widened to the model's float32.
+    """Copy tensors into the model; float16 becomes the model's float32.
 
     Raises:
         CheckpointError: names or shapes do not fit the configuration beside the file.

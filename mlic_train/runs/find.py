@@ -1,4 +1,4 @@
-"""Which trained model is meant: the newest run of a name, else the released one."""
+"""Find a trained model by name: the newest run, else the released checkpoint."""
 
 from pathlib import Path
 
@@ -10,29 +10,29 @@ _RELEASED = Path(__file__).parents[1] / "released"
 
 
 def newest_run(root: Path, name: str) -> Path | None:
-    """The run folder below `root` of a model of that name whose best checkpoint is the youngest; None without one."""
-    found = []
+    """Return the run folder below `root` with the newest best checkpoint of a model of that name; None without one."""
+    runs = []
     for best in sorted(root.glob(f"*/{BEST_NAME}")):
         if read_run_config(best.parent).model.name == name:
-            found.append((best.stat().st_mtime_ns, best.parent))
-    return max(found)[1] if found else None
+            runs.append((best.stat().st_mtime_ns, best.parent))
+    return max(runs)[1] if runs else None
 
 
 def released_run(name: str) -> Path | None:
-    """The folder of the released checkpoint of that model, part of this package; None without one."""
+    """Return the folder of the released checkpoint of that model in this package; None without one."""
     folder = _RELEASED / name
     return folder if (folder / BEST_NAME).is_file() else None
 
 
 def find_run(root: Path, name: str) -> Path:
-    """The newest run's folder, else the released checkpoint's.
+    """Return the newest run's folder, else the released checkpoint's.
 
     Raises:
         CheckpointError: there is neither.
     """
-    found = newest_run(root, name) or released_run(name)
-    if found is None:
+    folder = newest_run(root, name) or released_run(name)
+    if folder is None:
         raise CheckpointError(
             f"no finished run of {name} in {root} and no released one; train it: mlic-train --model {name}"
         )
-    return found
+    return folder

@@ -1,4 +1,4 @@
-"""Training rows out of what teachers say: pseudo-labelled records, softened labels, and the file that keeps both."""
+"""Training rows from teachers: pseudo-labelled records, softened labels, and the file that stores both."""
 
 import dataclasses
 import json
@@ -25,23 +25,23 @@ from .teacher import load_teachers, soft_labels
 
 SOFT_LABELS_NAME = "soft-labels.jsonl"
 FINGERPRINT = "soft_labels_fingerprint"
-_DIGITS = 6  # soft labels are rounded before they are used, so that a resumed run reads back what this one had
+_DIGITS = 6  # soft labels are rounded before use, so that a resumed run reads back equal numbers
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """Who teaches, and what.
+    """The teachers, and the rows without labels that they label.
 
     Attributes:
         teachers: run folders with a best checkpoint.
         pseudo_label: files of rows without labels, with pictures (and captions where there are any).
-        pseudo_captions: files of captions without labels; pictures that they name are not looked for.
-        sees: what the teachers see of a record that has both: "both", "caption" or "picture".
-        images: the pictures' folder of `pseudo_label`; None: `images` beside each file, else the file's own folder.
-        skip_bad_rows: leave bad rows out and log them, instead of stopping.
+        pseudo_captions: files of captions without labels; the pictures that they name are not read.
+        sees: the input that the teachers get of a record with both: "both", "caption" or "picture".
+        images: the folder of the pictures of `pseudo_label`; None: `images` beside each file, else the file's folder.
+        skip_bad_rows: skip and log bad rows instead of stopping.
 
     Raises:
-        ConfigError: unlabelled rows without a teacher, or another `sees`.
+        ConfigError: unlabelled rows without a teacher, or an unknown `sees`.
     """
 
     teachers: tuple[Path, ...] = ()
@@ -72,24 +72,24 @@ def teach(
 ) -> tuple[Splits, dict[str, str | int | float]]:
     """Add the pseudo-labelled records to the training split, and mix the teachers into the targets of its own records.
 
-    The target of a record with labels y becomes (1 - w) * y + w * teacher, w being `teacher_weight`; a record of which
-    no teacher has anything to see keeps y, and so does one with a picture where teachers see captions only (or the
-    other way round): the student sees more of it than they do, and its own labels are about all of it.
+    The target of a record with labels y becomes (1 - w) * y + w * teacher, where w is `teacher_weight`. A record keeps
+    y if no teacher can see anything of it, or if teachers see only its caption and it also has a picture (or the
+    reverse): the student sees more than they do, and the labels y describe all of it.
 
     Args:
         splits: the labelled data.
         options: the teachers and the files of unlabelled rows.
         teacher_weight: w in 0..1.
-        device: where the teachers run.
+        device: the device of the teachers.
         log: called with lines of progress.
 
     Returns:
-        The splits and what is to be noted about them; as they came, and nothing, without a teacher.
+        The new splits, and notes on them for the provenance; without a teacher `splits` themselves and no notes.
 
     Raises:
         ConfigError: teachers without anything to teach, or a `teacher_weight` without teachers.
-        DataError: an unlabelled row has labels, its picture is one of validation or test, or no teacher has anything
-            to see of it; or a teacher has other labels.
+        DataError: an unlabelled row has labels, its picture is in validation or test, or no teacher can see anything
+            of it; or a teacher has other labels.
     """
     if not options.teachers:
         if teacher_weight:
@@ -130,9 +130,9 @@ def teach(
 
 
 def write_soft_labels(folder: Path, splits: Splits) -> None:
-    """Write soft-labels.jsonl: a line per record with soft labels, so that resuming needs no teacher.
+    """Write soft-labels.jsonl, a line per record with soft labels, so that resuming needs no teacher.
 
-    A record with labels of its own is written as its place in the training split, one without as a whole.
+    A record with labels of its own is written as its index in the training split, any other record in full.
     """
     lines = []
     for index, record in enumerate(splits.train.records):
@@ -152,16 +152,13 @@ def write_soft_labels(folder: Path, splits: Splits) -> None:
 
 
 def read_soft_labels(folder: Path, splits: Splits, expected: object) -> Splits:
-    """The splits as `teach` gave them to the run in `folder`.
+    """Return the splits that `teach` made of the labelled data `splits` for the run in `folder`.
 
-    Args:
-        folder: the run folder.
-        splits: the labelled data of that run.
-        expected: the fingerprint that the run's provenance has under `FINGERPRINT`.
+    `expected` is the fingerprint that the run's provenance has under `FINGERPRINT`.
 
     Raises:
-        CheckpointError: the file is missing or malformed, or the records are not what they were.
-        DataError: a picture is no longer there.
+        CheckpointError: the file is missing or malformed, or the records have changed.
+        DataError: a picture is missing.
     """
     file = folder / SOFT_LABELS_NAME
     own = list(splits.train.records)
@@ -180,12 +177,12 @@ def read_soft_labels(folder: Path, splits: Splits, expected: object) -> Splits:
         raise CheckpointError(f"{file} cannot be read ({type(error).__name__}: {error}); start a new run") from None
     taught = _with_train(splits, [*own, *pseudo])
     if fingerprint({"train": taught.train}) != expected:
-        raise CheckpointError(f"{file} or a picture that it names is not what it was when the run started")
+        raise CheckpointError(f"{file} or a picture that it names has changed since the run started")
     return taught
 
 
 def _read_pseudo(splits: Splits, options: Distillation, log: Callable[[str], None]) -> list[Record]:
-    """The records of all files without labels; never one whose picture validation or test has."""
+    """Read all files of rows without labels; refuse rows with labels, and pictures of validation or test."""
     records: list[Record] = []
     held_out = {name: split for name, split in splits.named().items() if name != "train"}
     for files, pictures in ((options.pseudo_label, True), (options.pseudo_captions, False)):
@@ -216,12 +213,12 @@ def _read_pseudo(splits: Splits, options: Distillation, log: Callable[[str], Non
 
 
 def _all_is_seen(record: Record, sees: str) -> bool:
-    """Whether teachers that see `sees` see all that there is of a record."""
+    """Return whether teachers that see `sees` see the whole record."""
     return sees == "both" or (record.image is None if sees == "caption" else not record.captions)
 
 
 def _soften(record: Record, probabilities: Sequence[float], weight: float) -> Record:
-    """The record with its soft labels; the record itself where no teacher could see it."""
+    """Return the record with its soft labels, or the record itself if no teacher could see it."""
     mixed = np.asarray(probabilities, dtype=np.float64)
     if np.isnan(mixed).any():
         return record

@@ -1,4 +1,4 @@
-"""A token table for the LSTM that starts from a pretrained one instead of noise."""
+"""Token embeddings that start from those of a pretrained encoder instead of noise."""
 
 import torch
 from tokenizers import Tokenizer
@@ -10,12 +10,12 @@ from mlic_train.models.huggingface import load_text_encoder
 
 
 def initial_embedding(tokenizer_json: bytes, path_or_id: str, width: int) -> Tensor:
-    """Token embeddings for our own vocabulary, made of those of a Hugging Face encoder.
+    """Make token embeddings for our own vocabulary from those of a Hugging Face encoder.
 
-    A token's text is split by the encoder's tokenizer, and its embedding is the mean of the pieces' embeddings: their
-    words are ours, cut at other places. A principal component analysis (Pearson 1901) keeps the `width` directions in
-    which the tokens differ most; distances stay what they were, but for one factor that brings all entries to the
-    standard deviation 1 of `nn.Embedding`'s own initial values, which the learning rate is meant for.
+    The encoder's tokenizer splits a token's text, and the mean of the pieces' embeddings is the token's embedding. A
+    principal component analysis (Pearson 1901) keeps the `width` directions in which the tokens differ most. One factor
+    then scales all entries to the standard deviation 1 of `nn.Embedding`'s own initial values, which the learning rate
+    is meant for; apart from it, distances are kept.
 
     Args:
         tokenizer_json: a tokenizer from `train_tokenizer`, V tokens.
@@ -23,10 +23,10 @@ def initial_embedding(tokenizer_json: bytes, path_or_id: str, width: int) -> Ten
         width: D, the width of the LSTM's embedding.
 
     Returns:
-        float32 (V, D). The row of padding is zero, and so is, the mean of all others, a token without any piece.
+        float32 (V, D). The rows of padding and of tokens without any piece are zero, the mean of all others.
 
     Raises:
-        ConfigError: see `load_text_encoder`; or the encoder's embeddings are narrower than `width`, or all alike.
+        ConfigError: see `load_text_encoder`; or the encoder's embeddings are narrower than `width`, or all equal.
     """
     loaded = load_text_encoder(path_or_id)
     dimensions = loaded.embedding.shape[1]
@@ -44,13 +44,13 @@ def initial_embedding(tokenizer_json: bytes, path_or_id: str, width: int) -> Ten
     table[known] = centred @ _principal_directions(centred, width)
     spread = table[known].std(correction=0)
     if not spread > 0:
-        raise ConfigError(f"embedding {path_or_id} says the same of every token; give a trained encoder")
+        raise ConfigError(f"embedding {path_or_id} has the same embedding for every token; give a trained encoder")
     return (table / spread).float()
 
 
 def _principal_directions(centred: Tensor, width: int) -> Tensor:
-    """Rows (N, E) around zero -> the `width` orthonormal columns (E, width) along which they vary most."""
+    """Return the `width` orthonormal columns (E, width) along which rows (N, E) around zero vary most."""
     vectors: Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors  # in the order of ascending eigenvalues
     top = vectors.flip(dims=(1,))[:, :width]
-    # An eigenvector's sign is the library's whim; with its largest entry positive, two machines agree.
+    # The sign of an eigenvector is arbitrary; with its largest entry positive, two machines agree.
     return top * top.gather(0, top.abs().argmax(dim=0, keepdim=True)).sign()

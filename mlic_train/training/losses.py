@@ -33,23 +33,23 @@ def _asymmetric(logits: Tensor, targets: Tensor, weight: Tensor | None) -> Tenso
 
 
 def create_loss(name: str, label_smoothing: float = 0.0, positive_weight: Tensor | None = None) -> Loss:
-    """A loss by name: logits float32 (B, L), targets float32 (B, L) in 0..1 -> scalar, the mean over the batch.
+    """Return a loss: logits float32 (B, L) and targets float32 (B, L) in 0..1 to a scalar, the mean over the batch.
 
     - `bce`: binary cross-entropy with logits, mean over rows and labels.
     - `multilabel_soft_margin`: torch's MultiLabelSoftMarginLoss, the origin's loss of the hybrid.
-    - `softmax_bce`: the origin's softmax followed by binary cross-entropy. The softmax is part of the model then
-      (`ModelConfig.softmax_output`, whose logits are the log-odds of the softmax), so what is left here is bce.
-    - `asymmetric`: Ridnik et al. 2021, with their gamma+ 0, gamma- 4 and margin 0.05: easy negatives hardly count,
-      very easy ones (p < 0.05) not at all. Mean over rows and labels instead of their sum. Its probabilities are too
-      high to be read as such; thresholds make up for it.
+    - `softmax_bce`: the origin's softmax followed by binary cross-entropy. The softmax is then part of the model
+      (`ModelConfig.softmax_output`, whose logits are the log-odds of the softmax), so that bce remains here.
+    - `asymmetric`: Ridnik et al. 2021, with their gamma+ 0, gamma- 4 and margin 0.05: easy negatives hardly count, very
+      easy ones (p < 0.05) not at all. Mean over rows and labels instead of their sum. Its probabilities are too high;
+      thresholds compensate for that.
 
     Args:
         name: one of `config.LOSSES`.
         label_smoothing: s in [0, 1): targets y become y * (1 - s) + s / 2 (Szegedy et al. 2016, two outcomes a label).
-        positive_weight: float (L), what a label's positives count (see `positive_weight`); None: as much as negatives.
+        positive_weight: float (L), the weight of each label's positives (see `positive_weight`); None: 1.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: the name is unknown.
     """
     losses = {
         "bce": _bce,
@@ -71,9 +71,9 @@ def create_loss(name: str, label_smoothing: float = 0.0, positive_weight: Tensor
 
 
 def positive_weight(records: Sequence[Record], num_labels: int, balance: float) -> Tensor | None:
-    """Weights float32 (L) of the labels' positives: (negatives / positives) ** balance; None where balance is 0.
+    """Return the weights float32 (L) of positives, (negatives / positives) ** balance; None where balance is 0.
 
-    Counted over the rows with labels of their own; a label without positives gets weight 1.
+    Rows without labels of their own are not counted; a label without positives has weight 1.
     """
     if balance == 0.0:
         return None
@@ -84,10 +84,10 @@ def positive_weight(records: Sequence[Record], num_labels: int, balance: float) 
 
 
 def total_loss(loss: Loss, logits: Logits, batch: Batch, auxiliary_weight: float) -> Tensor:
-    """The fused logits' loss, plus `auxiliary_weight` times those of each modality's own logits.
+    """Return the loss of the fused logits plus `auxiliary_weight` times the losses of each input's own logits.
 
-    A modality's own loss counts the rows that have it and is a mean over all rows of the batch, so that it does not
-    grow where few rows have it.
+    An input's own loss is summed over the rows that have the input and divided by all rows of the batch, so that it
+    does not grow where few rows have it.
     """
     total = loss(logits.fused, batch.targets)
     if auxiliary_weight == 0.0:

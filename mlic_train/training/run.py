@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from mlic_train.data.splits import Splits
 from mlic_train.data.summary import fingerprint
 from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.measure.calibration import calibrate
-from mlic_train.measure.collect import caption_tokenizer, collect, report, usable_records
+from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import Hybrid, Model, create_model
 from mlic_train.runs.checkpoint import (
@@ -31,6 +32,7 @@ from mlic_train.runs.checkpoint import (
     LAST_NAME,
     RunConfig,
     State,
+    create_tokenizer,
     load_backbone,
     load_checkpoint,
     load_trained,
@@ -39,17 +41,17 @@ from mlic_train.runs.checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from mlic_train.runs.learner import Learner
 
-from .caption_setup import caption_side
+from .caption_setup import set_up_captions
 from .distillation import FINGERPRINT, Distillation, read_soft_labels, teach, write_soft_labels
 from .fit import FitData, fit
-from .parallel import create_fabric, in_first
+from .learner import Learner
+from .parallel import create_fabric, on_first_process
 
 Log = Callable[[str], None]
 KeepGoing = Callable[[State], bool]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
-# What a resumed run may have otherwise than the run it resumes: nothing that an earlier step depended on.
+# The options that a resumed run may change, because no earlier step depends on them.
 _MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 _CACHE_FOLDER = "feature-cache"
 
@@ -70,13 +72,13 @@ def train_run(
 ) -> State:
     """Train a model into a new run folder; `keep_going` may end it after any epoch (see `fit`).
 
-    Where `model_config.text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first weights of the
-    captions are that encoder's; `embedding` names one whose token embeddings "lstm" and "mean" start from.
+    Where `model_config.text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first caption weights are
+    that encoder's. `embedding` names an encoder from whose token embeddings "lstm" and "mean" start.
 
     Raises:
         CheckpointError: the folder holds a run already.
-        ConfigError: a model that has no use for `text_encoder` or `embedding`, or an encoder that reads fewer tokens
-            than `max_length`.
+        ConfigError: the model does not use `text_encoder` or `embedding`, or the encoder reads fewer tokens than
+            `max_length`.
         MlicError: see `fit`, `create_model`, `train_tokenizer`, `teach`, `load_text_encoder`, `initial_embedding`.
     """
     fabric = create_fabric(device, train_config.mixed_precision)
@@ -93,16 +95,16 @@ def train_run(
         device=fabric.device.type,
         log=log,
     )
-    in_first(fabric, start)
-    return _go_on(fabric, folder, read_run_config(folder), splits, log, keep_going)
+    on_first_process(fabric, start)
+    return _resume(fabric, folder, read_run_config(folder), splits, log, keep_going)
 
 
 def is_started(folder: Path, device: str = "auto") -> bool:
-    """Whether there is a run in the folder that can be resumed; all processes get the same answer, the first one's.
+    """Return whether the folder has a run that can be resumed; the first process decides for all.
 
-    For whoever starts the same command again, as torchrun does when a process or a machine was lost.
+    This is for commands that are started again, as torchrun does after the loss of a process or a machine.
     """
-    return in_first(create_fabric(device), (folder / CONFIG_NAME).exists)
+    return on_first_process(create_fabric(device), (folder / CONFIG_NAME).exists)
 
 
 def resume_run(
@@ -118,16 +120,16 @@ def resume_run(
 
     Args:
         folder: the run folder.
-        splits: the same labelled data as before (its fingerprint is compared); what teachers said is in the folder.
-        wanted: configuration values that were asked for; only those that earlier steps do not depend on may differ
+        splits: the labelled data of the run (its fingerprint is compared); the folder holds the teachers' soft labels.
+        wanted: requested configuration values; only those on which earlier steps do not depend may differ
             (epochs, patience, workers, calibration, empty_odds, threshold_for).
         device: see `create_fabric`.
         log: called with lines of progress.
         keep_going: see `fit`.
 
     Raises:
-        CheckpointError: there is no run to resume, or other data.
-        DataError: a pseudo-labelled picture is no longer there.
+        CheckpointError: there is no run to resume, or its data was different.
+        DataError: a pseudo-labelled picture is missing.
         ConfigError: `wanted` differs from the run's own configuration.
     """
     config = read_run_config(folder)
@@ -147,8 +149,8 @@ def resume_run(
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))  # type: ignore[arg-type] # names and values come from these dataclasses
     fabric = create_fabric(device, config.train.mixed_precision)
     if changes:
-        in_first(fabric, partial(write_run_config, folder, config, None))
-    return _go_on(fabric, folder, config, splits, log, keep_going)
+        on_first_process(fabric, partial(write_run_config, folder, config, None))
+    return _resume(fabric, folder, config, splits, log, keep_going)
 
 
 def _start(
@@ -164,12 +166,12 @@ def _start(
     device: str,
     log: Log,
 ) -> None:
-    """Write a run folder that every process can go on from, as one goes on from an interrupted run."""
+    """Write a run folder from which every process then resumes."""
     if (folder / CONFIG_NAME).exists():
-        raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
+        raise CheckpointError(f"{folder} holds a run already; continue with --resume or choose another --output")
     given = fingerprint(splits.named())
     splits, taught = teach(splits, distillation, train_config.teacher_weight, device, log)
-    captions = caption_side(model_config, splits.train.records, embedding)
+    captions = set_up_captions(model_config, splits.train.records, embedding)
     tokenizer = captions.tokenizer
     model_config = dataclasses.replace(captions.config, labels=splits.labels.names)
     torch.manual_seed(train_config.seed)
@@ -187,20 +189,20 @@ def _start(
         **provenance,
     }
     config = RunConfig(model_config, train_config, facts)
-    # What training would refuse is refused before there is a folder that nothing can be done with.
-    _rows(config, splits, lambda _: None)
+    # Refuse before the folder exists what training would refuse.
+    _usable_rows(config, splits, _log_nothing)
     Learner(model, train_config)
-    # config.json comes last: a folder that has it can be resumed, one that has not can be started again.
+    # config.json comes last: a folder with it can be resumed, a folder without it can be started again.
     save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
     if taught:
         write_soft_labels(folder, splits)
     write_run_config(folder, config, tokenizer)
 
 
-def _go_on(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log: Log, keep_going: KeepGoing) -> State:
-    """From the last checkpoint to the end, in every process; the first one alone logs, writes and measures."""
+def _resume(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log: Log, keep_going: KeepGoing) -> State:
+    """Train from the last checkpoint to the end, in every process; only the first one logs, writes and measures."""
     if not fabric.is_global_zero:
-        log = _silent
+        log = _log_nothing
     if FINGERPRINT in config.provenance:
         splits = read_soft_labels(folder, splits, config.provenance[FINGERPRINT])
     tokenizer = (folder / TOKENIZER_NAME).read_bytes() if config.model.reads_captions else None
@@ -209,11 +211,11 @@ def _go_on(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log:
     load_weights(model, checkpoint.model, folder / LAST_NAME)
     data = _fit_data(fabric, config, tokenizer, splits, folder, model, log)
     state = fit(model, data, config.train, folder, fabric, resume=checkpoint, log=log, keep_going=keep_going)
-    return in_first(fabric, partial(_finish, folder, state, splits, log))
+    return on_first_process(fabric, partial(_finish, folder, state, splits, log))
 
 
 def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
-    """A new model; `weights` may also be a run folder, whose picture encoder it takes over."""
+    """Create a model; `weights` may also be a run folder, whose picture encoder is copied."""
     if weights is None or not Path(weights).is_dir():
         return create_model(config, weights)
     model = create_model(config)
@@ -221,12 +223,12 @@ def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
     return model
 
 
-def _silent(_: str) -> None:
-    """Log nothing."""
+def _log_nothing(_: str) -> None:
+    """Ignore a line."""
 
 
-def _rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[Record]]:
-    """The rows of train and val that the model can use."""
+def _usable_rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[Record]]:
+    """Return the rows of train and val that the model can use."""
     rows = {}
     for name, split in (("train", splits.train), ("val", splits.val)):
         rows[name] = usable_records(split.records, config.model)
@@ -243,59 +245,54 @@ def _rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[Record]
 def _fit_data(
     fabric: Fabric, config: RunConfig, tokenizer: bytes | None, splits: Splits, folder: Path, model: Model, log: Log
 ) -> FitData:
-    """The rows that the model can use, with their feature caches if asked for."""
-    rows = _rows(config, splits, log)
+    """Return the rows that the model can use, with feature caches if the configuration has them."""
+    rows = _usable_rows(config, splits, log)
     spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels
     caches: dict[str, FeatureCache] = {}
     if train.cache_features:
-        horizontal = (False, True) if train.horizontal_flip else (False,)
-        vertical = (False, True) if train.vertical_flip else (False,)
-        variants = {"train": [(h, v) for h in horizontal for v in vertical], "val": [(False, False)]}
+        flips = product({False, train.horizontal_flip}, {False, train.vertical_flip})
+        variants = {"train": sorted(flips), "val": [(False, False)]}
         for name in rows:
-            caches[name] = _feature_cache(
-                fabric,
-                name,
-                partial(build_cache, model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER),
-            )
+            build = partial(build_cache, model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER)
+            caches[name] = _feature_cache(fabric, name, build)
     return FitData(
         train=Examples(rows["train"], num_labels, spec, train, caches.get("train")),
         val=Examples(rows["val"], num_labels, spec, None, caches.get("val")),
-        tokenizer=caption_tokenizer(config, tokenizer),
+        tokenizer=create_tokenizer(config.model, tokenizer),
     )
 
 
 def _feature_cache(fabric: Fabric, name: str, open_cache: Callable[..., FeatureCache]) -> FeatureCache:
-    """Compute the cache in the first process, if it is not there; then open it in all."""
+    """Compute the cache in the first process if it is missing; then open it in every process."""
 
     def compute() -> None:
         with progress_bar(f"features of {name}", "picture") as progress:
             open_cache(progress)
 
-    in_first(fabric, compute)
+    on_first_process(fabric, compute)
     return open_cache()
 
 
 def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
-    """After the last epoch: calibrate the best checkpoint on val, fit its thresholds, measure every split and mode.
+    """Calibrate the best checkpoint on val, fit its thresholds, measure every split and mode; write it all to the file.
 
-    All of it is written into the checkpoint. Doing it again gives the same: it starts from the model's own logits.
+    A second call gives the same result, because it starts from the model's uncalibrated logits.
     """
     for file in list(folder.iterdir()):
-        remove_abandoned(file)  # who writes a file anew does that too, but this may have been the last time
+        remove_abandoned(file)  # temporary files of killed processes, which the next write of a file would remove
     if not state.finished:
         return state
     trained = load_trained(folder)
     best, model, config = trained.state, trained.model, trained.config.train
-    learner = Learner(model, config).eval()
     model.calibration.reset()
     log("calibrating the best checkpoint on val")
-    raw = collect(trained, learner, splits.val.records, model.encode_picture)
+    raw = collect(trained, trained.run, splits.val.records)
     outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
     val = outputs["val"]["both"]
     best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for).tolist()
     if splits.test is not None:
         log("measuring the best checkpoint on test")
-        outputs["test"] = collect(trained, learner, splits.test.records, model.encode_picture)
+        outputs["test"] = collect(trained, trained.run, splits.test.records)
     for name, by_mode in outputs.items():
         for mode, metrics in report(by_mode, best.thresholds).items():
             best.metrics[name + mode] = metrics

@@ -1,4 +1,4 @@
-"""What trained models say about records: the soft labels of self-training and distillation."""
+"""Soft labels of records by trained models, for self-training and distillation."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,6 @@ from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data import Record
 from mlic_train.data.source.members import image_source
 from mlic_train.errors import DataError
-from mlic_train.measure.collect import caption_tokenizer
 from mlic_train.models import Cnn, Model
 from mlic_train.runs.checkpoint import Trained, load_trained
 
@@ -28,18 +27,18 @@ T = TypeVar("T")
 
 
 def load_teachers(folders: Sequence[Path], labels: tuple[str, ...]) -> list[Trained]:
-    """The best checkpoints of the run folders.
+    """Load the best checkpoints of the run folders.
 
     Raises:
         CheckpointError: see `load_trained`.
-        DataError: one has other labels than the data, or the same in another order.
+        DataError: the labels of a teacher, or their order, are not those of the data.
     """
     teachers = [load_trained(folder) for folder in folders]
     for teacher in teachers:
         if teacher.config.model.labels != labels:
             raise DataError(
                 f"the teacher {teacher.folder} has the labels {', '.join(teacher.config.model.labels)}, the data "
-                f"{', '.join(labels)}; expected the same in the same order"
+                f"{', '.join(labels)}; expected these labels in this order"
             )
     return teachers
 
@@ -51,21 +50,21 @@ def soft_labels(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Probabilities of the teachers' mean logits.
+    """Return the probabilities of the teachers' mean logits.
 
-    Every teacher sees each caption of a record in turn, together with the picture where there is one and the teacher
-    reads pictures. Logits are averaged over the captions, then over the teachers that have something to see, then the
-    logistic function makes them probabilities: the geometric of the two means of Hinton et al. 2015, per label.
+    Every teacher reads each caption of a record in turn, together with the picture if there is one. Logits are averaged
+    over the captions, then over the teachers that can see the record. The logistic function makes them probabilities:
+    the geometric of the two means of Hinton et al. 2015, per label.
 
     Args:
-        records: N of them; their labels are not looked at.
+        records: N records; their labels are not read.
         teachers: at least one, all with the same L labels, in eval mode; each uses its own preprocessing.
         sees: "both", or only the "caption" (the backbone does not run then) or the "picture", for every teacher.
-        device: where the teachers run; they come back to the CPU.
-        progress: called with (records done, records in all), every teacher's counted.
+        device: the device of the teachers, which then return to the CPU.
+        progress: called with (records done, records in all), counted once per teacher.
 
     Returns:
-        float32 (N, L) in 0..1; NaN in the rows of records that no teacher has anything to see of.
+        float32 (N, L) in 0..1; NaN in the rows of records that no teacher can see.
 
     Raises:
         ImageError: a picture cannot be decoded.
@@ -76,7 +75,7 @@ def soft_labels(
         for number, teacher in enumerate(teachers):
             teacher.model.to(device)
             done = number * len(records)
-            for rows, logits in _teach(teacher, records, sees, torch.device(device), threads):
+            for rows, logits in _predict(teacher, records, sees, torch.device(device), threads):
                 total[rows] += logits
                 seen[rows] += 1
                 done += len(rows)
@@ -87,21 +86,21 @@ def soft_labels(
     return np.where(seen > 0, probabilities, np.float32(np.nan))
 
 
-def _teach(
+def _predict(
     teacher: Trained, records: Sequence[Record], sees: str, device: torch.device, threads: ThreadPoolExecutor
 ) -> Iterator[tuple[list[int], npt.NDArray[np.float64]]]:
-    """Some records' indices and their logits float64 (n, L), averaged over captions, until all are through."""
+    """Yield indices of records and their logits float64 (n, L), averaged over captions, for all records."""
     config = teacher.config.model
-    tokenizer = caption_tokenizer(teacher.config, teacher.tokenizer)
+    tokenizer = teacher.caption_tokenizer
     captions = [record.captions if config.reads_captions and sees != "picture" else () for record in records]
     pictures = [record.image if sees != "caption" else None for record in records]
-    for rows in _parts([row for row, picture in enumerate(pictures) if picture is not None], _RECORDS):
+    for rows in _chunks([row for row, picture in enumerate(pictures) if picture is not None], _RECORDS):
         paths = [path for row in rows if (path := pictures[row]) is not None]
         pixels = np.stack(list(threads.map(lambda path: read_pixels(image_source(path), config.image_spec), paths)))
         features = teacher.model.encode_picture(torch.from_numpy(pixels).to(device))
         yield rows, _mean_logits(teacher.model, tokenizer, features, [captions[row] for row in rows], device)
     alone = [row for row, picture in enumerate(pictures) if picture is None and captions[row]]
-    for rows in _parts(alone, _RECORDS):
+    for rows in _chunks(alone, _RECORDS):
         yield rows, _mean_logits(teacher.model, tokenizer, None, [captions[row] for row in rows], device)
 
 
@@ -112,29 +111,29 @@ def _mean_logits(
     captions: Sequence[tuple[str, ...]],
     device: torch.device,
 ) -> npt.NDArray[np.float64]:
-    """Logits float64 (n, L), each the mean over a record's captions; `features` (n, C, h, w), None without pictures."""
+    """Return logits float64 (n, L), means over a record's captions; `features` (n, C, h, w), None without pictures."""
     if isinstance(model, Cnn) or tokenizer is None:
         if not isinstance(model, Cnn) or features is None:
             raise ValueError("a model that reads captions needs its tokenizer, one that reads none needs pictures")
-        return _numpy(model.classify(features))
-    pairs = [(place, caption) for place, texts in enumerate(captions) for caption in texts or (None,)]
-    answers = []
-    for part in _parts(pairs, _CAPTIONS):
+        return _to_numpy(model.classify(features))
+    pairs = [(row, caption) for row, texts in enumerate(captions) for caption in texts or (None,)]
+    parts = []
+    for part in _chunks(pairs, _CAPTIONS):
         ids, mask = (torch.from_numpy(array).to(device) for array in tokenizer.encode([text for _, text in part]))
-        chosen = None if features is None else features[[place for place, _ in part]]
+        chosen = None if features is None else features[[row for row, _ in part]]
         has_picture = None if features is None else torch.ones(len(part), dtype=torch.bool, device=device)
-        answers.append(_numpy(model.classify(chosen, has_picture, ids, mask)))
-    logits = np.concatenate(answers)
+        parts.append(_to_numpy(model.classify(chosen, has_picture, ids, mask)))
+    logits = np.concatenate(parts)
     total = np.zeros((len(captions), logits.shape[1]))
-    np.add.at(total, [place for place, _ in pairs], logits)
+    np.add.at(total, [row for row, _ in pairs], logits)
     total /= np.array([[max(1, len(texts))] for texts in captions])
     return total
 
 
-def _numpy(tensor: Tensor) -> npt.NDArray[np.float64]:
+def _to_numpy(tensor: Tensor) -> npt.NDArray[np.float64]:
     return tensor.float().cpu().numpy().astype(np.float64)
 
 
-def _parts(items: Sequence[T], size: int) -> Iterator[list[T]]:
+def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
     for start in range(0, len(items), size):
         yield list(items[start : start + size])

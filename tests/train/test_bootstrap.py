@@ -66,7 +66,7 @@ def test_the_draws_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> 
     probabilities, targets = sample()
     first = bootstrap_intervals(probabilities, targets, THRESHOLDS, resamples=50)
     assert bootstrap_intervals(probabilities, targets, THRESHOLDS, resamples=50, seed=1) != first
-    monkeypatch.setattr("mlic_train.measure.bootstrap._CELLS", 7 * len(targets))  # seven resamples at a time
+    monkeypatch.setattr("mlic_train.measure.bootstrap._MAX_VALUES", 7 * len(targets))  # seven resamples at a time
     assert bootstrap_intervals(probabilities, targets, THRESHOLDS, resamples=50) == first
 
 

@@ -23,7 +23,6 @@ from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import create_model
 from mlic_train.models.calibration import BOTH, CAPTION_ONLY, PICTURE_ONLY, Calibration
 from mlic_train.runs.checkpoint import BEST_NAME, RunConfig, State, Trained, load_checkpoint, load_trained
-from mlic_train.runs.learner import Learner
 from mlic_train.training.run import resume_run, train_run
 
 Logits = npt.NDArray[np.float64]
@@ -244,10 +243,9 @@ def test_the_corrected_outputs_are_those_of_another_run_of_the_model(
     splits: Splits, small_model: ModelConfig, name: str
 ) -> None:
     trained = trained_model(dataclasses.replace(small_model, name=name), splits)
-    learner = Learner(trained.model, trained.config.train).eval()
-    raw = collect(trained, learner, splits.val.records)
+    raw = collect(trained, trained.run, splits.val.records)
     corrected = calibrate(trained.model.calibration, raw, "platt")
-    again = collect(trained, learner, splits.val.records)
+    again = collect(trained, trained.run, splits.val.records)
     assert (
         corrected.keys() == again.keys() == ({"both", "picture-only", "caption-only"} if name == "hybrid" else {"both"})
     )
@@ -294,8 +292,7 @@ def test_a_run_without_calibration_keeps_the_logits_and_has_the_thresholds_asked
     trained = load_trained(tmp_path / "run")
     assert bool((trained.model.calibration.scale == 1).all())
     assert bool((trained.model.calibration.bias == 0).all())
-    learner = Learner(trained.model, trained.config.train).eval()
-    val = collect(trained, learner, splits.val.records)["both"]
+    val = collect(trained, trained.run, splits.val.records)["both"]
     expected = fit_thresholds(sigmoid(val.logits), val.targets, "recall=0.9")
     assert trained.state.thresholds == pytest.approx(expected.tolist())
     assert trained.state.thresholds != pytest.approx(fit_thresholds(sigmoid(val.logits), val.targets).tolist())

@@ -60,7 +60,7 @@ def test_resume_goes_on_and_refuses_other_options(colours: Path, tmp_path: Path)
     assert run(train, "--data", colours, "--output", folder, *SMALL).exit_code == 0
     again = run(train, "--data", colours, "--output", folder, *SMALL)
     assert again.exit_code == 1
-    assert "holds a run already; go on with --resume" in again.stderr
+    assert "holds a run already; continue with --resume" in again.stderr
     longer = run(train, "--data", colours, "--output", folder, "--resume", "--epochs", "3", "--format", "json")
     assert longer.exit_code == 0, longer.output
     assert len(json.loads(longer.stdout)["history"]) == 3

@@ -71,6 +71,23 @@ def test_batches_are_of_one_kind_and_cover_every_row_once(records: tuple[Record,
     assert plan != plan_epoch(records, config, epoch=3)
 
 
+@pytest.mark.parametrize("shuffle_shards", [0, 1])
+def test_a_picture_that_would_be_the_last_batch_joins_the_one_before(
+    records: tuple[Record, ...], shuffle_shards: int
+) -> None:
+    config = dataclasses.replace(PLAIN, batch_size=7, text_batch_size=17, shuffle_shards=shuffle_shards)
+    plan = plan_epoch(records, config, 0)  # of 36 pictures and 18 captions
+    sizes = {kind: sorted(len(b) for b in plan if (records[b[0][1]].image is None) is kind) for kind in (False, True)}
+    assert sizes == {False: [7, 7, 7, 7, 8], True: [1, 17]}
+    assert sorted(index for batch in plan for _, index in batch) == list(range(len(records)))
+
+
+def test_single_pictures_stay_where_nothing_else_is_possible(records: tuple[Record, ...]) -> None:
+    pictures = [record for record in records if record.image is not None]
+    assert [len(batch) for batch in plan_epoch(pictures, dataclasses.replace(PLAIN, batch_size=1), 0)] == [1] * 36
+    assert [len(batch) for batch in plan_epoch(pictures[:1], dataclasses.replace(PLAIN, batch_size=7), 0)] == [1]
+
+
 def test_an_epoch_can_draw_a_part_of_the_captions(records: tuple[Record, ...]) -> None:
     config = dataclasses.replace(PLAIN, text_rows_per_epoch=7)
     drawn = [i for batch in plan_epoch(records, config, 0) for _, i in batch if records[i].image is None]

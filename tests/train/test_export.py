@@ -11,6 +11,7 @@ import torch
 
 from mlic_runtime import Predictor
 from mlic_runtime.bench.inputs import package_inputs
+from mlic_runtime.caption.tokenizer_safety import load_tokenizer
 from mlic_runtime.errors import InputError
 from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.model_package import load_package
@@ -21,7 +22,6 @@ from mlic_train.data.splits import DataOptions, load_splits
 from mlic_train.errors import CheckpointError, ExportError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.parity import ATOL, example_inputs
-from mlic_train.measure.collect import caption_tokenizer
 from mlic_train.runs.checkpoint import Trained, load_trained, save_half
 from mlic_train.runs.find import find_run, newest_run
 
@@ -43,11 +43,26 @@ def test_the_package_holds_what_the_manifest_says(trained: Trained, tmp_path: Pa
     ]
 
 
+def test_the_tokenizer_is_parsed_once(
+    trained: Trained, tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+
+    def count(content: bytes, size: int) -> object:
+        parsed.append(content)
+        return load_tokenizer(content, size)
+
+    monkeypatch.setattr("mlic_runtime.caption.tokenizer.load_tokenizer", count)
+    options = ExportOptions(precisions=("fp32", "fp16"))
+    export_package(trained, tmp_path / "package", options, splits=load_splits(DataOptions(colours)))
+    assert parsed == [trained.tokenizer]
+
+
 def test_the_runtime_says_what_pytorch_says(trained: Trained, tmp_path: Path, colours: Path) -> None:
     export_package(trained, tmp_path / "package")
     predictor = Predictor.load(tmp_path / "package")
     picture, caption = colours / "images" / "train0.png", "a red wall"
-    tokenizer = caption_tokenizer(trained.config, trained.tokenizer)
+    tokenizer = trained.caption_tokenizer
     assert tokenizer is not None
     pixels = read_pixels(picture, trained.config.model.image_spec)[None]
     ids, mask = tokenizer.encode([caption])

@@ -16,6 +16,7 @@ from PIL import Image
 from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError, TrainError
+from mlic_train.measure.predict import Outputs
 from mlic_train.models.attention import SelfAttention
 from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
 from mlic_train.training.optimizer import set_learning_rate
@@ -336,7 +337,8 @@ def test_a_loss_on_val_that_is_not_finite_keeps_both_checkpoints(
     train_run(folder, small_model, dataclasses.replace(small_train, epochs=1), splits)
     older = {name: (folder / name).read_bytes() for name in (BEST_NAME, LAST_NAME)}
     monkeypatch.setattr(
-        "mlic_train.training.fit.predict_logits", lambda *_: (np.full((12, 3), value), np.zeros((12, 3), bool))
+        "mlic_train.training.fit.predict_modes",
+        lambda *_: {"both": Outputs(np.full((12, 3), value, np.float32), *[np.zeros((12, 3), bool)] * 3)},
     )
     with pytest.raises(
         TrainError, match=r"the loss on val is (nan|inf) after epoch 2 \(step 16\); the last checkpoint"
@@ -358,11 +360,19 @@ def test_an_epoch_is_reported_when_it_is_saved(
     assert saved == [1, 2, 3]
 
 
+def test_batch_normalisation_gets_no_batch_of_one_value(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    model = dataclasses.replace(small_model, backbone="tf_efficientnet_lite0", image_size=32)  # features of 1 x 1
+    config = dataclasses.replace(small_train, epochs=1, batch_size=35)  # 36 pictures
+    assert train_run(tmp_path / "run", model, config, splits).finished
+
+
 def test_an_existing_run_is_not_overwritten(
     tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
 ) -> None:
     train_run(tmp_path / "run", small_model, dataclasses.replace(small_train, epochs=1), splits)
-    with pytest.raises(CheckpointError, match="holds a run already; go on with --resume"):
+    with pytest.raises(CheckpointError, match="holds a run already; continue with --resume"):
         train_run(tmp_path / "run", small_model, small_train, splits)
 
 

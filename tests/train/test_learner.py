@@ -7,8 +7,8 @@ from mlic_train.batches.dataset import Batch
 from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.errors import ConfigError
 from mlic_train.models import create_model
-from mlic_train.runs.learner import Learner
 from mlic_train.training.average import WeightAverage
+from mlic_train.training.learner import Learner
 from mlic_train.training.optimizer import create_optimizer, set_learning_rate
 
 BATCH = Batch(
@@ -132,21 +132,27 @@ def test_optimizers_by_name(small_model: ModelConfig, name: str, kind: type[torc
     assert type(create_optimizer(create_model(small_model), TrainConfig(optimizer=name))) is kind
 
 
+def test_the_average_is_the_formulas_to_the_last_bit(small_model: ModelConfig) -> None:
+    learner = Learner(create_model(small_model), TrainConfig())
+    average = WeightAverage(learner, 0.9)
+    expected = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    for step in (0, 1, 50, 10_000):
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, tensor in learner.state_dict().items():
+            tensor.add_(torch.rand(tensor.shape))
+            expected[name].lerp_(tensor, 1.0 - decay)
+        average.update(learner, step)
+        for name, tensor in average.module.state_dict().items():
+            assert torch.equal(tensor, expected[name]), (step, name)
+
+
 def test_the_average_follows_the_weights_slowly(small_model: ModelConfig) -> None:
     learner = Learner(create_model(small_model), TrainConfig())
-    average = WeightAverage(learner, 0.9, {})
-    source, followed = (each.model.state_dict()["picture_share"] for each in (learner, average.learner))
+    average = WeightAverage(learner, 0.9)
+    source, followed = (each.model.state_dict()["picture_share"] for each in (learner, average.module))
     before = source.clone()
     source += 1.0
-    average.update(10_000)
+    average.update(learner, 10_000)
     torch.testing.assert_close(followed, before + 0.1)
-    average.update(0)  # d = 1 / 10 at the very start: most of what is new
+    average.update(learner, 0)  # d = 1 / 10 at the very start: most of what is new
     torch.testing.assert_close(followed, before + 0.91)
-
-
-def test_without_a_decay_there_is_no_average(small_model: ModelConfig) -> None:
-    learner = Learner(create_model(small_model), TrainConfig())
-    average = WeightAverage(learner, 0.0, {})
-    average.update(0)
-    assert average.learner is learner
-    assert average.tensors() == {}

@@ -12,8 +12,9 @@ from mlic_train.batches.dataset import Batch, Examples
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.data import Record
 from mlic_train.data.splits import DataOptions, load_splits
-from mlic_train.measure.collect import report
+from mlic_train.measure.collect import collect, report
 from mlic_train.measure.predict import MODES, Outputs, in_mode, predict_modes
+from mlic_train.runs.checkpoint import Trained
 
 SPEC = ImageSpec(16, 16, "bilinear", "stretch")
 
@@ -71,19 +72,31 @@ def test_a_mode_without_a_row_is_not_there(records: tuple[Record, ...], tokenize
     }
 
 
-def test_the_backbone_works_once_per_batch(records: tuple[Record, ...], tokenizer: CaptionTokenizer) -> None:
-    examples = Examples([record for record in records if record.image is not None], 3, SPEC)
-    calls = []
+def test_the_backbone_works_once_per_picture_and_not_once_per_mode(
+    records: tuple[Record, ...], trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [record for record in records if record.image is not None]
+    encode, calls = trained.model.encode_picture, []
 
-    def encode(pixels: Tensor) -> Tensor:
+    def count(pixels: Tensor) -> Tensor:
         calls.append(len(pixels))
-        return pixels.float()
+        return encode(pixels)
 
-    found = predict_modes(look, examples, tokenizer, 5, modes=MODES, encode=encode)
-    assert sum(calls) == len(examples)
-    plain = predict_modes(look, examples, tokenizer, 5, modes=MODES)
+    monkeypatch.setattr(trained.model, "encode_picture", count)
+    found = collect(trained, trained.run, pictures)
+    assert sum(calls) == len(pictures)
+    examples = Examples(pictures, 3, SPEC)
     for mode in MODES:
-        np.testing.assert_array_equal(found[mode].logits, plain[mode].logits)
+        alone = predict_modes(trained.run, examples, trained.caption_tokenizer, 16, modes=[mode])
+        np.testing.assert_array_equal(found[mode].logits, alone[mode].logits)
+
+
+def test_progress_counts_rows(records: tuple[Record, ...], tokenizer: CaptionTokenizer) -> None:
+    steps: list[tuple[int, int]] = []
+    predict_modes(
+        look, Examples(records[:9], 3, SPEC), tokenizer, 4, modes=MODES, progress=lambda *step: steps.append(step)
+    )
+    assert steps == [(4, 9), (8, 9), (9, 9)]
 
 
 def test_a_model_without_captions_is_left_as_it_is() -> None:

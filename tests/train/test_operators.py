@@ -63,13 +63,14 @@ def make_graph(
     opset: int = 17,
     others: Sequence[onnx.OperatorSetIdProto] = (),
     functions: Sequence[onnx.FunctionProto] = (),
+    shape: Sequence[str | int] = ("B", 2),
 ) -> bytes:
-    """A graph from `x` to `y`, float32 (B, 2)."""
+    """A graph from `x`, float32 (B, 2), to `y`, float32 of a shape."""
     graph = helper.make_graph(
         list(nodes),
         "made-up",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 2])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
     )
     opsets = [helper.make_opsetid("", opset), *others]
@@ -83,19 +84,19 @@ def test_another_domain_is_found() -> None:
         [helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")],
         others=[helper.make_opsetid("com.microsoft", 1)],
     )
-    with pytest.raises(ExportError, match=r"'Gelu' of domain 'com.microsoft' .* is not of the ONNX standard"):
+    with pytest.raises(ExportError, match=r"'Gelu' of domain 'com.microsoft' .* is not in the ONNX standard"):
         check_operators(graph)
 
 
 def test_an_operator_of_a_later_opset_is_found() -> None:
     graph = make_graph([helper.make_node("Gelu", ["x"], ["y"])])  # since opset 20
-    with pytest.raises(ExportError, match=r"'Gelu' .* is not in opset 17"):
+    with pytest.raises(ExportError, match="No Op registered for Gelu with domain_version of 17"):
         check_operators(graph)
 
 
 def test_a_node_before_its_input_is_found() -> None:
     graph = make_graph([helper.make_node("Neg", ["z"], ["y"], "late"), helper.make_node("Abs", ["x"], ["z"])])
-    with pytest.raises(ExportError, match="'late' stands before the one that makes its input 'z'"):
+    with pytest.raises(ExportError, match="topologically sorted, however input 'z' of node: name: late"):
         check_operators(graph)
 
 
@@ -103,7 +104,7 @@ def test_a_deprecated_operator_is_found() -> None:
     graph = make_graph(
         [helper.make_node("Upsample", ["x", "scales"], ["y"])], {"scales": np.ones(2, dtype=np.float32)}, opset=10
     )
-    with pytest.raises(ExportError, match=r"'Upsample' .* is deprecated"):
+    with pytest.raises(ExportError, match="Upsample is deprecated"):
         check_operators(graph)
 
 
@@ -133,7 +134,7 @@ def test_a_type_in_between_is_found(kind: str) -> None:
 
 
 def test_the_type_of_a_weight_is_found() -> None:
-    graph = make_graph([helper.make_node("Cast", ["w"], ["y"], to=TensorProto.FLOAT)], {"w": np.ones(2)})
+    graph = make_graph([helper.make_node("Cast", ["w"], ["y"], to=TensorProto.FLOAT)], {"w": np.ones(2)}, shape=[2])
     with pytest.raises(ExportError, match="'w' is DOUBLE"):
         check_operators(graph)
 
@@ -147,6 +148,7 @@ def test_the_type_of_a_constant_in_a_branch_is_found() -> None:
     graph = make_graph(
         [helper.make_node("If", ["flag"], ["y"], then_branch=branch("a"), else_branch=branch("b"))],
         {"flag": np.array(True)},
+        shape=[2],
     )
     with pytest.raises(ExportError, match="is DOUBLE"):
         check_operators(graph)

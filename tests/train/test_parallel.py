@@ -28,11 +28,11 @@ from tests.processes import torchrun
 MODEL = ModelConfig(
     image_size=16, width=16, num_layers=1, num_heads=2, hidden=16, vocab_size=60, dropout=0.0, encoder_dropout=0.0
 )
-# 36 pictures make 5 batches of 7 rows and one of a single row, 18 captions alone 3 batches of 5 rows and one of 3.
+# 36 pictures make 4 batches of 7 rows and one of 8, 18 captions alone one batch of 17 rows and one of a single row.
 TRAIN = TrainConfig(
     epochs=2,
     batch_size=7,
-    text_batch_size=5,
+    text_batch_size=17,
     learning_rate=0.01,
     schedule="cosine",
     patience=0,
@@ -253,8 +253,8 @@ def test_torchrun_starts_the_command_and_its_output_comes_once(colours: Path, tm
     ("variables", "device", "message"),
     [
         ({"WORLD_SIZE": "two"}, "cpu", "environment variable WORLD_SIZE is 'two'"),
-        ({"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "2"}, "cpu", "every machine needs as many processes"),
-        ({"WORLD_SIZE": "2"}, "mps", "--device mps: it is not there, or several processes cannot share it"),
+        ({"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "2"}, "cpu", "machines need equal numbers"),
+        ({"WORLD_SIZE": "2"}, "mps", "--device mps: it is not available, or several processes cannot share it"),
         ({"WORLD_SIZE": "1000"}, "cuda", r"--device cuda: \d+ GPUs found, 1000 needed"),
     ],
 )

@@ -31,7 +31,7 @@ from mlic_train.exporting.parity import (
     example_inputs,
     parity_table,
 )
-from mlic_train.measure.collect import collect_splits, run_graph, run_model
+from mlic_train.measure.collect import collect_splits, run_graph
 from mlic_train.models import create_model
 from mlic_train.runs.checkpoint import Trained
 
@@ -77,7 +77,7 @@ def splits(colours: Path) -> Splits:
 
 def compare(trained: Trained, session: object, splits: Splits, precision: str = "fp32") -> dict[str, AgreementSpec]:
     graph: GraphSession = session  # type: ignore[assignment] # or a stand-in
-    expected, found = (collect_splits(trained, run, splits) for run in (run_model(trained), run_graph(trained, graph)))
+    expected, found = (collect_splits(trained, run, splits) for run in (trained.run, run_graph(trained, graph)))
     return check_rows(trained, expected, found, precision)
 
 
@@ -193,7 +193,7 @@ def test_a_difference_below_the_tolerance_that_flips_a_decision_fails(trained: T
 
 
 def test_so_does_one_on_a_real_row(trained: Trained, session: GraphSession, splits: Splits) -> None:
-    expected = collect_splits(trained, run_model(trained), splits)["val-caption-only"].logits
+    expected = collect_splits(trained, trained.run, splits)["val-caption-only"].logits
     trained.state.thresholds[2] = 1 / (1 + float(np.exp(2e-5 - expected[4, 2].astype(np.float64))))
     with pytest.raises(ExportError, match=r"failed at val-caption-only: .* the first is 'blue' in row \d, with"):
         compare(trained, Shifted(session, -5e-5), splits)
@@ -248,7 +248,7 @@ def test_a_picture_is_decoded_once_for_all_modes(
         return read_pixels(path, *arguments)
 
     monkeypatch.setattr("mlic_train.batches.dataset.read_pixels", count)
-    collect_splits(trained, run_model(trained), splits)
+    collect_splits(trained, trained.run, splits)
     assert len(decoded) == len(set(decoded)) == 12 + 9
 
 
@@ -278,6 +278,6 @@ def test_a_black_picture_is_none_on_both_sides(
     records = tuple(dataclasses.replace(record, image=tmp_path / "black.png") for record in splits.val.records)
     black = dataclasses.replace(splits, val=dataclasses.replace(splits.val, records=records))
     assert compare(trained, session, black)["val"].max_abs_difference <= ATOL
-    found = collect_splits(trained, run_model(trained), black)
+    found = collect_splits(trained, trained.run, black)
     captions = found["val"].has_caption
     assert np.array_equal(found["val"].logits[captions], found["val-caption-only"].logits)

@@ -11,14 +11,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mlic_runtime import Predictor
+from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.model_package import load_package
 from mlic_train.cli.export import export
 from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import ExportError
 from mlic_train.exporting.package import ExportOptions, export_package
-from mlic_train.exporting.precisions import _quantize, collect_val, largest_drop, make_graphs
+from mlic_train.exporting.precisions import _quantize, largest_drop, make_graphs
 from mlic_train.exporting.quantization import Block, Noise
-from mlic_train.measure.collect import collect_splits, run_model
+from mlic_train.measure.collect import collect_splits, run_graph
 from mlic_train.report.precisions import pareto_front
 from mlic_train.runs.checkpoint import Trained
 
@@ -93,7 +94,7 @@ def test_a_precision_that_costs_too_much_leaves_the_package_as_it_was(
 
 
 def test_the_drop_is_that_of_the_mode_where_it_is_largest(trained: Trained, splits: Splits) -> None:
-    expected = collect_splits(trained, run_model(trained), splits)
+    expected = collect_splits(trained, trained.run, splits)
     assert largest_drop(trained, expected, expected) == 0.0
     for key, counts in (("val", True), ("val-picture-only", True), ("val-caption-only", True), ("test", False)):
         # The answer that is always right where F1 is to rise, always wrong where it is to fall.
@@ -105,8 +106,8 @@ def test_the_drop_is_that_of_the_mode_where_it_is_largest(trained: Trained, spli
 
 def test_val_is_measured_in_every_mode(trained: Trained, splits: Splits) -> None:
     graph = make_graphs(trained, ("fp32",), splits, {}, 0.5, lambda _: None)["fp32"].content
-    found = collect_val(trained, graph, splits)
-    expected = collect_splits(trained, run_model(trained), splits)
+    found = collect_splits(trained, run_graph(trained, create_session(graph)), splits, ("val",))
+    expected = collect_splits(trained, trained.run, splits)
     assert found.keys() == {key for key in expected if key.startswith("val")}
     for key, outputs in found.items():
         assert outputs.logits == pytest.approx(expected[key].logits, abs=1e-4)

@@ -43,7 +43,6 @@ from mlic_train.runs.checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from mlic_train.runs.learner import Learner
 
 SECTIONS = (
     "Training",
@@ -145,8 +144,7 @@ def test_the_metrics_are_those_of_evaluation(
     document: str, folder: Path, splits: Splits, measurement: Measurement
 ) -> None:
     trained = load_trained(folder)
-    learner = Learner(trained.model, trained.config.train).eval()
-    expected = report_metrics(collect(trained, learner, splits.val.records), trained.state.thresholds)
+    expected = report_metrics(collect(trained, trained.run, splits.val.records), trained.state.thresholds)
     assert measurement.metrics.keys() == {"both", "picture-only", "caption-only"}
     for suffix, metrics in expected.items():
         assert measurement.metrics[suffix[1:] or "both"] == pytest.approx(metrics, abs=1e-5)

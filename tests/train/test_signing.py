@@ -216,7 +216,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_file_named(signed: Path, key
     flip(signed / name, (signed / name).stat().st_size // 2)
     message = fails("verify", signed, "--key", keys.public)
     assert f"{signed / name} is sha256:" in message
-    assert message.endswith("was signed: get the package anew, or its own signature\n")
+    assert message.endswith("was signed: get the package again, or its own signature\n")
 
 
 @pytest.mark.parametrize("position", [0, 1000, -1])
@@ -311,7 +311,7 @@ def test_a_symbolic_link_to_the_package_is_refused(signed: Path, keys: Keys, tmp
 def test_the_key_of_somebody_else_is_refused(signed: Path, keys: Keys) -> None:
     message = fails("verify", signed, "--key", keys.other)
     assert f"{signed}.sig was not made with the private key of {keys.other}" in message
-    assert "use the public key of who signed" in message
+    assert "use the signer's public key" in message
 
 
 def test_somebody_else_who_claims_our_key_is_refused(package: Path, keys: Keys, tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_a_broken_part_of_a_signature_is_refused_in_one_line(
         signature.write_text(json.dumps(bundle))
         message = fails("verify", signed, "--key", keys.public)
         assert message.startswith(f"Error: {signature} ")
-        assert message.endswith("from who signed\n") or message.endswith("get the signature anew\n")
+        assert message.endswith("from the signer\n") or message.endswith("get the signature again\n")
 
 
 def test_a_missing_signature_is_named_with_the_option(package: Path, keys: Keys) -> None:
@@ -427,14 +427,14 @@ def test_a_package_with_an_additional_file_is_not_signed(package: Path, keys: Ke
 @pytest.mark.parametrize("where", ["tiny.sig", "deep/tiny.sig"])
 def test_no_signature_is_written_into_the_package(package: Path, keys: Keys, where: str) -> None:
     message = fails("sign", package, "--key", keys.private, "--output", package / where)
-    assert "lies in the package, which holds no signature: write it beside the package" in message
+    assert "is inside the package, which must not contain it: write it beside the package" in message
     load_package(package).verify()
 
 
 def test_neither_the_package_nor_the_key_is_overwritten(signed_file: Path, keys: Keys, tmp_path: Path) -> None:
     key = Path(shutil.copyfile(keys.private, tmp_path / "key.pem"))
     before = signed_file.read_bytes(), key.read_bytes()
-    assert "lies in the package" in fails("sign", signed_file, "--key", key, "--output", signed_file)
+    assert "is inside the package" in fails("sign", signed_file, "--key", key, "--output", signed_file)
     assert f"{key} is the key" in fails("sign", signed_file, "--key", key, "--output", key)
     assert (signed_file.read_bytes(), key.read_bytes()) == before
 
@@ -496,7 +496,7 @@ def test_a_key_that_cannot_sign_is_refused(package: Path, tmp_path: Path, pem: b
     [
         (b"", "not a public key as PEM"),
         (b"no key", "not a public key as PEM"),
-        (private_pem(ec.generate_private_key(ec.SECP256R1())), "a private key: verify with its public one"),
+        (private_pem(ec.generate_private_key(ec.SECP256R1())), "a private key: verify with its public key"),
         (public_pem(rsa.generate_private_key(65537, 2048)), "of the type RSAPublicKey, expected a key of secp256r1,"),
         (public_pem(ec.generate_private_key(ec.SECP256K1())), "of the curve secp256k1, expected a key of secp256r1,"),
     ],

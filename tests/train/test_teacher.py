@@ -19,9 +19,8 @@ from mlic_train.config.schema import ModelConfig, TrainConfig
 from mlic_train.data import Record, fingerprint
 from mlic_train.data.splits import DataOptions, Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError
-from mlic_train.measure.collect import caption_tokenizer
 from mlic_train.models import create_model
-from mlic_train.models.picture_and_caption import PictureAndCaption
+from mlic_train.models.base import PictureModel
 from mlic_train.runs.checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
@@ -35,9 +34,9 @@ from mlic_train.runs.checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from mlic_train.runs.learner import Learner
 from mlic_train.training.distillation import SOFT_LABELS_NAME, Distillation, read_soft_labels, teach, write_soft_labels
 from mlic_train.training.fit import FitData
+from mlic_train.training.learner import Learner
 from mlic_train.training.optimizer import set_learning_rate
 from mlic_train.training.run import resume_run, train_run
 from mlic_train.training.teacher import load_teachers, soft_labels
@@ -100,8 +99,7 @@ def one_by_one(records: Sequence[Record], teachers: Sequence[Trained]) -> npt.ND
             learner = Learner(teacher.model, teacher.config.train).eval()
             views = [dataclasses.replace(record, captions=(caption,)) for caption in record.captions] or [record]
             examples = Examples(views, 3, teacher.config.model.image_spec)
-            tokenizer = caption_tokenizer(teacher.config, teacher.tokenizer)
-            batches = batch_loader(examples, tokenizer, evaluation_batches(len(views), 1))
+            batches = batch_loader(examples, teacher.caption_tokenizer, evaluation_batches(len(views), 1))
             with torch.inference_mode():
                 answers = [learner(batch) for batch in batches]
             logits.append(torch.cat(answers).double().mean(dim=0).numpy())
@@ -139,7 +137,7 @@ def test_teachers_see_what_they_are_shown(splits: Splits, teacher: Teacher, monk
     captions = [dataclasses.replace(record, image=None) for record in records]
     assert np.abs(soft_labels(pictures, teachers) - soft_labels(captions, teachers)).max() > 0.01
     np.testing.assert_allclose(soft_labels(records, teachers, "picture"), one_by_one(pictures, teachers), atol=1e-5)
-    monkeypatch.delattr(PictureAndCaption, "encode_picture")  # captions alone do not pay for the backbone
+    monkeypatch.delattr(PictureModel, "encode_picture")  # captions alone do not pay for the backbone
     np.testing.assert_allclose(soft_labels(records, teachers, "caption"), one_by_one(captions, teachers), atol=1e-5)
 
 
@@ -441,7 +439,7 @@ def test_resuming_refuses_other_soft_labels(stopped: Path, splits: Splits) -> No
     file = stopped / SOFT_LABELS_NAME
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:-1]))
-    with pytest.raises(CheckpointError, match="not what it was when the run started"):
+    with pytest.raises(CheckpointError, match="has changed since the run started"):
         resume_run(stopped, splits)
     file.write_text("".join(lines) + "{")
     with pytest.raises(CheckpointError, match=r"soft-labels\.jsonl cannot be read"):

@@ -165,7 +165,7 @@ def test_the_loaded_encoder_is_the_pretrained_one(pretrained: Path) -> None:
     with torch.inference_mode():
         expected = original(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         torch.testing.assert_close(model(ids, torch.ones_like(ids)), expected, atol=1e-5, rtol=0)
-    assert (loaded.vocab_size, loaded.max_length) == (len(PIECES), POSITIONS)
+    assert (len(loaded.embedding), loaded.max_length) == (len(PIECES), POSITIONS)
     assert torch.equal(loaded.embedding, original.get_input_embeddings().weight)
 
 
@@ -178,7 +178,7 @@ def test_the_architecture_survives_json_and_says_nothing_of_where_it_lay(pretrai
 
 def test_the_runtime_reads_the_tokenizer(pretrained: Path) -> None:
     loaded = load_text_encoder(str(pretrained))
-    tokenizer = CaptionTokenizer(loaded.tokenizer_json, TextSpec(loaded.max_length, loaded.vocab_size))
+    tokenizer = CaptionTokenizer(loaded.tokenizer_json, TextSpec(loaded.max_length, len(loaded.embedding)))
     ids, mask = tokenizer.encode([WALLS, None])
     assert ids.tolist() == [WALLS_IDS, [0] * 6]
     assert mask.tolist() == [[1] * 6, [0] * 6]
@@ -221,7 +221,7 @@ def test_a_hub_id_is_fetched_without_anything_that_runs(pretrained: Path, monkey
         return str(pretrained)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert load_text_encoder("someone/tiny-bert").vocab_size == len(PIECES)
+    assert len(load_text_encoder("someone/tiny-bert").embedding) == len(PIECES)
     assert "model.safetensors" in asked
     assert not [pattern for pattern in asked if pattern.endswith((".py", ".bin", "*"))]
 
@@ -232,7 +232,7 @@ def test_without_a_hub_the_error_says_what_to_give(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     message = (
-        r"someone/tiny-bert: there is no such folder here, and the hub did not give it \(Got: ConnectError please "
+        r"someone/tiny-bert: no such folder, and the hub does not provide it \(Got: ConnectError please "
         r"check your internet connection\); give a folder with config.json, tokenizer.json and model.safetensors"
     )
     with pytest.raises(ConfigError, match=message):
@@ -242,7 +242,7 @@ def test_without_a_hub_the_error_says_what_to_give(monkeypatch: pytest.MonkeyPat
 def test_a_path_that_is_not_there_is_not_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
     for missing in (tmp_path / "nowhere", Path("../nowhere"), Path("a/b/c")):
-        with pytest.raises(ConfigError, match="there is no such folder, and it is not the id of one; give a folder"):
+        with pytest.raises(ConfigError, match="no such folder, and not a repository's id; give a folder"):
             load_text_encoder(str(missing))
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"model\.safetensors is a file; give a folder"):
@@ -486,7 +486,7 @@ def test_an_embedding_that_tells_nothing_apart_is_refused(pretrained: Path, own_
     tensors = load_file(file)
     tensors["embeddings.word_embeddings.weight"] = torch.ones(len(PIECES), HIDDEN)
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match="says the same of every token"):
+    with pytest.raises(ConfigError, match="has the same embedding for every token"):
         initial_embedding(own_tokenizer, str(pretrained), 8)
 
 
