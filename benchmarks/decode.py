@@ -27,9 +27,10 @@ from mlic_runtime import Predictor
 from mlic_runtime.base.machine import machine_facts
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import read_pixels
+from mlic_train.config import DataOptions
 from mlic_train.data import Record
 from mlic_train.data.source.members import PictureFile
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.data.splits import load_splits
 
 Pixels = npt.NDArray[np.uint8]
 

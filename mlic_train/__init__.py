@@ -10,8 +10,8 @@ import mlic_runtime  # noqa: F401 # before anything here imports onnxruntime: no
 
 if TYPE_CHECKING:
     from mlic_train.captions.tokenizer import train_tokenizer
-    from mlic_train.config.schema import ModelConfig, TrainConfig
-    from mlic_train.data.splits import DataOptions, load_splits
+    from mlic_train.config import DataOptions, ModelConfig, TrainConfig
+    from mlic_train.data.splits import load_splits
     from mlic_train.exporting.archive import write_archive
     from mlic_train.exporting.package import export_package
     from mlic_train.exporting.triton import export_triton
@@ -31,10 +31,10 @@ _MODULES = {
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
-    "DataOptions": "data.splits",
+    "DataOptions": "config",
     "ExportError": "errors",
-    "ModelConfig": "config.schema",
-    "TrainConfig": "config.schema",
+    "ModelConfig": "config",
+    "TrainConfig": "config",
     "TrainError": "errors",
     "Trained": "runs.checkpoint",
     "compute_metrics": "measure.metrics",

@@ -9,7 +9,7 @@ from mlic_runtime.cli.command import MlicCommand
 from mlic_runtime.package.archive import ARCHIVE_SUFFIX
 from mlic_runtime.package.manifest import PRECISIONS
 from mlic_train.base.progress import log_line
-from mlic_train.config.schema import MODELS
+from mlic_train.config import MODELS
 
 from .data_options import data_from, data_options
 
@@ -95,7 +95,7 @@ def export(name: str, **options: Any) -> None:
     from mlic_train.runs.checkpoint import load_trained, save_half
     from mlic_train.runs.find import find_run
 
-    if options["plot"] and not (options["latency"] and (options["folder"] or options["train_files"])):
+    if options["plot"] and not (options["latency"] and (options["folder"] or options["train"])):
         raise click.UsageError("--plot draws what --latency and --data measure; give both")
     if options["layout"] == "triton" and (options["single_file"] or options["wheel"]):
         raise click.UsageError("--single-file and --wheel write a model package; leave --layout triton out")
@@ -110,7 +110,7 @@ def export(name: str, **options: Any) -> None:
     if options["save_checkpoint"]:
         trained = save_half(trained, options["save_checkpoint"])
     data = data_from(options)
-    splits = load_splits(data) if data.folder or data.train else None
+    splits = load_splits(data) if data.any else None
     write = export_package if options["layout"] == "package" else export_triton
     wanted = ExportOptions(
         version=options["package_version"],

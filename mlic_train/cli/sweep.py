@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlic_runtime.base.option import flag_of, options_of
 from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.fields import given_options
 from mlic_train.base.progress import log_line
-from mlic_train.config.schema import MODELS
+from mlic_train.config import MODELS, DataOptions, RunOptions, read_options
+from mlic_train.config.options import OPTION_CLASSES, OWNERS
 from mlic_train.errors import ConfigError, TrainError
-from mlic_train.sweep.options import Training, data_arguments, options_of, searchable
+from mlic_train.sweep.options import Training
 from mlic_train.sweep.space import PRESETS, Space, Value, read_space
 
 from .data_options import data_from, data_options, list_skipped
@@ -29,6 +32,10 @@ _TPE_TRIALS = 20
 _EXAMPLES = 1000  # combinations of a large space that are looked at for one that goes together
 
 
+# The sweep has options of these names itself, or decides about them for every trial.
+_NOT_FOR_TRIALS = {"name", *options_of(DataOptions), *options_of(RunOptions)} - {"device", "note"}
+
+
 class _SweepCommand(MlicCommand):
     """Says where an option of mlic-train belongs."""
 
@@ -36,7 +43,7 @@ class _SweepCommand(MlicCommand):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            names = {name for option in options_of(train).values() for name in (*option.opts, *option.secondary_opts)}
+            names = {name for option in train.params for name in (*option.opts, *option.secondary_opts)}
             if error.option_name not in names:
                 raise
             raise click.UsageError(
@@ -104,7 +111,9 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     space = _space(options)
     sampler = options["sampler"] or ("grid" if options["preset"] else "tpe")
     points = _points(space, sampler, options["trials"])
-    training = Training.build(options["name"], data_arguments(ctx), options["training"], space.names)
+    fixed = _fixed_options(options["training"], space.names)
+    given = {"name": options["name"], **given_options(ctx, DataOptions), **fixed}
+    training = Training.build(given, space.names)
     example = _example(training, space)
     from mlic_train.data.splits import load_splits
     from mlic_train.training.fit import interrupts
@@ -133,11 +142,29 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
         ctx.exit(code)
 
 
+def _fixed_options(arguments: tuple[str, ...], searched: list[str]) -> dict[str, Any]:
+    """Read what follows `--`: options of mlic-train that all trials share, by field name.
+
+    Raises:
+        click.UsageError: mlic-train would not take them, or the sweep decides about them.
+    """
+    context = train.make_context("mlic-train", list(arguments))
+    file = context.params["config_file"]
+    fixed = {**(read_options(file) if file else {}), **given_options(context, *OPTION_CLASSES)}
+    for name in fixed:
+        option = f"--{flag_of(OWNERS[name], name)}"
+        if name in _NOT_FOR_TRIALS:
+            raise click.UsageError(f"{option} behind -- is not for a single trial; leave it out, or put it before --")
+        if name in searched:
+            raise click.UsageError(f"{option} behind -- is searched by the sweep as well; leave one of the two out")
+    return fixed
+
+
 def _space(options: dict[str, Any]) -> Space:
     preset, file = options["preset"], options["space_file"]
     if (preset is None) == (file is None):
         raise click.UsageError("give what to search: either --preset origin or --space FILE")
-    return PRESETS[preset] if file is None else read_space(file, searchable())
+    return PRESETS[preset] if file is None else read_space(file)
 
 
 def _points(space: Space, sampler: str, trials: int | None) -> list[dict[str, Value]]:

@@ -8,12 +8,11 @@ from .check import SplitInput, check_splits
 from .folder import SplitFiles, find_splits
 from .labels import LabelSet
 from .problems import PROBLEM_KINDS, Problem
-from .reader import DATA_FORMATS, read_labels, read_split
+from .reader import read_labels, read_split
 from .records import Record, Split
 from .summary import SplitSummary, fingerprint, summarise
 
 __all__ = [
-    "DATA_FORMATS",
     "PROBLEM_KINDS",
     "LabelSet",
     "Problem",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from mlic_train.config import DATA_FORMATS
 from mlic_train.data.source.addresses import SHARD_SUFFIX
 from mlic_train.data.source.members import PictureFile
 from mlic_train.data.source.pictures import PictureFolder
@@ -18,7 +19,6 @@ from .labels import LabelSet, infer_labels
 from .problems import Problem
 from .records import Record, Split
 
-DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl", "shards")
 _SUFFIXES: Mapping[str, str] = {".csv": "csv", ".jsonl": "jsonl", ".json": "coco", SHARD_SUFFIX: "shards"}
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlic_train.config import DataOptions
 from mlic_train.data.source.addresses import expand
 from mlic_train.errors import ConfigError, DataError
 
@@ -16,41 +17,6 @@ from .labels import LabelSet
 from .problems import Problem
 from .reader import read_labels, read_split
 from .records import Split
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Where the data is: a folder that is searched (`folder`), single files, or both (files win).
-
-    Where shards may stand, one name may stand for many (see `find_splits` for what such a `folder` means).
-    `pictures` False reads captions and labels only, for data whose pictures are not at hand.
-    """
-
-    folder: Path | None = None
-    train: tuple[Path, ...] = ()
-    val: tuple[Path, ...] = ()
-    test: tuple[Path, ...] = ()
-    captions: tuple[Path, ...] = ()
-    labels_file: Path | None = None
-    images: Path | None = None
-    data_format: str = "auto"
-    skip_bad_rows: bool = False
-    pictures: bool = True
-
-    def resolve(self) -> SplitFiles:
-        """The files of every split.
-
-        Raises:
-            ConfigError: neither a folder nor a training file was given.
-            DataError: the folder does not hold what it should.
-        """
-        if self.folder is None and not self.train:
-            raise ConfigError("no training data: give --data FOLDER, or --train FILE (and --val FILE)")
-        found = SplitFiles(train=()) if self.folder is None else find_splits(self.folder)
-        given: dict[str, Any] = {"labels_file": self.labels_file, "images": self.images}
-        for name in ("train", "val", "test", "captions"):
-            given[name] = tuple(one for file in getattr(self, name) for one in expand(file))
-        return dataclasses.replace(found, **{name: value for name, value in given.items() if value})
 
 
 @dataclass(frozen=True)
@@ -68,6 +34,22 @@ class Splits:
         return {name: split for name, split in splits.items() if split is not None}
 
 
+def split_files(options: DataOptions) -> SplitFiles:
+    """Return the files of every split.
+
+    Raises:
+        ConfigError: neither a folder nor a training file was given.
+        DataError: the folder does not hold what it should.
+    """
+    if not options.any:
+        raise ConfigError("no training data: give --data FOLDER, or --train FILE (and --val FILE)")
+    searched = SplitFiles(train=()) if options.folder is None else find_splits(options.folder)
+    given: dict[str, Any] = {"labels_file": options.labels_file, "images": options.images}
+    for name in ("train", "val", "test", "captions"):
+        given[name] = tuple(one for file in getattr(options, name) for one in expand(file))
+    return dataclasses.replace(searched, **{name: value for name, value in given.items() if value})
+
+
 def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
     """Read all splits.
 
@@ -79,7 +61,7 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
         DataError: a file or row cannot be used, or training or validation rows have no labels.
         ConfigError: no training or no validation data was given.
     """
-    files = options.resolve()
+    files = split_files(options)
     if not files.val:
         raise ConfigError("no validation data: give --val FILE; thresholds and the best checkpoint come from it")
     if labels is None:
@@ -110,7 +92,7 @@ def read_splits(options: DataOptions) -> dict[str, Split]:
         ConfigError: no training data was given.
         DataError: a file or row cannot be used.
     """
-    files = options.resolve()
+    files = split_files(options)
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
     given = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
     read = _reader(options, files, labels)
@@ -131,7 +113,7 @@ def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callab
 
 def check_data(options: DataOptions, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
     """Everything that is wrong with the data, without training (see `data.check.check_splits`)."""
-    files = options.resolve()
+    files = split_files(options)
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
     paths = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}
     inputs = {

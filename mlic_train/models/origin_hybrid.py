@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 
 from mlic_train.captions.characters import FIRST_LETTER, NUM_LETTERS, VOCAB_SIZE
-from mlic_train.config.schema import ModelConfig
+from mlic_train.config import ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer

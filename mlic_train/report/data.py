@@ -6,9 +6,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlic_train.config import DataOptions
 from mlic_train.data import PROBLEM_KINDS, Problem, Split, fingerprint, summarise
 from mlic_train.data.source.members import PictureFile
-from mlic_train.data.splits import DataOptions, read_splits
+from mlic_train.data.splits import read_splits
 
 from .captions import caption_length_parts, captions_of, find_repeated
 from .counts import co_occurrence_parts, label_counts_parts, label_matrix, labels_per_row_parts

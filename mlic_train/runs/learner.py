@@ -3,7 +3,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlic_train.batches.dataset import Batch
-from mlic_train.config.schema import TrainConfig
+from mlic_train.config import TrainConfig
 from mlic_train.errors import ConfigError
 from mlic_train.models import Cnn, Logits, Model
 

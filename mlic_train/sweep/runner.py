@@ -10,12 +10,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mlic_train.base.files import write_bytes
-from mlic_train.cli.train import run_configs, start_run
-from mlic_train.config.schema import read_json
+from mlic_train.config import read_json
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, ConfigError, TrainError
 from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State
-from mlic_train.training.run import resume_run
+from mlic_train.training.run import resume_run, start_run
 
 from .options import Training
 from .space import Space, Value
@@ -115,7 +114,7 @@ class Runner:
         )
         self._log(f"trial {trial.number} of {len(self._study.trials)}: {shown}")
         try:
-            run_configs(self._training.context(values))
+            self._training.options(values)
         except ConfigError as error:  # other combinations go together: that was looked at before the study began
             self._fail(trial, str(error))
             return
@@ -135,19 +134,19 @@ class Runner:
 
     def _train(self, trial: Trial, values: Mapping[str, Value], attempt: "_Attempt") -> State:
         """From the start, or from the last checkpoint of a process that died."""
-        folder, ctx = self.run_folder(trial.number), self._training.context(values)
+        folder, options = self.run_folder(trial.number), self._training.options(values)
         log = _prefixed(f"trial {trial.number}: ", self._log)
         mark = {
             "study": self._study.identity,
             "trial": trial.number,
-            "arguments": list(self._training.with_values(values)),
+            "arguments": self._training.arguments(values),
         }
         if not (folder / CONFIG_NAME).exists():
             write_bytes(folder / TRIAL_NAME, (json.dumps(mark, indent=2, ensure_ascii=False) + "\n").encode())
-            return start_run(ctx, folder, self._splits, log=log, keep_going=attempt.keep_going)
+            return start_run(options, folder, self._splits, log=log, keep_going=attempt.keep_going)
         if not self._is_ours(folder):
             raise CheckpointError(f"{folder} belongs to another sweep; remove it, or choose another --output")
-        return resume_run(folder, self._splits, device=ctx.params["device"], log=log, keep_going=attempt.keep_going)
+        return resume_run(folder, self._splits, device=options.run.device, log=log, keep_going=attempt.keep_going)
 
     def _conclude(self, trial: Trial, values: Mapping[str, Value], state: State, attempt: "_Attempt") -> None:
         if not self._is_still_mine(trial):
@@ -157,7 +156,7 @@ class Runner:
             self._log(f"trial {trial.number}: interrupted in epoch {state.epoch + 1}; its last checkpoint is kept")
             self._study.give_back(trial)
             return
-        monitored = f"val_{run_configs(self._training.context(values))[1].monitor}"
+        monitored = f"val_{self._training.options(values).train.monitor}"
         row = max(state.history, key=lambda row: row[monitored])  # the first of equals, as the best checkpoint is
         # Of a trial that was trained to the end, the score of the calibrated model, as mlic-train prints it.
         score = state.metrics["val"]["samples_f1"] if state.finished else row["val_samples_f1"]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.batches.dataset import Batch, Examples, batch_loader, plan_epoch, share_out
-from mlic_train.config.schema import TrainConfig
+from mlic_train.config import TrainConfig
 from mlic_train.data import Record
 from mlic_train.errors import TrainError
 from mlic_train.measure.metrics import compute_metrics

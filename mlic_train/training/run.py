@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -13,10 +14,12 @@ from lightning_fabric import Fabric
 from mlic_runtime.base.files import remove_abandoned
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.base.files import write_bytes
 from mlic_train.base.progress import progress_bar
 from mlic_train.batches.dataset import Examples
 from mlic_train.batches.features import FeatureCache, build_cache
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import Distillation, FirstWeights, ModelConfig, Options, TrainConfig, resolve_configs, to_toml
+from mlic_train.config.options import changed_options, repeatable
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
 from mlic_train.data.summary import fingerprint
@@ -42,7 +45,7 @@ from mlic_train.runs.checkpoint import (
 from mlic_train.runs.learner import Learner
 
 from .caption_setup import caption_side
-from .distillation import FINGERPRINT, Distillation, read_soft_labels, teach, write_soft_labels
+from .distillation import FINGERPRINT, read_soft_labels, teach, write_soft_labels
 from .fit import FitData, fit
 from .parallel import create_fabric, in_first
 
@@ -52,6 +55,27 @@ _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
 # What a resumed run may have otherwise than the run it resumes: nothing that an earlier step depended on.
 _MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 _CACHE_FOLDER = "feature-cache"
+OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
+
+
+def start_run(
+    options: Options, folder: Path, splits: Splits, *, log: Log = lambda _: None, keep_going: KeepGoing = lambda _: True
+) -> State:
+    """Train a new run into `folder` with options that were given together; see `train_run`."""
+    return train_run(
+        folder,
+        options.model,
+        options.train,
+        splits,
+        backbone_weights=options.weights.backbone_weights,
+        embedding=options.weights.embedding,
+        distillation=options.teacher,
+        provenance={"data_note": options.run.note} if options.run.note else {},
+        device=options.run.device,
+        given=options.given,
+        log=log,
+        keep_going=keep_going,
+    )
 
 
 def train_run(
@@ -65,20 +89,39 @@ def train_run(
     provenance: Mapping[str, str] | None = None,
     distillation: Distillation | None = None,
     device: str = "auto",
+    given: Mapping[str, Any] | None = None,
     log: Log = lambda _: None,
     keep_going: KeepGoing = lambda _: True,
 ) -> State:
-    """Train a model into a new run folder; `keep_going` may end it after any epoch (see `fit`).
+    """Train a model into a new run folder.
 
-    Where `model_config.text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first weights of the
-    captions are that encoder's; `embedding` names one whose token embeddings "lstm" and "mean" start from.
+    Args:
+        folder: the run folder.
+        model_config: the model. Where its `text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first
+            weights of the captions are that encoder's.
+        train_config: how it is fitted; what is None in it follows from the model (see `resolve_configs`).
+        splits: the data.
+        backbone_weights: what the backbone starts from: "hub", "package", a file or a run folder.
+        embedding: a Hugging Face encoder whose token embeddings "lstm" and "mean" start from.
+        provenance: facts for the model card.
+        distillation: the teachers.
+        device: see `create_fabric`.
+        given: the options, by field name, that options.toml repeats the run with; None takes all that differ from
+            their defaults.
+        log: called with lines of progress.
+        keep_going: called after each epoch; False ends the run there (see `fit`).
 
     Raises:
         CheckpointError: the folder holds a run already.
-        ConfigError: a model that has no use for `text_encoder` or `embedding`, or an encoder that reads fewer tokens
-            than `max_length`.
+        ConfigError: options that do not go together, a model that has no use for `text_encoder` or `embedding`, or an
+            encoder that reads fewer tokens than `max_length`.
         MlicError: see `fit`, `create_model`, `train_tokenizer`, `teach`, `load_text_encoder`, `initial_embedding`.
     """
+    distillation = distillation or Distillation()
+    if given is None:
+        weights = FirstWeights(backbone_weights and str(backbone_weights), embedding)
+        given = changed_options(model_config, weights, train_config, distillation)
+    model_config, train_config = resolve_configs(model_config, train_config, pretrained=backbone_weights is not None)
     fabric = create_fabric(device, train_config.mixed_precision)
     start = partial(
         _start,
@@ -89,7 +132,8 @@ def train_run(
         backbone_weights=backbone_weights,
         embedding=embedding,
         provenance=provenance or {},
-        distillation=distillation or Distillation(),
+        distillation=distillation,
+        given=given,
         device=fabric.device.type,
         log=log,
     )
@@ -161,13 +205,14 @@ def _start(
     embedding: str | None,
     provenance: Mapping[str, str],
     distillation: Distillation,
+    given: Mapping[str, Any],
     device: str,
     log: Log,
 ) -> None:
     """Write a run folder that every process can go on from, as one goes on from an interrupted run."""
     if (folder / CONFIG_NAME).exists():
         raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
-    given = fingerprint(splits.named())
+    data_fingerprint = fingerprint(splits.named())
     splits, taught = teach(splits, distillation, train_config.teacher_weight, device, log)
     captions = caption_side(model_config, splits.train.records, embedding)
     tokenizer = captions.tokenizer
@@ -177,7 +222,7 @@ def _start(
     if isinstance(model, Hybrid):
         model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
     facts: dict[str, str | int | float] = {
-        "data_fingerprint": given,
+        "data_fingerprint": data_fingerprint,
         "seed": train_config.seed,
         "backbone_weights": "none" if backbone_weights is None else Path(str(backbone_weights)).name,
         "python": platform.python_version(),
@@ -194,6 +239,8 @@ def _start(
     save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
     if taught:
         write_soft_labels(folder, splits)
+    # A path may hold bytes that are no text; that is no reason not to train.
+    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(given)).encode("utf-8", "backslashreplace"))
     write_run_config(folder, config, tokenizer)
 
 

@@ -16,8 +16,8 @@ import torch.distributed as dist
 
 from mlic_runtime.errors import MlicError
 from mlic_train.batches.dataset import Examples, plan_epoch, share_out
-from mlic_train.config.schema import ModelConfig, TrainConfig
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, load_checkpoint
 from mlic_train.training.optimizer import set_learning_rate

@@ -17,9 +17,9 @@ from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.progress import progress_bar
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.cli.report import report
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig
 from mlic_train.data import fingerprint
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.measure.collect import collect
 from mlic_train.measure.collect import report as report_metrics
 from mlic_train.measure.metrics import compute_metrics
