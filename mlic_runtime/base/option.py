@@ -125,10 +125,9 @@ def check(instance: Any, error: type[Exception]) -> None:
     Raises:
         error: a field has another type, a number out of range, or none of its choices.
     """
-    about = options_of(instance)
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        if value is None and field.name in about and about[field.name].follows is not None:
+        if value is None and field.default is None:
             continue
         try:
             object.__setattr__(instance, field.name, checked(type(instance), field.name, value))

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-PATH_TYPES: Mapping[str, click.ParamType] = {
+PATH_TYPES: Mapping[str, click.ParamType[Any]] = {
     "file": click.Path(exists=True, dir_okay=False, path_type=Path),
     "folder": click.Path(exists=True, file_okay=False, path_type=Path),
     "new folder": click.Path(file_okay=False, path_type=Path),
 }
-_NUMBERS: Mapping[Any, Callable[..., click.ParamType]] = {int: click.IntRange, float: click.FloatRange}
+_NUMBERS: Mapping[Any, Callable[..., click.ParamType[Any]]] = {int: click.IntRange, float: click.FloatRange}
 _OTHERS = "Other options"
 
 
@@ -106,7 +106,7 @@ class GroupedCommand(MlicCommand):
 
 
 def field_options(
-    *kinds: Any, path_types: Mapping[str, click.ParamType] | None = None
+    *kinds: Any, path_types: Mapping[str, click.ParamType[Any]] | None = None
 ) -> Callable[[_Command], _Command]:
     """Add the options of dataclasses to a command, in order; each sets the parameter of its field's name.
 
@@ -137,7 +137,7 @@ def given_options(ctx: click.Context, *kinds: Any) -> dict[str, Any]:
 
 
 def _click_option(
-    kind: Any, name: str, about: Option, path_types: Mapping[str, click.ParamType]
+    kind: Any, name: str, about: Option, path_types: Mapping[str, click.ParamType[Any]]
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the declarations of a click option and its settings."""
     flag, (type_, count) = flag_of(kind, name), element_type(kind, name)

@@ -1,7 +1,7 @@
 """Options: what can be chosen, its range, its default, and what follows from it."""
 
 from .data import DATA_FORMATS, DataOptions
-from .files import from_dict, read_json, read_toml, to_toml
+from .files import read_json, read_toml, to_toml
 from .model import (
     LSTM,
     MEAN,
@@ -12,7 +12,7 @@ from .model import (
     OWN_TEXT_ENCODERS,
     ModelConfig,
 )
-from .options import Options, read_options, resolve, resolve_configs
+from .options import Options, read_configs, read_options, resolve, resolve_configs
 from .run import FirstWeights, RunOptions
 from .teacher import TEACHER_SEES, Distillation
 from .train import LOSSES, TrainConfig, threshold_goal
@@ -35,7 +35,7 @@ __all__ = [
     "Options",
     "RunOptions",
     "TrainConfig",
-    "from_dict",
+    "read_configs",
     "read_json",
     "read_options",
     "read_toml",

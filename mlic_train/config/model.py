@@ -49,7 +49,7 @@ class ModelConfig:
     """What it takes to build a model and to feed it.
 
     `labels` are those of the data. `text_config` is the architecture of a Hugging Face caption encoder (the content of
-    its config.json), so that the run folder needs nothing else. `softmax_output` is None until the loss is known.
+    its config.json), so that the run folder needs nothing else.
     """
 
     name: str = _model("hybrid", "What to train.", choices=MODELS, flag="model", common=True)
@@ -106,7 +106,7 @@ class ModelConfig:
     max_length: int = _caption(
         64, "Tokens that are read of a caption.", low=1, high=8192, follows=by_model("max_length")
     )
-    softmax_output: bool | None = None
+    softmax_output: bool = None  # type: ignore[assignment] # follows from the loss, in `resolve_configs`
 
     def __post_init__(self) -> None:
         own = MODEL_DEFAULTS.get(self.name, {})

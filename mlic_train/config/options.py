@@ -5,17 +5,19 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlic_runtime.base.option import checked, element_type, flag_of, nearest, options_of
 from mlic_train.errors import ConfigError
 
 from .data import DataOptions
-from .files import read_toml
+from .files import from_dict, read_toml
 from .model import MODEL_DEFAULTS, OWN_TEXT_ENCODERS, ModelConfig
 from .run import FirstWeights, RunOptions
 from .teacher import Distillation
 from .train import TrainConfig
+
+T = TypeVar("T")
 
 # All options of a training, in the order of help and documents.
 OPTION_CLASSES = (DataOptions, RunOptions, ModelConfig, FirstWeights, TrainConfig, Distillation)
@@ -63,10 +65,8 @@ def resolve(given: Mapping[str, Any]) -> Options:
         ConfigError: an unknown option, a value that it cannot take, or options that do not go together.
     """
     given = {field_name(name): value for name, value in given.items()}
-    parts = {
-        kind: kind(**{name: value for name, value in given.items() if OWNERS[name] is kind}) for kind in OPTION_CLASSES
-    }
-    data, run, model, weights, train, teacher = (parts[kind] for kind in OPTION_CLASSES)
+    data, run, weights = _part(DataOptions, given), _part(RunOptions, given), _part(FirstWeights, given)
+    model, train, teacher = _part(ModelConfig, given), _part(TrainConfig, given), _part(Distillation, given)
     if model.text_encoder not in OWN_TEXT_ENCODERS:
         for name in ("vocab_size", "word_dropout"):
             if name in given:
@@ -77,6 +77,23 @@ def resolve(given: Mapping[str, Any]) -> Options:
     model, train = resolve_configs(model, train, pretrained=weights.backbone_weights is not None)
     teacher = dataclasses.replace(teacher, skip_bad_rows=data.skip_bad_rows)
     return Options(data, run, model, weights, train, teacher, given)
+
+
+def read_configs(data: Mapping[str, Any], where: Path) -> tuple[ModelConfig, TrainConfig]:
+    """Return the configurations of a run from the parsed JSON objects "model" and "train".
+
+    Raises:
+        ConfigError: an unknown key, or a value that is refused; the message names `where` and the key.
+    """
+    model, train = from_dict(ModelConfig, data["model"], where), from_dict(TrainConfig, data["train"], where)
+    try:
+        return resolve_configs(model, train)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _part(kind: type[T], given: Mapping[str, Any]) -> T:
+    return kind(**{name: value for name, value in given.items() if OWNERS[name] is kind})
 
 
 def resolve_configs(

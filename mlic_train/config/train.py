@@ -17,12 +17,12 @@ CALIBRATIONS = ("none", "temperature", "platt")
 MIXED_PRECISIONS = ("none", "fp16", "bf16")
 
 _training = partial(option, group="Training")
-_loss = partial(option, group="Loss")
-_optimizer = partial(option, group="Optimizer")
+_loss = partial(option, group="Loss", low=0, high=1)
+_optimizer = partial(option, group="Optimizer", low=0)
 _batches = partial(option, group="Batches")
 _backbone = partial(option, group="Pretrained weights")
-_regularisation = partial(option, group="Regularisation")
-_augmentation = partial(option, group="Augmentation")
+_regularisation = partial(option, group="Regularisation", low=0, high=1)
+_augmentation = partial(option, group="Augmentation", low=0, high=1)
 _decision = partial(option, group="Calibration and thresholds")
 
 
@@ -33,29 +33,26 @@ class TrainConfig:
     What follows from the model or from other options is None until `mlic_train.config.resolve_configs` fills it in.
     """
 
-    loss: str = _loss("bce", "What is minimised.", choices=LOSSES, common=True, follows=by_model("loss"))
-    label_smoothing: float = _loss(0.0, "Move targets towards one half.", low=0, high=0.5)
-    optimizer: str = _optimizer("adam", "Adam or AdamW.", choices=OPTIMIZERS)
-    schedule: str = _optimizer(
+    loss: str = option("bce", "What is minimised.", "Loss", choices=LOSSES, common=True, follows=by_model("loss"))
+    label_smoothing: float = _loss(0.0, "Move targets towards one half.", high=0.5)
+    optimizer: str = option("adam", "Adam or AdamW.", "Optimizer", choices=OPTIMIZERS)
+    schedule: str = option(
         "constant",
-        "Learning rate over the steps; cosine: to 0 along half a cosine after a short warm-up (Loshchilov and Hutter "
-        "2017).",
+        "Learning rate; cosine: to 0 along half a cosine, after a short warm-up (Loshchilov and Hutter 2017).",
+        "Optimizer",
         choices=SCHEDULES,
     )
-    learning_rate: float = _optimizer(0.001, "Step size of the optimizer.", low=0, high=10, common=True)
+    learning_rate: float = _optimizer(0.001, "Step size of the optimizer.", high=10, common=True)
     backbone_learning_rate: float | None = _optimizer(
-        None, "Of a backbone that is not frozen.", low=0, high=10, follows="--learning-rate"
+        None, "Of a backbone that is not frozen.", high=10, follows="--learning-rate"
     )
     text_learning_rate: float | None = _optimizer(
-        None, "Of a Hugging Face caption encoder.", low=0, high=10, follows="--learning-rate"
+        None, "Of a Hugging Face caption encoder.", high=10, follows="--learning-rate"
     )
-    weight_decay: float = _optimizer(0.0, "Weight decay.", low=0, high=10)
-    gradient_clip: float = _optimizer(1.0, "Bound of the gradient's norm; 0: none.", low=0, high=1_000_000)
+    weight_decay: float = _optimizer(0.0, "Weight decay.", high=10)
+    gradient_clip: float = _optimizer(1.0, "Bound of the gradient's norm; 0: none.", high=1_000_000)
     ema_decay: float = _regularisation(
-        0.0,
-        "Average the weights, w <- DECAY * w + (1 - DECAY) * new; the average is validated and released; 0: off.",
-        low=0,
-        high=0.99999,
+        0.0, "Validate and keep an average of weights, w <- DECAY * w + (1 - DECAY) * new; 0: off.", high=0.99999
     )
     batch_size: int = _batches(32, "Pictures per step.", low=1, high=10_000_000, common=True)
     text_batch_size: int = _batches(128, "Caption-only rows per step.", low=1, high=10_000_000)
@@ -72,59 +69,42 @@ class TrainConfig:
     freeze_backbone: bool = _backbone(False, "Do not train the backbone.", common=True)
     freeze_batch_statistics: bool = _backbone(
         None,
-        "Keep the backbone's batch statistics: pretrained ones are better than those of a few small batches.",
+        "Keep the backbone's batch statistics; pretrained ones beat those of a few small batches.",
         follows="on with --backbone-weights, else off",
     )
     cache_features: bool = _backbone(False, "Keep a frozen backbone's features on disk.", common=True)
     drop_caption: float = _regularisation(
-        0.25,
-        "How often a row with both is shown without its caption; so the model learns to do without.",
-        low=0,
-        high=1,
-        follows=by_model("drop_caption"),
+        0.25, "How often a row with both is shown without its caption.", follows=by_model("drop_caption")
     )
     drop_picture: float = _regularisation(
-        0.1,
-        "How often a row with both is shown without its picture.",
-        low=0,
-        high=1,
-        follows=by_model("drop_picture"),
+        0.1, "How often a row with both is shown without its picture.", follows=by_model("drop_picture")
     )
-    horizontal_flip: bool = _augmentation(True, "Mirror every other picture.")
-    vertical_flip: bool = _augmentation(False, "Turn every other picture upside down.")
+    horizontal_flip: bool = option(True, "Mirror every other picture.", "Augmentation")
+    vertical_flip: bool = option(False, "Turn every other picture upside down.", "Augmentation")
     random_crop: float = _augmentation(1.0, "Smallest share of the area that is kept; 1: off.", low=0.05, high=1)
-    color_jitter: float = _augmentation(
-        0.0, "Largest relative change of brightness, contrast and saturation.", low=0, high=1
-    )
+    color_jitter: float = _augmentation(0.0, "Largest relative change of brightness, contrast and saturation.")
     rand_augment: int = _augmentation(
-        0, "Magnitude of two random operations of RandAugment (Cubuk et al. 2020); 0: off.", low=0, high=30
+        0, "Magnitude of two random operations of RandAugment (Cubuk et al. 2020); 0: off.", high=30
     )
-    random_erasing: float = _augmentation(0.0, "Probability of a grey rectangle (Zhong et al. 2020).", low=0, high=1)
+    random_erasing: float = _augmentation(0.0, "Probability of a grey rectangle (Zhong et al. 2020).")
     mixup: float = _augmentation(
         0.0,
-        "Alpha of the Beta distribution that mixes the pictures of rows without caption (Zhang et al. 2018); 0: off.",
-        low=0,
+        "Alpha of the Beta distribution that mixes pictures of rows without caption (Zhang et al. 2018); 0: off.",
         high=10,
     )
     auxiliary_weight: float = _loss(
-        0.0, "Weight of the losses of the picture's and the caption's own logits.", low=0, high=100
+        0.0, "Weight of the losses of the picture's and the caption's own logits.", high=100
     )
-    balance: float = _loss(0.0, "Weigh positives by (negatives / positives) ** BALANCE; 0: do not.", low=0, high=1)
+    balance: float = _loss(0.0, "Weigh positives by (negatives / positives) ** BALANCE; 0: do not.")
     accumulate: int = _batches(1, "Batches per optimizer step.", low=1, high=10_000_000)
     mixed_precision: str = _training("none", "Run the forward pass in half precision.", choices=MIXED_PRECISIONS)
     freeze_stages: int = _backbone(0, "Freeze the stem and the first stages of the backbone.", low=0, high=2**32)
-    layer_decay: float = _optimizer(
-        1.0, "Factor of the learning rate per backbone stage, from the output on.", low=0, high=1
-    )
+    layer_decay: float = _optimizer(1.0, "Factor of the learning rate per backbone stage, from the output on.", high=1)
     calibration: str = _decision(
         "platt", "Fitted on val, by mode.", choices=CALIBRATIONS, follows=by_model("calibration")
     )
     empty_odds: float = _decision(
-        1.0,
-        "How much rarer, as a factor on the odds, rows without any label are in use than in training; part of the "
-        "calibration.",
-        low=0.001,
-        high=1,
+        1.0, "Odds of a row without labels in use, over those in training; in the calibration.", low=0.001, high=1
     )
     threshold_for: str = _decision(
         "samples_f1",

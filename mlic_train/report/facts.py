@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from mlic_train.config import ModelConfig, TrainConfig, resolve_configs
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, RunConfig, Trained, load_checkpoint
 
 from .html import table
@@ -56,11 +57,13 @@ def model_facts(trained: Trained) -> list[Fact]:
 
 def changed_hyperparameters(config: RunConfig) -> list[tuple[str, object, object]]:
     """(name, value, default) of everything that is not as it comes."""
+    usual = resolve_configs(ModelConfig(name=config.model.name), TrainConfig())
     return [
-        (field.name, shown(value), shown(field.default))
-        for part in (config.model, config.train)
+        (field.name, shown(value), shown(default))
+        for part, defaults in zip((config.model, config.train), usual, strict=True)
         for field in dataclasses.fields(part)
-        if field.name not in _LARGE and (value := getattr(part, field.name)) != field.default
+        if field.name not in _LARGE
+        and (value := getattr(part, field.name)) != (default := getattr(defaults, field.name))
     ]
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from mlic_runtime.errors import OutputError
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.base.files import atomic_path, write_bytes
-from mlic_train.config import ModelConfig, TrainConfig, from_dict, read_json, resolve_configs
+from mlic_train.config import ModelConfig, TrainConfig, read_configs, read_json
 from mlic_train.errors import CheckpointError
 from mlic_train.models import Model, create_model
 
@@ -89,8 +89,7 @@ def read_run_config(folder: Path) -> RunConfig:
     unknown = sorted(set(data) - {"model", "train", "provenance"})
     if unknown or not all(isinstance(data.get(key), dict) for key in ("model", "train", "provenance")):
         raise CheckpointError(f"{path} must have the objects model, train and provenance, and nothing else: {unknown}")
-    model, train = from_dict(ModelConfig, data["model"], path), from_dict(TrainConfig, data["train"], path)
-    return RunConfig(*resolve_configs(model, train), data["provenance"])
+    return RunConfig(*read_configs(data, path), data["provenance"])
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def train_run(
     """
     distillation = distillation or Distillation()
     if given is None:
-        weights = FirstWeights(backbone_weights and str(backbone_weights), embedding)
+        weights = FirstWeights(None if backbone_weights is None else str(backbone_weights), embedding)
         given = changed_options(model_config, weights, train_config, distillation)
     model_config, train_config = resolve_configs(model_config, train_config, pretrained=backbone_weights is not None)
     fabric = create_fabric(device, train_config.mixed_precision)

@@ -131,7 +131,7 @@ def test_the_page_has_every_section_and_fetches_nothing(document: str) -> None:
 def test_the_page_says_what_the_run_is(document: str) -> None:
     assert "Run tiny, measured on val" in document
     assert "<td>epochs</td><td>2</td><td>10</td>" in document
-    assert "<td>image_size</td><td>16</td><td>224</td>" in document
+    assert "<td>image_size</td><td>16</td><td>112</td>" in document
     assert "best.safetensors" in document
     assert "data fingerprint" in document
 
