@@ -8,7 +8,6 @@ can work on one plan, each on variants of its own (--variant).
 Usage: python benchmarks/ablation.py PLAN --runs FOLDER [--variant NAME ...] [--output FILE]
 """
 
-import importlib
 import json
 import re
 import shlex
@@ -23,7 +22,9 @@ from typing import Any
 
 import click
 
+from mlic_runtime.cli.command import MlicCommand
 from mlic_train.base.files import write_bytes
+from mlic_train.config import read_toml
 
 _SHARED = ("data", "options", "seeds")
 _MEASURED = (
@@ -51,13 +52,10 @@ def read_plan(file: Path) -> list[Variant]:
     """The variants of a plan, in its order.
 
     Raises:
-        click.ClickException: not TOML, no variant, or a key that nothing reads.
+        click.ClickException: no variant, or a key that nothing reads.
+        ConfigError: not TOML.
     """
-    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    try:
-        shared = toml.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{file} cannot be read as TOML: {error}") from None
+    shared = read_toml(file)
     variants = shared.pop("variants", {})
     if not variants:
         raise click.ClickException(f"{file} has no variant; write a table [variants.NAME] for each")
@@ -129,7 +127,7 @@ def _number(value: Mapping[str, float], digits: int) -> str:
     return f"{value['mean']:.{digits}f}{spread}"
 
 
-@click.command()
+@click.command(cls=MlicCommand)
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where run folders go.")
 @click.option("--variant", "names", multiple=True, help="Train only this one; may be given several times.")

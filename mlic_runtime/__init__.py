@@ -13,10 +13,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlic_runtime.bench.benchmark import BenchBackend, BenchReport, benchmark
+    from mlic_runtime.bench.benchmark import BenchBackend, BenchReport, Comparison, Timing, benchmark
+    from mlic_runtime.caption.tokenizer import CaptionTokenizer
+    from mlic_runtime.graph.opening import OpenedGraph
+    from mlic_runtime.graph.session import GraphSession
     from mlic_runtime.package.catalog import ListedModel, list_models
-    from mlic_runtime.package.manifest import Manifest
+    from mlic_runtime.package.manifest import (
+        AgreementSpec,
+        FileSpec,
+        ImageSpec,
+        LabelSpec,
+        LatencySpec,
+        Manifest,
+        ParitySpec,
+        TextSpec,
+    )
     from mlic_runtime.package.model_package import ModelPackage, bundled_models, load_package
+    from mlic_runtime.package.storage import Content, Storage
     from mlic_runtime.predict.prediction import Prediction
     from mlic_runtime.predict.predictor import Predictor
     from mlic_runtime.ray.predictor import RayPredictor
@@ -42,21 +55,32 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
+    "AgreementSpec",
     "BenchBackend",
     "BenchReport",
     "CaptionError",
+    "CaptionTokenizer",
     "ChoiceError",
+    "Comparison",
+    "Content",
+    "FileSpec",
+    "GraphSession",
     "ImageError",
+    "ImageSpec",
     "InputError",
     "IntegrityError",
+    "LabelSpec",
+    "LatencySpec",
     "ListedModel",
     "Manifest",
     "ManifestError",
     "MlicError",
     "ModelNotFoundError",
     "ModelPackage",
+    "OpenedGraph",
     "OutputError",
     "PackageError",
+    "ParitySpec",
     "Prediction",
     "Predictor",
     "ProviderError",
@@ -64,6 +88,9 @@ __all__ = [
     "Row",
     "RowError",
     "RowReader",
+    "Storage",
+    "TextSpec",
+    "Timing",
     "__version__",
     "benchmark",
     "bundled_models",
@@ -74,11 +101,24 @@ __all__ = [
 
 # Where each name is defined, below this package.
 _MODULES = {
-    "bench.benchmark": ("BenchBackend", "BenchReport", "benchmark"),
+    "bench.benchmark": ("BenchBackend", "BenchReport", "Comparison", "Timing", "benchmark"),
+    "caption.tokenizer": ("CaptionTokenizer",),
     "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
+    "graph.opening": ("OpenedGraph",),
+    "graph.session": ("GraphSession",),
     "package.catalog": ("ListedModel", "list_models"),
-    "package.manifest": ("Manifest",),
+    "package.manifest": (
+        "AgreementSpec",
+        "FileSpec",
+        "ImageSpec",
+        "LabelSpec",
+        "LatencySpec",
+        "Manifest",
+        "ParitySpec",
+        "TextSpec",
+    ),
     "package.model_package": ("ModelPackage", "bundled_models", "load_package"),
+    "package.storage": ("Content", "Storage"),
     "predict.prediction": ("Prediction",),
     "predict.predictor": ("Predictor",),
     "ray.predictor": ("RayPredictor",),

@@ -59,11 +59,10 @@ def changed_hyperparameters(config: RunConfig) -> list[tuple[str, object, object
     """(name, value, default) of everything that is not as it comes."""
     usual = resolve_configs(ModelConfig(name=config.model.name), TrainConfig())
     return [
-        (field.name, shown(value), shown(default))
+        (name, shown(value), shown(getattr(defaults, name)))
         for part, defaults in zip((config.model, config.train), usual, strict=True)
-        for field in dataclasses.fields(part)
-        if field.name not in _LARGE
-        and (value := getattr(part, field.name)) != (default := getattr(defaults, field.name))
+        for name, value in vars(part).items()
+        if name not in _LARGE and value != getattr(defaults, name)
     ]
 
 

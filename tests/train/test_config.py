@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -121,7 +122,7 @@ def test_help_shows_what_people_use_and_help_all_shows_all() -> None:
 def test_a_run_with_a_wrong_value_is_refused_by_file_and_key(
     tmp_path: Path, part: str, key: str, value: object, message: str
 ) -> None:
-    content = {"model": {"labels": ["a"]}, "train": {"loss": "bce"}, "provenance": {}}
+    content: dict[str, dict[str, object]] = {"model": {"labels": ["a"]}, "train": {"loss": "bce"}, "provenance": {}}
     content[part][key] = value
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError) as caught:
@@ -249,9 +250,7 @@ def test_the_released_configurations_are_read_as_they_are(name: str) -> None:
 
 
 @pytest.mark.parametrize("given", [{"loss": "softmax_bce"}, {"name": "origin_hybrid", "hidden": 16}])
-def test_python_and_the_command_line_train_the_same_model(
-    colours: Path, tmp_path: Path, given: dict[str, object]
-) -> None:
+def test_python_and_the_command_line_train_the_same_model(colours: Path, tmp_path: Path, given: dict[str, Any]) -> None:
     """The weights are the same bit for bit, from a command line, its options.toml, and dataclasses."""
     tiny = {**given, "width": 16, "num_heads": 2, "num_layers": 1}
     options = {**SMALL, **tiny, "folder": colours, "device": "cpu"}
