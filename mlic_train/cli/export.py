@@ -29,7 +29,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 
 @click.command(cls=MlicCommand, context_settings={"show_default": True})
 @click.version_option(package_name="mlic-train")
-@click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to export.")
+@click.option("--model", "name", type=click.Choice(MODELS), help="What to export.  [default: that of --run, or hybrid]")
 @click.option("--run", type=_FOLDER, help="A run folder.  [default: the newest of the model, else the released one]")
 @click.option("--runs", type=_NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
 @click.option(
@@ -72,7 +72,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option("--wheel", is_flag=True, help="Write the package as a wheel too, beside OUTPUT; pip installs it.")
 @click.option("--save-checkpoint", type=_NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
 @data_options
-def export(name: str, **options: Any) -> None:
+def export(name: str | None, **options: Any) -> None:
     """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
 
     The graph is compared with PyTorch first; if they differ, nothing is written. With --data it is compared on all rows
@@ -101,10 +101,11 @@ def export(name: str, **options: Any) -> None:
         raise click.UsageError("--single-file and --wheel write a model package; leave --layout triton out")
     if options["wheel"]:
         normalise_version(options["package_version"])  # refused now, not when everything is measured
-    folder = options["run"] or find_run(options["runs"], name)
+    folder = options["run"] or find_run(options["runs"], name or "hybrid")
     trained = load_trained(folder)
-    if trained.config.model.name != name:
-        raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; give --model")
+    if name not in (None, trained.config.model.name):
+        raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; leave --model out")
+    name = trained.config.model.name
     output = options["output"] or (Path("exported", name) if options["layout"] == "package" else Path("triton"))
     log_line(f"exporting {folder} to {output}")
     if options["save_checkpoint"]:
