@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlic_train.sweep.workers import Crew
 
 _TPE_TRIALS = 20
-_EXAMPLES = 1000  # combinations of a large space that are looked at for one that goes together
+_EXAMPLES = 1000  # combinations of a large space that are tried to find a valid one
 
 
 # The sweep has options of these names itself, or decides about them for every trial.
@@ -37,7 +37,7 @@ _NOT_FOR_TRIALS = {"name", *options_of(DataOptions), *options_of(RunOptions)} - 
 
 
 class _SweepCommand(MlicCommand):
-    """Says where an option of mlic-train belongs."""
+    """A command that says where options of mlic-train belong."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -168,7 +168,7 @@ def _space(options: dict[str, Any]) -> Space:
 
 
 def _points(space: Space, sampler: str, trials: int | None) -> list[dict[str, Value]]:
-    """The values of each trial; empty where the sampler will draw them."""
+    """Return the values of each trial; empty where the sampler will draw them."""
     if sampler != "grid":
         return [{} for _ in range(trials or _TPE_TRIALS)]
     points = space.grid()
@@ -178,7 +178,11 @@ def _points(space: Space, sampler: str, trials: int | None) -> list[dict[str, Va
 
 
 def _example(training: Training, space: Space) -> dict[str, Value]:
-    """The first combination that goes together; where none does, every trial would fail with the same error."""
+    """Return the first valid combination.
+
+    Raises:
+        ConfigError: no combination is valid, so that every trial would fail.
+    """
     first: ConfigError | None = None
     for values in itertools.islice(space.examples(), _EXAMPLES):
         try:
@@ -206,7 +210,7 @@ def _study(
 
     plan = Plan(sampler, space.describe(), fingerprint(splits.named()), settings)
     where = options["storage"]
-    # In a folder of its own a sweep of another model must meet this one, to be refused.
+    # A folder holds one study: a sweep of another model has to find this one there, and is refused.
     name = options["study_name"] or ("sweep" if where is None else f"sweep-{options['name']}")
     return SweepStudy(
         storage,
@@ -225,7 +229,7 @@ def _study(
 def _conclude(
     study: "SweepStudy", runner: "Runner", space: Space, training: Training, folder: Path, output_format: str
 ) -> None:
-    """Print what was found; what is not found yet goes to stderr.
+    """Print the results; what is missing goes to stderr.
 
     Raises:
         TrainError: all trials have ended, and none of them well.

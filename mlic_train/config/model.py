@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlic_runtime.base.option import check, option
+from mlic_runtime.base.option import check, option, options_of
 from mlic_runtime.package.manifest import INTERPOLATIONS, RESIZE_MODES, ImageSpec, TextSpec
 from mlic_train.errors import ConfigError
 
@@ -109,12 +109,11 @@ class ModelConfig:
     softmax_output: bool = None  # type: ignore[assignment] # follows from the loss, in `resolve_configs`
 
     def __post_init__(self) -> None:
-        own = MODEL_DEFAULTS.get(self.name, {})
-        defaults = {"image_size": _CONV3_SIZE if self.backbone == ORIGIN_BACKBONE else _TIMM_SIZE}
-        defaults |= {"hidden": own.get("hidden", 128), "max_length": own.get("max_length", 64)}
-        for name, default in defaults.items():
+        size = _CONV3_SIZE if self.backbone == ORIGIN_BACKBONE else _TIMM_SIZE
+        own = {**MODEL_DEFAULTS.get(self.name, {}), "image_size": size}
+        for name in ("image_size", "hidden", "max_length"):
             if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
+                object.__setattr__(self, name, own.get(name, options_of(self)[name].default))
         check(self, ConfigError)
         if self.width % (2 * self.num_heads):
             raise ConfigError(
@@ -124,12 +123,12 @@ class ModelConfig:
 
     @property
     def num_labels(self) -> int:
-        """L."""
+        """The number of labels, L."""
         return len(self.labels)
 
     @property
     def reads_captions(self) -> bool:
-        """False for a model that looks at the picture only."""
+        """Whether the model reads captions, not pictures alone."""
         return self.name != "cnn"
 
     @property

@@ -1,4 +1,4 @@
-"""From what the command line names to the splits that training uses."""
+"""Read the splits that training uses from the files that options name."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from .records import Split
 
 @dataclass(frozen=True)
 class Splits:
-    """The splits as read; `test` is None where there is none."""
+    """The splits as they were read; `test` is None without one."""
 
     labels: LabelSet
     train: Split
@@ -29,7 +29,7 @@ class Splits:
     test: Split | None
 
     def named(self) -> dict[str, Split]:
-        """{"train": ..., "val": ..., "test": ...}, without what is not there."""
+        """Return {"train": ..., "val": ..., "test": ...}, without missing ones."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
@@ -55,7 +55,7 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
 
     Args:
         options: where they are.
-        labels: the labels of a model that is there already; None takes them from the data.
+        labels: the labels of an existing model; None takes them from the data.
 
     Raises:
         DataError: a file or row cannot be used, or training or validation rows have no labels.
@@ -84,9 +84,9 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
 
 
 def read_splits(options: DataOptions) -> dict[str, Split]:
-    """The splits that there are.
+    """Read the splits that the data has.
 
-    Unlike training, a report and shards can do without val, and with rows that are not labelled.
+    Unlike training, a report and shards need no val, and take rows that are not labelled.
 
     Raises:
         ConfigError: no training data was given.
@@ -100,7 +100,7 @@ def read_splits(options: DataOptions) -> dict[str, Split]:
 
 
 def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callable[[Sequence[Path]], Split]:
-    """What reads the files of one split."""
+    """Return a function that reads the files of one split."""
     return partial(
         read_split,
         labels=labels,
@@ -112,7 +112,7 @@ def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callab
 
 
 def check_data(options: DataOptions, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
-    """Everything that is wrong with the data, without training (see `data.check.check_splits`)."""
+    """Find everything that is wrong with the data, without training (see `data.check.check_splits`)."""
     files = split_files(options)
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
     paths = {"train": (*files.train, *files.captions), "val": files.val, "test": files.test}

@@ -24,8 +24,8 @@ _KEYS = ("choices", "low", "high", "log", "step")
 class Parameter:
     """A hyperparameter and its values: some choices, or a range from `low` to `high`, both included.
 
-    A range is of whole numbers where `low` is one; `log` draws from it evenly on a logarithmic scale, `step` only every
-    `step`-th number from `low` on.
+    A range has whole numbers if `low` is one. `log` draws from it evenly on a logarithmic scale, `step` only every
+    `step`-th number, beginning with `low`.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Parameter:
     step: float | None = None
 
     def suggest(self, trial: "Trial") -> Value:
-        """The value of a trial: drawn by its study's sampler, unless it has one already."""
+        """Return the value of a trial; its study's sampler draws it, unless it has one already."""
         if self.choices:
             chosen: Value = trial.suggest_categorical(self.name, self.choices)  # type: ignore[assignment] # None is no choice
             return chosen
@@ -46,11 +46,11 @@ class Parameter:
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
     def examples(self) -> tuple[Value, ...]:
-        """All choices, or both ends of the range."""
+        """Return all choices, or both ends of the range."""
         return self.choices or (self.low, self.high)
 
     def describe(self) -> dict[str, Any]:
-        """The table of the TOML file, with all of its keys."""
+        """Return the parameter's table of the TOML file, with all of its keys."""
         if self.choices:
             return {"choices": list(self.choices)}
         return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
@@ -58,7 +58,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Space:
-    """What a sweep searches, in the order that its table shows."""
+    """The parameters that a sweep searches, in the order of its table."""
 
     parameters: tuple[Parameter, ...]
 
@@ -68,16 +68,16 @@ class Space:
         return [parameter.name for parameter in self.parameters]
 
     def suggest(self, trial: "Trial") -> dict[str, Value]:
-        """The values of a trial, by name."""
+        """Return the values of a trial, by name."""
         return {parameter.name: parameter.suggest(trial) for parameter in self.parameters}
 
     def examples(self) -> Iterator[dict[str, Value]]:
-        """Combinations that stand for the space: all choices and the ends of all ranges; the last name varies first."""
+        """Yield combinations of all choices and the ends of all ranges; the last name varies first."""
         for values in itertools.product(*(parameter.examples() for parameter in self.parameters)):
             yield dict(zip(self.names, values, strict=True))
 
     def grid(self) -> list[dict[str, Value]]:
-        """All combinations.
+        """Return all combinations.
 
         Raises:
             ConfigError: a parameter has a range.
@@ -88,11 +88,11 @@ class Space:
         return list(self.examples())
 
     def largest(self, name: str) -> float | None:
-        """The largest value of a numeric parameter; None where it is not searched."""
+        """Return the largest value of a numeric parameter; None if it is not searched."""
         return max((float(v) for p in self.parameters if p.name == name for v in p.examples()), default=None)
 
     def describe(self) -> dict[str, Any]:
-        """The content of the TOML file."""
+        """Return the content of the TOML file."""
         return {parameter.name: parameter.describe() for parameter in self.parameters}
 
 

@@ -1,4 +1,4 @@
-"""A run from start to end: configuration, tokenizer, features, fit, final metrics."""
+"""Train a run from start to end: configuration, tokenizer, features, fit, final metrics."""
 
 import dataclasses
 import platform
@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -18,7 +17,17 @@ from mlic_train.base.files import write_bytes
 from mlic_train.base.progress import progress_bar
 from mlic_train.batches.dataset import Examples
 from mlic_train.batches.features import FeatureCache, build_cache
-from mlic_train.config import Distillation, FirstWeights, ModelConfig, Options, TrainConfig, resolve_configs, to_toml
+from mlic_train.config import (
+    DataOptions,
+    Distillation,
+    FirstWeights,
+    ModelConfig,
+    Options,
+    RunOptions,
+    TrainConfig,
+    resolve_configs,
+    to_toml,
+)
 from mlic_train.config.options import changed_options, repeatable
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
@@ -52,30 +61,10 @@ from .parallel import create_fabric, in_first
 Log = Callable[[str], None]
 KeepGoing = Callable[[State], bool]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
-# What a resumed run may have otherwise than the run it resumes: nothing that an earlier step depended on.
+# What may differ in a resumed run: nothing that an earlier step depended on.
 _MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 _CACHE_FOLDER = "feature-cache"
 OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
-
-
-def start_run(
-    options: Options, folder: Path, splits: Splits, *, log: Log = lambda _: None, keep_going: KeepGoing = lambda _: True
-) -> State:
-    """Train a new run into `folder` with options that were given together; see `train_run`."""
-    return train_run(
-        folder,
-        options.model,
-        options.train,
-        splits,
-        backbone_weights=options.weights.backbone_weights,
-        embedding=options.weights.embedding,
-        distillation=options.teacher,
-        provenance={"data_note": options.run.note} if options.run.note else {},
-        device=options.run.device,
-        given=options.given,
-        log=log,
-        keep_going=keep_going,
-    )
 
 
 def train_run(
@@ -89,7 +78,6 @@ def train_run(
     provenance: Mapping[str, str] | None = None,
     distillation: Distillation | None = None,
     device: str = "auto",
-    given: Mapping[str, Any] | None = None,
     log: Log = lambda _: None,
     keep_going: KeepGoing = lambda _: True,
 ) -> State:
@@ -97,17 +85,15 @@ def train_run(
 
     Args:
         folder: the run folder.
-        model_config: the model. Where its `text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first
+        model_config: the model. If its `text_encoder` names a Hugging Face encoder, the tokenizer, vocabulary and first
             weights of the captions are that encoder's.
         train_config: how it is fitted; what is None in it follows from the model (see `resolve_configs`).
         splits: the data.
-        backbone_weights: what the backbone starts from: "hub", "package", a file or a run folder.
+        backbone_weights: where the backbone starts: "hub", "package", a file or a run folder.
         embedding: a Hugging Face encoder whose token embeddings "lstm" and "mean" start from.
-        provenance: facts for the model card.
+        provenance: facts for the model card, such as data_note.
         distillation: the teachers.
         device: see `create_fabric`.
-        given: the options, by field name, that options.toml repeats the run with; None takes all that differ from
-            their defaults.
         log: called with lines of progress.
         keep_going: called after each epoch; False ends the run there (see `fit`).
 
@@ -117,34 +103,34 @@ def train_run(
             encoder that reads fewer tokens than `max_length`.
         MlicError: see `fit`, `create_model`, `train_tokenizer`, `teach`, `load_text_encoder`, `initial_embedding`.
     """
-    distillation = distillation or Distillation()
-    if given is None:
-        weights = FirstWeights(None if backbone_weights is None else str(backbone_weights), embedding)
-        given = changed_options(model_config, weights, train_config, distillation)
-    model_config, train_config = resolve_configs(model_config, train_config, pretrained=backbone_weights is not None)
-    fabric = create_fabric(device, train_config.mixed_precision)
-    start = partial(
-        _start,
-        folder,
-        model_config,
-        train_config,
-        splits,
-        backbone_weights=backbone_weights,
-        embedding=embedding,
-        provenance=provenance or {},
-        distillation=distillation,
-        given=given,
-        device=fabric.device.type,
-        log=log,
-    )
-    in_first(fabric, start)
+    weights = FirstWeights(None if backbone_weights is None else str(backbone_weights), embedding)
+    run, teacher = RunOptions(device=device), distillation or Distillation()
+    given = changed_options(run, model_config, weights, train_config, teacher)
+    configs = resolve_configs(model_config, train_config, pretrained=backbone_weights is not None)
+    options = Options(DataOptions(), run, configs[0], weights, configs[1], teacher, given)
+    return start_run(options, folder, splits, provenance=provenance, log=log, keep_going=keep_going)
+
+
+def start_run(
+    options: Options,
+    folder: Path,
+    splits: Splits,
+    *,
+    provenance: Mapping[str, str] | None = None,
+    log: Log = lambda _: None,
+    keep_going: KeepGoing = lambda _: True,
+) -> State:
+    """Train a model into a new run folder with options that were given together; see `train_run`."""
+    note = {"data_note": options.run.note} if options.run.note else {}
+    fabric = create_fabric(options.run.device, options.train.mixed_precision)
+    in_first(fabric, partial(_start, options, folder, splits, {**note, **(provenance or {})}, fabric.device.type, log))
     return _go_on(fabric, folder, read_run_config(folder), splits, log, keep_going)
 
 
 def is_started(folder: Path, device: str = "auto") -> bool:
-    """Whether there is a run in the folder that can be resumed; all processes get the same answer, the first one's.
+    """Return whether the folder holds a run that can be resumed; all processes get the first one's answer.
 
-    For whoever starts the same command again, as torchrun does when a process or a machine was lost.
+    This is for a command that is started again, as torchrun does after it lost a process or a machine.
     """
     return in_first(create_fabric(device), (folder / CONFIG_NAME).exists)
 
@@ -158,12 +144,12 @@ def resume_run(
     log: Log = lambda _: None,
     keep_going: KeepGoing = lambda _: True,
 ) -> State:
-    """Go on with a run from its last checkpoint.
+    """Resume a run from its last checkpoint.
 
     Args:
         folder: the run folder.
-        splits: the same labelled data as before (its fingerprint is compared); what teachers said is in the folder.
-        wanted: configuration values that were asked for; only those that earlier steps do not depend on may differ
+        splits: the same labelled data as before (its fingerprint is compared); soft labels are in the folder.
+        wanted: configuration values that the run must have; only those that earlier steps do not depend on may differ
             (epochs, patience, workers, calibration, empty_odds, threshold_for).
         device: see `create_fabric`.
         log: called with lines of progress.
@@ -181,7 +167,7 @@ def resume_run(
     changes = {name: value for name, value in (wanted or {}).items() if saved[name] != value}
     pieces = changes.get("vocab_size")
     if isinstance(pieces, int) and pieces > saved["vocab_size"]:
-        del changes["vocab_size"]  # the captions gave fewer pieces than were asked for
+        del changes["vocab_size"]  # the captions gave fewer pieces than the option allows
     for name, value in changes.items():
         if name not in _MAY_CHANGE:
             raise ConfigError(
@@ -196,56 +182,44 @@ def resume_run(
 
 
 def _start(
-    folder: Path,
-    model_config: ModelConfig,
-    train_config: TrainConfig,
-    splits: Splits,
-    *,
-    backbone_weights: str | Path | None,
-    embedding: str | None,
-    provenance: Mapping[str, str],
-    distillation: Distillation,
-    given: Mapping[str, Any],
-    device: str,
-    log: Log,
+    options: Options, folder: Path, splits: Splits, provenance: Mapping[str, str], device: str, log: Log
 ) -> None:
-    """Write a run folder that every process can go on from, as one goes on from an interrupted run."""
+    """Write a run folder that every process can resume, as it resumes an interrupted run."""
     if (folder / CONFIG_NAME).exists():
         raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
-    data_fingerprint = fingerprint(splits.named())
-    splits, taught = teach(splits, distillation, train_config.teacher_weight, device, log)
-    captions = caption_side(model_config, splits.train.records, embedding)
-    tokenizer = captions.tokenizer
-    model_config = dataclasses.replace(captions.config, labels=splits.labels.names)
-    torch.manual_seed(train_config.seed)
-    model = _with_backbone(model_config, backbone_weights)
+    data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.backbone_weights
+    splits, taught = teach(splits, options.teacher, train.teacher_weight, device, log)
+    captions = caption_side(options.model, splits.train.records, options.weights.embedding)
+    config = dataclasses.replace(captions.config, labels=splits.labels.names)
+    torch.manual_seed(train.seed)
+    model = _with_backbone(config, backbone)
     if isinstance(model, Hybrid):
         model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
     facts: dict[str, str | int | float] = {
         "data_fingerprint": data_fingerprint,
-        "seed": train_config.seed,
-        "backbone_weights": "none" if backbone_weights is None else Path(str(backbone_weights)).name,
+        "seed": train.seed,
+        "backbone_weights": "none" if backbone is None else Path(backbone).name,
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         **captions.facts,
         **taught,
         **provenance,
     }
-    config = RunConfig(model_config, train_config, facts)
-    # What training would refuse is refused before there is a folder that nothing can be done with.
-    _rows(config, splits, lambda _: None)
-    Learner(model, train_config)
-    # config.json comes last: a folder that has it can be resumed, one that has not can be started again.
+    run_config = RunConfig(config, train, facts)
+    # Refuse now what training would refuse, before a folder exists that nothing can be done with.
+    _rows(run_config, splits, lambda _: None)
+    Learner(model, train)
+    # config.json comes last: a folder with it can be resumed, a folder without it can be started again.
     save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
     if taught:
         write_soft_labels(folder, splits)
     # A path may hold bytes that are no text; that is no reason not to train.
-    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(given)).encode("utf-8", "backslashreplace"))
-    write_run_config(folder, config, tokenizer)
+    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.given)).encode("utf-8", "backslashreplace"))
+    write_run_config(folder, run_config, captions.tokenizer)
 
 
 def _go_on(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log: Log, keep_going: KeepGoing) -> State:
-    """From the last checkpoint to the end, in every process; the first one alone logs, writes and measures."""
+    """Train from the last checkpoint to the end, in every process; only the first one logs, writes and measures."""
     if not fabric.is_global_zero:
         log = _silent
     if FINGERPRINT in config.provenance:
@@ -260,7 +234,7 @@ def _go_on(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log:
 
 
 def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
-    """A new model; `weights` may also be a run folder, whose picture encoder it takes over."""
+    """Create a model; `weights` may also be a run folder, whose picture encoder it takes over."""
     if weights is None or not Path(weights).is_dir():
         return create_model(config, weights)
     model = create_model(config)
@@ -273,7 +247,7 @@ def _silent(_: str) -> None:
 
 
 def _rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[Record]]:
-    """The rows of train and val that the model can use."""
+    """Return the rows of train and val that the model can use."""
     rows = {}
     for name, split in (("train", splits.train), ("val", splits.val)):
         rows[name] = usable_records(split.records, config.model)
@@ -290,7 +264,7 @@ def _rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[Record]
 def _fit_data(
     fabric: Fabric, config: RunConfig, tokenizer: bytes | None, splits: Splits, folder: Path, model: Model, log: Log
 ) -> FitData:
-    """The rows that the model can use, with their feature caches if asked for."""
+    """Return the rows that the model can use, with their feature caches if `cache_features` is set."""
     rows = _rows(config, splits, log)
     spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels
     caches: dict[str, FeatureCache] = {}
@@ -312,7 +286,7 @@ def _fit_data(
 
 
 def _feature_cache(fabric: Fabric, name: str, open_cache: Callable[..., FeatureCache]) -> FeatureCache:
-    """Compute the cache in the first process, if it is not there; then open it in all."""
+    """Compute the cache in the first process, if it does not exist; then open it in all."""
 
     def compute() -> None:
         with progress_bar(f"features of {name}", "picture") as progress:
@@ -323,12 +297,12 @@ def _feature_cache(fabric: Fabric, name: str, open_cache: Callable[..., FeatureC
 
 
 def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
-    """After the last epoch: calibrate the best checkpoint on val, fit its thresholds, measure every split and mode.
+    """Calibrate the best checkpoint on val, fit its thresholds, and measure every split and mode, after the last epoch.
 
-    All of it is written into the checkpoint. Doing it again gives the same: it starts from the model's own logits.
+    All of it is written into the checkpoint. A second call gives the same: it starts from the model's own logits.
     """
     for file in list(folder.iterdir()):
-        remove_abandoned(file)  # who writes a file anew does that too, but this may have been the last time
+        remove_abandoned(file)  # writing a file anew does that too, but no file may be written again
     if not state.finished:
         return state
     trained = load_trained(folder)
