@@ -1,5 +1,7 @@
 """Command-line options made from dataclass fields (see `mlic_runtime.base.option`), and help that groups them."""
 
+from __future__ import annotations  # click's classes have type parameters since 8.4 only
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,7 +48,7 @@ class FieldOption(click.Option):
         return " ".join(["NUMBER"] * self.nargs) if numeric else super().make_metavar(ctx)
 
     @override
-    def get_help_extra(self, ctx: click.Context) -> "OptionHelpExtra":
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
         extra: OptionHelpExtra = {}
         if self.about.default_text and self.about.default is not False:
             extra["default"] = self.about.default_text

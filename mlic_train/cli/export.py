@@ -111,7 +111,7 @@ def export(name: str | None, **options: Any) -> None:
     if options["save_checkpoint"]:
         trained = save_half(trained, options["save_checkpoint"])
     data = data_from(options)
-    splits = load_splits(data) if data.any else None
+    splits = load_splits(data) if data.has_training_rows else None
     write = export_package if options["layout"] == "package" else export_triton
     wanted = ExportOptions(
         version=options["package_version"],

@@ -90,7 +90,7 @@ def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str
     check_writable(output)
     given = data_from(options)
     comparison = comparing.compare_runs(
-        runs, given if given.any else None, split=split, progress=progress_bar, log=log_line
+        runs, given if given.has_training_rows else None, split=split, progress=progress_bar, log=log_line
     )
     save_page(output, compare_page(comparison))
     log_line(f"wrote {output}")

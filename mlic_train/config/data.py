@@ -41,6 +41,6 @@ class DataOptions:
         check(self, ConfigError)
 
     @property
-    def any(self) -> bool:
+    def has_training_rows(self) -> bool:
         """Whether training data is named."""
         return self.folder is not None or bool(self.train)

@@ -41,7 +41,7 @@ def split_files(options: DataOptions) -> SplitFiles:
         ConfigError: neither a folder nor a training file was given.
         DataError: the folder does not hold what it should.
     """
-    if not options.any:
+    if not options.has_training_rows:
         raise ConfigError("no training data: give --data FOLDER, or --train FILE (and --val FILE)")
     searched = SplitFiles(train=()) if options.folder is None else find_splits(options.folder)
     given: dict[str, Any] = {"labels_file": options.labels_file, "images": options.images}
