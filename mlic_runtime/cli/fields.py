@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-PATH_TYPES: Mapping[str, click.ParamType[Any]] = {
-    "file": click.Path(exists=True, dir_okay=False, path_type=Path),
-    "folder": click.Path(exists=True, file_okay=False, path_type=Path),
-    "new folder": click.Path(file_okay=False, path_type=Path),
-}
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+PATH_TYPES: Mapping[str, click.ParamType[Any]] = {"file": FILE, "folder": FOLDER, "new folder": NEW_FOLDER}
 _NUMBERS: Mapping[Any, Callable[..., click.ParamType[Any]]] = {int: click.IntRange, float: click.FloatRange}
 _OTHERS = "Other options"
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlic_runtime.base.option import flag_of, options_of
+from mlic_runtime.base.override import override
 from mlic_runtime.cli.command import MlicCommand
-from mlic_runtime.cli.fields import given_options
+from mlic_runtime.cli.fields import FILE, NEW_FOLDER, given_options
 from mlic_train.base.progress import log_line
 from mlic_train.config import MODELS, DataOptions, RunOptions, read_options
 from mlic_train.config.options import OPTION_CLASSES, OWNERS
@@ -39,6 +40,7 @@ _NOT_FOR_TRIALS = {"name", *options_of(DataOptions), *options_of(RunOptions)} - 
 class _SweepCommand(MlicCommand):
     """A command that says where options of mlic-train belong."""
 
+    @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
@@ -58,34 +60,29 @@ class _SweepCommand(MlicCommand):
 @click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to train.")
 @data_options
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="origin: the 16 combinations that the origin tried.")
-@click.option(
-    "--space",
-    "space_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file: what to try.",
-)
+@click.option("--space", "space_file", type=FILE, help="TOML file with the parameters to search and their values.")
 @click.option(
     "--sampler",
     type=click.Choice(["grid", "random", "tpe"]),
     help="How trials are chosen; grid: all combinations.  [default: grid for a preset, tpe for a space]",
 )
 @click.option(
-    "--trials", type=click.IntRange(1), help=f"How many, in all.  [default: all of a grid, else {_TPE_TRIALS}]"
+    "--trials", type=click.IntRange(1), help=f"Number of trials.  [default: all of a grid, else {_TPE_TRIALS}]"
 )
 @click.option(
     "--pruner",
     type=click.Choice(["none", "median", "hyperband"]),
     help="Ends hopeless trials early, by samples F1 after each epoch.  [default: none for a grid, else median]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the sampler; that of training goes behind --.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sampler; that of training goes behind --.")
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NEW_FOLDER,
     help="Folder of the runs and of the study.  [default: runs/sweep-MODEL]",
 )
 @click.option("--storage", help="Journal file or Optuna storage URL.  [default: study.journal in the folder]")
-@click.option("--study", "study_name", help="Its name in a --storage that several share.  [default: sweep-MODEL]")
-@click.option("--take-over", is_flag=True, help="Also go on with trials of machines that are out of sight and gone.")
+@click.option("--study", "study_name", help="Name of the study in a shared --storage.  [default: sweep-MODEL]")
+@click.option("--take-over", is_flag=True, help="Also resume the trials of machines that cannot be seen and are gone.")
 @click.option("--keep", is_flag=True, help="Keep the weights of all trials, not only of the best.")
 @click.option("--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table")
 @click.argument("training", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF MLIC-TRAIN]")
@@ -93,9 +90,9 @@ class _SweepCommand(MlicCommand):
 def sweep(ctx: click.Context, /, **options: Any) -> None:
     """Train a model with many combinations of hyperparameters and compare them on the validation split.
 
-    What follows `--` is given to mlic-train in every trial. The same command goes on after any interruption; started
-    several times at once, or on machines with the same --storage, it shares the trials out. It ends with a table and
-    the best trial's command line.
+    Every trial gets the options of mlic-train that follow `--`. The same command goes on after any interruption.
+    Several processes share the trials, also on machines with the same --storage. A table and the best trial's command
+    line are printed at the end.
 
     \b
     mlic-sweep --model cnn --data my-data --preset origin -- --image-size 64

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlic_runtime.cli.fields import GroupedCommand, field_options, given_options
+from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
 from mlic_train.base.progress import log_line, progress_bar
 from mlic_train.config import DataOptions, read_options, resolve
 from mlic_train.config.options import OPTION_CLASSES
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config",
     "config_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="TOML file with any of these options; the command line wins.",
 )
 @click.pass_context
