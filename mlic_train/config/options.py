@@ -196,7 +196,6 @@ def searchable() -> Sequence[str]:
     """Return the options that a sweep may vary: those of model and training that hold one value."""
     return [
         name
-        for kind in (ModelConfig, TrainConfig)
-        for name in options_of(kind)
-        if name != "name" and element_type(kind, name)[1] == 1
+        for name, kind in OWNERS.items()
+        if issubclass(kind, ModelConfig | TrainConfig) and name != "name" and element_type(kind, name)[1] == 1
     ]
