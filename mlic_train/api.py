@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlic_runtime.base.option import nearest
+from mlic_runtime.base.option import element_type, nearest
 from mlic_runtime.package.model_package import ModelPackage, load_package
 from mlic_train.base.progress import log_line
 from mlic_train.config import DataOptions, resolve
-from mlic_train.config.options import changed_options, field_name
+from mlic_train.config.options import OWNERS, changed_options, field_name
 from mlic_train.data.source.addresses import is_shards
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import ConfigError, DataError, TrainError
@@ -82,6 +82,9 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
         TrainError: training was interrupted; `resume=True` goes on.
     """
     given = {field_name(name): value for name, value in options.items()}
+    for name, value in given.items():
+        if isinstance(value, str | Path) and element_type(OWNERS[name], name)[1] != 1:
+            given[name] = (value,)  # one file where there may be several
     for name in _OF_THE_COMMAND:
         if name in given:
             raise ConfigError(f"{name} is for the command mlic-train; leave it out")

@@ -47,7 +47,7 @@ def test_a_run_or_its_folder_is_exported(trained_run: Run, colours: Path, tmp_pa
 
 def test_options_are_the_command_lines_and_the_data_may_be_files(colours: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    others: dict[str, Any] = {"val": [colours / "val.csv"], "labels": colours / "labels.csv"}
+    others: dict[str, Any] = {"val": str(colours / "val.csv"), "labels": colours / "labels.csv"}
     run = mlic_train.train(colours / "train.csv", folder, model="cnn", images=colours / "images", **others, **SMALL)
     assert load_trained(folder).config.model.name == "cnn"
     assert list(run.metrics) == ["val"]
