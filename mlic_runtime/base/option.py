@@ -19,18 +19,18 @@ class Option:
     """What is known of an option besides its field's name and type.
 
     Attributes:
-        default: the value where nothing is given; None where it follows from other options, or where there is none.
+        default: the value if nothing is given; None if it follows from other options, or if there is none.
         help: a line or two for `--help` and the documents.
-        group: the heading that it stands under.
-        choices: all values of a text; empty if any will do.
-        low: the smallest number, of each element in a tuple.
-        high: the largest number.
-        open_low: `low` itself is too small.
-        common: one of those that a short help shows.
-        flag: its name on the command line without "--"; None makes it from the field's name.
-        path: of a path, what it must be, for instance "file", "folder" or "new folder" (see `mlic_runtime.cli.fields`).
-        metavar: what stands for its value in help.
-        follows: what the default follows from. The field is then None until that is known.
+        group: the heading in `--help-all` and the documents.
+        choices: the allowed texts; empty if every text is allowed.
+        low: the smallest allowed number; in a tuple, of each element.
+        high: the largest allowed number.
+        open_low: whether `low` itself is too small.
+        common: whether the short help shows the option.
+        flag: the name on the command line without "--"; None derives it from the field's name.
+        path: the kind of a path: "file", "folder", "new folder", or a kind that a command defines (see `field_options`).
+        metavar: the word for the value in help.
+        follows: the rule for a default that depends on other options, in words. The field is None until it is applied.
     """
 
     default: Any

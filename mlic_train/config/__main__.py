@@ -23,7 +23,7 @@ def options_page() -> str:
         values = ", ".join(about.choices) or about.range
         rows.setdefault(about.group, []).append(f"| {shown} | {about.default_text} | {values} | {about.help} |")
     tables = (
-        "\n".join([f"## {group}", "", "| option | default | values | |", "|---|---|---|---|", *lines])
+        "\n".join([f"## {group}", "", "| option | default | values | meaning |", "|---|---|---|---|", *lines])
         for group, lines in rows.items()
     )
     return "\n\n".join([_PAGE_HEAD, *tables]) + "\n"

@@ -1,4 +1,4 @@
-"""From options that were given to a complete configuration, for the command line, files, sweeps and Python alike."""
+"""Turn given options into a complete configuration: for the command line, files, sweeps and Python."""
 
 import dataclasses
 import shlex
@@ -23,13 +23,13 @@ T = TypeVar("T")
 OPTION_CLASSES = (DataOptions, RunOptions, ModelConfig, FirstWeights, TrainConfig, Distillation)
 # The class of each option by the name of its field.
 OWNERS: dict[str, Any] = {name: kind for kind in OPTION_CLASSES for name in options_of(kind)}
-# What a command does, and where: no part of what a run is repeated with.
+# Actions of the command and where it writes: they are not needed to repeat a run.
 _ACTIONS = ("check", "output", "resume", "auto_resume", "output_format")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything that a training is started with, complete; `given` is what was given of it, by field name."""
+    """All options of a training, with every value filled in; `given` holds those that the user gave, by field name."""
 
     data: DataOptions
     run: RunOptions
@@ -46,7 +46,7 @@ class Options:
 
     @property
     def wanted(self) -> dict[str, Any]:
-        """The given options of model and training, by field name: what a run that is resumed must have."""
+        """The given options of model and training by field name, which a resumed run must have."""
         return {
             name: getattr(part, name)
             for part in (self.model, self.train)
@@ -56,10 +56,10 @@ class Options:
 
 
 def resolve(given: Mapping[str, Any]) -> Options:
-    """Return the complete configuration that options stand for.
+    """Return the complete configuration for some options.
 
     Args:
-        given: options by the names of their fields, or as the command line calls them (see `field_name`).
+        given: values by the names of options (see `field_name`).
 
     Raises:
         ConfigError: an unknown option, a value that it cannot take, or options that do not go together.
@@ -99,12 +99,12 @@ def _part(kind: type[T], given: Mapping[str, Any]) -> T:
 def resolve_configs(
     model: ModelConfig, train: TrainConfig, *, pretrained: bool = False
 ) -> tuple[ModelConfig, TrainConfig]:
-    """Fill in what follows from the model and from other options where it is None.
+    """Replace each None by the value that follows from the model and from other options.
 
     Args:
         model: the model.
         train: how it is fitted.
-        pretrained: its backbone starts from weights.
+        pretrained: whether the backbone starts from pretrained weights.
 
     Raises:
         ConfigError: `softmax_output` and the loss contradict each other.
@@ -125,7 +125,7 @@ def resolve_configs(
 
 
 def field_name(name: str) -> str:
-    """Return the field of an option by its name: the field's own, or the command line's, with - or _.
+    """Return the name of an option's field from that name or from the command line's, with - or _.
 
     Raises:
         ConfigError: there is no such option; the message offers the nearest one.
@@ -154,7 +154,7 @@ def read_options(file: Path) -> dict[str, Any]:
 
 
 def repeatable(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that a run is repeated with, as a TOML file names them."""
+    """Return the options that repeat a run, by their names in a TOML file."""
     return {
         flag_of(OWNERS[name], name).replace("-", "_"): value for name, value in given.items() if name not in _ACTIONS
     }

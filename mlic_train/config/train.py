@@ -30,7 +30,7 @@ _decision = partial(option, group="Calibration and thresholds")
 class TrainConfig:
     """How a model is fitted.
 
-    What follows from the model or from other options is None until `mlic_train.config.resolve_configs` fills it in.
+    An option that follows from the model or from other options is None until `resolve_configs` fills it in.
     """
 
     loss: str = option("bce", "What is minimised.", "Loss", choices=LOSSES, common=True, follows=by_model("loss"))
