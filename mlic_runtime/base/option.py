@@ -28,7 +28,7 @@ class Option:
         open_low: whether `low` itself is too small.
         common: whether the short help shows the option.
         flag: the name on the command line without "--"; None derives it from the field's name.
-        path: the kind of a path: "file", "folder", "new folder", or a kind that a command defines (see `field_options`).
+        path: the kind of a path: "file", "folder", "new folder", or one that a command defines (see `field_options`).
         metavar: the word for the value in help.
         follows: the rule for a default that depends on other options, in words. The field is None until it is applied.
     """
