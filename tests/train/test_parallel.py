@@ -39,6 +39,7 @@ TRAIN = TrainConfig(
     ema_decay=0.9,
     auxiliary_weight=0.5,
     balance=0.5,
+    drop_caption=0.25,
     drop_picture=0.7,
 )
 RUNS = {
