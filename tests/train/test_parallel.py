@@ -188,7 +188,7 @@ def test_only_the_first_process_logs_and_writes(two: Path) -> None:
     assert sum(line.startswith("epoch ") for line in first["lines"]) == 2
     assert second["lines"] == []
     files = {path.name for path in (two / "cached" / "run").iterdir()}
-    assert files == {"config.json", "tokenizer.json", BEST_NAME, LAST_NAME}
+    assert files == {"config.json", "options.toml", "tokenizer.json", BEST_NAME, LAST_NAME}
     assert len(list((two / "cached" / "feature-cache").iterdir())) == 2
 
 
