@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from common import describe, markdown_table, output_option, read_json, read_toml, write_json
+from common import describe, markdown_table, output_option, read_json, write_json
 
+from mlic_runtime.cli.command import MlicCommand
 from mlic_train.base.files import write_bytes
+from mlic_train.config import read_toml
 
 _SHARED = ("data", "options", "seeds")
 _MEASURED = (
@@ -123,7 +125,7 @@ def _number(value: Mapping[str, float], digits: int) -> str:
     return f"{value['mean']:.{digits}f}{spread}"
 
 
-@click.command()
+@click.command(cls=MlicCommand)
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--runs", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder of the run folders."

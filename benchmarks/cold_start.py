@@ -28,12 +28,12 @@ from common import (
     measure_process,
     model_option,
     output_option,
-    read_toml,
     rounds_option,
     write_json,
 )
 
 from mlic_runtime.bench.cold_start import IMPORTS
+from mlic_train.config import read_toml
 
 PYTORCH = """
 import sys

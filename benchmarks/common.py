@@ -1,6 +1,5 @@
 """What the scripts in this folder share: options, result files, synthetic pictures, and the cost of a process."""
 
-import importlib
 import io
 import itertools
 import json
@@ -75,20 +74,6 @@ def write_json(file: Path | None, result: Any) -> None:
 def read_json(file: Path) -> Any:
     """Return the content of a JSON file."""
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """Return the content of a TOML file.
-
-    Raises:
-        click.ClickException: it is not TOML.
-    """
-    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    try:
-        content: dict[str, Any] = toml.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{file} cannot be read as TOML: {error}") from None
-    return content
 
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -13,12 +13,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlic_runtime.bench.benchmark import BenchBackend, BenchReport, benchmark
-    from mlic_runtime.bench.inputs import BenchOptions
+    from mlic_runtime.bench.benchmark import BenchBackend, BenchReport, Comparison, Timing, benchmark
+    from mlic_runtime.caption.tokenizer import CaptionTokenizer
+    from mlic_runtime.graph.opening import OpenedGraph
+    from mlic_runtime.graph.session import GraphSession
     from mlic_runtime.package.catalog import ListedModel, list_models
-    from mlic_runtime.package.manifest import Manifest
+    from mlic_runtime.package.manifest import (
+        AgreementSpec,
+        FileSpec,
+        ImageSpec,
+        LabelSpec,
+        LatencySpec,
+        Manifest,
+        ParitySpec,
+        TextSpec,
+    )
     from mlic_runtime.package.model_package import ModelPackage, bundled_models, load_package
-    from mlic_runtime.predict.prediction import Prediction, PredictionOptions
+    from mlic_runtime.package.storage import Content, Storage
+    from mlic_runtime.predict.prediction import Prediction
     from mlic_runtime.predict.predictor import Predictor
     from mlic_runtime.ray.predictor import RayPredictor
     from mlic_runtime.rows.reader import Row, RowError, RowReader, open_rows
@@ -43,22 +55,33 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
+    "AgreementSpec",
     "BenchBackend",
     "BenchOptions",
     "BenchReport",
     "CaptionError",
+    "CaptionTokenizer",
     "ChoiceError",
+    "Comparison",
+    "Content",
+    "FileSpec",
+    "GraphSession",
     "ImageError",
+    "ImageSpec",
     "InputError",
     "IntegrityError",
+    "LabelSpec",
+    "LatencySpec",
     "ListedModel",
     "Manifest",
     "ManifestError",
     "MlicError",
     "ModelNotFoundError",
     "ModelPackage",
+    "OpenedGraph",
     "OutputError",
     "PackageError",
+    "ParitySpec",
     "Prediction",
     "PredictionOptions",
     "Predictor",
@@ -67,6 +90,9 @@ __all__ = [
     "Row",
     "RowError",
     "RowReader",
+    "Storage",
+    "TextSpec",
+    "Timing",
     "__version__",
     "benchmark",
     "bundled_models",
@@ -77,13 +103,25 @@ __all__ = [
 
 # Where each name is defined, below this package.
 _MODULES = {
-    "bench.benchmark": ("BenchBackend", "BenchReport", "benchmark"),
-    "bench.inputs": ("BenchOptions",),
+    "bench.benchmark": ("BenchBackend", "BenchReport", "Comparison", "Timing", "benchmark"),
+    "caption.tokenizer": ("CaptionTokenizer",),
     "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
+    "graph.opening": ("OpenedGraph",),
+    "graph.session": ("GraphSession",),
     "package.catalog": ("ListedModel", "list_models"),
-    "package.manifest": ("Manifest",),
+    "package.manifest": (
+        "AgreementSpec",
+        "FileSpec",
+        "ImageSpec",
+        "LabelSpec",
+        "LatencySpec",
+        "Manifest",
+        "ParitySpec",
+        "TextSpec",
+    ),
     "package.model_package": ("ModelPackage", "bundled_models", "load_package"),
-    "predict.prediction": ("Prediction", "PredictionOptions"),
+    "package.storage": ("Content", "Storage"),
+    "predict.prediction": ("Prediction",),
     "predict.predictor": ("Predictor",),
     "ray.predictor": ("RayPredictor",),
     "rows.reader": ("Row", "RowError", "RowReader", "open_rows"),

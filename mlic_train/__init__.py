@@ -1,87 +1,125 @@
 """MLIC's training package: multi-label classifiers on pictures with captions, trained and exported.
 
+    import mlic_train
+
+    run = mlic_train.train("my-data", output="runs/mine", epochs=20)
+    package = mlic_train.export(run, output="packages/mine")
+
 `import mlic_train` loads no torch; the names below are resolved when they are used.
 """
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import mlic_runtime  # noqa: F401 # before anything here imports onnxruntime: no reports to its makers
 
 if TYPE_CHECKING:
+    from mlic_train.api import Run, export, train
     from mlic_train.captions.tokenizer import train_tokenizer
-    from mlic_train.config.schema import ModelConfig, TrainConfig
-    from mlic_train.data.splits import DataOptions, load_splits
+    from mlic_train.config import DataOptions, Distillation, ModelConfig, TrainConfig
+    from mlic_train.data import LabelSet, Record
+    from mlic_train.data.problems import Problem
+    from mlic_train.data.records import Split
+    from mlic_train.data.source.members import Member
+    from mlic_train.data.splits import Splits, load_splits
+    from mlic_train.errors import CheckpointError, ConfigError, DataError, ExportError, SignatureError, TrainError
     from mlic_train.exporting.archive import write_archive
-    from mlic_train.exporting.package import export_package
+    from mlic_train.exporting.package import ExportOptions, export_package
     from mlic_train.exporting.triton import export_triton
     from mlic_train.exporting.wheel import write_wheel
     from mlic_train.measure.metrics import compute_metrics
     from mlic_train.measure.thresholds import fit_thresholds
-    from mlic_train.runs.checkpoint import Trained, load_trained
+    from mlic_train.models import create_model
+    from mlic_train.models.backbone import Conv3, TimmBackbone
+    from mlic_train.models.cnn import Cnn
+    from mlic_train.models.heads import Logits
+    from mlic_train.models.hybrid import Hybrid
+    from mlic_train.models.origin_hybrid import OriginHybrid
+    from mlic_train.runs.checkpoint import RunConfig, State, Trained, load_trained
     from mlic_train.training.losses import create_loss
     from mlic_train.training.run import resume_run, train_run
 
-    from .errors import CheckpointError, ConfigError, DataError, ExportError, TrainError
-    from .models import create_model
-
 __version__ = "0.1.0"
-
-_MODULES = {
-    "CheckpointError": "errors",
-    "ConfigError": "errors",
-    "DataError": "errors",
-    "DataOptions": "data.splits",
-    "ExportError": "errors",
-    "ModelConfig": "config.schema",
-    "TrainConfig": "config.schema",
-    "TrainError": "errors",
-    "Trained": "runs.checkpoint",
-    "compute_metrics": "measure.metrics",
-    "create_loss": "training.losses",
-    "create_model": "models",
-    "export_package": "exporting.package",
-    "export_triton": "exporting.triton",
-    "fit_thresholds": "measure.thresholds",
-    "load_splits": "data.splits",
-    "load_trained": "runs.checkpoint",
-    "resume_run": "training.run",
-    "train_run": "training.run",
-    "train_tokenizer": "captions.tokenizer",
-    "write_archive": "exporting.archive",
-    "write_wheel": "exporting.wheel",
-}
 
 __all__ = [
     "CheckpointError",
+    "Cnn",
     "ConfigError",
+    "Conv3",
     "DataError",
     "DataOptions",
+    "Distillation",
     "ExportError",
+    "ExportOptions",
+    "Hybrid",
+    "LabelSet",
+    "Logits",
+    "Member",
     "ModelConfig",
+    "OriginHybrid",
+    "Problem",
+    "Record",
+    "Run",
+    "RunConfig",
+    "SignatureError",
+    "Split",
+    "Splits",
+    "State",
+    "TimmBackbone",
     "TrainConfig",
     "TrainError",
     "Trained",
     "compute_metrics",
     "create_loss",
     "create_model",
+    "export",
     "export_package",
     "export_triton",
     "fit_thresholds",
     "load_splits",
     "load_trained",
     "resume_run",
+    "train",
     "train_run",
     "train_tokenizer",
     "write_archive",
     "write_wheel",
 ]
 
+# Where each name is defined, below this package.
+_MODULES = {
+    "api": ("Run", "export", "train"),
+    "captions.tokenizer": ("train_tokenizer",),
+    "config": ("DataOptions", "Distillation", "ModelConfig", "TrainConfig"),
+    "data": ("LabelSet", "Record"),
+    "data.problems": ("Problem",),
+    "data.records": ("Split",),
+    "data.source.members": ("Member",),
+    "data.splits": ("Splits", "load_splits"),
+    "errors": ("CheckpointError", "ConfigError", "DataError", "ExportError", "SignatureError", "TrainError"),
+    "exporting.archive": ("write_archive",),
+    "exporting.package": ("ExportOptions", "export_package"),
+    "exporting.triton": ("export_triton",),
+    "exporting.wheel": ("write_wheel",),
+    "measure.metrics": ("compute_metrics",),
+    "measure.thresholds": ("fit_thresholds",),
+    "models": ("create_model",),
+    "models.backbone": ("Conv3", "TimmBackbone"),
+    "models.cnn": ("Cnn",),
+    "models.heads": ("Logits",),
+    "models.hybrid": ("Hybrid",),
+    "models.origin_hybrid": ("OriginHybrid",),
+    "runs.checkpoint": ("RunConfig", "State", "Trained", "load_trained"),
+    "training.losses": ("create_loss",),
+    "training.run": ("resume_run", "train_run"),
+}
+_ORIGIN = {name: module for module, names in _MODULES.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ORIGIN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_ORIGIN[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 MAY_BE_MISSING = {"may_be_missing": True}  # metadata of a field whose key older files do not have
@@ -42,29 +43,36 @@ def build(kind: Any, value: Any, where: str) -> Any:
     """Make a `kind` from parsed JSON.
 
     Args:
-        kind: a dataclass, tuple[X, ...], Mapping[str, X], union with None or of scalars, or a scalar type.
+        kind: a dataclass, tuple[X, ...], tuple[X, Y], Mapping[str, X], Path, Any, a union of one of these with None,
+            a union of scalars, or a scalar type.
         value: parsed JSON.
         where: its name in messages, such as "manifest.labels".
 
     Raises:
         TypedJsonError: an unknown or missing key, or a wrong type; the message begins with `where`.
     """
+    if kind is Any:
+        return value
+    if kind is Path:
+        expect(isinstance(value, str), where, "a path", value)
+        return Path(value)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         expect(isinstance(value, list), where, "a list", value)
-        return tuple(build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+        kinds = (arguments[0],) * len(value) if arguments[-1] is Ellipsis else arguments
+        expect(len(value) == len(kinds), where, f"a list of {len(kinds)}", value)
+        return tuple(build(k, v, f"{where}[{index}]") for index, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         expect(isinstance(value, dict), where, "an object", value)
         return {k: build(arguments[1], v, f"{where}.{key_name(k)}") for k, v in value.items()}
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        structured = [a for a in arguments if dataclasses.is_dataclass(a)]
-        if structured:
-            return build(structured[0], value, where)
         scalars = tuple(a for a in arguments if a is not type(None))
+        if len(scalars) == 1:
+            return build(scalars[0], value, where)
         expect(_is_scalar(value, scalars), where, " or ".join(a.__name__ for a in scalars), value)
         return value
     expect(_is_scalar(value, (kind,)), where, kind.__name__, value)

@@ -190,7 +190,7 @@ class _Runtime(BenchBackend):
         self._session = session
 
     @override
-    def run(self, pixels: Pixels, input_ids: Tokens, attention_mask: Tokens) -> Logits:
+    def run(self, pixels: Pixels, input_ids: Tokens | None, attention_mask: Tokens | None) -> Logits:
         return self._session.run(pixels, input_ids, attention_mask)
 
 

@@ -51,7 +51,7 @@ class OpenVINOBackend(BenchBackend):
             raise PackageError(f"OpenVINO cannot compile the {precision} graph: {error_line(error)}") from error
 
     @override
-    def run(self, pixels: Pixels, input_ids: Tokens, attention_mask: Tokens) -> Logits:
+    def run(self, pixels: Pixels, input_ids: Tokens | None, attention_mask: Tokens | None) -> Logits:
         arrays = {PIXELS: pixels, INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
         inputs = {name: array for name, array in arrays.items() if array is not None}
         try:

@@ -16,7 +16,7 @@ from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.errors import MlicError
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import load_image, read_pixels, to_pixels
-from mlic_train.config.schema import TrainConfig
+from mlic_train.config import TrainConfig
 from mlic_train.data import Record
 from mlic_train.data.source.members import PictureFile, image_source
 

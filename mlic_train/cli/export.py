@@ -6,15 +6,13 @@ from typing import Any
 import click
 
 from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.fields import FOLDER, NEW_FILE, NEW_FOLDER
 from mlic_runtime.package.archive import ARCHIVE_SUFFIX
 from mlic_runtime.package.manifest import PRECISIONS
 from mlic_train.base.progress import log_line
-from mlic_train.config.schema import MODELS
+from mlic_train.config import MODELS
 
 from .data_options import data_from, data_options
-
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def _precisions(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -29,9 +27,9 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 
 @click.command(cls=MlicCommand, context_settings={"show_default": True})
 @click.version_option(package_name="mlic-train")
-@click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to export.")
-@click.option("--run", type=_FOLDER, help="A run folder.  [default: the newest of the model, else the released one]")
-@click.option("--runs", type=_NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
+@click.option("--model", "name", type=click.Choice(MODELS), help="What to export.  [default: that of --run, or hybrid]")
+@click.option("--run", type=FOLDER, help="A run folder.  [default: the newest of the model, else the released one]")
+@click.option("--runs", type=NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
 @click.option(
     "--layout",
     type=click.Choice(("package", "triton")),
@@ -40,7 +38,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 )
 @click.option(
     "--output",
-    type=_NEW_FOLDER,
+    type=NEW_FOLDER,
     help="The package's folder, or the Triton model repository.  [default: exported/MODEL, or triton]",
 )
 @click.option(
@@ -49,7 +47,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
     callback=_precisions,
     default="fp32",
     metavar="NAME[,NAME...]",
-    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. Others than fp32 are fitted to --data.",
+    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. fp16 and int8 are fitted to --data.",
 )
 @click.option(
     "--max-drop",
@@ -64,15 +62,15 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 )
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     help="With --latency: draw F1 against latency and size to this file, a .png or .svg.",
 )
 @click.option("--package-version", default="0.1.0", help="The package's version.")
 @click.option("--single-file", is_flag=True, help="Write the package as one file too, OUTPUT.mlic.")
 @click.option("--wheel", is_flag=True, help="Write the package as a wheel too, beside OUTPUT; pip installs it.")
-@click.option("--save-checkpoint", type=_NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
+@click.option("--save-checkpoint", type=NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
 @data_options
-def export(name: str, **options: Any) -> None:
+def export(name: str | None, **options: Any) -> None:
     """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
 
     The graph is compared with PyTorch first; if they differ, nothing is written. With --data it is compared on all rows
@@ -95,22 +93,23 @@ def export(name: str, **options: Any) -> None:
     from mlic_train.runs.checkpoint import load_trained, save_half
     from mlic_train.runs.find import find_run
 
-    if options["plot"] and not (options["latency"] and (options["folder"] or options["train_files"])):
+    if options["plot"] and not (options["latency"] and (options["folder"] or options["train"])):
         raise click.UsageError("--plot draws what --latency and --data measure; give both")
     if options["layout"] == "triton" and (options["single_file"] or options["wheel"]):
         raise click.UsageError("--single-file and --wheel write a model package; leave --layout triton out")
     if options["wheel"]:
         normalise_version(options["package_version"])  # refused now, not when everything is measured
-    folder = options["run"] or find_run(options["runs"], name)
+    folder = options["run"] or find_run(options["runs"], name or "hybrid")
     trained = load_trained(folder)
-    if trained.config.model.name != name:
-        raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; give --model")
+    if name not in (None, trained.config.model.name):
+        raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; leave --model out")
+    name = trained.config.model.name
     output = options["output"] or (Path("exported", name) if options["layout"] == "package" else Path("triton"))
     log_line(f"exporting {folder} to {output}")
     if options["save_checkpoint"]:
         trained = save_half(trained, options["save_checkpoint"])
     data = data_from(options)
-    splits = load_splits(data) if data.folder or data.train else None
+    splits = load_splits(data) if data.has_training_rows else None
     write = export_package if options["layout"] == "package" else export_triton
     wanted = ExportOptions(
         version=options["package_version"],

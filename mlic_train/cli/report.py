@@ -6,13 +6,11 @@ from typing import Any
 import click
 
 from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.fields import FILE, FOLDER, NEW_FILE
 from mlic_train.base.progress import log_line
 
 from .data_options import data_from, data_options
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 _SPLIT = click.option("--split", type=click.Choice(["val", "test"]), default="val", help="The rows to measure on.")
 
 
@@ -24,7 +22,7 @@ def report() -> None:
 
 @report.command(cls=MlicCommand)
 @data_options
-@click.option("--output", type=_NEW_FILE, default=Path("reports", "data.html"), help="The HTML file to write.")
+@click.option("--output", type=NEW_FILE, default=Path("reports", "data.html"), help="The HTML file to write.")
 def data(output: Path, **options: Any) -> None:
     """Show what is in the data: labels, pictures, captions, and what the splits share.
 
@@ -38,12 +36,12 @@ def data(output: Path, **options: Any) -> None:
 
 
 @report.command(cls=MlicCommand)
-@click.argument("run_folder", metavar="RUN", type=_FOLDER)
+@click.argument("run_folder", metavar="RUN", type=FOLDER)
 @data_options
 @_SPLIT
-@click.option("--picture", type=_FILE, help="Whose feature maps to show.  [default: a picture of the split]")
+@click.option("--picture", type=FILE, help="Show feature maps of this picture.  [default: a picture of the split]")
 @click.option("--worst", type=click.IntRange(0), default=12, help="False positives, and false negatives, to show.")
-@click.option("--output", type=_NEW_FILE, help="The HTML file to write.  [default: RUN/report.html]")
+@click.option("--output", type=NEW_FILE, help="The HTML file to write.  [default: RUN/report.html]")
 def run(run_folder: Path, split: str, picture: Path | None, worst: int, output: Path | None, **options: Any) -> None:
     """Show what the run in the folder RUN learned, measured on one split of the data.
 
@@ -58,10 +56,10 @@ def run(run_folder: Path, split: str, picture: Path | None, worst: int, output: 
 
 
 @report.command(cls=MlicCommand)
-@click.argument("runs", metavar="RUN RUN...", type=_FOLDER, nargs=-1, required=True)
+@click.argument("runs", metavar="RUN RUN...", type=FOLDER, nargs=-1, required=True)
 @data_options
 @_SPLIT
-@click.option("--output", type=_NEW_FILE, default=Path("reports", "compare.html"), help="The HTML file to write.")
+@click.option("--output", type=NEW_FILE, default=Path("reports", "compare.html"), help="The HTML file to write.")
 @click.option("--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table")
 def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str, **options: Any) -> None:
     """Put runs side by side, as a page and as data on stdout.
@@ -80,7 +78,7 @@ def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str
 
     check_writable(output)
     given = data_from(options)
-    comparison = compare_runs(runs, given if given.folder or given.train else None, split=split)
+    comparison = compare_runs(runs, given if given.has_training_rows else None, split=split)
     write_comparison(comparison, output)
     log_line(f"wrote {output}")
     formats = {"table": as_table, "csv": as_csv, "json": as_json}

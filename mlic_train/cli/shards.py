@@ -1,30 +1,25 @@
 """`mlic-shards`: training data of any format as shards."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.fields import FOLDER, NEW_FOLDER
 from mlic_train.base.progress import progress_bar
 
 from .data_options import data_from, data_options, list_skipped
-
-_NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command(cls=MlicCommand, context_settings={"show_default": True})
 @click.version_option(package_name="mlic-train")
 @data_options
-@click.option("--output", type=_NEW_FOLDER, help="The new folder for the shards, labels.csv and shards.json.")
-@click.option("--samples-per-shard", type=click.IntRange(1), default=10_000, help="At most.")
-@click.option("--megabytes-per-shard", type=click.IntRange(1), default=1000, help="At most, in 10^6 bytes.")
+@click.option("--output", type=NEW_FOLDER, help="The new folder for the shards, labels.csv and shards.json.")
+@click.option("--samples-per-shard", type=click.IntRange(1), default=10_000, help="Samples, at most.")
+@click.option("--megabytes-per-shard", type=click.IntRange(1), default=1000, help="Size, at most, in 10^6 bytes.")
+@click.option("--index", type=FOLDER, help="Only write the indices of the shards in that folder, for reading from far.")
 @click.option(
-    "--index", type=_FOLDER, help="Only write the indices of the shards in that folder, for reading from far."
-)
-@click.option(
-    "--verify", type=_FOLDER, help="Only compare the shards in that folder with their shards.json and indices."
+    "--verify", type=FOLDER, help="Only compare the shards in that folder with their shards.json and indices."
 )
 def shards(**options: Any) -> None:
     """Write data as shards, tar files in webdataset's form, for mlic-train --data; prints what was written.
@@ -44,7 +39,7 @@ def shards(**options: Any) -> None:
             click.echo(f"ok {count} shards")
             return
     if options["output"] is None:
-        raise click.UsageError("where shall the shards go? Give --output FOLDER")
+        raise click.UsageError("no folder for the shards; give --output FOLDER")
     from mlic_train.data.splits import read_splits
 
     splits = read_splits(data_from(options))

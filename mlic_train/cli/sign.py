@@ -7,9 +7,7 @@ from pathlib import Path
 import click
 
 from mlic_runtime.cli.command import MlicCommand
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+from mlic_runtime.cli.fields import FILE, NEW_FILE
 
 
 @click.group()
@@ -28,15 +26,15 @@ def main() -> None:
 
 @main.command(cls=MlicCommand)
 @click.argument("package")
-@click.option("--key", type=_FILE, required=True, help="The private key, PEM, of an elliptic curve.")
+@click.option("--key", type=FILE, required=True, help="The private key, PEM, of an elliptic curve.")
 @click.option(
     "--password-env",
     metavar="NAME",
     help="The environment variable that holds the key's password.  [default: ask on the terminal, if it has one]",
 )
-@click.option("--output", type=_NEW_FILE, help="The signature to write.  [default: PACKAGE.sig]")
+@click.option("--output", type=NEW_FILE, help="The signature to write.  [default: PACKAGE.sig]")
 def sign(package: str, key: Path, password_env: str | None, output: Path | None) -> None:
-    """Verify PACKAGE and sign all of its files; prints where the signature is.
+    """Verify PACKAGE, sign all of its files, and print the path of the signature.
 
     \b
     mlic-sign sign exported/hybrid --key key.pem
@@ -47,7 +45,7 @@ def sign(package: str, key: Path, password_env: str | None, output: Path | None)
         if password_env not in os.environ:
             raise click.BadParameter(f"there is no environment variable {password_env!r}", param_hint="--password-env")
         password = os.fsencode(os.environ[password_env])
-    elif is_encrypted(key) and sys.stdin.isatty():  # a prompt in a pipe would wait for nobody
+    elif is_encrypted(key) and sys.stdin.isatty():  # in a pipe nobody could answer
         password = click.prompt(f"Password of {key}", hide_input=True, err=True).encode()
     else:
         password = None
@@ -56,8 +54,8 @@ def sign(package: str, key: Path, password_env: str | None, output: Path | None)
 
 @main.command(cls=MlicCommand)
 @click.argument("package")
-@click.option("--key", type=_FILE, required=True, help="The public key of who signed, PEM.")
-@click.option("--signature", type=_FILE, help="The signature.  [default: PACKAGE.sig]")
+@click.option("--key", type=FILE, required=True, help="The signer's public key, PEM.")
+@click.option("--signature", type=FILE, help="The signature.  [default: PACKAGE.sig]")
 def verify(package: str, key: Path, signature: Path | None) -> None:
     """Check that PACKAGE is, file for file, what the owner of the key signed.
 

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlic_runtime.base.option import flag_of, options_of
+from mlic_runtime.base.override import override
 from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.fields import FILE, NEW_FOLDER, given_options
 from mlic_train.base.progress import log_line
-from mlic_train.config.schema import MODELS
+from mlic_train.config import MODELS, DataOptions, RunOptions, read_options
+from mlic_train.config.options import OPTION_CLASSES, OWNERS
 from mlic_train.errors import ConfigError, TrainError
-from mlic_train.sweep.options import Training, data_arguments, options_of, searchable
+from mlic_train.sweep.options import Training
 from mlic_train.sweep.space import PRESETS, Space, Value, read_space
 
 from .data_options import data_from, data_options, list_skipped
@@ -26,17 +30,22 @@ if TYPE_CHECKING:
     from mlic_train.sweep.study import SweepStudy
 
 _TPE_TRIALS = 20
-_EXAMPLES = 1000  # combinations of a large space that are looked at for one that goes together
+_EXAMPLES = 1000  # combinations of a large space that are tried to find a valid one
+
+
+# The sweep has options of these names itself, or decides about them for every trial.
+_NOT_FOR_TRIALS = {"name", *options_of(DataOptions), *options_of(RunOptions)} - {"device", "note"}
 
 
 class _SweepCommand(MlicCommand):
-    """Says where an option of mlic-train belongs."""
+    """A command that says where options of mlic-train belong."""
 
+    @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            names = {name for option in options_of(train).values() for name in (*option.opts, *option.secondary_opts)}
+            names = {name for option in train.params for name in (*option.opts, *option.secondary_opts)}
             if error.option_name not in names:
                 raise
             raise click.UsageError(
@@ -51,34 +60,29 @@ class _SweepCommand(MlicCommand):
 @click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to train.")
 @data_options
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="origin: the 16 combinations that the origin tried.")
-@click.option(
-    "--space",
-    "space_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file: what to try.",
-)
+@click.option("--space", "space_file", type=FILE, help="TOML file with the parameters to search and their values.")
 @click.option(
     "--sampler",
     type=click.Choice(["grid", "random", "tpe"]),
     help="How trials are chosen; grid: all combinations.  [default: grid for a preset, tpe for a space]",
 )
 @click.option(
-    "--trials", type=click.IntRange(1), help=f"How many, in all.  [default: all of a grid, else {_TPE_TRIALS}]"
+    "--trials", type=click.IntRange(1), help=f"Number of trials.  [default: all of a grid, else {_TPE_TRIALS}]"
 )
 @click.option(
     "--pruner",
     type=click.Choice(["none", "median", "hyperband"]),
     help="Ends hopeless trials early, by samples F1 after each epoch.  [default: none for a grid, else median]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the sampler; that of training goes behind --.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sampler; that of training goes behind --.")
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NEW_FOLDER,
     help="Folder of the runs and of the study.  [default: runs/sweep-MODEL]",
 )
 @click.option("--storage", help="Journal file or Optuna storage URL.  [default: study.journal in the folder]")
-@click.option("--study", "study_name", help="Its name in a --storage that several share.  [default: sweep-MODEL]")
-@click.option("--take-over", is_flag=True, help="Also go on with trials of machines that are out of sight and gone.")
+@click.option("--study", "study_name", help="Name of the study in a shared --storage.  [default: sweep-MODEL]")
+@click.option("--take-over", is_flag=True, help="Also resume the trials of machines that cannot be seen and are gone.")
 @click.option("--keep", is_flag=True, help="Keep the weights of all trials, not only of the best.")
 @click.option("--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table")
 @click.argument("training", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF MLIC-TRAIN]")
@@ -86,9 +90,9 @@ class _SweepCommand(MlicCommand):
 def sweep(ctx: click.Context, /, **options: Any) -> None:
     """Train a model with many combinations of hyperparameters and compare them on the validation split.
 
-    What follows `--` is given to mlic-train in every trial. The same command goes on after any interruption; started
-    several times at once, or on machines with the same --storage, it shares the trials out. It ends with a table and
-    the best trial's command line.
+    Every trial gets the options of mlic-train that follow `--`. The same command goes on after any interruption.
+    Several processes share the trials, also on machines with the same --storage. A table and the best trial's command
+    line are printed at the end.
 
     \b
     mlic-sweep --model cnn --data my-data --preset origin -- --image-size 64
@@ -104,7 +108,9 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     space = _space(options)
     sampler = options["sampler"] or ("grid" if options["preset"] else "tpe")
     points = _points(space, sampler, options["trials"])
-    training = Training.build(options["name"], data_arguments(ctx), options["training"], space.names)
+    fixed = _fixed_options(options["training"], space.names)
+    given = {"name": options["name"], **given_options(ctx, DataOptions), **fixed}
+    training = Training.build(given, space.names)
     example = _example(training, space)
     from mlic_train.data.splits import load_splits
     from mlic_train.training.interrupts import interrupts
@@ -133,15 +139,33 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
         ctx.exit(code)
 
 
+def _fixed_options(arguments: tuple[str, ...], searched: list[str]) -> dict[str, Any]:
+    """Read what follows `--`: options of mlic-train that all trials share, by field name.
+
+    Raises:
+        click.UsageError: mlic-train would not take them, or the sweep decides about them.
+    """
+    context = train.make_context("mlic-train", list(arguments))
+    file = context.params["config_file"]
+    fixed = {**(read_options(file) if file else {}), **given_options(context, *OPTION_CLASSES)}
+    for name in fixed:
+        option = f"--{flag_of(OWNERS[name], name)}"
+        if name in _NOT_FOR_TRIALS:
+            raise click.UsageError(f"{option} behind -- is not for a single trial; leave it out, or put it before --")
+        if name in searched:
+            raise click.UsageError(f"{option} behind -- is searched by the sweep as well; leave one of the two out")
+    return fixed
+
+
 def _space(options: dict[str, Any]) -> Space:
     preset, file = options["preset"], options["space_file"]
     if (preset is None) == (file is None):
         raise click.UsageError("give what to search: either --preset origin or --space FILE")
-    return PRESETS[preset] if file is None else read_space(file, searchable())
+    return PRESETS[preset] if file is None else read_space(file)
 
 
 def _points(space: Space, sampler: str, trials: int | None) -> list[dict[str, Value]]:
-    """The values of each trial; empty where the sampler will draw them."""
+    """Return the values of each trial; empty where the sampler will draw them."""
     if sampler != "grid":
         return [{} for _ in range(trials or _TPE_TRIALS)]
     points = space.grid()
@@ -151,7 +175,11 @@ def _points(space: Space, sampler: str, trials: int | None) -> list[dict[str, Va
 
 
 def _example(training: Training, space: Space) -> dict[str, Value]:
-    """The first combination that goes together; where none does, every trial would fail with the same error."""
+    """Return the first valid combination.
+
+    Raises:
+        ConfigError: no combination is valid, so that every trial would fail.
+    """
     first: ConfigError | None = None
     for values in itertools.islice(space.examples(), _EXAMPLES):
         try:
@@ -179,7 +207,7 @@ def _study(
 
     plan = Plan(sampler, space.describe(), fingerprint(splits.named()), settings)
     where = options["storage"]
-    # In a folder of its own a sweep of another model must meet this one, to be refused.
+    # A folder holds one study: a sweep of another model has to find this one there, and is refused.
     name = options["study_name"] or ("sweep" if where is None else f"sweep-{options['name']}")
     return SweepStudy(
         storage,
@@ -198,7 +226,7 @@ def _study(
 def _conclude(
     study: "SweepStudy", runner: "Runner", space: Space, training: Training, folder: Path, output_format: str
 ) -> None:
-    """Print what was found; what is not found yet goes to stderr.
+    """Print the results; what is missing goes to stderr.
 
     Raises:
         TrainError: all trials have ended, and none of them well.

@@ -1,1 +1,46 @@
 """Options: what can be chosen, its range, its default, and what follows from it."""
+
+from .data import DATA_FORMATS, DataOptions
+from .files import read_json, read_toml, to_toml
+from .model import (
+    LSTM,
+    MEAN,
+    MODEL_DEFAULTS,
+    MODELS,
+    ORIGIN_BACKBONE,
+    ORIGIN_HYBRID,
+    OWN_TEXT_ENCODERS,
+    ModelConfig,
+)
+from .options import Options, read_configs, read_options, resolve, resolve_configs
+from .run import FirstWeights, RunOptions
+from .teacher import TEACHER_SEES, Distillation
+from .train import LOSSES, TrainConfig, threshold_goal
+
+__all__ = [
+    "DATA_FORMATS",
+    "LOSSES",
+    "LSTM",
+    "MEAN",
+    "MODELS",
+    "MODEL_DEFAULTS",
+    "ORIGIN_BACKBONE",
+    "ORIGIN_HYBRID",
+    "OWN_TEXT_ENCODERS",
+    "TEACHER_SEES",
+    "DataOptions",
+    "Distillation",
+    "FirstWeights",
+    "ModelConfig",
+    "Options",
+    "RunOptions",
+    "TrainConfig",
+    "read_configs",
+    "read_json",
+    "read_options",
+    "read_toml",
+    "resolve",
+    "resolve_configs",
+    "threshold_goal",
+    "to_toml",
+]

@@ -2,7 +2,6 @@
 
 from .check import check_splits
 from .folder import SplitFiles, find_splits
-from .formats.registry import DATA_FORMATS
 from .labels import LabelSet
 from .problems import PROBLEM_KINDS, Problem
 from .reader import read_labels, read_split
@@ -10,7 +9,6 @@ from .records import Record, Split
 from .summary import SplitSummary, fingerprint, summarise
 
 __all__ = [
-    "DATA_FORMATS",
     "PROBLEM_KINDS",
     "LabelSet",
     "Problem",

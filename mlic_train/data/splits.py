@@ -1,4 +1,4 @@
-"""The splits that the options of a command name."""
+"""Read the splits that training uses from the files that options name."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlic_train.config import DataOptions
 from mlic_train.data.source.addresses import expand
 from mlic_train.errors import ConfigError, DataError
 
@@ -19,43 +20,8 @@ from .records import Split
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """Where the data is: a folder that is searched (`folder`), single files, or both (files win).
-
-    Where shards may stand, one name may stand for many (see `find_splits` for what such a `folder` means).
-    `pictures` False reads captions and labels only, for data whose pictures are not at hand.
-    """
-
-    folder: Path | None = None
-    train: tuple[Path, ...] = ()
-    val: tuple[Path, ...] = ()
-    test: tuple[Path, ...] = ()
-    captions: tuple[Path, ...] = ()
-    labels_file: Path | None = None
-    images: Path | None = None
-    data_format: str = "auto"
-    skip_bad_rows: bool = False
-    pictures: bool = True
-
-    def resolve(self) -> SplitFiles:
-        """Return the files of every split.
-
-        Raises:
-            ConfigError: neither a folder nor a training file was given.
-            DataError: the folder does not hold what it should.
-        """
-        if self.folder is None and not self.train:
-            raise ConfigError("no training data: give --data FOLDER, or --train FILE (and --val FILE)")
-        found = SplitFiles(train=()) if self.folder is None else find_splits(self.folder)
-        given: dict[str, Any] = {"labels_file": self.labels_file, "images": self.images}
-        for name in ("train", "val", "test", "captions"):
-            given[name] = tuple(one for file in getattr(self, name) for one in expand(file))
-        return dataclasses.replace(found, **{name: value for name, value in given.items() if value})
-
-
-@dataclass(frozen=True)
 class Splits:
-    """The splits as read; `test` is None where there is none."""
+    """The splits as they were read; `test` is None without one."""
 
     labels: LabelSet
     train: Split
@@ -63,9 +29,25 @@ class Splits:
     test: Split | None
 
     def named(self) -> dict[str, Split]:
-        """Return {"train": ..., "val": ..., "test": ...}, without a missing one."""
+        """Return {"train": ..., "val": ..., "test": ...}, without missing ones."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
+
+
+def split_files(options: DataOptions) -> SplitFiles:
+    """Return the files of every split.
+
+    Raises:
+        ConfigError: neither a folder nor a training file was given.
+        DataError: the folder does not hold what it should.
+    """
+    if not options.has_training_rows:
+        raise ConfigError("no training data: give --data FOLDER, or --train FILE (and --val FILE)")
+    searched = SplitFiles(train=()) if options.folder is None else find_splits(options.folder)
+    given: dict[str, Any] = {"labels_file": options.labels_file, "images": options.images}
+    for name in ("train", "val", "test", "captions"):
+        given[name] = tuple(one for file in getattr(options, name) for one in expand(file))
+    return dataclasses.replace(searched, **{name: value for name, value in given.items() if value})
 
 
 def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
@@ -73,13 +55,13 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
 
     Args:
         options: where they are.
-        labels: those of an existing model; by default those of the data.
+        labels: the labels of an existing model; None takes them from the data.
 
     Raises:
         DataError: a file or row cannot be used, or training or validation rows have no labels.
         ConfigError: no training or no validation data was given.
     """
-    files = options.resolve()
+    files = split_files(options)
     if not files.val:
         raise ConfigError("no validation data: give --val FILE; thresholds and the best checkpoint come from it")
     if labels is None:
@@ -102,13 +84,15 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
 
 
 def read_splits(options: DataOptions) -> dict[str, Split]:
-    """Read the splits that have files, for reports and shards: they need neither val nor labels.
+    """Read the splits that the data has.
+
+    Unlike training, a report and shards need no val, and take rows that are not labelled.
 
     Raises:
         ConfigError: no training data was given.
         DataError: a file or row cannot be used.
     """
-    files = options.resolve()
+    files = split_files(options)
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
     read = _reader(options, files, labels)
     return {name: read(paths) for name, paths in files.by_split().items()}
@@ -127,8 +111,8 @@ def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callab
 
 
 def check_data(options: DataOptions, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Problem]:
-    """Return all problems of the data; see `check.check_splits`."""
-    files = options.resolve()
+    """Find everything that is wrong with the data, without training (see `data.check.check_splits`)."""
+    files = split_files(options)
     labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
     return check_splits(
         files.by_split(),

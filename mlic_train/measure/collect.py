@@ -9,7 +9,7 @@ from torch import Tensor
 from mlic_runtime.graph.session import GraphSession
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.batches.dataset import Batch, Examples
-from mlic_train.config.schema import ModelConfig
+from mlic_train.config import ModelConfig
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
 from mlic_train.errors import DataError

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlic_runtime.base.arrays import Bools, Floats
-from mlic_train.config.schema import threshold_goal
+from mlic_train.config import threshold_goal
 
 _GRID = np.round(np.arange(0.10, 0.901, 0.01), 2)  # (G,)
 _FINE_GRID = np.round(np.arange(0.01, 0.991, 0.01), 2)  # for a precision or recall close to 1

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mlic_train.config.schema import ModelConfig
+from mlic_train.config import ModelConfig
 from mlic_train.errors import ConfigError
 
 from .backbone import create_backbone

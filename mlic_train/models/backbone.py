@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mlic_runtime.base.override import override
-from mlic_train.config.schema import ORIGIN_BACKBONE
+from mlic_train.config import ORIGIN_BACKBONE
 from mlic_train.errors import ConfigError
 
 _OFFLINE_BACKBONE = "tf_efficientnet_lite0"

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from mlic_train.config.schema import ModelConfig
+from mlic_train.config import ModelConfig
 
 from .backbone import Backbone, Normalize, feature_grid
 from .calibration import Calibration

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from mlic_train.config.schema import ModelConfig
+from mlic_train.config import ModelConfig
 
 from .backbone import Backbone, Conv3
 from .base import PictureModel

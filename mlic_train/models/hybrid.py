@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 
 from mlic_runtime.base.override import override
-from mlic_train.config.schema import LSTM, OWN_TEXT_ENCODERS, ModelConfig
+from mlic_train.config import LSTM, OWN_TEXT_ENCODERS, ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer

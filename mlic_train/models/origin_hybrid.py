@@ -3,7 +3,7 @@ from torch import Tensor, nn
 
 from mlic_runtime.base.override import override
 from mlic_train.captions.characters import FIRST_LETTER, NUM_LETTERS, VOCAB_SIZE
-from mlic_train.config.schema import ModelConfig
+from mlic_train.config import ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from mlic_runtime.predict.prediction import sigmoid
-from mlic_train.config.schema import TrainConfig
+from mlic_train.config import TrainConfig
 from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.predict import Outputs
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.progress import log_line
+from mlic_train.config import DataOptions
 from mlic_train.data import Record
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError, DataError
 from mlic_train.measure.bootstrap import weighted_metrics
 from mlic_train.measure.collect import usable_records

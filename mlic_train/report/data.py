@@ -6,9 +6,10 @@ from pathlib import Path
 
 from mlic_runtime.base.text import printable
 from mlic_train.base.progress import progress_bar
+from mlic_train.config import DataOptions
 from mlic_train.data import PROBLEM_KINDS, Problem, Split, fingerprint, summarise
 from mlic_train.data.source.members import PictureFile
-from mlic_train.data.splits import DataOptions, read_splits
+from mlic_train.data.splits import read_splits
 
 from .captions import caption_length_section, captions_of, find_repeated
 from .duplicates import Duplicates, find_duplicates, rows_of

@@ -8,9 +8,10 @@ import numpy as np
 from mlic_runtime.base.text import printable
 from mlic_runtime.picture.decode import read_pixels
 from mlic_train.base.progress import log_line
+from mlic_train.config import DataOptions
 from mlic_train.data import Record
 from mlic_train.data.source.members import PictureFile, image_source
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.data.splits import load_splits
 from mlic_train.runs.checkpoint import Trained, load_trained
 
 from .calibration import calibration_section

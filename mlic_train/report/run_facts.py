@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlic_runtime.base.text import printable
+from mlic_train.config import ModelConfig, TrainConfig, resolve_configs
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, RunConfig, Trained, load_checkpoint
 
 from .page import Part, Table, facts
@@ -66,11 +67,13 @@ def hyperparameters(config: RunConfig) -> dict[str, object]:
 
 def run_parts(trained: Trained, measured_on: str) -> list[Part]:
     """Return what stands at the top of a report: the model, and folded away its hyperparameters and provenance."""
+    config = trained.config
+    usual = resolve_configs(ModelConfig(name=config.model.name), TrainConfig())
     changed = [
-        (field.name, shown(value), shown(field.default))
-        for part in (trained.config.model, trained.config.train)
-        for field in dataclasses.fields(part)
-        if field.name not in _LARGE and (value := getattr(part, field.name)) != field.default
+        (name, shown(value), shown(getattr(defaults, name)))
+        for part, defaults in zip((config.model, config.train), usual, strict=True)
+        for name, value in vars(part).items()
+        if name not in _LARGE and value != getattr(defaults, name)
     ]
     provenance = {
         name.replace("_", " "): value for name, value in trained.config.provenance.items() if name not in _AT_THE_TOP

@@ -24,8 +24,7 @@ from mlic_runtime.errors import OutputError
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.base.files import atomic_path, write_bytes
 from mlic_train.batches.dataset import Batch
-from mlic_train.config import schema as configuration
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import ModelConfig, TrainConfig, read_configs, read_json
 from mlic_train.errors import CheckpointError
 from mlic_train.models import Cnn, Model, create_model
 
@@ -71,8 +70,8 @@ class State:
 def write_run_config(folder: Path, config: RunConfig, tokenizer: bytes | None) -> None:
     """Write config.json and, for a model that reads captions, tokenizer.json."""
     data = {
-        "model": configuration.to_dict(config.model),
-        "train": configuration.to_dict(config.train),
+        "model": dataclasses.asdict(config.model),
+        "train": dataclasses.asdict(config.train),
         "provenance": dict(config.provenance),
     }
     if tokenizer is not None:
@@ -90,15 +89,11 @@ def read_run_config(folder: Path) -> RunConfig:
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a run folder: it has no {CONFIG_NAME}")
-    data = configuration.read_json(path)
+    data = read_json(path)
     unknown = sorted(set(data) - {"model", "train", "provenance"})
     if unknown or not all(isinstance(data.get(key), dict) for key in ("model", "train", "provenance")):
         raise CheckpointError(f"{path} must have the objects model, train and provenance, and nothing else: {unknown}")
-    return RunConfig(
-        configuration.from_dict(ModelConfig, data["model"], path),
-        configuration.from_dict(TrainConfig, data["train"], path),
-        data["provenance"],
-    )
+    return RunConfig(*read_configs(data, path), data["provenance"])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Runs the trials of a study one after the other, each in a run folder of its own."""
+"""Run the trials of a study one after the other, each in a run folder of its own."""
 
 import json
 import time
@@ -10,12 +10,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mlic_train.base.files import write_bytes
-from mlic_train.cli.train import run_configs, start_run
-from mlic_train.config.schema import read_json
+from mlic_train.config import read_json
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, ConfigError, TrainError
 from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State
-from mlic_train.training.run import resume_run
+from mlic_train.training.run import resume_run, start_run
 
 from .liveness import LivenessTracker
 from .options import Training
@@ -29,12 +28,12 @@ RESULT, MESSAGE = "result", "message"
 
 
 class Runner:
-    """Takes trials from the queue and trains them.
+    """A worker that takes trials from the queue and trains them.
 
     Args:
         study: the queue.
-        space: what trials differ in.
-        training: what they share.
+        space: the parameters that trials differ in.
+        training: the options that they share.
         splits: the data.
         folder: where the run folders are.
         workers: the processes that share the study.
@@ -58,26 +57,26 @@ class Runner:
         self._folder, self._workers, self._keep, self._log = folder, workers, keep, log
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        """Work until no trial is left to this process, or `stopped` says so between two of them.
+        """Train trials until none is left for this process, or until `stopped` returns True between two of them.
 
-        A trial whose training fails is written down as failed, and the next one follows.
+        A trial whose training fails is recorded as failed, and the next one follows.
 
         Raises:
-            MlicError: what every trial would fail with; the trial is back in the queue.
+            MlicError: an error that every trial would have; the trial is back in the queue.
         """
-        self._tidy()
+        self._delete_weights()
         while not stopped() and (trial := self._study.claim()) is not None:
             try:
                 self._run(trial)
             except UpdateFinishedTrialError:
-                self._leave(trial)
+                self._log_taken_over(trial)
             except BaseException:
                 self._study.give_back(trial)
                 raise
-            self._tidy()
+            self._delete_weights()
 
     def rows(self) -> list[Row]:
-        """What is known of every trial."""
+        """Return what is known of every trial."""
         return [
             Row(
                 trial=trial.number,
@@ -93,17 +92,17 @@ class Runner:
         ]
 
     def run_folder(self, number: int) -> Path:
-        """Where the trial of that number is trained."""
+        """Return the run folder of the trial of that number."""
         return self._folder / f"trial-{number:04d}"
 
     def _values(self, trial: FrozenTrial) -> dict[str, Value]:
-        """In the space's order. A trial of a grid has them while it waits, before they are parameters to Optuna."""
+        """Return them in the space's order; a trial of a grid has them before Optuna calls them parameters."""
         known = trial.params or trial.system_attrs.get("fixed_params", {})
         return {name: known[name] for name in self._space.names if name in known}
 
     def _metrics(self, trial: FrozenTrial) -> Mapping[str, Mapping[str, float]] | None:
         file = self.run_folder(trial.number) / METRICS_NAME
-        if trial.state is not TrialState.COMPLETE or not self._is_ours(file.parent) or not file.is_file():
+        if trial.state is not TrialState.COMPLETE or not self._belongs_here(file.parent) or not file.is_file():
             return None
         metrics: Mapping[str, Mapping[str, float]] = read_json(file)["metrics"]
         return metrics
@@ -115,51 +114,51 @@ class Runner:
         )
         self._log(f"trial {trial.number} of {len(self._study.trials)}: {shown}")
         try:
-            run_configs(self._training.context(values))
-        except ConfigError as error:  # other combinations go together: that was looked at before the study began
+            self._training.options(values)
+        except ConfigError as error:  # other combinations are valid: that was checked before the study began
             self._fail(trial, str(error))
             return
-        attempt = _Attempt(self._study, trial)
+        progress = _Progress(self._study, trial)
         try:
-            state = self._train(trial, values, attempt)
+            state = self._train(trial, values, progress)
         except torch.OutOfMemoryError as error:
             self._fail(trial, str(error).splitlines()[0])
         except TrainError as error:
-            # Its subclasses are about the data or the options, which the other trials have as well; but where some
-            # trial could be trained, the options are to blame that this one has for itself.
+            # Its subclasses are about the data or the options, which the other trials share. But if some trial could
+            # be trained, the options that only this one has are to blame.
             if type(error) is not TrainError and not (isinstance(error, ConfigError) and self._any_trained()):
                 raise
             self._fail(trial, str(error))
         else:
-            self._conclude(trial, values, state, attempt)
+            self._record(trial, values, state, progress)
 
-    def _train(self, trial: Trial, values: Mapping[str, Value], attempt: "_Attempt") -> State:
-        """From the start, or from the last checkpoint of a process that died."""
-        folder, ctx = self.run_folder(trial.number), self._training.context(values)
+    def _train(self, trial: Trial, values: Mapping[str, Value], progress: "_Progress") -> State:
+        """Train from the start, or from the last checkpoint of a process that died."""
+        folder, options = self.run_folder(trial.number), self._training.options(values)
         log = _prefixed(f"trial {trial.number}: ", self._log)
-        mark = {
+        owner = {
             "study": self._study.identity,
             "trial": trial.number,
-            "arguments": list(self._training.with_values(values)),
+            "arguments": self._training.arguments(values),
         }
         if not (folder / CONFIG_NAME).exists():
-            write_bytes(folder / TRIAL_NAME, (json.dumps(mark, indent=2, ensure_ascii=False) + "\n").encode())
-            return start_run(ctx, folder, self._splits, log=log, keep_going=attempt.keep_going)
-        if not self._is_ours(folder):
+            write_bytes(folder / TRIAL_NAME, (json.dumps(owner, indent=2, ensure_ascii=False) + "\n").encode())
+            return start_run(options, folder, self._splits, log=log, keep_going=progress.keep_going)
+        if not self._belongs_here(folder):
             raise CheckpointError(f"{folder} belongs to another sweep; remove it, or choose another --output")
-        return resume_run(folder, self._splits, device=ctx.params["device"], log=log, keep_going=attempt.keep_going)
+        return resume_run(folder, self._splits, device=options.run.device, log=log, keep_going=progress.keep_going)
 
-    def _conclude(self, trial: Trial, values: Mapping[str, Value], state: State, attempt: "_Attempt") -> None:
+    def _record(self, trial: Trial, values: Mapping[str, Value], state: State, progress: "_Progress") -> None:
         if not self._is_still_mine(trial):
             return
-        attempt.note_time()
-        if not (state.finished or attempt.pruned):
+        progress.record_time()
+        if not (state.finished or progress.pruned):
             self._log(f"trial {trial.number}: interrupted in epoch {state.epoch + 1}; its last checkpoint is kept")
             self._study.give_back(trial)
             return
-        monitored = f"val_{run_configs(self._training.context(values))[1].monitor}"
-        row = max(state.history, key=lambda row: row[monitored])  # the first of equals, as the best checkpoint is
-        # Of a trial that was trained to the end, the score of the calibrated model, as mlic-train prints it.
+        monitored = f"val_{self._training.options(values).train.monitor}"
+        row = max(state.history, key=lambda row: row[monitored])  # the first of equals, like the best checkpoint
+        # A trial that was trained to the end has the score of the calibrated model, as mlic-train prints it.
         score = state.metrics["val"]["samples_f1"] if state.finished else row["val_samples_f1"]
         result = {"train_loss": row["train_loss"], "val_loss": row["val_loss"], "val_samples_f1": score}
         folder = self.run_folder(trial.number)
@@ -171,13 +170,13 @@ class Runner:
         }
         write_bytes(folder / METRICS_NAME, (json.dumps(report, indent=2) + "\n").encode())
         trial.set_user_attr(RESULT, result)
-        if attempt.pruned:
+        if progress.pruned:
             self._study.finish(trial, TrialState.PRUNED)
         else:
             self._study.finish(trial, TrialState.COMPLETE, score)
         best = self._study.best
         so_far = "" if best is None else f" (best so far: trial {best.number}, {best.value:.4f})"
-        self._log(f"trial {trial.number}: {'pruned at' if attempt.pruned else 'val'} samples F1 {score:.4f}{so_far}")
+        self._log(f"trial {trial.number}: {'pruned at' if progress.pruned else 'val'} samples F1 {score:.4f}{so_far}")
 
     def _fail(self, trial: Trial, message: str) -> None:
         if self._is_still_mine(trial):
@@ -188,20 +187,20 @@ class Runner:
     def _is_still_mine(self, trial: Trial) -> bool:
         mine = self._study.is_mine(trial)
         if not mine:
-            self._leave(trial)
+            self._log_taken_over(trial)
         return mine
 
-    def _leave(self, trial: Trial) -> None:
-        self._log(f"trial {trial.number}: another process took it over; what came out here is left aside")
+    def _log_taken_over(self, trial: Trial) -> None:
+        self._log(f"trial {trial.number}: another process took it over; the result of this one is not used")
 
     def _any_trained(self) -> bool:
         return any(trial.intermediate_values for trial in self._study.trials)
 
-    def _is_ours(self, folder: Path) -> bool:
+    def _belongs_here(self, folder: Path) -> bool:
         return (folder / TRIAL_NAME).is_file() and read_json(folder / TRIAL_NAME).get("study") == self._study.identity
 
-    def _tidy(self) -> None:
-        """Delete the weights of finished trials that are not the best; also of those that a dead process left."""
+    def _delete_weights(self) -> None:
+        """Delete the weights of finished trials that are not the best, those of dead processes included."""
         if self._keep:
             return
         with self._workers.exclusive():
@@ -209,13 +208,13 @@ class Runner:
             for trial in self._study.trials:
                 folder = self.run_folder(trial.number)
                 lost = trial.state.is_finished() and (best is None or trial.number != best.number)
-                if lost and self._is_ours(folder):
+                if lost and self._belongs_here(folder):
                     for name in (BEST_NAME, LAST_NAME):
                         (folder / name).unlink(missing_ok=True)
 
 
-class _Attempt:
-    """What one process does for a trial: reports every epoch, asks whether to go on, and counts the seconds."""
+class _Progress:
+    """The work of one process on a trial: it reports every epoch, asks whether to go on, and counts the seconds."""
 
     def __init__(self, study: SweepStudy, trial: Trial) -> None:
         self.pruned = False
@@ -223,17 +222,17 @@ class _Attempt:
         self._before, self._started = float(trial.user_attrs.get(SECONDS, 0.0)), time.monotonic()
 
     def keep_going(self, state: State) -> bool:
-        """Called by `fit` after each epoch; the last one is paid for, so nothing is pruned there."""
+        """Report an epoch and return whether to go on; after the last epoch there is nothing left to prune."""
         if not self._study.is_mine(self._trial):
             return False
-        self.note_time()
+        self.record_time()
         if state.epoch not in self._reported:  # a killed process may have reported an epoch that it did not save
             self._trial.report(state.history[-1]["val_samples_f1"], state.epoch)
         self.pruned = not state.finished and self._trial.should_prune()
         return not self.pruned
 
-    def note_time(self) -> None:
-        """Write down the seconds spent so far, by dead processes too, except what these did after their last epoch."""
+    def record_time(self) -> None:
+        """Record the seconds spent so far, those of dead processes included up to their last epoch."""
         self._trial.set_user_attr(SECONDS, round(self._before + time.monotonic() - self._started, 1))
 
 

@@ -1,16 +1,15 @@
 """The space that a sweep searches: given by a preset or read from a TOML file, checked against mlic-train's options."""
 
-import importlib
 import itertools
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from mlic_runtime.base.option import checked, nearest
+from mlic_train.config import read_toml
+from mlic_train.config.options import OWNERS, searchable
 from mlic_train.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ _KEYS = ("choices", "low", "high", "log", "step")
 class Parameter:
     """A hyperparameter and its values: some choices, or a range from `low` to `high`, both included.
 
-    A range is of whole numbers where `low` is one; `log` draws from it evenly on a logarithmic scale, `step` only every
-    `step`-th number from `low` on.
+    A range has whole numbers if `low` is one. `log` draws from it evenly on a logarithmic scale, `step` only every
+    `step`-th number, beginning with `low`.
     """
 
     name: str
@@ -37,7 +36,7 @@ class Parameter:
     step: float | None = None
 
     def suggest(self, trial: "Trial") -> Value:
-        """The value of a trial: drawn by its study's sampler, unless it has one already."""
+        """Return the value of a trial; its study's sampler draws it, unless it has one already."""
         if self.choices:
             chosen: Value = trial.suggest_categorical(self.name, self.choices)  # type: ignore[assignment] # None is no choice
             return chosen
@@ -47,11 +46,11 @@ class Parameter:
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
     def examples(self) -> tuple[Value, ...]:
-        """All choices, or both ends of the range."""
+        """Return all choices, or both ends of the range."""
         return self.choices or (self.low, self.high)
 
     def describe(self) -> dict[str, Any]:
-        """The table of the TOML file, with all of its keys."""
+        """Return the parameter's table of the TOML file, with all of its keys."""
         if self.choices:
             return {"choices": list(self.choices)}
         return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
@@ -59,7 +58,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Space:
-    """What a sweep searches, in the order that its table shows."""
+    """The parameters that a sweep searches, in the order of its table."""
 
     parameters: tuple[Parameter, ...]
 
@@ -69,16 +68,16 @@ class Space:
         return [parameter.name for parameter in self.parameters]
 
     def suggest(self, trial: "Trial") -> dict[str, Value]:
-        """The values of a trial, by name."""
+        """Return the values of a trial, by name."""
         return {parameter.name: parameter.suggest(trial) for parameter in self.parameters}
 
     def examples(self) -> Iterator[dict[str, Value]]:
-        """Combinations that stand for the space: all choices and the ends of all ranges; the last name varies first."""
+        """Yield combinations of all choices and the ends of all ranges; the last name varies first."""
         for values in itertools.product(*(parameter.examples() for parameter in self.parameters)):
             yield dict(zip(self.names, values, strict=True))
 
     def grid(self) -> list[dict[str, Value]]:
-        """All combinations.
+        """Return all combinations.
 
         Raises:
             ConfigError: a parameter has a range.
@@ -89,11 +88,11 @@ class Space:
         return list(self.examples())
 
     def largest(self, name: str) -> float | None:
-        """The largest value of a numeric parameter; None where it is not searched."""
+        """Return the largest value of a numeric parameter; None if it is not searched."""
         return max((float(v) for p in self.parameters if p.name == name for v in p.examples()), default=None)
 
     def describe(self) -> dict[str, Any]:
-        """The content of the TOML file."""
+        """Return the content of the TOML file."""
         return {parameter.name: parameter.describe() for parameter in self.parameters}
 
 
@@ -110,7 +109,7 @@ PRESETS: dict[str, Space] = {
 }
 
 
-def read_space(file: Path, options: Mapping[str, click.Option]) -> Space:
+def read_space(file: Path) -> Space:
     """Read a space from a TOML file: one table per parameter.
 
         [learning_rate]
@@ -121,33 +120,25 @@ def read_space(file: Path, options: Mapping[str, click.Option]) -> Space:
         [dropout]
         choices = [0.3, 0.5]
 
-    Args:
-        file: the TOML file.
-        options: mlic-train's options that may be searched; their types check the values.
-
     Raises:
         ConfigError: not TOML, no parameter, an unknown one, or values that it cannot take; the message names it.
     """
-    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    try:
-        tables = toml.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
+    tables = read_toml(file)
     if not tables:
         raise ConfigError(f"{file} names no parameter; write a table for each, for instance [dropout] with choices")
+    known = searchable()
     parameters = []
     for name, table in tables.items():
-        if name not in options:
-            known = ", ".join(sorted(options))
-            raise ConfigError(f"{file}: {name!r} is not a parameter that can be searched; known: {known}")
+        if name not in known:
+            raise ConfigError(f"{file}: {name!r} is not a parameter that can be searched; {nearest(name, known)}")
         try:
-            parameters.append(_parameter(name, table, options[name]))
+            parameters.append(_parameter(name, table))
         except ConfigError as error:
             raise ConfigError(f"{file}: [{name}] {error}") from None
     return Space(tuple(parameters))
 
 
-def _parameter(name: str, table: object, option: click.Option) -> Parameter:
+def _parameter(name: str, table: object) -> Parameter:
     if not isinstance(table, dict):
         raise ConfigError(f"must be a table with choices, or with low and high; found {table!r}")
     unknown = sorted(set(table) - set(_KEYS))
@@ -156,25 +147,25 @@ def _parameter(name: str, table: object, option: click.Option) -> Parameter:
     if "choices" in table:
         if len(table) > 1:
             raise ConfigError("has choices and a range; give one of them")
-        return Parameter(name, _choices(table["choices"], option))
-    return _range(name, table, option)
+        return Parameter(name, _choices(name, table["choices"]))
+    return _range(name, table)
 
 
-def _choices(given: object, option: click.Option) -> tuple[Value, ...]:
+def _choices(name: str, given: object) -> tuple[Value, ...]:
     if not isinstance(given, list) or not given:
         raise ConfigError(f"needs at least one value in choices = [...], found {given!r}")
-    values = tuple(_value(each, option) for each in given)
+    values = tuple(_value(name, each) for each in given)
     twice = [value for index, value in enumerate(values) if value in values[:index]]
     if twice:
         raise ConfigError(f"lists {twice[0]!r} twice")
     return values
 
 
-def _range(name: str, table: Mapping[str, object], option: click.Option) -> Parameter:
+def _range(name: str, table: Mapping[str, object]) -> Parameter:
     missing = [key for key in ("low", "high") if key not in table]
     if missing:
         raise ConfigError(f"has no {missing[0]}; give choices, or low and high")
-    low, high = (_value(table[key], option) for key in ("low", "high"))
+    low, high = (_value(name, table[key]) for key in ("low", "high"))
     if isinstance(low, bool | str) or isinstance(high, bool | str):
         raise ConfigError("takes no numbers, so it has no range; give choices")
     if low > high:
@@ -191,32 +182,16 @@ def _range(name: str, table: Mapping[str, object], option: click.Option) -> Para
     whole = isinstance(low, int)
     if isinstance(step, bool) or not isinstance(step, int if whole else (int, float)) or not step > 0:
         raise ConfigError(f"needs a step above 0{' that is a whole number' if whole else ''}, found {step!r}")
-    # Optuna warns about a range that is no multiple of its step. Decimals: in floats 0.3 is not three times 0.1.
+    # Optuna warns about a range that is no multiple of its step. Decimals, because in floats 0.3 is not 3 times 0.1.
     start, stop, by = (Decimal(str(number)) for number in (low, high, step))
     last = start + (stop - start) // by * by
     return Parameter(name, (), low, int(last) if whole else float(last), log, step)
 
 
-def _value(given: object, option: click.Option) -> Value:
-    """The value as the option's own type makes it."""
-    kinds, wanted = _kinds(option)
-    if isinstance(given, bool) != (kinds == (bool,)) or not isinstance(given, kinds):
-        raise ConfigError(f"takes {wanted}, found {given!r}")
-    if isinstance(given, bool):
-        return given
+def _value(name: str, given: object) -> Value:
+    """Return the value in the type of its option."""
     try:
-        value: Value = option.type.convert(str(given), option, None)
-    except click.BadParameter as error:
-        raise ConfigError(f"cannot be {given!r}: {error.message}") from None
+        value: Value = checked(OWNERS[name], name, given)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return value
-
-
-def _kinds(option: click.Option) -> tuple[tuple[type, ...], str]:
-    if option.is_flag:
-        return (bool,), "true or false"
-    # IntRange and FloatRange are subclasses of these.
-    if isinstance(option.type, type(click.INT)):
-        return (int,), "whole numbers"
-    if isinstance(option.type, type(click.FLOAT)):
-        return (int, float), "numbers"
-    return (str,), "text"

@@ -1,4 +1,4 @@
-"""What a sweep found, as a table, CSV or JSON; the best trial comes first."""
+"""Results of a sweep as a table, CSV or JSON; the best trial comes first."""
 
 import csv
 import io
@@ -17,10 +17,10 @@ _MEASURES = ("train_loss", "val_loss", "val_samples_f1", "seconds")
 class Row:
     """One trial.
 
-    The losses are those of the epoch whose weights were kept, per batch in training and over all rows of val. For a
-    complete trial `val_samples_f1` is the calibrated model's, for a pruned one that of its best epoch. `seconds` are
-    those of all processes that worked on it. `metrics` are those of a complete trial by split and mode, where its run
-    folder can be read.
+    The losses are those of the epoch whose weights were kept: per batch in training, over all rows of val. Of a
+    complete trial, `val_samples_f1` is the calibrated model's; of a pruned one, that of its best epoch. `seconds` is
+    the time of all processes that worked on it. `metrics` holds a complete trial's metrics by split and mode, if its
+    run folder can be read.
     """
 
     trial: int
@@ -35,17 +35,17 @@ class Row:
     metrics: Mapping[str, Mapping[str, float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as it stands in JSON."""
+        """Return the row as data for JSON."""
         return {**vars(self), "parameters": dict(self.parameters)}
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
-    """By state, complete trials first, then by samples F1, the highest first, then by number."""
+    """Sort by state, complete trials first, then by samples F1, the highest first, then by number."""
     return sorted(rows, key=lambda row: (STATES.index(row.state), -(row.val_samples_f1 or 0.0), row.trial))
 
 
 def as_table(rows: Sequence[Row], names: Sequence[str], command: str | None) -> str:
-    """Columns for a terminal; below them the best trial's command line."""
+    """Return columns for a terminal; the best trial's command line stands below them."""
     header = ["trial", "state", *names, *_MEASURES]
     lines = [header]
     for row in rows:
@@ -61,7 +61,7 @@ def as_table(rows: Sequence[Row], names: Sequence[str], command: str | None) -> 
 
 
 def as_csv(rows: Sequence[Row], names: Sequence[str]) -> str:
-    """One line per trial, one column per parameter; numbers as they are."""
+    """Return one line per trial, with one column per parameter; numbers are not rounded."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["trial", "state", *names, *_MEASURES, "message"])
@@ -72,7 +72,7 @@ def as_csv(rows: Sequence[Row], names: Sequence[str]) -> str:
 
 
 def as_json(rows: Sequence[Row], study: str, command: str | None) -> str:
-    """{"study", "trials": [...], "best": {"trial", "run", "val_samples_f1", "command"} or null}."""
+    """Return {"study", "trials": [...], "best": {"trial", "run", "val_samples_f1", "command"} or null}."""
     first = rows[0] if command is not None else None
     best = None
     if first is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlic_train.captions.characters import VOCAB_SIZE, character_tokenizer
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.config.schema import LSTM, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfig
+from mlic_train.config import LSTM, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfig
 from mlic_train.data import Record
 from mlic_train.errors import ConfigError
 from mlic_train.models.huggingface import load_text_encoder

@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from mlic_train.base.files import write_bytes
 from mlic_train.base.progress import progress_bar
 from mlic_train.batches.dataset import target_of
-from mlic_train.config.schema import TEACHER_SEES
+from mlic_train.config import Distillation
 from mlic_train.data import Record, fingerprint, read_split
 from mlic_train.data.check import find_overlap
 from mlic_train.data.source.members import from_json, to_json
@@ -26,41 +25,6 @@ from .teacher import load_teachers, soft_labels
 SOFT_LABELS_NAME = "soft-labels.jsonl"
 FINGERPRINT = "soft_labels_fingerprint"
 _DIGITS = 6  # soft labels are rounded before use, so that a resumed run reads back equal numbers
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """The teachers, and the rows without labels that they label.
-
-    Attributes:
-        teachers: run folders with a best checkpoint.
-        pseudo_label: files of rows without labels, with pictures (and captions where there are any).
-        pseudo_captions: files of captions without labels; the pictures that they name are not read.
-        sees: the input that the teachers get of a record with both: "both", "caption" or "picture".
-        images: the folder of the pictures of `pseudo_label`; None: `images` beside each file, else the file's folder.
-        skip_bad_rows: skip and log bad rows instead of stopping.
-
-    Raises:
-        ConfigError: unlabelled rows without a teacher, or an unknown `sees`.
-    """
-
-    teachers: tuple[Path, ...] = ()
-    pseudo_label: tuple[Path, ...] = ()
-    pseudo_captions: tuple[Path, ...] = ()
-    sees: str = "both"
-    images: Path | None = None
-    skip_bad_rows: bool = False
-
-    def __post_init__(self) -> None:
-        if self.sees not in TEACHER_SEES:
-            raise ConfigError(f"teacher_sees is {self.sees!r}; choose one of: {', '.join(TEACHER_SEES)}")
-        if self.files and not self.teachers:
-            raise ConfigError(f"nothing can label the rows of {self.files[0]}: give --teacher RUN")
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files of rows without labels."""
-        return (*self.pseudo_label, *self.pseudo_captions)
 
 
 def teach(

@@ -13,7 +13,7 @@ from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.progress import progress_bar
 from mlic_train.batches.dataset import Batch, Examples, Key, batch_loader, plan_epoch, share_out
-from mlic_train.config.schema import TrainConfig
+from mlic_train.config import TrainConfig
 from mlic_train.data import Record
 from mlic_train.errors import TrainError
 from mlic_train.measure.metrics import compute_metrics

@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlic_runtime.base.override import override
 from mlic_train.batches.dataset import Batch
-from mlic_train.config.schema import TrainConfig
+from mlic_train.config import TrainConfig
 from mlic_train.errors import ConfigError
 from mlic_train.models import Logits, Model
 from mlic_train.runs.checkpoint import model_inputs

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from mlic_train.config.schema import TrainConfig
+from mlic_train.config import TrainConfig
 from mlic_train.models import Model
 
 _WARM_UP_STEPS = 100

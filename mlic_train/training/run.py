@@ -1,4 +1,4 @@
-"""A run from start to end: configuration, tokenizer, features, fit, final metrics."""
+"""Train a run from start to end: configuration, tokenizer, features, fit, final metrics."""
 
 import dataclasses
 import platform
@@ -14,10 +14,22 @@ from lightning_fabric import Fabric
 from mlic_runtime.base.files import remove_abandoned
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.base.files import write_bytes
 from mlic_train.base.progress import progress_bar
 from mlic_train.batches.dataset import Examples
 from mlic_train.batches.features import FeatureCache, build_cache
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import (
+    DataOptions,
+    Distillation,
+    FirstWeights,
+    ModelConfig,
+    Options,
+    RunOptions,
+    TrainConfig,
+    resolve_configs,
+    to_toml,
+)
+from mlic_train.config.options import changed_options, repeatable
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
 from mlic_train.data.summary import fingerprint
@@ -43,7 +55,7 @@ from mlic_train.runs.checkpoint import (
 )
 
 from .caption_setup import set_up_captions
-from .distillation import FINGERPRINT, Distillation, read_soft_labels, teach, write_soft_labels
+from .distillation import FINGERPRINT, read_soft_labels, teach, write_soft_labels
 from .fit import FitData, fit
 from .learner import Learner
 from .parallel import create_fabric, on_first_process
@@ -51,9 +63,10 @@ from .parallel import create_fabric, on_first_process
 Log = Callable[[str], None]
 KeepGoing = Callable[[State], bool]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
-# The options that a resumed run may change, because no earlier step depends on them.
+# What may differ in a resumed run: nothing that an earlier step depended on.
 _MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 _CACHE_FOLDER = "feature-cache"
+OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
 
 
 def train_run(
@@ -70,39 +83,57 @@ def train_run(
     log: Log = lambda _: None,
     keep_going: KeepGoing = lambda _: True,
 ) -> State:
-    """Train a model into a new run folder; `keep_going` may end it after any epoch (see `fit`).
+    """Train a model into a new run folder.
 
-    Where `model_config.text_encoder` names a Hugging Face encoder, tokenizer, vocabulary and first caption weights are
-    that encoder's. `embedding` names an encoder from whose token embeddings "lstm" and "mean" start.
+    Args:
+        folder: the run folder.
+        model_config: the model. If its `text_encoder` names a Hugging Face encoder, the tokenizer, vocabulary and first
+            weights of the captions are that encoder's.
+        train_config: how it is fitted; what is None in it follows from the model (see `resolve_configs`).
+        splits: the data.
+        backbone_weights: where the backbone starts: "hub", "package", a file or a run folder.
+        embedding: a Hugging Face encoder whose token embeddings "lstm" and "mean" start from.
+        provenance: facts for the model card, such as data_note.
+        distillation: the teachers.
+        device: see `create_fabric`.
+        log: called with lines of progress.
+        keep_going: called after each epoch; False ends the run there (see `fit`).
 
     Raises:
         CheckpointError: the folder holds a run already.
-        ConfigError: the model does not use `text_encoder` or `embedding`, or the encoder reads fewer tokens than
-            `max_length`.
+        ConfigError: options that do not go together, a model that has no use for `text_encoder` or `embedding`, or an
+            encoder that reads fewer tokens than `max_length`.
         MlicError: see `fit`, `create_model`, `train_tokenizer`, `teach`, `load_text_encoder`, `initial_embedding`.
     """
-    fabric = create_fabric(device, train_config.mixed_precision)
-    start = partial(
-        _start,
-        folder,
-        model_config,
-        train_config,
-        splits,
-        backbone_weights=backbone_weights,
-        embedding=embedding,
-        provenance=provenance or {},
-        distillation=distillation or Distillation(),
-        device=fabric.device.type,
-        log=log,
-    )
-    on_first_process(fabric, start)
+    weights = FirstWeights(None if backbone_weights is None else str(backbone_weights), embedding)
+    run, teacher = RunOptions(device=device), distillation or Distillation()
+    given = changed_options(run, model_config, weights, train_config, teacher)
+    configs = resolve_configs(model_config, train_config, pretrained=backbone_weights is not None)
+    options = Options(DataOptions(), run, configs[0], weights, configs[1], teacher, given)
+    return start_run(options, folder, splits, provenance=provenance, log=log, keep_going=keep_going)
+
+
+def start_run(
+    options: Options,
+    folder: Path,
+    splits: Splits,
+    *,
+    provenance: Mapping[str, str] | None = None,
+    log: Log = lambda _: None,
+    keep_going: KeepGoing = lambda _: True,
+) -> State:
+    """Train a model into a new run folder with options that were given together; see `train_run`."""
+    note = {"data_note": options.run.note} if options.run.note else {}
+    fabric = create_fabric(options.run.device, options.train.mixed_precision)
+    facts = {**note, **(provenance or {})}
+    on_first_process(fabric, partial(_start, options, folder, splits, facts, fabric.device.type, log))
     return _resume(fabric, folder, read_run_config(folder), splits, log, keep_going)
 
 
 def is_started(folder: Path, device: str = "auto") -> bool:
-    """Return whether the folder has a run that can be resumed; the first process decides for all.
+    """Return whether the folder holds a run that can be resumed; all processes get the first one's answer.
 
-    This is for commands that are started again, as torchrun does after the loss of a process or a machine.
+    This is for a command that is started again, as torchrun does after it lost a process or a machine.
     """
     return on_first_process(create_fabric(device), (folder / CONFIG_NAME).exists)
 
@@ -116,12 +147,12 @@ def resume_run(
     log: Log = lambda _: None,
     keep_going: KeepGoing = lambda _: True,
 ) -> State:
-    """Go on with a run from its last checkpoint.
+    """Resume a run from its last checkpoint.
 
     Args:
         folder: the run folder.
-        splits: the labelled data of the run (its fingerprint is compared); the folder holds the teachers' soft labels.
-        wanted: requested configuration values; only those on which earlier steps do not depend may differ
+        splits: the same labelled data as before (its fingerprint is compared); soft labels are in the folder.
+        wanted: configuration values that the run must have; only those that earlier steps do not depend on may differ
             (epochs, patience, workers, calibration, empty_odds, threshold_for).
         device: see `create_fabric`.
         log: called with lines of progress.
@@ -139,7 +170,7 @@ def resume_run(
     changes = {name: value for name, value in (wanted or {}).items() if saved[name] != value}
     pieces = changes.get("vocab_size")
     if isinstance(pieces, int) and pieces > saved["vocab_size"]:
-        del changes["vocab_size"]  # the captions gave fewer pieces than were asked for
+        del changes["vocab_size"]  # the captions gave fewer pieces than the option allows
     for name, value in changes.items():
         if name not in _MAY_CHANGE:
             raise ConfigError(
@@ -154,49 +185,40 @@ def resume_run(
 
 
 def _start(
-    folder: Path,
-    model_config: ModelConfig,
-    train_config: TrainConfig,
-    splits: Splits,
-    *,
-    backbone_weights: str | Path | None,
-    embedding: str | None,
-    provenance: Mapping[str, str],
-    distillation: Distillation,
-    device: str,
-    log: Log,
+    options: Options, folder: Path, splits: Splits, provenance: Mapping[str, str], device: str, log: Log
 ) -> None:
-    """Write a run folder from which every process then resumes."""
+    """Write a run folder that every process can resume, as it resumes an interrupted run."""
     if (folder / CONFIG_NAME).exists():
-        raise CheckpointError(f"{folder} holds a run already; continue with --resume or choose another --output")
-    given = fingerprint(splits.named())
-    splits, taught = teach(splits, distillation, train_config.teacher_weight, device, log)
-    captions = set_up_captions(model_config, splits.train.records, embedding)
-    tokenizer = captions.tokenizer
-    model_config = dataclasses.replace(captions.config, labels=splits.labels.names)
-    torch.manual_seed(train_config.seed)
-    model = _with_backbone(model_config, backbone_weights)
+        raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
+    data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.backbone_weights
+    splits, taught = teach(splits, options.teacher, train.teacher_weight, device, log)
+    captions = set_up_captions(options.model, splits.train.records, options.weights.embedding)
+    config = dataclasses.replace(captions.config, labels=splits.labels.names)
+    torch.manual_seed(train.seed)
+    model = _with_backbone(config, backbone)
     if isinstance(model, Hybrid):
         model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
     facts: dict[str, str | int | float] = {
-        "data_fingerprint": given,
-        "seed": train_config.seed,
-        "backbone_weights": "none" if backbone_weights is None else Path(str(backbone_weights)).name,
+        "data_fingerprint": data_fingerprint,
+        "seed": train.seed,
+        "backbone_weights": "none" if backbone is None else Path(backbone).name,
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         **captions.facts,
         **taught,
         **provenance,
     }
-    config = RunConfig(model_config, train_config, facts)
-    # Refuse before the folder exists what training would refuse.
-    _usable_rows(config, splits, _log_nothing)
-    Learner(model, train_config)
+    run_config = RunConfig(config, train, facts)
+    # Refuse now what training would refuse, before a folder exists that nothing can be done with.
+    _usable_rows(run_config, splits, lambda _: None)
+    Learner(model, train)
     # config.json comes last: a folder with it can be resumed, a folder without it can be started again.
     save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
     if taught:
         write_soft_labels(folder, splits)
-    write_run_config(folder, config, tokenizer)
+    # A path may hold bytes that are no text; that is no reason not to train.
+    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.given)).encode("utf-8", "backslashreplace"))
+    write_run_config(folder, run_config, captions.tokenizer)
 
 
 def _resume(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log: Log, keep_going: KeepGoing) -> State:
@@ -215,7 +237,7 @@ def _resume(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log
 
 
 def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
-    """Create a model; `weights` may also be a run folder, whose picture encoder is copied."""
+    """Create a model; `weights` may also be a run folder, whose picture encoder it takes over."""
     if weights is None or not Path(weights).is_dir():
         return create_model(config, weights)
     model = create_model(config)
@@ -245,7 +267,7 @@ def _usable_rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[
 def _fit_data(
     fabric: Fabric, config: RunConfig, tokenizer: bytes | None, splits: Splits, folder: Path, model: Model, log: Log
 ) -> FitData:
-    """Return the rows that the model can use, with feature caches if the configuration has them."""
+    """Return the rows that the model can use, with their feature caches if `cache_features` is set."""
     rows = _usable_rows(config, splits, log)
     spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels
     caches: dict[str, FeatureCache] = {}
@@ -263,7 +285,7 @@ def _fit_data(
 
 
 def _feature_cache(fabric: Fabric, name: str, open_cache: Callable[..., FeatureCache]) -> FeatureCache:
-    """Compute the cache in the first process if it is missing; then open it in every process."""
+    """Compute the cache in the first process, if it does not exist; then open it in all."""
 
     def compute() -> None:
         with progress_bar(f"features of {name}", "picture") as progress:
@@ -274,12 +296,12 @@ def _feature_cache(fabric: Fabric, name: str, open_cache: Callable[..., FeatureC
 
 
 def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
-    """Calibrate the best checkpoint on val, fit its thresholds, measure every split and mode; write it all to the file.
+    """Calibrate the best checkpoint on val, fit its thresholds, and measure every split and mode, after the last epoch.
 
-    A second call gives the same result, because it starts from the model's uncalibrated logits.
+    All of it is written into the checkpoint. A second call gives the same: it starts from the model's own logits.
     """
     for file in list(folder.iterdir()):
-        remove_abandoned(file)  # temporary files of killed processes, which the next write of a file would remove
+        remove_abandoned(file)  # writing a file anew does that too, but no file may be written again
     if not state.finished:
         return state
     trained = load_trained(folder)

@@ -16,7 +16,18 @@ ROOT = Path(__file__).parents[2]
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip installed the wheel, and nothing else."""
     folder = tmp_path_factory.mktemp("site")
-    line = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", folder, wheel]
+    line = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--target",
+        str(folder),
+        str(wheel),
+    ]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder

@@ -166,11 +166,12 @@ def test_the_error_of_a_row_reaches_the_worker_as_it_is(
     row = Row(name="caf\udce9.png", error=ImageError(message))
     rows: list[Row] = []
     stream = Predictor.stream_rows
-    monkeypatch.setattr(
-        Predictor,
-        "stream_rows",
-        lambda self, given, *args, **more: rows.extend(given) or stream(self, given, *args, **more),
-    )
+
+    def note(self: Predictor, given: list[Row], *arguments: Any, **more: Any) -> object:
+        rows.extend(given)
+        return stream(self, given, *arguments, **more)
+
+    monkeypatch.setattr(Predictor, "stream_rows", note)
     with closing(ResultFolder(job.folder, job.identity)):
         (report,) = read_reports(PartWriter(job)(part_to_table(Part(0, 0, [row], 0, last=True))))
     assert (rows[0].name, type(rows[0].error), str(rows[0].error)) == (row.name, ImageError, message)

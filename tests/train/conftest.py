@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import ModelConfig, TrainConfig, resolve_configs
 from mlic_train.models import create_model
 from mlic_train.runs.checkpoint import RunConfig, State, Trained, load_trained, save_checkpoint, write_run_config
 
@@ -66,7 +66,8 @@ def small_model() -> ModelConfig:
 
 @pytest.fixture
 def small_train() -> TrainConfig:
-    return TrainConfig(epochs=3, batch_size=8, text_batch_size=8, learning_rate=0.01, patience=0)
+    own = TrainConfig(epochs=3, batch_size=8, text_batch_size=8, learning_rate=0.01, patience=0)
+    return resolve_configs(ModelConfig(), own)[1]
 
 
 @pytest.fixture

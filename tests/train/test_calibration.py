@@ -13,8 +13,8 @@ import torch
 from mlic_runtime.graph.session import create_session
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.config.schema import ModelConfig, TrainConfig
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.exporting.graph import export_graph
 from mlic_train.measure.calibration import calibrate, fit_calibration
 from mlic_train.measure.collect import collect, collect_splits, run_graph, score

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlic_train.base.files import atomic_path
-from mlic_train.config.schema import ModelConfig
+from mlic_train.config import ModelConfig
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.models import create_model
 from mlic_train.models.backbone import create_backbone
@@ -113,7 +113,10 @@ def test_a_missing_best_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     [
         ({"model": {"colour": 1}, "train": {}, "provenance": {}}, "unknown key 'colour' for ModelConfig"),
         ({"model": {"width": 30}, "train": {}, "provenance": {}}, "width 30 must be a multiple of"),
-        ({"model": {"image_size": "big"}, "train": {}, "provenance": {}}, "image_size is 'big'"),
+        (
+            {"model": {"image_size": "big"}, "train": {}, "provenance": {}},
+            "json: image_size must be int, found 'big'",
+        ),
     ],
 )
 def test_a_malformed_configuration_is_refused_by_name(tmp_path: Path, content: object, message: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import mlic_train.data
-from mlic_train.data import DATA_FORMATS, LabelSet, find_splits, read_labels, read_split
+from mlic_train.config import DATA_FORMATS
+from mlic_train.data import LabelSet, find_splits, read_labels, read_split
 from mlic_train.data.formats.registry import find_format
 from mlic_train.errors import DataError
 

@@ -13,9 +13,9 @@ from mlic_runtime.picture.decode import read_pixels
 from mlic_train.batches.dataset import Examples, batch_loader, evaluation_batches, plan_epoch
 from mlic_train.batches.transforms import flip, random_crop
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.config.schema import TrainConfig
+from mlic_train.config import DataOptions, TrainConfig
 from mlic_train.data import Record
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.data.splits import load_splits
 from mlic_train.errors import DataError
 
 SPEC = ImageSpec(16, 16)

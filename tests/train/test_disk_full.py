@@ -16,7 +16,8 @@ from mlic_runtime.package.model_package import load_package
 from mlic_train.batches.features import build_cache
 from mlic_train.cli.export import export
 from mlic_train.cli.train import train
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.config import DataOptions
+from mlic_train.data.splits import load_splits
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, Trained, load_checkpoint, save_checkpoint
 
 Room = Callable[[int], AbstractContextManager[None]]

@@ -17,8 +17,8 @@ from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.model_package import load_package
 from mlic_runtime.picture.decode import read_pixels
 from mlic_train.bench.pytorch import PyTorchBackend, TorchCompileBackend
-from mlic_train.config.schema import ModelConfig
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.config import DataOptions, ModelConfig
+from mlic_train.data.splits import load_splits
 from mlic_train.errors import CheckpointError, ExportError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.parity import ATOL, example_inputs

@@ -1,11 +1,20 @@
 import ast
+import functools
+import importlib
+import inspect
+import pkgutil
 import subprocess
 import sys
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import pytest
+
+import mlic_runtime
 import mlic_train
-from mlic_runtime.errors import MlicError
-from mlic_train.errors import DataError
 
 
 def test_all_is_sorted_and_every_name_resolves() -> None:
@@ -35,7 +44,51 @@ def test_picture_and_caption_preprocessing_exists_once() -> None:
         assert not called & {"resize", "thumbnail", "encode_batch"}, path
 
 
-def test_an_error_of_training_can_be_made_again_from_data() -> None:
-    again = MlicError.from_dict(DataError("train.csv: it is empty").to_dict())
-    assert type(again) is DataError
-    assert str(again) == "train.csv: it is empty"
+def functions_of(public: object) -> Iterator[Callable[..., Any]]:
+    """A function; of a class its constructor, public methods and properties."""
+    members = vars(public) if inspect.isclass(public) else {"": public}
+    for name, member in members.items():
+        if name == "__init__" or not name.startswith("_"):
+            function = getattr(member, "fget", getattr(member, "__func__", member))
+            function = member.func if isinstance(member, functools.cached_property) else function
+            if inspect.isfunction(function):
+                yield function
+
+
+def types_in(hint: Any) -> Iterator[type]:
+    """The classes that an annotation is made of."""
+    if inspect.isclass(hint):
+        yield hint
+    for argument in typing.get_args(hint):
+        for part in argument if isinstance(argument, list) else [argument]:
+            yield from types_in(part)
+
+
+def signature_types(function: Callable[..., Any]) -> Iterator[type]:
+    """The classes in a signature; names that only a type checker imports are looked up in the house."""
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError:
+        hints = typing.get_type_hints(function, localns={**classes_in_the_house(), **function.__globals__})
+    for hint in hints.values():
+        yield from types_in(hint)
+
+
+@functools.cache
+def classes_in_the_house() -> dict[str, object]:
+    names: dict[str, object] = {}
+    for package in (mlic_train, mlic_runtime):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith("__main__"):
+                names |= vars(importlib.import_module(found.name))
+    return names
+
+
+@pytest.mark.parametrize("package", [mlic_runtime, mlic_train])
+def test_every_type_in_a_public_signature_is_public_too(package: ModuleType) -> None:
+    known = {getattr(each, name) for each in (mlic_runtime, mlic_train) for name in each.__all__}
+    for name in package.__all__:
+        for function in functions_of(getattr(package, name)):
+            for kind in signature_types(function):
+                ours = kind.__module__.startswith(("mlic_runtime.", "mlic_train."))
+                assert not ours or kind in known, f"{name}.{function.__name__}: {kind.__name__} of {kind.__module__}"

@@ -13,8 +13,8 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from mlic_train.config.schema import ModelConfig, TrainConfig
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError, TrainError
 from mlic_train.measure.predict import Outputs
 from mlic_train.models.attention import SelfAttention
@@ -477,7 +477,7 @@ def test_the_feature_cache_is_reused_and_not_mistaken(
         ({"drop_caption": 0.7, "drop_picture": 0.6}, "at most 1"),
         ({"loss": "hinge"}, "choose one of: bce"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"learning_rate": float("nan")}, "learning_rate must be float, found nan"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(changes: dict[str, object], message: str) -> None:

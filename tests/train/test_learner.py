@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlic_train.batches.dataset import Batch
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import ModelConfig, TrainConfig
 from mlic_train.errors import ConfigError
 from mlic_train.models import create_model
 from mlic_train.training.average import WeightAverage

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mlic_train.batches.dataset import Batch
-from mlic_train.config.schema import LOSSES
+from mlic_train.config import LOSSES
 from mlic_train.data import Record
 from mlic_train.errors import ConfigError
 from mlic_train.models import Logits

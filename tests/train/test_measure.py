@@ -10,8 +10,9 @@ from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.package.manifest import ImageSpec, TextSpec
 from mlic_train.batches.dataset import Batch, Examples
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
+from mlic_train.config import DataOptions
 from mlic_train.data import Record
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.data.splits import load_splits
 from mlic_train.measure.collect import collect, report
 from mlic_train.measure.predict import MODES, Outputs, in_mode, predict_modes
 from mlic_train.runs.checkpoint import Trained

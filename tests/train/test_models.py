@@ -7,7 +7,7 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor
 
-from mlic_train.config.schema import ModelConfig
+from mlic_train.config import ModelConfig
 from mlic_train.errors import ConfigError
 from mlic_train.models import Cnn, Hybrid, create_model
 from mlic_train.models.backbone import Normalize, create_backbone, feature_grid

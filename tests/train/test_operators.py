@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mlic_train.config.schema import MODELS, ModelConfig
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.config import MODELS, DataOptions, ModelConfig
+from mlic_train.data.splits import load_splits
 from mlic_train.errors import ExportError
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.half_precision import to_float16

@@ -15,9 +15,17 @@ from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.manifest import TextSpec
 from mlic_train.captions.characters import VOCAB_SIZE, character_tokenizer
-from mlic_train.cli.train import run_configs, train
-from mlic_train.config.schema import LSTM, MODEL_DEFAULTS, ORIGIN_HYBRID, ModelConfig, TrainConfig, threshold_goal
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.config import (
+    LSTM,
+    MODEL_DEFAULTS,
+    ORIGIN_HYBRID,
+    DataOptions,
+    ModelConfig,
+    TrainConfig,
+    resolve,
+    threshold_goal,
+)
+from mlic_train.data.splits import load_splits
 from mlic_train.errors import ConfigError
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.package import export_package
@@ -233,8 +241,9 @@ def test_its_defaults_are_values_that_the_configurations_take() -> None:
     assert (own["hidden"], own["loss"], own["threshold_for"]) == (1024, "multilabel_soft_margin", "fixed=0.5")
 
 
-def from_options(*options: str) -> tuple[ModelConfig, TrainConfig]:
-    return run_configs(train.make_context("mlic-train", ["--model", ORIGIN_HYBRID, *options]))
+def from_options(**given: object) -> tuple[ModelConfig, TrainConfig]:
+    options = resolve({"model": ORIGIN_HYBRID, **given})
+    return options.model, options.train
 
 
 def test_mlic_train_takes_the_origins_values() -> None:
@@ -245,13 +254,13 @@ def test_mlic_train_takes_the_origins_values() -> None:
 
 
 def test_what_is_said_goes_before_the_origins_values() -> None:
-    model, config = from_options("--threshold-for", "samples_f1", "--max-length", "32", "--drop-caption", "0.25")
+    model, config = from_options(threshold_for="samples_f1", max_length=32, drop_caption=0.25)
     assert (config.threshold_for, model.max_length, config.drop_caption) == ("samples_f1", 32, 0.25)
     assert config.loss == "multilabel_soft_margin"
 
 
 def test_from_training_to_the_runtime(config: ModelConfig, colours: Path, tmp_path: Path) -> None:
-    _, settings = from_options("--epochs", "2", "--learning-rate", "0.01")
+    _, settings = from_options(epochs=2, learning_rate=0.01)
     train_run(tmp_path / "run", config, settings, load_splits(DataOptions(folder=colours)), device="cpu")
     trained = load_trained(tmp_path / "run")
     assert trained.state.thresholds == [0.5, 0.5, 0.5]

@@ -16,8 +16,8 @@ import torch.distributed as dist
 
 from mlic_runtime.errors import MlicError
 from mlic_train.batches.dataset import Examples, plan_epoch, share_out
-from mlic_train.config.schema import ModelConfig, TrainConfig
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, load_checkpoint
 from mlic_train.training.optimizer import set_learning_rate
@@ -39,6 +39,7 @@ TRAIN = TrainConfig(
     ema_decay=0.9,
     auxiliary_weight=0.5,
     balance=0.5,
+    drop_caption=0.25,
     drop_picture=0.7,
 )
 RUNS = {
@@ -187,7 +188,7 @@ def test_only_the_first_process_logs_and_writes(two: Path) -> None:
     assert sum(line.startswith("epoch ") for line in first["lines"]) == 2
     assert second["lines"] == []
     files = {path.name for path in (two / "cached" / "run").iterdir()}
-    assert files == {"config.json", "tokenizer.json", BEST_NAME, LAST_NAME}
+    assert files == {"config.json", "options.toml", "tokenizer.json", BEST_NAME, LAST_NAME}
     assert len(list((two / "cached" / "feature-cache").iterdir())) == 2
 
 

@@ -16,8 +16,8 @@ from mlic_runtime.errors import MlicError
 from mlic_runtime.graph.session import GraphSession, create_session
 from mlic_runtime.package.manifest import AgreementSpec, ParitySpec
 from mlic_runtime.picture.decode import read_pixels
-from mlic_train.config.schema import ModelConfig
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.config import DataOptions, ModelConfig
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import DataError, ExportError
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.package import ExportOptions, export_package

@@ -14,7 +14,8 @@ from mlic_runtime import Predictor
 from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.model_package import load_package
 from mlic_train.cli.export import export
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.config import DataOptions
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ExportError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.precisions import _quantize, largest_drop, make_graphs

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mlic_runtime.graph.session import GraphSession, create_session
 from mlic_runtime.package.graph_safety import check_graph
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.config import DataOptions
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.quantization import Block, Quantizer
 from mlic_train.exporting.ranges import Inputs, draw_rows, make_inputs, measure_ranges

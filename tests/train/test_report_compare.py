@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.cli.report import report
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig
 from mlic_train.data import fingerprint
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.measure.predict import Outputs
 from mlic_train.models import create_model
 from mlic_train.report.comparison import paired_differences

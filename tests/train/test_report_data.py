@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from mlic_train.cli.report import report
+from mlic_train.config import DataOptions
 from mlic_train.data import LabelSet, Record, Split
-from mlic_train.data.splits import DataOptions, check_data
+from mlic_train.data.splits import check_data
 from mlic_train.report.captions import find_repeated
 from mlic_train.report.data import write_data_report
 from mlic_train.report.duplicates import MAX_BITS, NEAR, SAME_BYTES, SAME_ID, find_duplicates, rows_of

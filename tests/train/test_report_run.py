@@ -17,9 +17,9 @@ from mlic_runtime.base.text import printable
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.cli.report import report
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig
 from mlic_train.data import fingerprint
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.measure.collect import collect
 from mlic_train.measure.collect import report as report_metrics
 from mlic_train.measure.metrics import compute_metrics
@@ -130,7 +130,7 @@ def test_the_page_has_every_section_and_fetches_nothing(document: str) -> None:
 def test_the_page_says_what_the_run_is(document: str) -> None:
     assert "Run tiny, measured on val" in document
     assert "<td>epochs</td><td>2</td><td>10</td>" in document
-    assert "<td>image_size</td><td>16</td><td>224</td>" in document
+    assert "<td>image_size</td><td>16</td><td>112</td>" in document
     assert "best.safetensors" in document
     assert "data fingerprint" in document
 

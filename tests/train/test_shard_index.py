@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from mlic_runtime.errors import ImageError
 from mlic_train.cli.shards import shards
+from mlic_train.config import DataOptions
 from mlic_train.data import fingerprint
 from mlic_train.data.formats.format import Row
 from mlic_train.data.formats.shard_index import index_bytes
@@ -20,7 +21,7 @@ from mlic_train.data.formats.shards import find_shards, read_rows, scan_rows
 from mlic_train.data.problems import Problem
 from mlic_train.data.shard_writer import write_shards
 from mlic_train.data.source.members import image_source
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.data.splits import load_splits
 from mlic_train.errors import DataError
 
 FAR = Path("memory://far")

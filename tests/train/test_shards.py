@@ -18,12 +18,12 @@ from mlic_train.batches.dataset import plan_epoch
 from mlic_train.cli.report import report
 from mlic_train.cli.shards import shards
 from mlic_train.cli.train import train
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig
 from mlic_train.data import fingerprint
 from mlic_train.data.shard_writer import write_shards
 from mlic_train.data.source.addresses import expand
 from mlic_train.data.source.members import Member, from_json, image_source, to_json
-from mlic_train.data.splits import DataOptions, Splits, load_splits, read_splits
+from mlic_train.data.splits import Splits, load_splits, read_splits
 from mlic_train.errors import DataError
 from mlic_train.runs.checkpoint import LAST_NAME, load_checkpoint
 from mlic_train.training.run import train_run

@@ -15,10 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlic_train.cli.sweep import sweep
-from mlic_train.cli.train import start_run, train
+from mlic_train.cli.train import train
+from mlic_train.config import Options
 from mlic_train.errors import TrainError
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State
 from mlic_train.training import fit
+from mlic_train.training.run import start_run
 
 TINY = ["--image-size", "16", "--width", "16", "--num-layers", "1", "--calibration", "none", "--device", "cpu"]
 SMALL = ["--", *TINY, "--num-heads", "2", "--batch-size", "36", "--text-batch-size", "18"]
@@ -44,13 +46,13 @@ def grid(colours: Path, tmp_path: Path) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     """The options of each trial that is trained from the start, in order."""
-    calls: list[dict[str, Any]] = []
+    calls: list[Options] = []
 
-    def record(ctx: click.Context, *arguments: Any, **options: Any) -> State:
-        calls.append(ctx.params)
-        return start_run(ctx, *arguments, **options)
+    def record(options: Options, *arguments: Any, **more: Any) -> State:
+        calls.append(options)
+        return start_run(options, *arguments, **more)
 
     monkeypatch.setattr("mlic_train.sweep.runner.start_run", record)
     return calls
@@ -95,9 +97,10 @@ def test_the_preset_trains_the_16_combinations_of_the_origin(
 ) -> None:
     calls: list[tuple[object, ...]] = []
 
-    def pretend(ctx: click.Context, *arguments: Any, **options: Any) -> State:
-        names = ("name", "image_size", "dropout", "batch_size", "epochs", "learning_rate")
-        calls.append(tuple(ctx.params[name] for name in names))
+    def pretend(options: Options, *arguments: Any, **more: Any) -> State:
+        model, config = options.model, options.train
+        trained = (config.batch_size, config.epochs, config.learning_rate)
+        calls.append((model.name, model.image_size, model.dropout, *trained))
         score = len(calls) % 7 / 7
         row = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.6, "val_samples_f1": score, "val_map": 0.5}
         return State(finished=True, history=[row], metrics={"val": {"samples_f1": score}})
@@ -152,10 +155,10 @@ def test_a_hopeless_trial_is_pruned(grid: Callable[..., Result], tmp_path: Path)
 def test_a_trial_that_fails_is_written_down_and_the_next_follows(
     grid: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def explode(ctx: click.Context, *arguments: Any, **options: Any) -> State:
-        if ctx.params["dropout"] < 0.25:
+    def explode(options: Options, *arguments: Any, **more: Any) -> State:
+        if options.model.dropout < 0.25:
             raise TrainError("the loss is nan")
-        return start_run(ctx, *arguments, **options)
+        return start_run(options, *arguments, **more)
 
     monkeypatch.setattr("mlic_train.sweep.runner.start_run", explode)
     result = grid(DROPOUTS, "--format", "json", *QUICK)
@@ -185,7 +188,7 @@ def test_where_every_trial_fails_the_sweep_does(grid: Callable[..., Result], mon
 
 
 def test_a_mistake_in_the_options_stops_at_once_and_can_be_corrected(
-    grid: Callable[..., Result], started: list[dict[str, Any]]
+    grid: Callable[..., Result], started: list[Options]
 ) -> None:
     wrong = grid(DROPOUTS, *QUICK, "--backbone", "nonsense")
     assert wrong.exit_code == 1
@@ -221,7 +224,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
 )
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     grid: Callable[..., Result],
-    started: list[dict[str, Any]],
+    started: list[Options],
     monkeypatch: pytest.MonkeyPatch,
     where: str,
     call: int,
@@ -236,7 +239,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     result = grid(DROPOUTS, "--format", "json", *QUICK)
     assert result.exit_code == 0, result.output
     assert [trial["state"] for trial in json.loads(result.stdout)["trials"]] == ["complete"] * 3
-    assert [options["dropout"] for options in started] == [0.1, 0.2, 0.3]  # none twice: what was begun was resumed
+    assert [options.model.dropout for options in started] == [0.1, 0.2, 0.3]  # none twice: what was begun was resumed
 
 
 @pytest.mark.parametrize(
@@ -264,7 +267,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
         ),
         (["--data", "{data}", "--preset", "origin", "--", "--wide", "3"], 2, "--wide"),
         (["--data", "{data}", "--preset", "origin", "--", "--cache-features"], 1, "--cache-features needs"),
-        (["--data", "{data}", "--space", "{space}"], 1, "space.toml: [dropout] takes numbers, found 'x'"),
+        (["--data", "{data}", "--space", "{space}"], 1, "space.toml: [dropout] dropout must be float, found 'x'"),
         (["--data", "{data}", "--preset", "origin", "--storage", "no://where"], 1, "no://where cannot be opened"),
     ],
 )

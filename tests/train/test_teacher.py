@@ -15,9 +15,9 @@ import torch
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.batches.dataset import Examples, batch_loader, evaluation_batches
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.config.schema import ModelConfig, TrainConfig
+from mlic_train.config import DataOptions, Distillation, ModelConfig, TrainConfig
 from mlic_train.data import Record, fingerprint
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.models import create_model
 from mlic_train.models.base import PictureModel
@@ -34,7 +34,7 @@ from mlic_train.runs.checkpoint import (
     save_checkpoint,
     write_run_config,
 )
-from mlic_train.training.distillation import SOFT_LABELS_NAME, Distillation, read_soft_labels, teach, write_soft_labels
+from mlic_train.training.distillation import SOFT_LABELS_NAME, read_soft_labels, teach, write_soft_labels
 from mlic_train.training.fit import FitData
 from mlic_train.training.learner import Learner
 from mlic_train.training.optimizer import set_learning_rate

@@ -23,8 +23,8 @@ from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.graph_safety import check_graph
 from mlic_runtime.package.manifest import TOKENIZER_NAME, TextSpec
 from mlic_train.captions.tokenizer import PAD_TOKEN, token_texts, train_tokenizer
-from mlic_train.config.schema import ModelConfig, TrainConfig
-from mlic_train.data.splits import DataOptions, Splits, load_splits
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.package import export_package

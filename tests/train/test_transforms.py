@@ -15,7 +15,7 @@ from mlic_runtime.picture.decode import load_image, to_pixels
 from mlic_train.batches.dataset import Collate, Example, Examples, batch_loader
 from mlic_train.batches.transforms import GREY, augment, flip, mixup, random_crop, random_erasing
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
-from mlic_train.config.schema import TrainConfig
+from mlic_train.config import TrainConfig
 from mlic_train.data import Record
 
 SPEC = ImageSpec(height=12, width=16)

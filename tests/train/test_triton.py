@@ -20,7 +20,8 @@ from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.manifest import LabelSpec
 from mlic_runtime.package.model_package import load_package
 from mlic_train.cli.export import export
-from mlic_train.data.splits import DataOptions, load_splits
+from mlic_train.config import DataOptions
+from mlic_train.data.splits import load_splits
 from mlic_train.errors import ExportError
 from mlic_train.exporting.package import ExportOptions, build_package, export_package
 from mlic_train.exporting.parity import SHAPES

@@ -1,7 +1,11 @@
-"""The formats that can be read. A new one is a module beside this one, and a line in `FORMATS`."""
+"""The formats that can be read.
+
+A new one is a module beside this one, a line in `FORMATS`, and its name in `mlic_train.config.DATA_FORMATS`.
+"""
 
 from pathlib import Path
 
+from mlic_train.config import DATA_FORMATS
 from mlic_train.errors import DataError
 
 from .coco import Coco
@@ -13,9 +17,6 @@ from .shards import Shards
 
 FORMATS: tuple[Format, ...] = (CsvTable(), Competition(), Coco(), JsonLines(), Shards())
 """Of several formats that recognize a file, the first reads it."""
-
-DATA_FORMATS = ("auto", *(each.name for each in FORMATS))
-"""The choices of --data-format."""
 
 
 def find_format(file: Path, name: str = "auto") -> Format:

@@ -1,0 +1,46 @@
+"""Options that say where the data is."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mlic_runtime.base.option import check, option
+from mlic_train.errors import ConfigError
+
+DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl", "shards")
+
+_data = partial(option, group="Data")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the data is: a folder that is searched (`folder`), single files, or both (files win).
+
+    Where shards may stand, one name may stand for many (see `find_splits` for what such a `folder` means).
+    """
+
+    folder: Path | None = _data(
+        None,
+        "Folder with train, val, test, labels.csv and images/; or shards, 'train-{000..063}.tar'.",
+        flag="data",
+        path="data folder",
+        metavar="FOLDER|SHARDS",
+        common=True,
+    )
+    train: tuple[Path, ...] = _data((), "Training rows; may be repeated.", path="data file", common=True)
+    val: tuple[Path, ...] = _data((), "Validation rows.", path="data file", common=True)
+    test: tuple[Path, ...] = _data((), "Test rows, measured once at the end.", path="data file")
+    captions: tuple[Path, ...] = _data((), "More captions with labels, without pictures.", path="data file")
+    labels_file: Path | None = _data(None, "labels.csv: LabelID,Name.", flag="labels", path="file")
+    images: Path | None = _data(None, "The pictures' folder.", path="folder", follows="images/ beside the rows")
+    data_format: str = _data("auto", "Format of the files with rows.", choices=DATA_FORMATS)
+    pictures: bool = _data(True, "Read pictures; without them only captions and labels are read.")
+    skip_bad_rows: bool = _data(False, "Leave bad rows out and list them, instead of stopping.")
+
+    def __post_init__(self) -> None:
+        check(self, ConfigError)
+
+    @property
+    def has_training_rows(self) -> bool:
+        """Whether training data is named."""
+        return self.folder is not None or bool(self.train)
