@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlic_runtime.bench.benchmark import BenchBackend, BenchReport, Comparison, Timing, benchmark
+    from mlic_runtime.bench.inputs import BenchOptions
     from mlic_runtime.caption.tokenizer import CaptionTokenizer
     from mlic_runtime.graph.opening import OpenedGraph
     from mlic_runtime.graph.session import GraphSession
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     )
     from mlic_runtime.package.model_package import ModelPackage, bundled_models, load_package
     from mlic_runtime.package.storage import Content, Storage
-    from mlic_runtime.predict.prediction import Prediction
+    from mlic_runtime.predict.prediction import Prediction, PredictionOptions
     from mlic_runtime.predict.predictor import Predictor
     from mlic_runtime.ray.predictor import RayPredictor
     from mlic_runtime.rows.reader import Row, RowError, RowReader, open_rows
@@ -104,6 +105,7 @@ __all__ = [
 # Where each name is defined, below this package.
 _MODULES = {
     "bench.benchmark": ("BenchBackend", "BenchReport", "Comparison", "Timing", "benchmark"),
+    "bench.inputs": ("BenchOptions",),
     "caption.tokenizer": ("CaptionTokenizer",),
     "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
     "graph.opening": ("OpenedGraph",),
@@ -121,7 +123,7 @@ _MODULES = {
     ),
     "package.model_package": ("ModelPackage", "bundled_models", "load_package"),
     "package.storage": ("Content", "Storage"),
-    "predict.prediction": ("Prediction",),
+    "predict.prediction": ("Prediction", "PredictionOptions"),
     "predict.predictor": ("Predictor",),
     "ray.predictor": ("RayPredictor",),
     "rows.reader": ("Row", "RowError", "RowReader", "open_rows"),

@@ -15,6 +15,7 @@ import mlic_runtime  # noqa: F401 # before anything here imports onnxruntime: no
 
 if TYPE_CHECKING:
     from mlic_train.api import Run, export, train
+    from mlic_train.batches.dataset import Batch
     from mlic_train.captions.tokenizer import train_tokenizer
     from mlic_train.config import DataOptions, Distillation, ModelConfig, TrainConfig
     from mlic_train.data import LabelSet, Record
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
     from mlic_train.models.heads import Logits
     from mlic_train.models.hybrid import Hybrid
     from mlic_train.models.origin_hybrid import OriginHybrid
-    from mlic_train.runs.checkpoint import RunConfig, State, Trained, load_trained
+    from mlic_train.runs.checkpoint import RunConfig, State, TrainedModel, load_trained
     from mlic_train.training.losses import create_loss
     from mlic_train.training.run import resume_run, train_run
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "CheckpointError",
     "Cnn",
     "ConfigError",
@@ -68,7 +70,7 @@ __all__ = [
     "TimmBackbone",
     "TrainConfig",
     "TrainError",
-    "Trained",
+    "TrainedModel",
     "compute_metrics",
     "create_loss",
     "create_model",
@@ -89,6 +91,7 @@ __all__ = [
 # Where each name is defined, below this package.
 _MODULES = {
     "api": ("Run", "export", "train"),
+    "batches.dataset": ("Batch",),
     "captions.tokenizer": ("train_tokenizer",),
     "config": ("DataOptions", "Distillation", "ModelConfig", "TrainConfig"),
     "data": ("LabelSet", "Record"),
@@ -109,7 +112,7 @@ _MODULES = {
     "models.heads": ("Logits",),
     "models.hybrid": ("Hybrid",),
     "models.origin_hybrid": ("OriginHybrid",),
-    "runs.checkpoint": ("RunConfig", "State", "Trained", "load_trained"),
+    "runs.checkpoint": ("RunConfig", "State", "TrainedModel", "load_trained"),
     "training.losses": ("create_loss",),
     "training.run": ("resume_run", "train_run"),
 }

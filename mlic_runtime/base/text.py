@@ -12,7 +12,7 @@ _JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def normalize_whitespace(caption: str | None) -> str | None:
-    """The caption with each run of whitespace as one space, as in training; None where it is blank."""
+    """Return the caption with each run of whitespace as one space, as in training; None if it is blank."""
     return None if caption is None else " ".join(caption.split()) or None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlic_runtime.base.override import override
 from mlic_runtime.limits import MAX_ROW_BYTES
 
-_MAX_SHOWN = 60  # characters of a line in a message
+_SHOWN_CHARACTERS = 60  # characters of a line in a message
 TOO_LONG = f"it has more than {MAX_ROW_BYTES} bytes"
 
 
@@ -43,7 +43,7 @@ class CsvRecords(Iterator["list[str] | BrokenRecord"]):
                 cells = next(csv.reader(self._feed(), strict=True))
             except csv.Error as error:
                 self._again.extendleft(reversed(self._used[1:]))
-                return BrokenRecord("".join(self._used[:1]).rstrip()[:_MAX_SHOWN], str(error))
+                return BrokenRecord("".join(self._used[:1]).rstrip()[:_SHOWN_CHARACTERS], str(error))
             if cells:
                 return cells
 

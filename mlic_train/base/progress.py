@@ -6,8 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-import click
-
 from mlic_runtime.base.progress import Progress, clear_line
 
 
@@ -15,7 +13,7 @@ def log_line(line: str) -> None:
     """Print a line above any progress bar."""
     if _is_first_process():
         clear_line(sys.stderr)
-        click.echo(line, file=sys.stderr)
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from mlic_runtime.errors import ProviderError
 from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.manifest import LatencySpec
 from mlic_runtime.providers.names import AUTO, candidates
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 _RUNS = 100
 
@@ -18,7 +18,7 @@ Latency = Mapping[str, Mapping[str, LatencySpec]]
 """{precision: {provider: latency}}"""
 
 
-def measure_graphs(trained: Trained, graphs: Mapping[str, bytes]) -> Latency:
+def measure_graphs(trained: TrainedModel, graphs: Mapping[str, bytes]) -> Latency:
     """Measure graphs {precision: ONNX file} in turns, one picture with a caption at a time, on every provider here."""
     model = trained.config.model
     inputs = make_inputs(model.image_spec, model.text_spec, trained.tokenizer)

@@ -25,7 +25,7 @@ from mlic_train.data.splits import Splits
 from mlic_train.errors import ExportError
 from mlic_train.measure.collect import check_labels, collect_splits, run_graph, score
 from mlic_train.measure.predict import Outputs
-from mlic_train.runs.checkpoint import Trained, checkpoint_digest
+from mlic_train.runs.checkpoint import TrainedModel, checkpoint_digest
 
 from .card import write_card
 from .graph import OPSET
@@ -54,7 +54,7 @@ class ExportOptions:
 
 
 def export_package(
-    trained: Trained,
+    trained: TrainedModel,
     output: Path,
     options: ExportOptions = ExportOptions(),  # frozen
     *,
@@ -79,7 +79,7 @@ def export_package(
 
 
 def build_package(
-    trained: Trained, options: ExportOptions, *, splits: Splits | None, log: Callable[[str], None]
+    trained: TrainedModel, options: ExportOptions, *, splits: Splits | None, log: Callable[[str], None]
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Build the files of a model package, {file name: content} with manifest.json, and check its graphs.
 

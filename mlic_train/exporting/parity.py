@@ -20,7 +20,7 @@ from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.errors import ExportError
 from mlic_train.measure.predict import Outputs
 from mlic_train.models import Cnn, Model
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def example_inputs(model: Model, rows: int, tokens: int, seed: int = _SEED) -> t
     return pixels, ids * mask, mask
 
 
-def check_parity(trained: Trained, session: GraphSession, precision: str = "fp32") -> ParitySpec:
+def check_parity(trained: TrainedModel, session: GraphSession, precision: str = "fp32") -> ParitySpec:
     """Compare a graph in ONNX Runtime with the model in PyTorch over SHAPES, by the tolerance of its precision.
 
     Raises:
@@ -98,7 +98,7 @@ def check_parity(trained: Trained, session: GraphSession, precision: str = "fp32
 
 
 def check_rows(
-    trained: Trained, expected: Mapping[str, Outputs], outputs: Mapping[str, Outputs], precision: str = "fp32"
+    trained: TrainedModel, expected: Mapping[str, Outputs], outputs: Mapping[str, Outputs], precision: str = "fp32"
 ) -> dict[str, AgreementSpec]:
     """Compare the outputs of the model (`expected`) and of a graph for real rows, by the tolerance of its precision.
 
@@ -148,7 +148,9 @@ def _check_values(expected: Logits, logits: Logits, precision: str, where: str) 
         )
 
 
-def _check_decisions(trained: Trained, expected: Logits, logits: Logits, precision: str, where: str) -> AgreementSpec:
+def _check_decisions(
+    trained: TrainedModel, expected: Logits, logits: Logits, precision: str, where: str
+) -> AgreementSpec:
     """Compare label decisions by logits float32 (N, L) of the model and of its graph; return the agreement.
 
     Raises:

@@ -13,7 +13,7 @@ from mlic_train.errors import ExportError
 from mlic_train.measure.collect import collect_splits, run_graph
 from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.predict import MODES, Outputs
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 from .graph import export_graph
 from .half_precision import to_float16
@@ -48,7 +48,7 @@ class Graph:
 
 
 def make_graphs(
-    trained: Trained,
+    trained: TrainedModel,
     precisions: Sequence[str],
     splits: Splits | None,
     expected: Mapping[str, Outputs],
@@ -91,7 +91,7 @@ def make_graphs(
     return {precision: graphs[precision] for precision in precisions}
 
 
-def largest_drop(trained: Trained, expected: Mapping[str, Outputs], outputs: Mapping[str, Outputs]) -> float:
+def largest_drop(trained: TrainedModel, expected: Mapping[str, Outputs], outputs: Mapping[str, Outputs]) -> float:
     """Return by how many points the samples F1 of a graph on val is below the model's, in the worst mode."""
     thresholds = np.asarray(trained.state.thresholds)
 

@@ -16,7 +16,7 @@ from mlic_train.batches.dataset import Examples, batch_loader, evaluation_batche
 from mlic_train.data import Record
 from mlic_train.measure.collect import graph_inputs, usable_records
 from mlic_train.measure.predict import MODES, in_mode
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 Inputs = dict[str, npt.NDArray[np.uint8] | npt.NDArray[np.int64]]
 """A batch: {name of the graph's input: array}"""
@@ -48,14 +48,14 @@ def measure_ranges(graph: bytes, batches: Sequence[Inputs]) -> Ranges:
         return Ranges(calibrator.compute_data())
 
 
-def draw_rows(trained: Trained, records: Sequence[Record], count: int) -> list[Record]:
+def draw_rows(trained: TrainedModel, records: Sequence[Record], count: int) -> list[Record]:
     """Return `count` records in random order, always the same ones; those with pictures come first."""
     usable = usable_records(records, trained.config.model)
     random.Random(_SEED).shuffle(usable)
     return sorted(usable, key=lambda record: record.image is None)[:count]
 
 
-def make_inputs(trained: Trained, records: Sequence[Record], modes: Sequence[str] = MODES) -> list[Inputs]:
+def make_inputs(trained: TrainedModel, records: Sequence[Record], modes: Sequence[str] = MODES) -> list[Inputs]:
     """Return the records in batches, once in each mode; a model that reads no captions has only the mode "both"."""
     config = trained.config.model
     examples = Examples(records, config.num_labels, config.image_spec)

@@ -21,7 +21,7 @@ from mlic_runtime.package.manifest import CARD_NAME, TOKENIZER_NAME, Manifest
 from mlic_train.base.files import atomic_folder
 from mlic_train.data.splits import Splits
 from mlic_train.errors import ExportError
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 from .package import ExportOptions, build_package
 from .parity import SHAPES
@@ -39,7 +39,7 @@ _DATA_TYPES: Mapping[int, str] = {
 
 
 def export_triton(
-    trained: Trained,
+    trained: TrainedModel,
     repository: Path,
     options: ExportOptions = ExportOptions(),  # noqa: B008 # frozen
     *,

@@ -13,7 +13,7 @@ from mlic_train.config import ModelConfig
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
 from mlic_train.errors import DataError
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 from .bootstrap import bootstrap_intervals
 from .metrics import compute_metrics
@@ -23,7 +23,7 @@ _BATCH_SIZE = 16
 
 
 def collect(
-    trained: Trained,
+    trained: TrainedModel,
     run: Run,
     records: Sequence[Record],
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -58,7 +58,7 @@ def mode_suffix(mode: str) -> str:
 
 
 def collect_splits(
-    trained: Trained, run: Run, splits: Splits, names: Sequence[str] = ("val", "test")
+    trained: TrainedModel, run: Run, splits: Splits, names: Sequence[str] = ("val", "test")
 ) -> dict[str, Outputs]:
     """Run a model on all rows of val and test; return {"val", "val-picture-only", ..., "test", ...: outputs}.
 
@@ -72,7 +72,7 @@ def collect_splits(
     }
 
 
-def run_graph(trained: Trained, session: GraphSession) -> Run:
+def run_graph(trained: TrainedModel, session: GraphSession) -> Run:
     """Return a function that runs a batch through a graph of the model."""
     size = trained.config.model.image_size
     return lambda batch: torch.from_numpy(session.run(*(tensor.numpy() for tensor in graph_inputs(batch, size))))
@@ -85,7 +85,7 @@ def graph_inputs(batch: Batch, size: int) -> list[Tensor]:
     return [tensor for tensor in (pixels, batch.input_ids, batch.attention_mask) if tensor is not None]
 
 
-def check_labels(trained: Trained, splits: Splits) -> None:
+def check_labels(trained: TrainedModel, splits: Splits) -> None:
     """Refuse data with other labels than the model.
 
     Raises:

@@ -21,7 +21,7 @@ from mlic_train.errors import ConfigError, DataError
 from mlic_train.measure.bootstrap import weighted_metrics
 from mlic_train.measure.collect import usable_records
 from mlic_train.measure.predict import Outputs
-from mlic_train.runs.checkpoint import Trained, load_trained
+from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 from .label_metrics import Number, resampled
 from .measurement import Measurement, as_seen, choose_split, data_warning, measure
@@ -48,7 +48,7 @@ class Result:
 class Comparison:
     """Runs side by side, by their names; `measurements` is empty where the stored metrics are compared."""
 
-    runs: Mapping[str, Trained]
+    runs: Mapping[str, TrainedModel]
     results: Sequence[Result]
     measurements: Mapping[str, Measurement]
     warnings: Sequence[str]
@@ -185,7 +185,7 @@ def _aligned(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     )
 
 
-def _stored_results(runs: Mapping[str, Trained]) -> list[Result]:
+def _stored_results(runs: Mapping[str, TrainedModel]) -> list[Result]:
     results = []
     for name, trained in runs.items():
         for key, metrics in trained.state.metrics.items():
@@ -224,7 +224,7 @@ def _differences(first: Measurement, other: Measurement, mode: str) -> dict[str,
     }
 
 
-def _fingerprint_warnings(runs: Mapping[str, Trained]) -> list[str]:
+def _fingerprint_warnings(runs: Mapping[str, TrainedModel]) -> list[str]:
     known = {str(trained.config.provenance.get("data_fingerprint", "unknown"))[:12] for trained in runs.values()}
     if len(known) == 1:
         return []
@@ -234,7 +234,7 @@ def _fingerprint_warnings(runs: Mapping[str, Trained]) -> list[str]:
     ]
 
 
-def _common_rows(runs: Mapping[str, Trained], seen: Mapping[str, Splits], split: str) -> dict[str, list[Record]]:
+def _common_rows(runs: Mapping[str, TrainedModel], seen: Mapping[str, Splits], split: str) -> dict[str, list[Record]]:
     """Return for each run, in order, the rows that all runs can use, as that run sees them."""
     usable = {
         name: {
@@ -249,7 +249,7 @@ def _common_rows(runs: Mapping[str, Trained], seen: Mapping[str, Splits], split:
     return {name: [record for key, record in rows.items() if key in shared] for name, rows in usable.items()}
 
 
-def _check_same_labels(first: Trained, other: Trained) -> None:
+def _check_same_labels(first: TrainedModel, other: TrainedModel) -> None:
     if other.config.model.labels != first.config.model.labels:
         raise ConfigError(
             f"{other.folder} has the labels {', '.join(other.config.model.labels)}, {first.folder} has "

@@ -17,7 +17,7 @@ from mlic_train.errors import CheckpointError, DataError
 from mlic_train.measure.calibration import apply_calibration
 from mlic_train.measure.collect import check_labels, collect, report, usable_records
 from mlic_train.measure.predict import Outputs
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 from .run_facts import run_name, sees_pictures
 
@@ -54,7 +54,7 @@ class Measurement:
         return decide(self.probabilities, self.thresholds)
 
 
-def as_seen(trained: Trained, splits: Splits) -> Splits:
+def as_seen(trained: TrainedModel, splits: Splits) -> Splits:
     """Return the splits as the run was given them: without pictures, where it was trained with --no-pictures.
 
     Raises:
@@ -67,7 +67,7 @@ def as_seen(trained: Trained, splits: Splits) -> Splits:
     return dataclasses.replace(splits, **stripped)  # type: ignore[arg-type] # the names are fields that hold splits
 
 
-def data_warning(trained: Trained, splits: Splits) -> str | None:
+def data_warning(trained: TrainedModel, splits: Splits) -> str | None:
     """Return a warning where `splits` (see `as_seen`) are not the data that the run was trained with, else None."""
     expected, actual = trained.config.provenance.get("data_fingerprint"), fingerprint(splits.named())
     if expected == actual:
@@ -92,7 +92,7 @@ def choose_split(splits: Splits, name: str) -> Split:
     return split
 
 
-def measure(trained: Trained, records: Sequence[Record]) -> Measurement:
+def measure(trained: TrainedModel, records: Sequence[Record]) -> Measurement:
     """Run the model over the records, each picture once, in eval mode on the CPU.
 
     The calibration is applied afterwards, by the model's own module, so that both outputs come from one run.

@@ -12,7 +12,7 @@ from mlic_train.config import DataOptions
 from mlic_train.data import Record
 from mlic_train.data.source.members import PictureFile, image_source
 from mlic_train.data.splits import load_splits
-from mlic_train.runs.checkpoint import Trained, load_trained
+from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 from .calibration import calibration_section
 from .confusion import confusion, confusion_section
@@ -65,7 +65,7 @@ def write_run_report(
     write_page(output, render_page(title, parts, [] if warning is None else [warning]))
 
 
-def _training_section(trained: Trained) -> Section:
+def _training_section(trained: TrainedModel) -> Section:
     rows = history(trained)
     if not rows:
         return left_out("Training", "the checkpoint has no history of its training")
@@ -82,7 +82,7 @@ def _metrics_section(measurement: Measurement) -> Section:
     return Section("Metrics", METRICS_CAPTION, [metrics_table(("input",), rows)])
 
 
-def _label_sections(trained: Trained, measurement: Measurement) -> list[Section]:
+def _label_sections(trained: TrainedModel, measurement: Measurement) -> list[Section]:
     """Return the sections on metrics, curves and thresholds of the labels, over the rows with at least one label."""
     names = trained.config.model.labels
     labelled = measurement.targets.any(axis=1)
@@ -121,7 +121,7 @@ def _label_sections(trained: Trained, measurement: Measurement) -> list[Section]
     ]
 
 
-def _feature_map_section(trained: Trained, records: Sequence[Record], picture: PictureFile | None) -> Section:
+def _feature_map_section(trained: TrainedModel, records: Sequence[Record], picture: PictureFile | None) -> Section:
     """Return the feature maps of a picture; without one, of a picture of the split that is always the same."""
     title = "Feature maps"
     if not sees_pictures(trained):

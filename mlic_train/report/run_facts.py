@@ -7,7 +7,7 @@ from typing import Any
 
 from mlic_runtime.base.text import printable
 from mlic_train.config import ModelConfig, TrainConfig, resolve_configs
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, RunConfig, Trained, load_checkpoint
+from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, RunConfig, TrainedModel, load_checkpoint
 
 from .page import Part, Table, facts
 
@@ -21,13 +21,13 @@ def run_name(folder: Path) -> str:
     return printable(folder.resolve().name)
 
 
-def history(trained: Trained) -> list[dict[str, float]]:
+def history(trained: TrainedModel) -> list[dict[str, float]]:
     """Return one row per finished epoch; a released checkpoint knows them up to its best epoch only."""
     last = trained.folder / LAST_NAME
     return load_checkpoint(last).state.history if last.is_file() else trained.state.history
 
 
-def model_facts(trained: Trained) -> dict[str, object]:
+def model_facts(trained: TrainedModel) -> dict[str, object]:
     """Return name, size, inputs and training of a model."""
     config, model = trained.config.model, trained.model
     every, backbone = (sum(one.numel() for one in part.parameters()) for part in (model, model.backbone))
@@ -51,7 +51,7 @@ def model_facts(trained: Trained) -> dict[str, object]:
     return result | {name.replace("_", " "): str(provenance[name]) for name in _AT_THE_TOP if name in provenance}
 
 
-def sees_pictures(trained: Trained) -> bool:
+def sees_pictures(trained: TrainedModel) -> bool:
     """Return False for a run whose data had no pictures: the output of its backbone is random."""
     known = trained.state.metrics
     return not ("val-caption-only" in known and "val-picture-only" not in known)
@@ -65,7 +65,7 @@ def hyperparameters(config: RunConfig) -> dict[str, object]:
     return {**result, **{name: value for name, value in config.provenance.items() if name not in known}}
 
 
-def run_parts(trained: Trained, measured_on: str) -> list[Part]:
+def run_parts(trained: TrainedModel, measured_on: str) -> list[Part]:
     """Return what stands at the top of a report: the model, and folded away its hyperparameters and provenance."""
     config = trained.config
     usual = resolve_configs(ModelConfig(name=config.model.name), TrainConfig())

@@ -170,7 +170,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[int, Ma
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A model with its weights, in eval mode, and everything around it that evaluation and export need."""
 
     folder: Path
@@ -225,7 +225,7 @@ def create_tokenizer(config: ModelConfig, tokenizer_json: bytes | None) -> Capti
     return None if spec is None or tokenizer_json is None else CaptionTokenizer(tokenizer_json, spec)
 
 
-def load_trained(folder: Path) -> Trained:
+def load_trained(folder: Path) -> TrainedModel:
     """Load the best checkpoint of a run folder (or of the released checkpoint's folder).
 
     Raises:
@@ -244,7 +244,7 @@ def load_trained(folder: Path) -> Trained:
         if not file.is_file():
             raise CheckpointError(f"{folder} has no {TOKENIZER_NAME}; the run folder is incomplete")
         tokenizer = file.read_bytes()
-    return Trained(folder, config, model.eval(), tokenizer, checkpoint.state)
+    return TrainedModel(folder, config, model.eval(), tokenizer, checkpoint.state)
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -252,7 +252,7 @@ def checkpoint_digest(folder: Path) -> str:
     return hashlib.sha256((folder / BEST_NAME).read_bytes()).hexdigest()
 
 
-def save_half(trained: Trained, folder: Path) -> Trained:
+def save_half(trained: TrainedModel, folder: Path) -> TrainedModel:
     """Write a checkpoint with float16 weights (half the size, cannot be resumed) and return it loaded from the file.
 
     So a package exported from the result and the checkpoint are the same model.

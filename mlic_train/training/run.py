@@ -189,7 +189,7 @@ def _start(
 ) -> None:
     """Write a run folder that every process can resume, as it resumes an interrupted run."""
     if (folder / CONFIG_NAME).exists():
-        raise CheckpointError(f"{folder} holds a run already; go on with --resume or choose another --output")
+        raise CheckpointError(f"{folder} holds a run already; continue with --resume or choose another --output")
     data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.backbone_weights
     splits, taught = teach(splits, options.teacher, train.teacher_weight, device, log)
     captions = set_up_captions(options.model, splits.train.records, options.weights.embedding)

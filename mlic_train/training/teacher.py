@@ -18,7 +18,7 @@ from mlic_train.data import Record
 from mlic_train.data.source.members import image_source
 from mlic_train.errors import DataError
 from mlic_train.models import Cnn, Model
-from mlic_train.runs.checkpoint import Trained, load_trained
+from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 _RECORDS = 32  # records at a time, as many pictures per forward pass of the backbone; bounds memory
 _CAPTIONS = 128  # captions per forward pass of the rest
@@ -26,7 +26,7 @@ _CAPTIONS = 128  # captions per forward pass of the rest
 T = TypeVar("T")
 
 
-def load_teachers(folders: Sequence[Path], labels: tuple[str, ...]) -> list[Trained]:
+def load_teachers(folders: Sequence[Path], labels: tuple[str, ...]) -> list[TrainedModel]:
     """Load the best checkpoints of the run folders.
 
     Raises:
@@ -45,7 +45,7 @@ def load_teachers(folders: Sequence[Path], labels: tuple[str, ...]) -> list[Trai
 
 def soft_labels(
     records: Sequence[Record],
-    teachers: Sequence[Trained],
+    teachers: Sequence[TrainedModel],
     sees: str = "both",
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -87,7 +87,7 @@ def soft_labels(
 
 
 def _predict(
-    teacher: Trained, records: Sequence[Record], sees: str, device: torch.device, threads: ThreadPoolExecutor
+    teacher: TrainedModel, records: Sequence[Record], sees: str, device: torch.device, threads: ThreadPoolExecutor
 ) -> Iterator[tuple[list[int], npt.NDArray[np.float64]]]:
     """Yield indices of records and their logits float64 (n, L), averaged over captions, for all records."""
     config = teacher.config.model

@@ -11,7 +11,7 @@ from PIL import Image
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.config import ModelConfig, TrainConfig, resolve_configs
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import RunConfig, State, Trained, load_trained, save_checkpoint, write_run_config
+from mlic_train.runs.checkpoint import RunConfig, State, TrainedModel, load_trained, save_checkpoint, write_run_config
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 210)}
 
@@ -71,10 +71,10 @@ def small_train() -> TrainConfig:
 
 
 @pytest.fixture
-def make_trained(tmp_path: Path) -> Callable[..., Trained]:
+def make_trained(tmp_path: Path) -> Callable[..., TrainedModel]:
     """Write the run folder `name` of a model with random weights, complete in every other way, and load it."""
 
-    def make(config: ModelConfig, name: str = "run", seed: int = 0) -> Trained:
+    def make(config: ModelConfig, name: str = "run", seed: int = 0) -> TrainedModel:
         captions = ["a red wall", "a green wall and a blue door", "one red and one blue thing"] * 4
         tokenizer = train_tokenizer(captions) if config.reads_captions else None
         if tokenizer is not None:
@@ -94,10 +94,10 @@ def make_trained(tmp_path: Path) -> Callable[..., Trained]:
 
 
 @pytest.fixture
-def trained(make_trained: Callable[..., Trained], small_model: ModelConfig) -> Trained:
+def trained(make_trained: Callable[..., TrainedModel], small_model: ModelConfig) -> TrainedModel:
     return make_trained(small_model)
 
 
 @pytest.fixture
-def cnn(make_trained: Callable[..., Trained], small_model: ModelConfig) -> Trained:
+def cnn(make_trained: Callable[..., TrainedModel], small_model: ModelConfig) -> TrainedModel:
     return make_trained(dataclasses.replace(small_model, name="cnn"), "cnn")

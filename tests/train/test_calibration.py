@@ -22,7 +22,7 @@ from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import create_model
 from mlic_train.models.calibration import BOTH, CAPTION_ONLY, PICTURE_ONLY, Calibration
-from mlic_train.runs.checkpoint import BEST_NAME, RunConfig, State, Trained, load_checkpoint, load_trained
+from mlic_train.runs.checkpoint import BEST_NAME, RunConfig, State, TrainedModel, load_checkpoint, load_trained
 from mlic_train.training.run import resume_run, train_run
 
 Logits = npt.NDArray[np.float64]
@@ -89,13 +89,13 @@ def ece(logits: Logits, targets: Truth) -> float:
     return compute_metrics(sigmoid(logits), targets, np.full(targets.shape[1], 0.5))["ece"]
 
 
-def trained_model(config: ModelConfig, splits: Splits) -> Trained:
+def trained_model(config: ModelConfig, splits: Splits) -> TrainedModel:
     """A model that was never trained, with a tokenizer."""
     tokenizer = train_tokenizer(caption for record in splits.train.records for caption in record.captions)
     config = dataclasses.replace(config, vocab_size=vocabulary_size(tokenizer))
     torch.manual_seed(0)
     model = create_model(config).eval()
-    return Trained(
+    return TrainedModel(
         Path(), RunConfig(config, TrainConfig()), model, tokenizer if config.reads_captions else None, State()
     )
 

@@ -13,7 +13,7 @@ from mlic_train.models import create_model
 from mlic_train.models.backbone import create_backbone
 from mlic_train.runs.checkpoint import (
     State,
-    Trained,
+    TrainedModel,
     load_backbone,
     load_checkpoint,
     load_trained,
@@ -146,7 +146,7 @@ def test_a_foreign_checkpoint_of_pytorch_is_refused_and_not_opened(tmp_path: Pat
     assert not (tmp_path / "it ran").exists()
 
 
-def test_a_run_folder_with_a_foreign_best_checkpoint_is_refused(tmp_path: Path, trained: Trained) -> None:
+def test_a_run_folder_with_a_foreign_best_checkpoint_is_refused(tmp_path: Path, trained: TrainedModel) -> None:
     torch.save({"state": _Bomb(tmp_path / "it ran")}, trained.folder / "best.safetensors")
     with pytest.raises(CheckpointError, match=r"best\.safetensors is not a checkpoint of mlic-train"):
         load_trained(trained.folder)

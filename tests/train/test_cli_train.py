@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from mlic_train.base.progress import log_line
 from mlic_train.cli.export import export
 from mlic_train.cli.train import train
-from mlic_train.runs.checkpoint import Trained, load_trained
+from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
 SMALL += ["--learning-rate", "0.01", "--device", "cpu"]
@@ -160,7 +160,7 @@ def test_export_takes_the_newest_run(colours: Path, tmp_path: Path) -> None:
     assert "holds a hybrid, not a cnn; leave --model out" in wrong.stderr
 
 
-def test_export_learns_the_model_from_the_run(cnn: Trained, tmp_path: Path) -> None:
+def test_export_learns_the_model_from_the_run(cnn: TrainedModel, tmp_path: Path) -> None:
     result = run(export, "--run", cnn.folder, "--output", tmp_path / "package")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "package" / "manifest.json").read_text())["text"] is None

@@ -18,7 +18,7 @@ from mlic_train.cli.export import export
 from mlic_train.cli.train import train
 from mlic_train.config import DataOptions
 from mlic_train.data.splits import load_splits
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, Trained, load_checkpoint, save_checkpoint
+from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, TrainedModel, load_checkpoint, save_checkpoint
 
 Room = Callable[[int], AbstractContextManager[None]]
 
@@ -71,7 +71,7 @@ def test_training_keeps_its_last_checkpoint_and_goes_on_from_it(colours: Path, t
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_an_exported_package_and_its_single_file_stay_whole(
-    share: float, cnn: Trained, tmp_path: Path, room: Room
+    share: float, cnn: TrainedModel, tmp_path: Path, room: Room
 ) -> None:
     """The single file is larger than any file of the package, so that there can be room for all but it."""
     output = tmp_path / "packages" / "cnn"
@@ -89,7 +89,7 @@ def test_an_exported_package_and_its_single_file_stay_whole(
 
 
 def test_a_feature_cache_is_refused_before_it_is_written(
-    cnn: Trained, colours: Path, tmp_path: Path, room: Room, monkeypatch: pytest.MonkeyPatch
+    cnn: TrainedModel, colours: Path, tmp_path: Path, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writing to mapped memory that the disk has no room for would end the process by a signal, without a word."""
 

@@ -22,11 +22,11 @@ from mlic_train.data.splits import load_splits
 from mlic_train.errors import CheckpointError, ExportError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.parity import ATOL, example_inputs
-from mlic_train.runs.checkpoint import Trained, load_trained, save_half
+from mlic_train.runs.checkpoint import TrainedModel, load_trained, save_half
 from mlic_train.runs.find import find_run, newest_run
 
 
-def test_the_package_holds_what_the_manifest_says(trained: Trained, tmp_path: Path) -> None:
+def test_the_package_holds_what_the_manifest_says(trained: TrainedModel, tmp_path: Path) -> None:
     manifest = export_package(trained, tmp_path / "package", ExportOptions(version="1.2.3"))
     package = load_package(tmp_path / "package")
     package.verify()
@@ -44,7 +44,7 @@ def test_the_package_holds_what_the_manifest_says(trained: Trained, tmp_path: Pa
 
 
 def test_the_tokenizer_is_parsed_once(
-    trained: Trained, tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedModel, tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed: list[bytes] = []
 
@@ -58,7 +58,7 @@ def test_the_tokenizer_is_parsed_once(
     assert parsed == [trained.tokenizer]
 
 
-def test_the_runtime_says_what_pytorch_says(trained: Trained, tmp_path: Path, colours: Path) -> None:
+def test_the_runtime_says_what_pytorch_says(trained: TrainedModel, tmp_path: Path, colours: Path) -> None:
     export_package(trained, tmp_path / "package")
     predictor = Predictor.load(tmp_path / "package")
     picture, caption = colours / "images" / "train0.png", "a red wall"
@@ -73,7 +73,7 @@ def test_the_runtime_says_what_pytorch_says(trained: Trained, tmp_path: Path, co
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_exporting_twice_gives_the_same_bytes(trained: Trained, tmp_path: Path, colours: Path) -> None:
+def test_exporting_twice_gives_the_same_bytes(trained: TrainedModel, tmp_path: Path, colours: Path) -> None:
     splits = load_splits(DataOptions(colours))
     for name in ("a", "b"):
         export_package(trained, tmp_path / name, splits=splits)
@@ -81,13 +81,13 @@ def test_exporting_twice_gives_the_same_bytes(trained: Trained, tmp_path: Path, 
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-def test_the_manifest_states_what_made_the_graph(trained: Trained, tmp_path: Path) -> None:
+def test_the_manifest_states_what_made_the_graph(trained: TrainedModel, tmp_path: Path) -> None:
     provenance = export_package(trained, tmp_path / "package").provenance
     assert provenance["opset"] == 17
     assert provenance["onnxslim"]
 
 
-def test_a_folder_that_is_no_package_is_not_replaced(trained: Trained, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_package_is_not_replaced(trained: TrainedModel, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_text("precious")
     with pytest.raises(ExportError, match="is not a model package; choose another --output"):
@@ -95,7 +95,7 @@ def test_a_folder_that_is_no_package_is_not_replaced(trained: Trained, tmp_path:
     assert (tmp_path / "photos" / "mine.jpg").read_text() == "precious"
 
 
-def test_cnn_exports_without_a_caption(cnn: Trained, tmp_path: Path, colours: Path) -> None:
+def test_cnn_exports_without_a_caption(cnn: TrainedModel, tmp_path: Path, colours: Path) -> None:
     manifest = export_package(cnn, tmp_path / "package")
     assert manifest.text is None
     assert "tokenizer.json" not in manifest.files
@@ -103,7 +103,7 @@ def test_cnn_exports_without_a_caption(cnn: Trained, tmp_path: Path, colours: Pa
     assert set(prediction.probabilities) == {"red", "green", "blue"}
 
 
-def test_metrics_can_be_measured_on_the_graph(trained: Trained, tmp_path: Path, colours: Path) -> None:
+def test_metrics_can_be_measured_on_the_graph(trained: TrainedModel, tmp_path: Path, colours: Path) -> None:
     manifest = export_package(trained, tmp_path / "package", splits=load_splits(DataOptions(colours)))
     assert set(manifest.metrics["fp32"]) == {
         f"{split}{mode}" for split in ("val", "test") for mode in ("", "-picture-only", "-caption-only")
@@ -113,7 +113,7 @@ def test_metrics_can_be_measured_on_the_graph(trained: Trained, tmp_path: Path, 
     assert "| 12 of val-picture-only | " in (tmp_path / "package" / "README.md").read_text()
 
 
-def test_the_card_repeats_the_manifest(trained: Trained, tmp_path: Path) -> None:
+def test_the_card_repeats_the_manifest(trained: TrainedModel, tmp_path: Path) -> None:
     export_package(trained, tmp_path / "package")
     card = (tmp_path / "package" / "README.md").read_text()
     for expected in (
@@ -126,7 +126,7 @@ def test_the_card_repeats_the_manifest(trained: Trained, tmp_path: Path) -> None
         assert expected in card
 
 
-def test_a_half_precision_checkpoint_is_the_model_that_is_exported(trained: Trained, tmp_path: Path) -> None:
+def test_a_half_precision_checkpoint_is_the_model_that_is_exported(trained: TrainedModel, tmp_path: Path) -> None:
     half = save_half(trained, tmp_path / "half")
     size = (tmp_path / "half" / "best.safetensors").stat().st_size
     assert size < 0.6 * (trained.folder / "best.safetensors").stat().st_size
@@ -138,7 +138,7 @@ def test_a_half_precision_checkpoint_is_the_model_that_is_exported(trained: Trai
 
 
 def test_the_newest_run_of_the_name_is_found(
-    make_trained: Callable[..., Trained], tmp_path: Path, small_model: ModelConfig
+    make_trained: Callable[..., TrainedModel], tmp_path: Path, small_model: ModelConfig
 ) -> None:
     for index, name in enumerate(("old", "new", "other")):
         config = dataclasses.replace(small_model, name="cnn") if name == "other" else small_model
@@ -154,7 +154,7 @@ def test_without_any_run_the_error_says_how_to_train(tmp_path: Path, monkeypatch
         find_run(tmp_path, "cnn")
 
 
-def test_pytorch_is_a_bench_backend(trained: Trained, tmp_path: Path) -> None:
+def test_pytorch_is_a_bench_backend(trained: TrainedModel, tmp_path: Path) -> None:
     export_package(trained, tmp_path / "package")
     package = load_package(tmp_path / "package")
     backend = PyTorchBackend(package, 1, str(trained.folder), "fp32")
@@ -163,7 +163,9 @@ def test_pytorch_is_a_bench_backend(trained: Trained, tmp_path: Path) -> None:
     np.testing.assert_allclose(backend.run(*inputs), expected, atol=ATOL)
 
 
-def test_torch_compile_is_a_bench_backend(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_compile_is_a_bench_backend(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export_package(trained, tmp_path / "package")
     package = load_package(tmp_path / "package")
     inputs = package_inputs(package, batch_size=2)
@@ -185,7 +187,7 @@ def test_torch_compile_is_a_bench_backend(trained: Trained, tmp_path: Path, monk
 
 
 def test_a_machine_where_torch_compile_fails_is_told_so(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_package(trained, tmp_path / "package")
 
@@ -200,7 +202,7 @@ def test_a_machine_where_torch_compile_fails_is_told_so(
 
 
 def test_the_bench_backend_refuses_another_checkpoint(
-    make_trained: Callable[..., Trained], trained: Trained, tmp_path: Path
+    make_trained: Callable[..., TrainedModel], trained: TrainedModel, tmp_path: Path
 ) -> None:
     export_package(trained, tmp_path / "package")
     make_trained(trained.config.model, "other", seed=5)
@@ -208,7 +210,7 @@ def test_the_bench_backend_refuses_another_checkpoint(
         PyTorchBackend(load_package(tmp_path / "package"), 1, str(tmp_path / "other"), "fp32")
 
 
-def test_the_manifest_says_which_checkpoint_it_came_from(trained: Trained, tmp_path: Path) -> None:
+def test_the_manifest_says_which_checkpoint_it_came_from(trained: TrainedModel, tmp_path: Path) -> None:
     export_package(trained, tmp_path / "package")
     manifest = json.loads((tmp_path / "package" / "manifest.json").read_text())
     digest = hashlib.sha256((trained.folder / "best.safetensors").read_bytes()).hexdigest()

@@ -15,7 +15,7 @@ from mlic_train.config import MODELS, ModelConfig
 from mlic_train.exporting.graph import OPSET, export_graph
 from mlic_train.exporting.parity import ATOL, example_inputs
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ def shape(value: onnx.ValueInfoProto) -> list[str | int]:
     return [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim]
 
 
-def test_the_graph_keeps_the_contract(trained: Trained) -> None:
+def test_the_graph_keeps_the_contract(trained: TrainedModel) -> None:
     graph = onnx.load_from_string(export_graph(trained.model, 64))
     onnx.checker.check_model(graph, full_check=True)
     described = {
@@ -84,7 +84,7 @@ print(hashlib.sha256(export_graph(load_trained(Path(sys.argv[1])).model, 64)).he
 """
 
 
-def test_another_process_makes_the_same_bytes(trained: Trained) -> None:
+def test_another_process_makes_the_same_bytes(trained: TrainedModel) -> None:
     root = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": root, "PYTHONHASHSEED": "1"}
     program = [sys.executable, "-c", EXPORT, str(trained.folder)]

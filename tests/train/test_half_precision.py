@@ -8,7 +8,7 @@ from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.half_precision import LIMIT, to_float16
 from mlic_train.exporting.parity import example_inputs
 from mlic_train.exporting.ranges import measure_ranges
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 
 def scaling_graph(factor: float) -> bytes:
@@ -58,7 +58,7 @@ def test_the_limit_leaves_room_for_rows_that_were_not_seen() -> None:
     assert create_session(converted).run(white) == pytest.approx(create_session(graph).run(white), rel=2e-3)
 
 
-def test_weights_are_half_as_large_and_inputs_and_output_as_they_were(trained: Trained) -> None:
+def test_weights_are_half_as_large_and_inputs_and_output_as_they_were(trained: TrainedModel) -> None:
     graph = export_graph(trained.model, 64)
     inputs = [tensor.numpy() for tensor in example_inputs(trained.model, 4, 6)]
     feed = dict(zip(("pixels", "input_ids", "attention_mask"), inputs, strict=True))

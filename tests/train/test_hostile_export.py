@@ -6,10 +6,10 @@ import pytest
 
 from mlic_runtime.errors import PackageError
 from mlic_train.exporting.package import export_package
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 
-def test_a_tokenizer_that_the_runtime_would_refuse_is_not_exported(trained: Trained, tmp_path: Path) -> None:
+def test_a_tokenizer_that_the_runtime_would_refuse_is_not_exported(trained: TrainedModel, tmp_path: Path) -> None:
     """Such as one that an author put into the run folder by hand; it is looked at before the graphs are made."""
     assert trained.tokenizer is not None
     content = json.loads(trained.tokenizer)

@@ -15,7 +15,7 @@ from mlic_train.data import Record
 from mlic_train.data.splits import load_splits
 from mlic_train.measure.collect import collect, report
 from mlic_train.measure.predict import MODES, Outputs, in_mode, predict_modes
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 SPEC = ImageSpec(16, 16, "bilinear", "stretch")
 
@@ -74,7 +74,7 @@ def test_a_mode_without_a_row_is_not_there(records: tuple[Record, ...], tokenize
 
 
 def test_the_backbone_works_once_per_picture_and_not_once_per_mode(
-    records: tuple[Record, ...], trained: Trained, monkeypatch: pytest.MonkeyPatch
+    records: tuple[Record, ...], trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = [record for record in records if record.image is not None]
     encode, calls = trained.model.encode_picture, []

@@ -17,7 +17,7 @@ from mlic_train.exporting.operators import check_operators, tensor_types
 from mlic_train.exporting.quantization import Quantizer
 from mlic_train.exporting.ranges import draw_rows, make_inputs, measure_ranges
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 RELEASED = sorted((Path(__file__).parents[2] / "exported").glob("*/*.onnx"))
 
@@ -35,7 +35,7 @@ def test_models_have_operators_and_types_that_the_web_and_phones_run(
 
 
 @pytest.fixture
-def reduced(trained: Trained, colours: Path) -> dict[str, bytes]:
+def reduced(trained: TrainedModel, colours: Path) -> dict[str, bytes]:
     full = export_graph(trained.model, 64)
     rows = draw_rows(trained, load_splits(DataOptions(colours)).train.records, 8)
     ranges = measure_ranges(full, make_inputs(trained, rows))

@@ -33,7 +33,7 @@ from mlic_train.exporting.parity import (
 )
 from mlic_train.measure.collect import collect_splits, run_graph
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 MODES = ("", "-picture-only", "-caption-only")
 
@@ -54,7 +54,7 @@ class Shifted:
 class DifferentOnPhotographs(nn.Module):
     """The model, but for a hundredth more where the mean pixel is neither that of noise nor zero."""
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
         self.model = trained.model
         self.image_size, self.vocab_size = trained.config.model.image_size, trained.config.model.vocab_size
@@ -66,7 +66,7 @@ class DifferentOnPhotographs(nn.Module):
 
 
 @pytest.fixture
-def session(trained: Trained) -> GraphSession:
+def session(trained: TrainedModel) -> GraphSession:
     return create_session(export_graph(trained.model, 64))
 
 
@@ -75,14 +75,16 @@ def splits(colours: Path) -> Splits:
     return load_splits(DataOptions(colours))
 
 
-def compare(trained: Trained, session: object, splits: Splits, precision: str = "fp32") -> dict[str, AgreementSpec]:
+def compare(
+    trained: TrainedModel, session: object, splits: Splits, precision: str = "fp32"
+) -> dict[str, AgreementSpec]:
     graph: GraphSession = session  # type: ignore[assignment] # or a stand-in
     expected, found = (collect_splits(trained, run, splits) for run in (trained.run, run_graph(trained, graph)))
     return check_rows(trained, expected, found, precision)
 
 
 @pytest.fixture
-def refused(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def refused(trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Export a wrong graph over a package: it must be left as it was. Returns the message."""
 
     def export(graph: bytes, splits: Splits | None = None) -> str:
@@ -145,13 +147,15 @@ def read_through(operator: str, **constants: list[int]) -> Callable[[onnx.GraphP
     ],
 )
 def test_a_graph_that_breaks_the_contract_is_not_written(
-    trained: Trained, refused: Callable[..., str], edit: Callable[[onnx.GraphProto], None], message: str
+    trained: TrainedModel, refused: Callable[..., str], edit: Callable[[onnx.GraphProto], None], message: str
 ) -> None:
     assert message in refused(edited(export_graph(trained.model, 64), edit))
 
 
 @pytest.mark.parametrize("damage", ["caption_labels.bias", "caption.backward_lstm.weight_hh_l0"])
-def test_a_graph_of_other_weights_is_not_written(trained: Trained, refused: Callable[..., str], damage: str) -> None:
+def test_a_graph_of_other_weights_is_not_written(
+    trained: TrainedModel, refused: Callable[..., str], damage: str
+) -> None:
     other = create_model(trained.config.model)
     other.load_state_dict(trained.model.state_dict())
     other.state_dict()[damage].add_(0.05)
@@ -161,14 +165,14 @@ def test_a_graph_of_other_weights_is_not_written(trained: Trained, refused: Call
 
 
 def test_a_graph_that_agrees_on_made_up_rows_but_not_on_real_ones_is_not_written(
-    trained: Trained, refused: Callable[..., str], splits: Splits
+    trained: TrainedModel, refused: Callable[..., str], splits: Splits
 ) -> None:
     wrong = export_graph(DifferentOnPhotographs(trained), 64)  # type: ignore[arg-type] # a stand-in
     assert check_parity(trained, create_session(wrong)).max_abs_difference < ATOL
     assert "parity of fp32 failed at val: logits differ by 0.01" in refused(wrong, splits)
 
 
-def test_the_shapes_cover_what_they_promise(trained: Trained) -> None:
+def test_the_shapes_cover_what_they_promise(trained: TrainedModel) -> None:
     assert len(SHAPES) >= 5
     assert any(tokens == 1 for _, tokens in SHAPES)
     assert any(batch == 1 for batch, _ in SHAPES)
@@ -179,7 +183,9 @@ def test_the_shapes_cover_what_they_promise(trained: Trained) -> None:
     assert len(set(mask.sum(dim=1).tolist())) > 2
 
 
-def test_a_difference_below_the_tolerance_that_flips_a_decision_fails(trained: Trained, session: GraphSession) -> None:
+def test_a_difference_below_the_tolerance_that_flips_a_decision_fails(
+    trained: TrainedModel, session: GraphSession
+) -> None:
     inputs = example_inputs(trained.model, 1, 1, seed=0)
     with torch.inference_mode():
         logits = trained.model(*inputs).double()
@@ -192,21 +198,21 @@ def test_a_difference_below_the_tolerance_that_flips_a_decision_fails(trained: T
         check_parity(trained, Shifted(session, -5e-5))  # type: ignore[arg-type] # a stand-in
 
 
-def test_so_does_one_on_a_real_row(trained: Trained, session: GraphSession, splits: Splits) -> None:
+def test_so_does_one_on_a_real_row(trained: TrainedModel, session: GraphSession, splits: Splits) -> None:
     expected = collect_splits(trained, trained.run, splits)["val-caption-only"].logits
     trained.state.thresholds[2] = 1 / (1 + float(np.exp(2e-5 - expected[4, 2].astype(np.float64))))
     with pytest.raises(ExportError, match=r"failed at val-caption-only: .* the first is 'blue' in row \d, with"):
         compare(trained, Shifted(session, -5e-5), splits)
 
 
-def test_what_is_not_a_number_in_pytorch_fails(trained: Trained, session: GraphSession) -> None:
+def test_what_is_not_a_number_in_pytorch_fails(trained: TrainedModel, session: GraphSession) -> None:
     trained.model.get_parameter("caption_labels.bias").data.fill_(float("nan"))
     with pytest.raises(ExportError, match="logits differ by nan"):
         check_parity(trained, session)
 
 
 def test_a_precision_has_tolerances_of_its_own(
-    trained: Trained, session: GraphSession, splits: Splits, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedModel, session: GraphSession, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlic_train.exporting.parity.TOLERANCES", {**TOLERANCES, "int8": Tolerance(0.02, 0.001, 0.9)})
     inputs = example_inputs(trained.model, 1, 1, seed=0)
@@ -223,7 +229,7 @@ def test_a_precision_has_tolerances_of_its_own(
     assert agreements["test"].max_abs_difference == pytest.approx(0.01, abs=1e-4)
 
 
-def test_every_real_row_is_compared_in_every_mode(trained: Trained, session: GraphSession, splits: Splits) -> None:
+def test_every_real_row_is_compared_in_every_mode(trained: TrainedModel, session: GraphSession, splits: Splits) -> None:
     found = compare(trained, session, splits)
     captions = {"val": 10, "test": 8}  # every sixth row has none
     expected = {f"{name}{mode}": rows for name, rows in (("val", 12), ("test", 9)) for mode in MODES}
@@ -233,13 +239,13 @@ def test_every_real_row_is_compared_in_every_mode(trained: Trained, session: Gra
     assert 0 < max(agreement.max_abs_difference for agreement in found.values()) <= ATOL
 
 
-def test_a_model_without_captions_is_compared_in_one_mode(cnn: Trained, splits: Splits) -> None:
+def test_a_model_without_captions_is_compared_in_one_mode(cnn: TrainedModel, splits: Splits) -> None:
     found = compare(cnn, create_session(export_graph(cnn.model, 64)), splits)
     assert found.keys() == {"val", "test"}
 
 
 def test_a_picture_is_decoded_once_for_all_modes(
-    trained: Trained, splits: Splits, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedModel, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[Path] = []
 
@@ -252,7 +258,9 @@ def test_a_picture_is_decoded_once_for_all_modes(
     assert len(decoded) == len(set(decoded)) == 12 + 9
 
 
-def test_data_of_other_labels_is_refused(make_trained: Callable[..., Trained], splits: Splits, tmp_path: Path) -> None:
+def test_data_of_other_labels_is_refused(
+    make_trained: Callable[..., TrainedModel], splits: Splits, tmp_path: Path
+) -> None:
     other = make_trained(ModelConfig(labels=("a", "b", "c"), image_size=16), "other")
     with pytest.raises(DataError, match="give the right --labels"):
         export_package(other, tmp_path / "package", splits=splits)
@@ -272,7 +280,7 @@ def test_the_table_has_a_line_for_each_check() -> None:
 
 
 def test_a_black_picture_is_none_on_both_sides(
-    trained: Trained, session: GraphSession, splits: Splits, tmp_path: Path
+    trained: TrainedModel, session: GraphSession, splits: Splits, tmp_path: Path
 ) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "black.png")
     records = tuple(dataclasses.replace(record, image=tmp_path / "black.png") for record in splits.val.records)

@@ -22,7 +22,7 @@ from mlic_train.exporting.precisions import _quantize, largest_drop, make_graphs
 from mlic_train.exporting.quantization import Block, Noise
 from mlic_train.measure.collect import collect_splits, run_graph
 from mlic_train.report.precisions import pareto_front
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 ALL = ("fp32", "fp16", "int8")
 # The model of these tests has random weights: what rounding does to its F1 means nothing.
@@ -35,7 +35,7 @@ def splits(colours: Path) -> Splits:
 
 
 def test_a_package_has_a_graph_for_every_precision_asked_for(
-    trained: Trained, splits: Splits, tmp_path: Path, colours: Path
+    trained: TrainedModel, splits: Splits, tmp_path: Path, colours: Path
 ) -> None:
     manifest = export_package(trained, tmp_path / "package", ANY_DROP, splits=splits)
     assert manifest.precisions == ALL
@@ -62,13 +62,13 @@ def test_a_package_has_a_graph_for_every_precision_asked_for(
         assert answer != answers[0]
 
 
-def test_an_int8_package_needs_no_other_graph(trained: Trained, splits: Splits, tmp_path: Path) -> None:
+def test_an_int8_package_needs_no_other_graph(trained: TrainedModel, splits: Splits, tmp_path: Path) -> None:
     options = dataclasses.replace(ANY_DROP, precisions=("int8",))
     assert export_package(trained, tmp_path / "package", options, splits=splits).precisions == ("int8",)
     assert sorted(path.name for path in (tmp_path / "package").glob("*.onnx")) == ["model.int8.onnx"]
 
 
-def test_all_precisions_are_the_same_bytes_again(trained: Trained, splits: Splits, tmp_path: Path) -> None:
+def test_all_precisions_are_the_same_bytes_again(trained: TrainedModel, splits: Splits, tmp_path: Path) -> None:
     for name in ("a", "b"):
         export_package(trained, tmp_path / name, ANY_DROP, splits=splits)
     for path in (tmp_path / "a").iterdir():
@@ -76,7 +76,7 @@ def test_all_precisions_are_the_same_bytes_again(trained: Trained, splits: Split
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_a_reduced_precision_needs_data(trained: Trained, tmp_path: Path, precision: str) -> None:
+def test_a_reduced_precision_needs_data(trained: TrainedModel, tmp_path: Path, precision: str) -> None:
     with pytest.raises(ExportError, match=f"{precision} is fitted on training rows .*: give --data, or export"):
         export_package(trained, tmp_path / "package", ExportOptions(precisions=("fp32", precision)))
     assert not (tmp_path / "package").exists()
@@ -84,7 +84,7 @@ def test_a_reduced_precision_needs_data(trained: Trained, tmp_path: Path, precis
 
 @pytest.mark.parametrize("drop", [0.51, float("inf")])
 def test_a_precision_that_costs_too_much_leaves_the_package_as_it_was(
-    trained: Trained, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drop: float
+    trained: TrainedModel, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drop: float
 ) -> None:
     export_package(trained, tmp_path / "package")
     before = {path.name: path.read_bytes() for path in (tmp_path / "package").iterdir()}
@@ -94,7 +94,7 @@ def test_a_precision_that_costs_too_much_leaves_the_package_as_it_was(
     assert {path.name: path.read_bytes() for path in (tmp_path / "package").iterdir()} == before
 
 
-def test_the_drop_is_that_of_the_mode_where_it_is_largest(trained: Trained, splits: Splits) -> None:
+def test_the_drop_is_that_of_the_mode_where_it_is_largest(trained: TrainedModel, splits: Splits) -> None:
     expected = collect_splits(trained, trained.run, splits)
     assert largest_drop(trained, expected, expected) == 0.0
     for key, counts in (("val", True), ("val-picture-only", True), ("val-caption-only", True), ("test", False)):
@@ -105,7 +105,7 @@ def test_the_drop_is_that_of_the_mode_where_it_is_largest(trained: Trained, spli
         assert drop == (pytest.approx(100.0) if counts else 0.0), key
 
 
-def test_val_is_measured_in_every_mode(trained: Trained, splits: Splits) -> None:
+def test_val_is_measured_in_every_mode(trained: TrainedModel, splits: Splits) -> None:
     graph = make_graphs(trained, ("fp32",), splits, {}, 0.5, lambda _: None)["fp32"].content
     found = collect_splits(trained, run_graph(trained, create_session(graph)), splits, ("val",))
     expected = collect_splits(trained, trained.run, splits)
@@ -160,7 +160,7 @@ def test_a_model_that_bears_no_int8_is_refused_by_name() -> None:
 
 
 def test_latency_is_measured_only_when_asked_for_and_leads_to_a_recommendation(
-    trained: Trained, splits: Splits, tmp_path: Path
+    trained: TrainedModel, splits: Splits, tmp_path: Path
 ) -> None:
     options = dataclasses.replace(ANY_DROP, precisions=("fp32", "int8"), latency=True)
     manifest = export_package(trained, tmp_path / "package", options, splits=splits)
@@ -178,7 +178,9 @@ def test_latency_is_measured_only_when_asked_for_and_leads_to_a_recommendation(
     assert (plain.latency, plain.recommended) == ({}, {})
 
 
-def test_the_card_has_hashes_and_says_how_to_make_it_again(trained: Trained, splits: Splits, tmp_path: Path) -> None:
+def test_the_card_has_hashes_and_says_how_to_make_it_again(
+    trained: TrainedModel, splits: Splits, tmp_path: Path
+) -> None:
     manifest = export_package(trained, tmp_path / "package", ANY_DROP, splits=splits)
     card = (tmp_path / "package" / "README.md").read_text()
     for name, spec in manifest.files.items():
@@ -188,7 +190,7 @@ def test_the_card_has_hashes_and_says_how_to_make_it_again(trained: Trained, spl
         assert f"\n## {heading}\n" in card
 
 
-def test_mlic_export_writes_precisions_and_draws_them(trained: Trained, colours: Path, tmp_path: Path) -> None:
+def test_mlic_export_writes_precisions_and_draws_them(trained: TrainedModel, colours: Path, tmp_path: Path) -> None:
     given = ["--run", str(trained.folder), "--output", str(tmp_path / "package"), "--data", str(colours)]
     given += ["--precision", "fp32, int8", "--max-drop", "100", "--latency", "--plot", str(tmp_path / "front.png")]
     result = CliRunner().invoke(export, given)
@@ -209,7 +211,7 @@ def test_mlic_export_writes_precisions_and_draws_them(trained: Trained, colours:
     ],
 )
 def test_mlic_export_refuses_what_does_not_go_together(
-    trained: Trained, tmp_path: Path, given: list[str], message: str
+    trained: TrainedModel, tmp_path: Path, given: list[str], message: str
 ) -> None:
     result = CliRunner().invoke(export, ["--run", str(trained.folder), "--output", str(tmp_path / "out"), *given])
     assert result.exit_code in (1, 2)

@@ -15,7 +15,7 @@ from mlic_train.data.splits import Splits, load_splits
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.quantization import Block, Quantizer
 from mlic_train.exporting.ranges import Inputs, draw_rows, make_inputs, measure_ranges
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def splits(colours: Path) -> Splits:
 
 
 @pytest.fixture
-def rows(trained: Trained, splits: Splits) -> list[Inputs]:
+def rows(trained: TrainedModel, splits: Splits) -> list[Inputs]:
     return make_inputs(trained, draw_rows(trained, splits.train.records, 20))
 
 
@@ -105,7 +105,7 @@ def test_what_belongs_together_is_one_block_and_sums_without_convolutions_are_no
     ]
 
 
-def test_the_embedding_is_quantized_and_other_lookups_are_not(trained: Trained, rows: list[Inputs]) -> None:
+def test_the_embedding_is_quantized_and_other_lookups_are_not(trained: TrainedModel, rows: list[Inputs]) -> None:
     graph = export_graph(trained.model, 64)
     blocks = {block.name for block in Quantizer(graph, measure_ranges(graph, rows)).blocks}
     assert {name for name in blocks if "Gather" in name} == {"/caption/embedding/Gather"}
@@ -124,7 +124,7 @@ def test_only_the_blocks_asked_for_become_int8() -> None:
 
 
 def test_a_quantized_graph_keeps_the_contract_and_has_standard_operators_only(
-    trained: Trained, rows: list[Inputs]
+    trained: TrainedModel, rows: list[Inputs]
 ) -> None:
     graph = export_graph(trained.model, 64)
     quantizer = Quantizer(graph, measure_ranges(graph, rows))
@@ -142,14 +142,14 @@ def test_a_quantized_graph_keeps_the_contract_and_has_standard_operators_only(
         assert not np.array_equal(found, expected)
 
 
-def test_nothing_in_int8_is_the_graph_as_it_was(trained: Trained, rows: list[Inputs]) -> None:
+def test_nothing_in_int8_is_the_graph_as_it_was(trained: TrainedModel, rows: list[Inputs]) -> None:
     graph = export_graph(trained.model, 64)
     same = create_session(Quantizer(graph, measure_ranges(graph, rows)).quantize([]))
     for feed in rows:
         assert np.array_equal(run(same, feed), run(create_session(graph), feed))
 
 
-def test_quantizing_twice_gives_the_same_bytes(trained: Trained, rows: list[Inputs]) -> None:
+def test_quantizing_twice_gives_the_same_bytes(trained: TrainedModel, rows: list[Inputs]) -> None:
     graph = export_graph(trained.model, 64)
     once, twice = (Quantizer(graph, measure_ranges(graph, rows)) for _ in range(2))
     assert once.quantize(once.blocks) == twice.quantize(twice.blocks)
@@ -172,7 +172,7 @@ def test_the_ranges_are_those_of_the_rows() -> None:
     assert largest["a2"] <= 6.0
 
 
-def test_rows_are_drawn_alike_and_pictures_come_first(trained: Trained, splits: Splits) -> None:
+def test_rows_are_drawn_alike_and_pictures_come_first(trained: TrainedModel, splits: Splits) -> None:
     records = splits.train.records
     drawn = draw_rows(trained, records, 40)
     assert drawn == draw_rows(trained, list(records), 40)
@@ -182,7 +182,9 @@ def test_rows_are_drawn_alike_and_pictures_come_first(trained: Trained, splits: 
     assert drawn[:36] != [record for record in records if record.image is not None]
 
 
-def test_inputs_come_in_every_mode_that_the_model_knows(trained: Trained, cnn: Trained, splits: Splits) -> None:
+def test_inputs_come_in_every_mode_that_the_model_knows(
+    trained: TrainedModel, cnn: TrainedModel, splits: Splits
+) -> None:
     records = draw_rows(trained, splits.train.records, 8)
     both, picture, caption = make_inputs(trained, records)
     assert list(both) == ["pixels", "input_ids", "attention_mask"]

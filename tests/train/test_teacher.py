@@ -27,7 +27,7 @@ from mlic_train.runs.checkpoint import (
     LAST_NAME,
     RunConfig,
     State,
-    Trained,
+    TrainedModel,
     checkpoint_digest,
     load_checkpoint,
     read_run_config,
@@ -90,7 +90,7 @@ def write(file: Path, rows: Iterable[Sequence[str]]) -> Path:
     return file
 
 
-def one_by_one(records: Sequence[Record], teachers: Sequence[Trained]) -> npt.NDArray[np.float32]:
+def one_by_one(records: Sequence[Record], teachers: Sequence[TrainedModel]) -> npt.NDArray[np.float32]:
     """What `soft_labels` promises, as a plain loop over single-row batches of records that every teacher can use."""
     rows = []
     for record in records:

@@ -26,7 +26,7 @@ from mlic_train.errors import ExportError
 from mlic_train.exporting.package import ExportOptions, build_package, export_package
 from mlic_train.exporting.parity import SHAPES
 from mlic_train.exporting.triton import CONFIG_NAME, config_pbtxt, export_triton
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 Field = descriptor_pb2.FieldDescriptorProto
 TEXT, INT32, INT64, UINT64, BOOL = (
@@ -141,7 +141,7 @@ def tensors(values: Any) -> list[tuple[str, str, list[int]]]:
     return [(value.name, names[value.data_type], list(value.dims)) for value in values]
 
 
-def test_the_folder_has_the_form_that_triton_documents(trained: Trained, tmp_path: Path) -> None:
+def test_the_folder_has_the_form_that_triton_documents(trained: TrainedModel, tmp_path: Path) -> None:
     manifest = export_triton(trained, tmp_path / "repository")
     assert [path.name for path in (tmp_path / "repository").iterdir()] == ["hybrid"]
     folder = tmp_path / "repository" / "hybrid"
@@ -153,7 +153,7 @@ def test_the_folder_has_the_form_that_triton_documents(trained: Trained, tmp_pat
     assert (folder / "1" / "model.onnx").read_bytes() == graph
 
 
-def test_the_configuration_describes_the_graph(trained: Trained, tmp_path: Path) -> None:
+def test_the_configuration_describes_the_graph(trained: TrainedModel, tmp_path: Path) -> None:
     export_triton(trained, tmp_path)
     config = parse((tmp_path / "hybrid" / CONFIG_NAME).read_text("utf-8"))
     assert (config.name, config.platform, config.backend) == ("hybrid", "onnxruntime_onnx", "onnxruntime")
@@ -169,7 +169,7 @@ def test_the_configuration_describes_the_graph(trained: Trained, tmp_path: Path)
     assert [(group.count, group.kind) for group in config.instance_group] == [(1, 0)]
 
 
-def test_a_client_finds_thresholds_and_preprocessing_in_the_parameters(trained: Trained, tmp_path: Path) -> None:
+def test_a_client_finds_thresholds_and_preprocessing_in_the_parameters(trained: TrainedModel, tmp_path: Path) -> None:
     manifest = export_triton(trained, tmp_path, ExportOptions(version="1.2.3"))
     config = parse((tmp_path / "hybrid" / CONFIG_NAME).read_text("utf-8"))
     found = {key: value.string_value for key, value in config.parameters.items()}
@@ -182,7 +182,7 @@ def test_a_client_finds_thresholds_and_preprocessing_in_the_parameters(trained: 
     assert json.loads(found["text"]) == dataclasses.asdict(manifest.text)
 
 
-def test_a_model_without_captions_has_one_input(cnn: Trained, tmp_path: Path) -> None:
+def test_a_model_without_captions_has_one_input(cnn: TrainedModel, tmp_path: Path) -> None:
     export_triton(cnn, tmp_path / "repository")
     folder = tmp_path / "repository" / "cnn"
     assert listing(folder) == ["1/model.onnx", "README.md", "config.pbtxt", "labels.txt"]
@@ -191,7 +191,7 @@ def test_a_model_without_captions_has_one_input(cnn: Trained, tmp_path: Path) ->
     assert "text" not in config.parameters
 
 
-def test_names_and_sides_come_from_the_graph(trained: Trained) -> None:
+def test_names_and_sides_come_from_the_graph(trained: TrainedModel) -> None:
     manifest, files = build_package(trained, ExportOptions(version="1.0.0"), splits=None, log=lambda _: None)
     model = onnx.load_from_string(files["model.fp32.onnx"])
     model.graph.input[0].name = "picture"
@@ -202,7 +202,7 @@ def test_names_and_sides_come_from_the_graph(trained: Trained) -> None:
     assert tensors(config.output) == [("logits", "TYPE_FP32", [-1])]
 
 
-def test_any_label_survives_the_text_format(trained: Trained) -> None:
+def test_any_label_survives_the_text_format(trained: TrainedModel) -> None:
     manifest, files = build_package(trained, ExportOptions(version="1.0.0"), splits=None, log=lambda _: None)
     names = ('a "quoted" label', "back\\slash \\n", "Füße 👣 'x' # {}")
     manifest = dataclasses.replace(manifest, labels=tuple(LabelSpec(name, 0.25) for name in names))
@@ -210,7 +210,7 @@ def test_any_label_survives_the_text_format(trained: Trained) -> None:
     assert json.loads(config.parameters["thresholds"].string_value) == dict.fromkeys(names, 0.25)
 
 
-def test_a_batch_of_the_largest_size_runs(trained: Trained, tmp_path: Path) -> None:
+def test_a_batch_of_the_largest_size_runs(trained: TrainedModel, tmp_path: Path) -> None:
     export_triton(trained, tmp_path)
     config = parse((tmp_path / "hybrid" / CONFIG_NAME).read_text("utf-8"))
     session = create_session((tmp_path / "hybrid" / "1" / "model.onnx").read_bytes())
@@ -220,7 +220,7 @@ def test_a_batch_of_the_largest_size_runs(trained: Trained, tmp_path: Path) -> N
     assert logits.shape == (rows, *config.output[0].dims)
 
 
-def test_exporting_again_replaces_the_model_and_nothing_else(trained: Trained, tmp_path: Path) -> None:
+def test_exporting_again_replaces_the_model_and_nothing_else(trained: TrainedModel, tmp_path: Path) -> None:
     (tmp_path / "other" / "1").mkdir(parents=True)
     (tmp_path / "other" / "1" / "model.onnx").write_bytes(b"mine")
     export_triton(trained, tmp_path, ExportOptions(version="1.0.0"))
@@ -240,7 +240,7 @@ def test_exporting_again_replaces_the_model_and_nothing_else(trained: Trained, t
     ],
 )
 def test_a_folder_that_is_no_such_model_is_not_replaced(
-    trained: Trained, tmp_path: Path, name: str, message: str
+    trained: TrainedModel, tmp_path: Path, name: str, message: str
 ) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("precious")
@@ -251,7 +251,7 @@ def test_a_folder_that_is_no_such_model_is_not_replaced(
 
 
 def test_a_graph_that_disagrees_leaves_the_old_model(
-    trained: Trained, tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedModel, tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_triton(trained, tmp_path)
     before = {name: (tmp_path / "hybrid" / name).read_bytes() for name in listing(tmp_path / "hybrid")}
@@ -266,7 +266,7 @@ def refuse(*_: object) -> None:
     raise ExportError("parity failed on real rows")
 
 
-def test_the_command_writes_it_instead_of_a_package(trained: Trained, tmp_path: Path) -> None:
+def test_the_command_writes_it_instead_of_a_package(trained: TrainedModel, tmp_path: Path) -> None:
     given = ["--run", str(trained.folder), "--layout", "triton", "--output", str(tmp_path / "models")]
     result = CliRunner().invoke(export, given)
     assert result.exit_code == 0, result.output

@@ -23,7 +23,7 @@ from mlic_train.cli.export import export
 from mlic_train.errors import ExportError
 from mlic_train.exporting.archive import write_archive
 from mlic_train.exporting.wheel import normalise_version, write_wheel
-from mlic_train.runs.checkpoint import Trained
+from mlic_train.runs.checkpoint import TrainedModel
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[str, str], None]
@@ -214,7 +214,7 @@ def test_a_damaged_package_is_not_packed(package: Path, tmp_path: Path, write: C
 # --- mlic-export
 
 
-def test_export_writes_both_beside_the_package_and_prints_where(cnn: Trained, tmp_path: Path) -> None:
+def test_export_writes_both_beside_the_package_and_prints_where(cnn: TrainedModel, tmp_path: Path) -> None:
     output = tmp_path / "packages" / "first"
     options = ["--model", "cnn", "--run", str(cnn.folder), "--output", str(output), "--package-version", "1.2-rc3"]
     result = CliRunner().invoke(export, [*options, "--single-file", "--wheel"])
@@ -226,7 +226,7 @@ def test_export_writes_both_beside_the_package_and_prints_where(cnn: Trained, tm
     load_package(output).verify()
 
 
-def test_export_refuses_a_version_before_it_works(cnn: Trained, tmp_path: Path) -> None:
+def test_export_refuses_a_version_before_it_works(cnn: TrainedModel, tmp_path: Path) -> None:
     options = ["--model", "cnn", "--run", str(cnn.folder), "--output", str(tmp_path / "package")]
     result = CliRunner().invoke(export, [*options, "--wheel", "--package-version", "best"])
     assert result.exit_code == 1
