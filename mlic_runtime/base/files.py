@@ -4,9 +4,7 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -131,7 +129,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_folder(folder)
         if descriptor is not None:
             os.close(descriptor)
 
@@ -144,7 +142,7 @@ def remove_abandoned(path: Path) -> None:
             with contextlib.suppress(OSError):
                 descriptor = _lock_folder(other)
                 if descriptor is not None:
-                    shutil.rmtree(other, ignore_errors=True)
+                    _remove_folder(other)
                     os.close(descriptor)
 
 
@@ -163,6 +161,8 @@ def lock(descriptor: int, path: Path) -> None:
 
 
 def _new_locked_folder(path: Path) -> tuple[Path, int | None]:
+    import tempfile  # here, as in `_remove_folder`, because a prediction writes nothing, and both take 3 ms to load
+
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
@@ -172,6 +172,12 @@ def _new_locked_folder(path: Path) -> tuple[Path, int | None]:
         if descriptor is None or _is_at(folder, descriptor):
             return folder, descriptor
         os.close(descriptor)
+
+
+def _remove_folder(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lock_folder(folder: Path) -> int | None:

@@ -1,6 +1,5 @@
 """From logits to predictions: `PredictionOptions`, the decisions, and `Prediction`, which notebooks show as a table."""
 
-import html
 import sys
 from dataclasses import dataclass
 from numbers import Integral, Real  # numpy's numbers belong to these, too
@@ -186,4 +185,6 @@ def _table_row(label: str, probability: float | None, predicted: bool) -> str:
 
 def _escape(text: str) -> str:
     # printable: a notebook file cannot hold lone surrogates, and should not hold control characters
+    import html  # here, because only notebooks need it
+
     return html.escape(printable(text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"))
