@@ -46,7 +46,10 @@ def _read(file: Path) -> list[tuple[str, str]]:
     """Return (id, name) of each row."""
     try:
         with open_regular(file) as stream:
-            text = stream.read(MAX_LABEL_IDS_BYTES + 1).decode("utf-8-sig")
+            content = stream.read(MAX_LABEL_IDS_BYTES + 1)
+        if len(content) > MAX_LABEL_IDS_BYTES:
+            raise InputError(f"{str(file)!r} has more than {MAX_LABEL_IDS_BYTES} bytes, which no file of label ids has")
+        text = content.decode("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except OSError as error:
         raise InputError(f"cannot read the label ids {str(file)!r}: {os_error_reason(error)}") from error

@@ -169,6 +169,19 @@ def test_label_ids_that_do_not_fit_the_model_are_refused(
     assert result.stderr.count("\n") == 1
 
 
+def test_label_ids_that_are_too_long_are_refused_and_not_cut(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = tmp_path / "labels.csv"
+    ids.write_text("LabelID,Name\n1,red\n2,green\n3,blue\n4,black\n")
+    monkeypatch.setattr(
+        "mlic_runtime.batch.label_ids.MAX_LABEL_IDS_BYTES", len("LabelID,Name\n1,red\n2,green\n3,blue\n")
+    )
+    result = run("--input", rows, "--format", "submission", "--label-ids", ids)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith("labels.csv' has more than 35 bytes, which no file of label ids has\n")
+
+
 # --- where rows come from
 
 
