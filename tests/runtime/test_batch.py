@@ -179,7 +179,7 @@ def test_label_ids_that_are_too_long_are_refused_and_not_cut(
     )
     result = run("--input", rows, "--format", "submission", "--label-ids", ids)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.endswith("labels.csv' has more than 35 bytes, which no file of label ids has\n")
+    assert result.stderr.endswith("labels.csv' has more than 34 bytes, which no file of label ids has\n")
 
 
 # --- where rows come from
