@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlic_runtime.base.progress import Progress
 from mlic_runtime.base.text import printable, to_json
 from mlic_runtime.version import __version__
 
@@ -148,12 +149,19 @@ def _notes(content: dict[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _progress(length: int) -> Iterator[Callable[[], object]]:
-    """Give a function to call after every step: it moves a progress bar on a terminal, and does nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with click.progressbar(length=length, label="Measuring", file=sys.stderr) as progress_bar:
-        yield lambda: progress_bar.update(1)
+    """Yield a function to call after every round: it shows progress on a terminal, and nothing in a pipe."""
+    done = 0
+    progress = Progress(sys.stderr, "round", lambda: done / length, "measuring: ")
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress.show(done)
+
+    try:
+        yield step
+    finally:
+        progress.close()
 
 
 def _save(choice: "PrecisionChoice") -> None:
