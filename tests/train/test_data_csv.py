@@ -192,6 +192,14 @@ def test_labels_are_inferred_by_number_when_all_are_numbers(tmp_path: Path) -> N
     assert not labels.restricts
 
 
+def test_labels_are_inferred_from_numbers_as_pandas_writes_them(tmp_path: Path) -> None:
+    file = write(tmp_path, "Labels,Caption\n10.0,x\n2.0,y\n2,z\n,w\n")
+    labels = read_labels([file])
+    assert labels.ids == ("2", "10")
+    assert [r.labels for r in read_split([file], labels).records] == [(1,), (0,), (0,), ()]
+    assert read_labels([write(tmp_path, "Labels,Caption\n1.0,x\n1.5,y\n")]).ids == ("1.0", "1.5")
+
+
 def test_labels_are_inferred_by_name_otherwise(tmp_path: Path) -> None:
     assert read_labels([write(tmp_path, "Labels,Caption\ndog cat,x\n7,y\n")]).names == ("7", "cat", "dog")
 
