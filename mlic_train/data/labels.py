@@ -122,7 +122,9 @@ class LabelSet:
         names: list[str] = []
         try:
             header = [cell.strip() for cell in next(reader, [])]
-            if sorted(header) != _COLUMNS:
+            # pandas puts its row numbers first; nothing can be confused, as the other two columns have to be there
+            index = header[0] if len(header) == 3 and header[0] in ("", "Unnamed: 0") else None
+            if sorted(header[index is not None :]) != _COLUMNS:
                 raise DataError(f"{file}: found the header {','.join(header)!r}; expected LabelID,Name")
             id_column, name_column = header.index("LabelID"), header.index("Name")
             for number, row in enumerate((row for row in reader if row), start=1):

@@ -103,6 +103,16 @@ def test_a_bad_row_stops_training_by_name_unless_skipped(data: Path, tmp_path: P
     assert "skipped 1 bad rows" in skipped.stderr
 
 
+def test_what_is_not_read_on_purpose_is_said(data: Path, tmp_path: Path) -> None:
+    header, *rows = (data / "train.csv").read_text().splitlines()
+    lines = [f",{header}", *(f"{number},{row}" for number, row in enumerate(rows))]
+    (data / "train.csv").write_text("\n".join(lines))
+    result = run(train, "--data", data, "--output", tmp_path / "run", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "train.csv: ignored: found the column ''; its row numbers are not read\n" in result.stderr
+    assert run(train, "--data", data, "--check").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

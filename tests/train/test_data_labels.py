@@ -91,3 +91,9 @@ def test_names_that_look_like_versions_stay_as_they_are(tmp_path: Path) -> None:
     labels = LabelSet.from_file(write(tmp_path, "LabelID,Name\n1.0,a\n1.5,b\n"))
     assert labels.ids == ("1.0", "1.5")
     assert labels.parse("1.0") == (0,)
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_row_numbers_that_pandas_wrote_into_a_labels_file_are_ignored(tmp_path: Path, name: str) -> None:
+    labels = LabelSet.from_file(write(tmp_path, f"{name},LabelID,Name\n0,18,dog\n1,10,cat\n"))
+    assert (labels.ids, labels.names) == (("18", "10"), ("dog", "cat"))
