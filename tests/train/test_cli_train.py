@@ -97,10 +97,12 @@ def test_a_bad_row_stops_training_by_name_unless_skipped(data: Path, tmp_path: P
     assert "train.csv:record 37" in stopped.stderr
     assert "purple" in stopped.stderr
     assert stopped.stderr.count("\n") == 1
+    (data / "images" / "train0.png").write_text("no picture")
     skipped = run(train, "--data", data, "--output", tmp_path / "run", *SMALL, "--skip-bad-rows")
     assert skipped.exit_code == 0, skipped.output
     assert "record 37" in skipped.stderr
-    assert "skipped 1 bad rows" in skipped.stderr
+    assert "skipped 2 bad rows" in skipped.stderr
+    assert "record 1: undecodable-picture" in skipped.stderr
 
 
 def test_what_is_not_read_on_purpose_is_said(data: Path, tmp_path: Path) -> None:

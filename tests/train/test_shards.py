@@ -330,6 +330,12 @@ def test_a_member_that_is_no_picture_is_found_like_any_other(written: Path, tmp_
     file = tar(tmp_path / "train-0.tar", {"a.jpg": b"text", "a.cls": b"1"})
     check = run(train, "--data", file, "--val", file, "--check")
     assert f"error: {file}:record 1: undecodable-picture: cannot read picture '{file}/a.jpg'" in check.stdout
+    (tmp_path / "rows.csv").write_text("Labels,Caption\n1,A dog.\n")
+    both = ("--train", file, "--train", tmp_path / "rows.csv")
+    written_without = run(shards, *both, "--output", tmp_path / "out", "--skip-bad-rows")
+    assert written_without.exit_code == 0, written_without.output
+    assert "record 1: undecodable-picture" in written_without.stderr
+    assert "train: 1 records" in written_without.stdout
     picture = read_splits(DataOptions(file))["train"].records[0].image
     assert picture is not None
     with pytest.raises(ImageError, match=r"train-0.tar/a.jpg': it is not a picture of a known format"):
