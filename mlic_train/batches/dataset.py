@@ -1,6 +1,8 @@
 """Records to batches. Random choices depend on (seed, epoch, record) only, not on workers or history."""
 
+import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from mlic_runtime.base.override import override
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
@@ -19,11 +21,18 @@ from mlic_runtime.picture.decode import load_image, read_pixels, to_pixels
 from mlic_train.config import TrainConfig
 from mlic_train.data import Record
 from mlic_train.data.source.members import PictureFile, image_source
+from mlic_train.errors import TrainError
 
 from .features import FeatureCache
 from .transforms import augment, flip, mixup, random_crop, random_erasing
 
 Key = tuple[int, int]  # (epoch, index of the record)
+# What PyTorch says of a worker that was killed, or that could not put a batch into shared memory.
+_DEAD_WORKER = re.compile(
+    r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)|(out of|allocate) shared memory|"
+    r"unable to \w+ .*/torch_|DataLoader worker process.*No space left on device",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -249,7 +258,36 @@ class _CollateUnlessError:
     collate: Collate
 
     def __call__(self, examples: list[Example] | MlicError) -> Batch | MlicError:
-        return examples if isinstance(examples, MlicError) else self.collate(examples)
+        if isinstance(examples, MlicError):
+            return examples
+        batch = self.collate(examples)
+        if get_worker_info() is not None:
+            # Else the queue's thread would do it. Where /dev/shm is full, it drops the batch, and all wait for it.
+            for tensor in vars(batch).values():
+                if tensor is not None:
+                    tensor.share_memory_()
+        return batch
+
+
+@contextlib.contextmanager
+def reading_errors() -> Iterator[None]:
+    """Raise one line in place of PyTorch's error where a process that reads pictures has died.
+
+    PyTorch raises from a signal handler, so wherever the main process is: the block has to hold all that is done while
+    such processes run.
+
+    Raises:
+        TrainError: one was killed, or found no shared memory.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if not _DEAD_WORKER.search(str(error)):
+            raise
+        raise TrainError(
+            "a process that reads pictures has died; the memory or the shared memory (/dev/shm) was probably full: "
+            "give a smaller --workers (0: no such process), or more of both"
+        ) from error
 
 
 class _Batches(DataLoader[Example]):
@@ -257,10 +295,11 @@ class _Batches(DataLoader[Example]):
 
     @override
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # torch annotates its own iterator with Any
-        for batch in super().__iter__():
-            if isinstance(batch, MlicError):
-                raise batch
-            yield batch
+        with reading_errors():
+            for batch in super().__iter__():
+                if isinstance(batch, MlicError):
+                    raise batch
+                yield batch
 
 
 def batch_loader(
@@ -268,7 +307,8 @@ def batch_loader(
 ) -> DataLoader[Example]:
     """Create a DataLoader that yields a `Batch` for every list of keys, in order.
 
-    Iterating over it raises the `MlicError` of a picture that cannot be read, in whatever process.
+    Iterating over it raises the `MlicError` of a picture that cannot be read, in whatever process, and a `TrainError`
+    if a process dies meanwhile. What is done with a batch belongs into `reading_errors()`.
     """
     return _Batches(
         examples,

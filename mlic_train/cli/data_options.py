@@ -45,7 +45,10 @@ def data_from(options: Mapping[str, Any]) -> DataOptions:
 
 
 def list_skipped(split: "Split") -> None:
-    """Log the bad rows that were left out."""
+    """Log the bad rows that were left out, and what else was not read."""
+    for problem in split.warnings:
+        if problem.kind == "ignored":
+            log_line(f"warning: {problem}")
     for problem in split.skipped:
         log_line(f"skipped {problem}")
     if split.skipped:

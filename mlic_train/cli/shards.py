@@ -40,9 +40,13 @@ def shards(**options: Any) -> None:
             return
     if options["output"] is None:
         raise click.UsageError("no folder for the shards; give --output FOLDER")
+    from mlic_train.data.check import leave_out_undecodable
     from mlic_train.data.splits import read_splits
 
     splits = read_splits(data_from(options))
+    if options["skip_bad_rows"]:
+        with progress_bar("pictures") as progress:
+            splits = leave_out_undecodable(splits, progress)
     for split in splits.values():
         list_skipped(split)
     with progress_bar("records", "record") as progress:

@@ -35,7 +35,7 @@ class DataOptions:
     images: Path | None = _data(None, "The pictures' folder.", path="folder", follows="images/ beside the rows")
     data_format: str = _data("auto", "Format of the files with rows.", choices=DATA_FORMATS)
     pictures: bool = _data(True, "Read pictures; without them only captions and labels are read.")
-    skip_bad_rows: bool = _data(False, "Leave bad rows out and list them, instead of stopping.")
+    skip_bad_rows: bool = _data(False, "Leave out, and list, every row that --check calls an error.")
 
     def __post_init__(self) -> None:
         check(self, ConfigError)

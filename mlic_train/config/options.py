@@ -111,6 +111,7 @@ def resolve_configs(
     """
     usual = {name: about.default for name, about in options_of(TrainConfig).items()}
     usual |= {**MODEL_DEFAULTS.get(model.name, {}), "freeze_batch_statistics": pretrained}
+    usual["cache_features"] = train.freeze_backbone and not train.endless_augmentation
     if model.softmax_output:
         usual["loss"] = "softmax_bce"
     open_ = [f.name for f in dataclasses.fields(train) if getattr(train, f.name) is None]

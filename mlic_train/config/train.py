@@ -72,7 +72,12 @@ class TrainConfig:
         "Keep the backbone's batch statistics; pretrained ones beat those of a few small batches.",
         follows="on with --backbone-weights, else off",
     )
-    cache_features: bool = _backbone(False, "Keep a frozen backbone's features on disk.", common=True)
+    cache_features: bool = _backbone(
+        None,
+        "Keep a frozen backbone's features on disk.",
+        common=True,
+        follows="on with --freeze-backbone, unless augmentation changes more than flips",
+    )
     drop_caption: float = _regularisation(
         0.25, "How often a row with both is shown without its caption.", follows=by_model("drop_caption")
     )
@@ -125,11 +130,15 @@ class TrainConfig:
             raise ConfigError(f"drop_caption + drop_picture is {dropped}; at most 1")
         if self.cache_features and not self.freeze_backbone:
             raise ConfigError("--cache-features needs --freeze-backbone: features of a changing backbone are stale")
-        changing = [n for n in ("color_jitter", "rand_augment", "random_erasing", "mixup") if getattr(self, n) > 0]
-        changing += ["random_crop"] if self.random_crop < 1.0 else []
-        if self.cache_features and changing:
+        if self.cache_features and (changing := self.endless_augmentation):
             option = "--" + changing[0].replace("_", "-")
             raise ConfigError(f"--cache-features does not go with {option}: every variant has other features")
+
+    @property
+    def endless_augmentation(self) -> list[str]:
+        """The options in use that change pictures in more ways than could be kept on disk."""
+        changing = [n for n in ("color_jitter", "rand_augment", "random_erasing", "mixup") if getattr(self, n) > 0]
+        return changing + (["random_crop"] if self.random_crop < 1.0 else [])
 
 
 def threshold_goal(text: str) -> tuple[str, float | None]:

@@ -1,5 +1,6 @@
 """Checks of a data set: all its problems in one list, before training takes hours."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -65,23 +66,35 @@ def check_splits(
             problems[name].append(_bad_file(files, str(caught)))
             continue
         problems[name] += [*read[name].skipped, *read[name].warnings, *_missing(files, read[name])]
-    found = list(dict.fromkeys(record.image for split in read.values() for record in split.records if record.image))
-    digests: dict[PictureFile, str | None] = {}
-    errors: dict[PictureFile, str] = {}
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as threads:
-        for picture, (digest, error) in zip(found, threads.map(_check_picture, found), strict=True):
-            digests[picture] = digest
-            if error is not None:
-                errors[picture] = error
-            progress(len(digests), len(found))
+    digests, errors = _check_pictures(read, progress, workers)
     for name, split in read.items():
-        for record in split.records:
-            if record.image in errors:
-                problem = Problem(record.file, record.number, "undecodable-picture", errors[record.image])
-                problems[name].append(problem)
+        problems[name] += _undecodable(split, errors)
     for name, problem in _find_repeated(read, digests):
         problems[name].append(problem)
     return [problem for name, files in splits.items() for problem in _sort(files, problems[name])]
+
+
+def leave_out_undecodable(
+    splits: Mapping[str, Split], progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Split]:
+    """Decode every picture; return the splits without the records whose picture cannot be, listed as skipped.
+
+    Args:
+        splits: by name.
+        progress: see `check_splits`.
+
+    Raises:
+        DataError: a split has no other records.
+    """
+    _, errors = _check_pictures(splits, progress, None)
+    kept = {}
+    for name, split in splits.items():
+        problems = _undecodable(split, errors)
+        records = tuple(record for record in split.records if record.image not in errors)
+        if problems and not records:
+            raise DataError(f"{problems[0]}; found no usable record in the split {name!r}, expected at least one")
+        kept[name] = dataclasses.replace(split, records=records, skipped=(*split.skipped, *problems))
+    return kept
 
 
 def find_overlap(splits: Mapping[str, Split], extra: Split) -> list[Problem]:
@@ -132,6 +145,30 @@ def _missing(files: tuple[Path, ...], split: Split) -> Iterable[Problem]:
     for name, count in summary.label_counts.items():
         if not count and summary.labelled:
             yield Problem(files[0], None, "unused-label", f"no record has the label {name!r}", "warning")
+
+
+def _check_pictures(
+    splits: Mapping[str, Split], progress: Callable[[int, int], None], workers: int | None
+) -> tuple[dict[PictureFile, str | None], dict[PictureFile, str]]:
+    """Return what `_check_picture` does for each picture of the splits: its sha256, and its error if it has one."""
+    found = list(dict.fromkeys(record.image for split in splits.values() for record in split.records if record.image))
+    digests: dict[PictureFile, str | None] = {}
+    errors: dict[PictureFile, str] = {}
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as threads:
+        for picture, (digest, error) in zip(found, threads.map(_check_picture, found), strict=True):
+            digests[picture] = digest
+            if error is not None:
+                errors[picture] = error
+            progress(len(digests), len(found))
+    return digests, errors
+
+
+def _undecodable(split: Split, errors: Mapping[PictureFile, str]) -> list[Problem]:
+    return [
+        Problem(record.file, record.number, "undecodable-picture", errors[record.image])
+        for record in split.records
+        if record.image is not None and record.image in errors
+    ]
 
 
 def _check_picture(picture: PictureFile) -> tuple[str | None, str | None]:

@@ -6,7 +6,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mlic_train.errors import DataError
 
 _COLUMNS = ["LabelID", "Name"]
 _SEPARATORS = re.compile(r"[;|]")
+_WHOLE_NUMBER = re.compile(r"([0-9]+)(?:\.0+)?")  # pandas writes whole numbers as 10.0 where a column has blanks
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,13 @@ class LabelSet:
         return id_or_name in self._index
 
     def index(self, id_or_name: str) -> int:
-        """Return the position of a label, given by its id or by its name.
+        """Return the position of a label, given by its id or by its name; `10.0` is the id `10`.
 
         Raises:
             DataError: no label has that id or name; the message offers the nearest ones.
         """
         try:
-            return self._index[id_or_name]
+            return self._index[id_or_name if id_or_name in self._index else _plain_number(id_or_name)]
         except KeyError:
             near = difflib.get_close_matches(id_or_name, self._index, n=3)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of {self._listing()}"
@@ -111,6 +112,8 @@ class LabelSet:
     def from_file(cls, file: Path) -> LabelSet:
         """Read a labels file: CSV, UTF-8, with the columns LabelID and Name, one label a row, in output order.
 
+        Ids that are all whole numbers may be written as `10.0`.
+
         Raises:
             DataError: the file is missing, not such a CSV, or its labels are not unique.
         """
@@ -119,7 +122,9 @@ class LabelSet:
         names: list[str] = []
         try:
             header = [cell.strip() for cell in next(reader, [])]
-            if sorted(header) != _COLUMNS:
+            # pandas puts its row numbers first; nothing can be confused, as the other two columns have to be there
+            index = header[0] if len(header) == 3 and header[0] in ("", "Unnamed: 0") else None
+            if sorted(header[index is not None :]) != _COLUMNS:
                 raise DataError(f"{file}: found the header {','.join(header)!r}; expected LabelID,Name")
             id_column, name_column = header.index("LabelID"), header.index("Name")
             for number, row in enumerate((row for row in reader if row), start=1):
@@ -132,7 +137,7 @@ class LabelSet:
         except csv.Error as error:
             raise DataError(f"{file}: not a CSV file with LabelID,Name: {error}") from None
         try:
-            return cls(tuple(names), tuple(ids), restricts=True)
+            return cls(tuple(names), tuple(_plain_numbers(ids)), restricts=True)
         except DataError as error:
             raise DataError(f"{file}: {error}") from None
 
@@ -143,11 +148,21 @@ def split_cell(cell: str) -> list[str]:
     return [part for part in (" ".join(part.split()) for part in parts) if part]
 
 
+def _plain_numbers(labels: Collection[str]) -> Collection[str]:
+    """Return labels with `10.0` as `10` if all are whole numbers; else they are names, such as versions, and stay."""
+    return list(map(_plain_number, labels)) if all(map(_WHOLE_NUMBER.fullmatch, labels)) else labels
+
+
+def _plain_number(label: str) -> str:
+    number = _WHOLE_NUMBER.fullmatch(label)
+    return label if number is None else number[1]
+
+
 def infer_labels(cells: Iterable[str | tuple[str, ...]]) -> LabelSet:
     """Return the labels that occur in data as ids and names, by number when all are whole numbers, else by name.
 
-    A cell is split as in `LabelSet.parse`. Its rule 2 needs names that are not known yet; instead, when any cell
-    contains `;` or `|`, none is split at spaces.
+    Labels that are all whole numbers may be written as `10.0`. A cell is split as in `LabelSet.parse`. Its rule 2 needs
+    names that are not known yet; instead, when any cell contains `;` or `|`, none is split at spaces.
 
     Raises:
         DataError: no label occurs.
@@ -162,6 +177,7 @@ def infer_labels(cells: Iterable[str | tuple[str, ...]]) -> LabelSet:
             found.update(split_cell(cell + ";"))
         else:
             found.update(split_cell(cell))
+    found = set(_plain_numbers(found))
     numbers = all(label.isascii() and label.isdigit() for label in found)
     keys = tuple(sorted(found, key=(lambda label: (int(label), label)) if numbers else None))
     return LabelSet(keys, keys)

@@ -110,6 +110,9 @@ class _SplitBuilder:
         self._warnings: list[Problem] = []
 
     def refuse(self, problem: Problem) -> None:
+        if problem.severity == "warning":
+            self._warnings.append(problem)
+            return
         if not self._skip:
             raise DataError(f"{problem}; mend the row, or leave bad rows out with --skip-bad-rows")
         self._skipped.append(problem)

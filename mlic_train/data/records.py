@@ -47,7 +47,7 @@ class Split:
         records: in the order of the files and of their rows.
         labels: the labels that `Record.labels` are indices of.
         skipped: the problem of each bad row, if bad rows are skipped.
-        warnings: about rows that were read (blank captions, repeated rows).
+        warnings: about rows that were read (blank captions, repeated rows), and about what was not read on purpose.
     """
 
     records: tuple[Record, ...]

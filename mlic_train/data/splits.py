@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlic_train.base.progress import progress_bar
 from mlic_train.config import DataOptions
 from mlic_train.data.source.addresses import expand
 from mlic_train.errors import ConfigError, DataError
 
-from .check import check_splits
+from .check import check_splits, leave_out_undecodable
 from .folder import SplitFiles, find_splits
 from .labels import LabelSet
 from .problems import Problem
@@ -51,7 +52,7 @@ def split_files(options: DataOptions) -> SplitFiles:
 
 
 def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
-    """Read all splits.
+    """Read all splits; with `skip_bad_rows` pictures are decoded too, and rows whose picture cannot be are left out.
 
     Args:
         options: where they are.
@@ -67,12 +68,11 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
     if labels is None:
         labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
     read = _reader(options, files, labels)
-    splits = Splits(
-        labels=labels,
-        train=read((*files.train, *files.captions)),
-        val=read(files.val),
-        test=read(files.test) if files.test else None,
-    )
+    named = {name: read(paths) for name, paths in files.by_split().items()}
+    if options.skip_bad_rows:
+        with progress_bar("pictures") as progress:
+            named = leave_out_undecodable(named, progress)
+    splits = Splits(labels, named["train"], named["val"], named.get("test"))
     for name, split in splits.named().items():
         unlabelled = next((record for record in split.records if record.labels is None), None)
         if unlabelled is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
-from mlic_train.batches.dataset import Batch, Examples, batch_loader, evaluation_batches
+from mlic_train.batches.dataset import Batch, Examples, batch_loader, evaluation_batches, reading_errors
 
 Run = Callable[[Batch], Tensor]
 MODES = ("both", "picture-only", "caption-only")
@@ -51,7 +51,7 @@ def predict_modes(
     """
     parts: dict[str, list[Outputs]] = {}
     done = 0
-    with torch.inference_mode():
+    with reading_errors(), torch.inference_mode():
         for batch in batch_loader(examples, tokenizer, evaluation_batches(len(examples), batch_size), workers):
             for mode in modes:
                 part = in_mode(batch, mode)

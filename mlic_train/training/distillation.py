@@ -14,7 +14,7 @@ from mlic_train.base.progress import progress_bar
 from mlic_train.batches.dataset import target_of
 from mlic_train.config import Distillation
 from mlic_train.data import Record, fingerprint, read_split
-from mlic_train.data.check import find_overlap
+from mlic_train.data.check import find_overlap, leave_out_undecodable
 from mlic_train.data.source.members import from_json, to_json
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError
@@ -159,6 +159,9 @@ def _read_pseudo(splits: Splits, options: Distillation, log: Callable[[str], Non
             skip_bad_rows=options.skip_bad_rows,
             pictures=pictures,
         )
+        if options.skip_bad_rows:
+            with progress_bar("pictures") as progress:
+                split = leave_out_undecodable({"pseudo": split}, progress)["pseudo"]
         for problem in split.skipped:
             log(f"skipped {problem}")
         labelled = next((record for record in split.records if record.labels is not None), None)

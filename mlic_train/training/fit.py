@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.progress import progress_bar
-from mlic_train.batches.dataset import Batch, Examples, Key, batch_loader, plan_epoch, share_out
+from mlic_train.batches.dataset import Batch, Examples, Key, batch_loader, plan_epoch, reading_errors, share_out
 from mlic_train.config import TrainConfig
 from mlic_train.data import Record
 from mlic_train.errors import TrainError
@@ -134,7 +134,7 @@ def fit(
             shares = [share_out(keys, fabric.global_rank, fabric.world_size) for keys in plan[state.step :]]
             loader = batch_loader(data.train, data.tokenizer, [keys for keys, _ in shares], config.workers)
             learner.train()
-            with progress_bar(f"epoch {state.epoch + 1}", "step") as show:
+            with reading_errors(), progress_bar(f"epoch {state.epoch + 1}", "step") as show:
                 for batch, (_, weight) in zip(loader, shares, strict=True):
                     complete = train_batch(batch.to(fabric.device), weight, plan)
                     show(state.step, len(plan), _progress_text(state))

@@ -275,6 +275,8 @@ def _fit_data(
         flips = product({False, train.horizontal_flip}, {False, train.vertical_flip})
         variants = {"train": sorted(flips), "val": [(False, False)]}
         for name in rows:
+            if all(record.image is None for record in rows[name]):
+                continue
             build = partial(build_cache, model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER)
             caches[name] = _feature_cache(fabric, name, build)
     return FitData(

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,20 @@ def draw() -> Callable[..., Path]:
         return file
 
     return make
+
+
+@pytest.fixture
+def at_most_a_minute() -> Iterator[None]:
+    """Fail a test that waits for ever."""
+
+    def fail(*_: object) -> None:
+        raise TimeoutError("the test takes longer than a minute")
+
+    previous = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from torch.utils.data import get_worker_info
 
 from mlic_train.base.progress import log_line
+from mlic_train.batches.dataset import Example, Examples, Key
 from mlic_train.cli.export import export
 from mlic_train.cli.train import train
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
@@ -97,10 +101,41 @@ def test_a_bad_row_stops_training_by_name_unless_skipped(data: Path, tmp_path: P
     assert "train.csv:record 37" in stopped.stderr
     assert "purple" in stopped.stderr
     assert stopped.stderr.count("\n") == 1
+    (data / "images" / "train0.png").write_text("no picture")
     skipped = run(train, "--data", data, "--output", tmp_path / "run", *SMALL, "--skip-bad-rows")
     assert skipped.exit_code == 0, skipped.output
     assert "record 37" in skipped.stderr
-    assert "skipped 1 bad rows" in skipped.stderr
+    assert "skipped 2 bad rows" in skipped.stderr
+    assert "record 1: undecodable-picture" in skipped.stderr
+
+
+@pytest.mark.usefixtures("at_most_a_minute")
+def test_a_reading_process_that_dies_ends_training_in_one_line(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die_in_a_worker(self: Examples, keys: list[Key]) -> list[Example]:
+        if get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [self[key] for key in keys]
+
+    monkeypatch.setattr(Examples, "__getitems__", die_in_a_worker)
+    result = run(train, "--data", colours, "--output", tmp_path / "run", *SMALL, "--workers", "2")
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("Error: ") == 1
+    last = result.stderr.splitlines()[-1]
+    assert "/dev/shm" in last
+    assert "--workers" in last
+    assert "Traceback" not in result.output
+
+
+def test_what_is_not_read_on_purpose_is_said(data: Path, tmp_path: Path) -> None:
+    header, *rows = (data / "train.csv").read_text().splitlines()
+    lines = [f",{header}", *(f"{number},{row}" for number, row in enumerate(rows))]
+    (data / "train.csv").write_text("\n".join(lines))
+    result = run(train, "--data", data, "--output", tmp_path / "run", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "train.csv: ignored: found the column ''; its row numbers are not read\n" in result.stderr
+    assert run(train, "--data", data, "--check").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -299,3 +299,19 @@ def test_texts_in_options_toml_come_back(tmp_path: Path) -> None:
 def test_a_threshold_goal_is_read() -> None:
     assert threshold_goal("precision=0.9") == ("precision", 0.9)
     assert threshold_goal("micro_f1") == ("micro_f1", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, False),
+        ({"freeze_backbone": True}, True),
+        ({"freeze_backbone": True, "horizontal_flip": True, "vertical_flip": True}, True),
+        ({"freeze_backbone": True, "cache_features": False}, False),
+        ({"freeze_backbone": True, "random_crop": 0.5}, False),
+        ({"freeze_backbone": True, "color_jitter": 0.1}, False),
+        ({"freeze_backbone": True, "mixup": 0.2}, False),
+    ],
+)
+def test_features_are_kept_where_they_do_not_change(given: dict[str, Any], expected: bool) -> None:
+    assert resolve(given).train.cache_features is expected

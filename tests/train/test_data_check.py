@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mlic_train.config import DataOptions
 from mlic_train.data import (
     PROBLEM_KINDS,
     LabelSet,
@@ -13,6 +14,7 @@ from mlic_train.data import (
     read_split,
     summarise,
 )
+from mlic_train.data.splits import load_splits
 from mlic_train.errors import DataError
 
 LABELS = LabelSet(("dog", "cat"), ("1", "2"))
@@ -203,3 +205,26 @@ def test_the_fingerprint_changes_with_a_picture_and_with_the_split(data: Path, d
     (data / "images" / "a.jpg").unlink()
     with pytest.raises(DataError, match=r"record 1: the picture .* cannot be read any more"):
         fingerprint({"train": split})
+
+
+def test_skipping_bad_rows_leaves_out_every_row_that_the_check_calls_an_error(data: Path) -> None:
+    (data / "images" / "b.jpg").write_bytes(b"no picture")
+    rows = "a.jpg,1,A dog.\nx.jpg,1,Gone.\nb.jpg,2,A cat.\nd.jpg,9,A cat.\nd.jpg,1\n,1 2,Pets.\n"
+    write(data / "train.csv", HEADER + rows)
+    write(data / "labels.csv", "LabelID,Name\n1,dog\n2,cat\n")
+    splits = load_splits(DataOptions(data, skip_bad_rows=True))
+    assert [record.number for record in splits.train.records] == [1, 6]
+    errors = {(problem.number, problem.kind) for problem in check(data) if problem.severity == "error"}
+    assert {(problem.number, problem.kind) for problem in splits.train.skipped} == errors
+    assert (3, "undecodable-picture") in errors
+    (data / "images" / "c.jpg").write_bytes(b"no picture")
+    with pytest.raises(
+        DataError, match=r"val.csv:record 1: undecodable-picture: .*no usable record in the split 'val'"
+    ):
+        load_splits(DataOptions(data, skip_bad_rows=True))
+
+
+def test_without_pictures_none_is_decoded(data: Path) -> None:
+    (data / "images" / "b.jpg").write_bytes(b"no picture")
+    splits = load_splits(DataOptions(data, skip_bad_rows=True, pictures=False))
+    assert len(splits.train.records) == 2

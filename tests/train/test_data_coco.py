@@ -85,6 +85,25 @@ def test_no_common_category_is_an_error(file: Path) -> None:
         read_split([file], LabelSet(("horse",), ("1",), restricts=True))
 
 
+@pytest.mark.parametrize("notation", [float, str, lambda number: f"{number}.0"])
+def test_ids_may_be_floats_and_texts(file: Path, notation: Callable[[int], object]) -> None:
+    expected = read_split([file], read_labels([file])).records
+    changed = instances()
+    for entry, names in (("images", ["id"]), ("categories", ["id"]), ("annotations", ["image_id", "category_id"])):
+        changed[entry] = [{**each, **{name: notation(each[name]) for name in names}} for each in changed[entry]]
+        write(file, {**instances(), entry: changed[entry]})
+        assert read_split([file], read_labels([file])).records == expected
+    write(file, changed)
+    assert read_labels([file]).ids == ("1", "10", "18")
+    assert read_split([file], read_labels([file])).records == expected
+
+
+def test_texts_with_leading_zeros_are_ids_of_their_own(file: Path) -> None:
+    images = [{"id": "01", "file_name": "0.jpg"}, {"id": "1", "file_name": "1.jpg"}]
+    write(file, instances(images=images, annotations=[{"image_id": "01", "category_id": 18}]))
+    assert [r.labels for r in read_split([file], read_labels([file])).records] == [(2,), ()]
+
+
 @pytest.mark.parametrize("pictures", ["images/train2017", "train2017", "images"])
 def test_pictures_are_found_in_the_published_layout(tmp_path: Path, draw: Draw, pictures: str) -> None:
     file = write(tmp_path / "annotations" / "instances_train2017.json", instances(1, annotations=[]))
@@ -111,6 +130,13 @@ def test_a_given_pictures_folder_may_have_a_folder_per_split(tmp_path: Path, dra
             "record 1 has it",
         ),
         ({"annotations": [{"image_id": 102, "category_id": 7}]}, 3, "bad-row", "category_id 7"),
+        ({"annotations": [{"image_id": 102, "category_id": 1.5}]}, 3, "bad-row", "category_id 1.5"),
+        (
+            {"images": [{"id": 1, "file_name": "0.jpg"}, {"id": 1.5, "file_name": "1.jpg"}]},
+            2,
+            "bad-row",
+            "found id 1.5",
+        ),
         ({"annotations": [{"image_id": 7, "category_id": 1}]}, None, "bad-row", "image_id 7"),
         ({"annotations": [{"image_id": [7], "category_id": 1}]}, None, "bad-row", "image_id None"),
         ({"images": [{"id": 1, "file_name": "0.jpg"}, {"id": 2, "file_name": "9.jpg"}]}, 2, "missing-picture", "9.jpg"),
@@ -134,6 +160,7 @@ def test_a_bad_entry_stops_or_is_skipped(
         ({"images": [], "annotations": []}, "not its captions file"),
         (instances(categories=[{"id": "x", "name": "dog"}]), "category id 'x'"),
         (instances(categories=[*CATEGORIES, CATEGORIES[0]]), "category 18 twice"),
+        (instances(categories=[{"id": 1.5, "name": "dog"}]), "category id 1.5"),
         (instances(annotations={}), "no list of objects under 'annotations'"),
         ({"categories": CATEGORIES, "annotations": []}, "no list of objects under 'images'"),
     ],

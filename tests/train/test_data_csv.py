@@ -192,6 +192,14 @@ def test_labels_are_inferred_by_number_when_all_are_numbers(tmp_path: Path) -> N
     assert not labels.restricts
 
 
+def test_labels_are_inferred_from_numbers_as_pandas_writes_them(tmp_path: Path) -> None:
+    file = write(tmp_path, "Labels,Caption\n10.0,x\n2.0,y\n2,z\n,w\n")
+    labels = read_labels([file])
+    assert labels.ids == ("2", "10")
+    assert [r.labels for r in read_split([file], labels).records] == [(1,), (0,), (0,), ()]
+    assert read_labels([write(tmp_path, "Labels,Caption\n1.0,x\n1.5,y\n")]).ids == ("1.0", "1.5")
+
+
 def test_labels_are_inferred_by_name_otherwise(tmp_path: Path) -> None:
     assert read_labels([write(tmp_path, "Labels,Caption\ndog cat,x\n7,y\n")]).names == ("7", "cat", "dog")
 
@@ -213,3 +221,29 @@ def test_what_the_csv_module_writes_is_read_back(tmp_path: Path) -> None:
     with (tmp_path / "c.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([["Caption"], *([caption] for caption in captions)])
     assert [r.captions[0] for r in read_split([tmp_path / "c.csv"], LABELS).records] == captions
+
+
+@pytest.mark.parametrize(
+    ("header", "numbers"),
+    [("", "7"), ("Unnamed: 0", "7"), ("Unnamed: 0.1,Unnamed: 0", "7,7"), (",Unnamed: 0", "7,3")],
+)
+def test_row_numbers_that_pandas_wrote_are_ignored_with_a_warning(tmp_path: Path, header: str, numbers: str) -> None:
+    file = write(tmp_path, f"{header},Labels,Caption\n{numbers},18,A dog.\n{numbers},1,A man.\n")
+    split = read_split([file], LABELS)
+    assert [(r.captions, r.labels) for r in split.records] == [(("A dog.",), (1,)), (("A man.",), (0,))]
+    (warning,) = split.warnings
+    assert (warning.kind, warning.number, warning.severity) == ("ignored", None, "warning")
+    assert "its row numbers are not read" in warning.message
+    assert read_labels([file]).ids == ("1", "18")
+
+
+def test_a_column_without_a_name_that_holds_something_else_is_not_ignored(tmp_path: Path) -> None:
+    file = write(tmp_path, ",Labels,Caption\na.jpg,18,A dog.\n")
+    with pytest.raises(DataError, match=r"found 'a\.jpg' in a column without a name; expected a row number"):
+        read_split([file], LABELS)
+    file = write(tmp_path, ",Labels,Caption\n0,18\n")
+    with pytest.raises(DataError, match=r"found 2 columns; expected 3 \(Labels,Caption\)"):
+        read_split([file], LABELS)
+    file = write(tmp_path, "Labels,,Caption\n18,0,A dog.\n")
+    with pytest.raises(DataError, match="unknown column ''"):
+        read_split([file], LABELS)

@@ -59,6 +59,8 @@ def test_crlf_and_a_byte_order_mark_change_nothing(tmp_path: Path) -> None:
         ('{"captions": ["x", null]}', "bad-row", "expected a text or a list of texts"),
         ('{"caption": "x", "labels": "dog"}', "bad-row", "found labels 'dog'; expected a list"),
         ('{"caption": "x", "labels": [true]}', "bad-row", "found the label True"),
+        ('{"caption": "x", "labels": [1.5]}', "bad-row", "found the label 1.5"),
+        ('{"caption": "x", "labels": [NaN]}', "bad-row", "found the label nan"),
         ('{"caption": "x", "labels": [[1]]}', "bad-row", "found the label [1]"),
         ('{"caption": "x", "labels": ["doog"]}', "unknown-label", "did you mean 'dog'"),
         ('{"caption": "\\ud83d"}', "bad-row", "not UTF-8"),
@@ -83,3 +85,8 @@ def test_a_bad_line_stops_with_its_number_or_is_skipped(tmp_path: Path, line: st
 def test_labels_are_inferred_with_their_spaces(tmp_path: Path) -> None:
     file = write(tmp_path, {"caption": "x", "labels": ["traffic light", "dog"]}, {"caption": "y", "labels": []}, "{")
     assert read_labels([file]).names == ("dog", "traffic light")
+
+
+def test_a_whole_number_may_be_written_as_a_float(tmp_path: Path) -> None:
+    file = write(tmp_path, {"caption": "x", "labels": [18.0, 1]})
+    assert read_split([file], LABELS).records[0].labels == (0, 1)

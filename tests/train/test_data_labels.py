@@ -75,3 +75,25 @@ def test_label_sets_compare_by_their_labels() -> None:
     assert LabelSet(("dog",), ("1",)) == LabelSet(("dog",), ("1",), restricts=True)
     assert hash(LabelSet(("dog",), ("1",))) == hash(LabelSet(("dog",), ("1",)))
     assert LabelSet(("dog",), ("1",)) != LabelSet(("dog",), ("2",))
+
+
+def test_whole_numbers_may_be_written_as_pandas_writes_them(tmp_path: Path) -> None:
+    labels = LabelSet.from_file(write(tmp_path, "LabelID,Name\n18.0,dog\n10.0,traffic light\n"))
+    assert labels.ids == ("18", "10")
+    assert labels.parse("18.0") == labels.parse("18") == labels.parse("18.00") == (0,)
+    assert labels.parse("10.0 18") == (0, 1)
+    for other in ("18.5", "18.", ".0", "18.01"):
+        with pytest.raises(DataError, match="unknown label"):
+            labels.parse(other)
+
+
+def test_names_that_look_like_versions_stay_as_they_are(tmp_path: Path) -> None:
+    labels = LabelSet.from_file(write(tmp_path, "LabelID,Name\n1.0,a\n1.5,b\n"))
+    assert labels.ids == ("1.0", "1.5")
+    assert labels.parse("1.0") == (0,)
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_row_numbers_that_pandas_wrote_into_a_labels_file_are_ignored(tmp_path: Path, name: str) -> None:
+    labels = LabelSet.from_file(write(tmp_path, f"{name},LabelID,Name\n0,18,dog\n1,10,cat\n"))
+    assert (labels.ids, labels.names) == (("18", "10"), ("dog", "cat"))

@@ -1,22 +1,34 @@
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import get_worker_info
 
+from mlic_runtime.base.override import override
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
-from mlic_runtime.errors import ImageError
+from mlic_runtime.errors import ImageError, MlicError
 from mlic_runtime.package.manifest import ImageSpec, TextSpec
 from mlic_runtime.picture.decode import read_pixels
-from mlic_train.batches.dataset import Examples, batch_loader, evaluation_batches, plan_epoch
+from mlic_train.batches.dataset import (
+    Example,
+    Examples,
+    Key,
+    batch_loader,
+    evaluation_batches,
+    plan_epoch,
+    reading_errors,
+)
 from mlic_train.batches.transforms import flip, random_crop
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.config import DataOptions, TrainConfig
 from mlic_train.data import Record
 from mlic_train.data.splits import load_splits
-from mlic_train.errors import DataError
+from mlic_train.errors import DataError, TrainError
 
 SPEC = ImageSpec(16, 16)
 PLAIN = TrainConfig(drop_caption=0.0, drop_picture=0.0, horizontal_flip=False)
@@ -131,6 +143,68 @@ def test_a_picture_that_cannot_be_read_is_one_line_wherever_it_was_to_be_read(
         list(loader)
     assert str(error.value).startswith(f"cannot read picture '{tmp_path / 'a.png'}': it is not a picture")
     assert "\n" not in str(error.value)
+
+
+class _Dying(Examples):
+    """Examples whose reading process is killed at the third batch, as the system does where memory is short."""
+
+    @override
+    def __getitems__(self, keys: list[Key]) -> "list[Example] | MlicError":
+        if get_worker_info() is not None and (0, 4) in keys:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitems__(keys)
+
+
+def assert_names_the_cure(error: BaseException) -> None:
+    assert "/dev/shm" in str(error)
+    assert "--workers" in str(error)
+    assert "\n" not in str(error)
+
+
+@pytest.mark.usefixtures("at_most_a_minute")
+def test_a_reading_process_that_dies_is_one_line(records: tuple[Record, ...], tokenizer: CaptionTokenizer) -> None:
+    loader = batch_loader(_Dying(records, 3, SPEC), tokenizer, evaluation_batches(8, 2), workers=2)
+    with pytest.raises(TrainError) as error, reading_errors():
+        list(loader)
+    assert_names_the_cure(error.value)
+
+
+@pytest.mark.usefixtures("at_most_a_minute")
+def test_full_shared_memory_is_one_line(
+    records: tuple[Record, ...], tokenizer: CaptionTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: torch.Tensor) -> None:
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_1_2_1>: No space left on device (28)"
+        )
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", fail)
+    with pytest.raises(TrainError) as error:
+        list(batch_loader(Examples(records, 3, SPEC), tokenizer, evaluation_batches(8, 2), workers=2))
+    assert_names_the_cure(error.value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DataLoader worker (pid(s) 18036, 18037) exited unexpectedly",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "shared memory. Please try to raise your shared memory limit.",
+        "Caught RuntimeError in DataLoader worker process 0.\nTraceback: ...\nRuntimeError: unable to write to file "
+        "</torch_7_1_0>: No space left on device (28)",
+        "unable to allocate shared memory(shm) for file </torch_7_1_0>: No space left on device (28)",
+        "unable to mmap 65536 bytes from file </torch_7_1_0>: Cannot allocate memory (12)",
+    ],
+)
+def test_what_pytorch_says_of_a_dead_worker_becomes_one_line(message: str) -> None:
+    with pytest.raises(TrainError) as error, reading_errors():
+        raise RuntimeError(message)
+    assert_names_the_cure(error.value)
+
+
+def test_other_errors_of_a_block_stay() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), reading_errors():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
 def test_evaluation_batches_keep_the_order() -> None:

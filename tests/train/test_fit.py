@@ -469,6 +469,15 @@ def test_the_feature_cache_is_reused_and_not_mistaken(
     assert len(files()) == len(before) + 3
 
 
+def test_a_frozen_backbone_without_pictures_needs_no_cache(
+    tmp_path: Path, colours: Path, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    config = dataclasses.replace(small_train, epochs=1, freeze_backbone=True, cache_features=None)  # type: ignore[arg-type] # follows
+    captions = load_splits(DataOptions(colours, pictures=False, skip_bad_rows=True))
+    train_run(tmp_path / "run", small_model, config, captions)
+    assert not (tmp_path / "feature-cache").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

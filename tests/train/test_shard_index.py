@@ -302,3 +302,15 @@ def test_there_must_be_something_to_index(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_text_stay_out_of_an_index(others: Path) -> None:
     assert index_bytes(others / "train-0.tar", read_rows(others / "train-0.tar")).isascii()
+
+
+def test_an_index_keeps_the_warning_about_members_that_are_not_read(
+    tmp_path: Path, upload: Callable[[Path], None], no_looking_through: None
+) -> None:
+    warning = Problem(tmp_path / "x.tar", None, "ignored", "found 1 members such as 'a.seg.png'", "warning")
+    (tmp_path / "x.tar").write_bytes(b"x")
+    (tmp_path / "x.tar.index").write_bytes(index_bytes(tmp_path / "x.tar", iter([warning])))
+    upload(tmp_path)
+    (read,) = read_rows(FAR / "x.tar")
+    assert isinstance(read, Problem)
+    assert (read.number, read.kind, read.message, read.severity) == (None, "ignored", warning.message, "warning")

@@ -285,6 +285,13 @@ def test_shards_of_others_are_read(tmp_path: Path, draw: Draw) -> None:
     ("members", "message"),
     [
         ({"a.json": b'{"image": "a.jpg"}'}, "missing-picture: the JSON names 'a.jpg'"),
+        (
+            {"dog.v2.jpg": b"", "dog.v2.json": b"{}"},
+            "bad-row: found 'dog.v2.jpg' but no picture of the key 'dog'; the key of a sample ends at the first dot",
+        ),
+        ({"a.jpg": b"", "a.v2.txt": b"x"}, "bad-row: found 'a.v2.txt' but no caption or labels of the key 'a'"),
+        ({"a.txt": b"x", "a.v2.jpg": b""}, "bad-row: found 'a.v2.jpg' but no picture of the key 'a'"),
+        ({"a.b.jpg": b"", "a.c.jpg": b""}, "bad-row: found 'a.b.jpg' but no picture of the key 'a'"),
         ({"a.json": b'{"label": 1}'}, "bad-row: found the unknown key 'label'"),
         ({"a.json": b"["}, "bad-row: found '\\[', which is not JSON"),
         ({"a.json": b'{"caption": "x"}', "a.txt": b"y"}, "bad-row: found captions in the JSON and in .txt"),
@@ -307,10 +314,28 @@ def test_a_bad_sample_is_a_bad_row(members: dict[str, bytes], message: str, tmp_
     assert len(split.skipped) == 1
 
 
+def test_the_key_ends_at_the_first_dot_and_other_members_are_named_once(tmp_path: Path, draw: Draw) -> None:
+    picture = draw(tmp_path / "a.png").read_bytes()
+    sample = {".png": picture, ".seg.png": picture, ".cls": b"1", ".bbox.json": b"[]", ".npy": b""}
+    names = ("x.y/000001", "x.y/000002")
+    file = tar(tmp_path / "x.tar", {f"{name}{suffix}": data for name in names for suffix, data in sample.items()})
+    split = read_splits(DataOptions(file))["train"]
+    assert [record.image_id for record in split.records] == ["x.y/000001.png", "x.y/000002.png"]
+    (warning,) = split.warnings
+    assert (warning.kind, warning.number, warning.severity) == ("ignored", None, "warning")
+    assert "found 4 members such as 'x.y/000001.seg.png', which are not read" in warning.message
+
+
 def test_a_member_that_is_no_picture_is_found_like_any_other(written: Path, tmp_path: Path) -> None:
     file = tar(tmp_path / "train-0.tar", {"a.jpg": b"text", "a.cls": b"1"})
     check = run(train, "--data", file, "--val", file, "--check")
     assert f"error: {file}:record 1: undecodable-picture: cannot read picture '{file}/a.jpg'" in check.stdout
+    (tmp_path / "rows.csv").write_text("Labels,Caption\n1,A dog.\n")
+    both = ("--train", file, "--train", tmp_path / "rows.csv")
+    written_without = run(shards, *both, "--output", tmp_path / "out", "--skip-bad-rows")
+    assert written_without.exit_code == 0, written_without.output
+    assert "record 1: undecodable-picture" in written_without.stderr
+    assert "train: 1 records" in written_without.stdout
     picture = read_splits(DataOptions(file))["train"].records[0].image
     assert picture is not None
     with pytest.raises(ImageError, match=r"train-0.tar/a.jpg': it is not a picture of a known format"):

@@ -1,6 +1,7 @@
 """COCO annotations: instances_*.json, with the captions of captions_*.json where that file is beside it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from .format import Format, Rows, clean_row
 
 _INSTANCES = "instances_"
 _ANNOTATIONS = "annotations"
+# An id as text that is a number; one with leading zeros is a text of its own, as "01" and "1" may be two pictures.
+_NUMBER = re.compile(r"(0|[1-9][0-9]{0,17})(?:\.0+)?")
 
 
 class Coco(Format):
@@ -24,7 +27,7 @@ class Coco(Format):
     annotations has none of the labels, (). Categories are matched by name (by id where the labels have no other
     names). A category outside the labels makes its pictures bad rows (unknown-label), unless the labels come from a
     labels file (`LabelSet.restricts`): then it is ignored. The captions file is optional, and what it says about
-    other pictures is ignored.
+    other pictures is ignored. Ids may be written as 10, as 10.0 (pandas does so) or as the text "10".
     """
 
     name = "coco"
@@ -38,18 +41,19 @@ class Coco(Format):
         labels_of: dict[int | str | None, list[str]] = {}
         bad: dict[int | str | None, str] = {}
         for place, entry in enumerate(_entries(file, content, _ANNOTATIONS)):
-            image, category = _image_id(entry), entry.get("category_id")
+            image, category = _id(entry, "image_id"), _id(entry, "category_id")
             labels_of.setdefault(image, [])
             if not isinstance(category, int) or category not in keys:
-                bad[image] = f"annotations[{place}] has the category_id {category!r}; expected one of `categories`"
+                found = entry.get("category_id")
+                bad[image] = f"annotations[{place}] has the category_id {found!r}; expected one of `categories`"
             elif (label := keys[category]) is not None:
                 labels_of[image].append(label)
         captions = _captions(_captions_file(file))
         numbers: dict[int | str | None, int] = {}
         for number, entry in enumerate(_entries(file, content, "images"), start=1):
-            key, name = entry.get("id"), entry.get("file_name")
-            if not isinstance(key, (int, str)) or not isinstance(name, str) or not name.strip():
-                message = f"found id {key!r}, file_name {name!r}; expected both of a picture"
+            key, name = _id(entry, "id"), entry.get("file_name")
+            if key is None or not isinstance(name, str) or not name.strip():
+                message = f"found id {entry.get('id')!r}, file_name {name!r}; expected both of a picture"
                 yield Problem(file, number, "bad-row", message)
             elif key in numbers:
                 yield Problem(file, number, "duplicate-id", f"found id {key!r} again; record {numbers[key]} has it")
@@ -57,7 +61,7 @@ class Coco(Format):
                 yield Problem(file, number, "bad-row", bad[key])
             else:
                 yield clean_row(file, number, name, captions.get(key, []), tuple(labels_of.get(key, ())))
-            if isinstance(key, (int, str)):
+            if key is not None:
                 numbers.setdefault(key, number)
         for key in sorted(labels_of.keys() - numbers.keys(), key=str):
             message = f"found annotations with the image_id {key!r}; expected the id of one of `images`"
@@ -135,9 +139,11 @@ def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
         raise DataError(f"{file}: found no 'categories'; expected a COCO instances file (not its captions file)")
     categories: dict[int, str] = {}
     for entry in _entries(file, content, "categories"):
-        key, name = entry.get("id"), entry.get("name")
+        key, name = _id(entry, "id"), entry.get("name")
         if not isinstance(key, int) or not isinstance(name, str):
-            raise DataError(f"{file}: found the category id {key!r}, name {name!r}; expected a number and a text")
+            raise DataError(
+                f"{file}: found the category id {entry.get('id')!r}, name {name!r}; expected a number and a text"
+            )
         if key in categories:
             raise DataError(f"{file}: found category {key} twice; expected each once")
         categories[key] = " ".join(name.split())
@@ -152,10 +158,16 @@ def _captions(file: Path | None) -> dict[int | str | None, list[str]]:
         caption = entry.get("caption")
         if not isinstance(caption, str):
             raise DataError(f"{file}: found annotations[{place}] with the caption {caption!r}; expected a text")
-        captions.setdefault(_image_id(entry), []).append(caption)
+        captions.setdefault(_id(entry, "image_id"), []).append(caption)
     return captions
 
 
-def _image_id(annotation: Mapping[str, Any]) -> int | str | None:
-    key = annotation.get("image_id")
-    return key if isinstance(key, (int, str)) else None
+def _id(entry: Mapping[str, Any], name: str) -> int | str | None:
+    """Return an id, as an int where it is a whole number in any notation; None where it is neither that nor a text."""
+    key = entry.get(name)
+    if isinstance(key, float):
+        return int(key) if key.is_integer() else None
+    if isinstance(key, str):
+        number = _NUMBER.fullmatch(key)
+        return key if number is None else int(number[1])
+    return key if isinstance(key, int) else None

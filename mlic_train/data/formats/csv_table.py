@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import re
 from pathlib import Path
 
 from mlic_runtime.base.override import override
@@ -15,11 +16,14 @@ from .format import Format, Row, Rows, clean_row
 
 COLUMNS = ("ImageID", "Labels", "Caption")
 _EXPECTED = "the columns ImageID (or none: captions without pictures), Labels and Caption"
+# The first column of a table that pandas wrote with its row numbers, and once more for each time it was read again.
+_INDEX = re.compile(r"(Unnamed: 0(\.\d+)*)?")
 
 
 class CsvTable(Format):
     """CSV; see `check_header` for its columns.
 
+    Row numbers that pandas put into columns before them are ignored, with a warning.
     Records are counted without the header and without blank lines.
     """
 
@@ -34,14 +38,18 @@ class CsvTable(Format):
         first = [] if text[:1] in "\r\n" else next(records, [])  # a blank first line is no header
         if isinstance(first, BrokenRecord):
             raise DataError(f"{file}: found a header that is not CSV: {first.reason}; expected {_EXPECTED}")
-        header = check_header(file, first)
+        index = next((place for place, name in enumerate(first) if not _INDEX.fullmatch(name.strip())), 0)
+        header = check_header(file, first[index:])
+        if index:
+            message = f"found the column {', '.join(map(repr, first[:index]))}; its row numbers are not read"
+            yield Problem(file, None, "ignored", message, "warning")
         for number, record in enumerate(records, start=1):
             if isinstance(record, BrokenRecord):
                 found = f"found {record.line!r}, which is not CSV ({record.reason})"
                 message = f"{found}; expected quotes inside a quoted cell to be doubled{_competition_hint(header)}"
                 yield Problem(file, number, "bad-row", message)
             else:
-                yield _row(file, number, header, record)
+                yield _row(file, number, header, record, index)
 
 
 def check_header(file: Path, cells: list[str]) -> list[str]:
@@ -82,10 +90,15 @@ def row_of(file: Path, number: int, cells: dict[str, str]) -> Row | Problem:
     return clean_row(file, number, cells.get("ImageID", ""), captions, cells.get("Labels"))
 
 
-def _row(file: Path, number: int, header: list[str], cells: list[str]) -> Row | Problem:
+def _row(file: Path, number: int, header: list[str], cells: list[str], index: int) -> Row | Problem:
+    """Return the row of a record, without its first `index` cells: they are row numbers."""
+    numbers, cells = cells[:index], cells[index:]
     if len(cells) != len(header):
-        message = f"found {len(cells)} columns; expected {len(header)} ({','.join(header)})"
+        message = f"found {len(numbers) + len(cells)} columns; expected {index + len(header)} ({','.join(header)})"
         return Problem(file, number, "bad-row", message + _competition_hint(header))
+    if other := [cell for cell in numbers if not cell.strip().isdecimal()]:
+        message = f"found {other[0]!r} in a column without a name; expected a row number, or a name in the header"
+        return Problem(file, number, "bad-row", message)
     return row_of(file, number, dict(zip(header, cells, strict=True)))
 
 

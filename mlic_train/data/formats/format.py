@@ -35,7 +35,7 @@ class Row:
 
 
 Rows = Iterator[Row | Problem]
-"""A format's rows in order, with a Problem in the place of each row that cannot be read."""
+"""A format's rows in order, with a Problem in the place of each row that cannot be read, and maybe warnings."""
 
 
 class Format(ABC):

@@ -79,6 +79,8 @@ def _labels(value: object) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list):
         raise ValueError(f"found labels {value!r}; expected a list of names or ids")
+    # pandas writes whole numbers as 10.0 where a column has blanks
+    value = [int(label) if isinstance(label, float) and label.is_integer() else label for label in value]
     for label in value:
         if isinstance(label, bool) or not isinstance(label, (str, int)):
             raise ValueError(f"found the label {label!r}; expected a name or an id")

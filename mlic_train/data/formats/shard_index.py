@@ -81,7 +81,8 @@ def _head(size: int, samples: int) -> dict[str, Any]:
 
 def _to_sample(row: Row | Problem) -> dict[str, Any]:
     if isinstance(row, Problem):
-        return {"number": row.number, "kind": row.kind, "message": row.message}
+        sample = {"number": row.number, "kind": row.kind, "message": row.message}
+        return sample if row.severity == "error" else {**sample, "severity": row.severity}
     picture = row.picture
     return {
         "number": row.number,
@@ -95,13 +96,17 @@ def _to_sample(row: Row | Problem) -> dict[str, Any]:
 def _to_row(shard: Path, sample: dict[str, Any], size: int) -> Row | Problem:
     """Return the row that `_to_sample` wrote; ValueError, TypeError, KeyError or TarError if it is something else."""
     number = sample["number"]
-    _require(int, number)
     if "kind" in sample:
-        kind, message = sample["kind"], sample["message"]
+        kind, message, severity = sample["kind"], sample["message"], sample.get("severity", "error")
+        if severity not in ("error", "warning"):
+            raise ValueError("not a severity")
+        if number is not None:
+            _require(int, number)
         _require(str, message)
         if kind not in PROBLEM_KINDS or not message.isprintable():  # it will be on a terminal
             raise ValueError("not a problem that mlic-shards writes")
-        return Problem(shard, number, kind, message)
+        return Problem(shard, number, kind, message, severity)
+    _require(int, number)
     image, captions, labels, picture = (sample[name] for name in ("image", "captions", "labels", "picture"))
     _require(list, captions)
     if not isinstance(labels, str) and labels is not None:

@@ -32,10 +32,11 @@ SUMMARY_NAME = "shards.json"
 SCHEMA_VERSION = 1
 UNKNOWN_PICTURE = ".img"  # the suffix of a picture whose own name has no known one
 _PICTURES = (*PICTURE_SUFFIXES, UNKNOWN_PICTURE)
-_TEXT, _JSON, _LABELS = ".txt", ".json", ".cls"
+_TEXTS = _TEXT, _JSON, _LABELS = ".txt", ".json", ".cls"
 _MAX_TEXT = 1 << 20  # bytes of a caption, or of the JSON of a sample
 # As in webdataset: the key ends at the first dot; a file without one belongs to no sample, nor does __meta__.
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")
+_KEY_RULE = "the key of a sample ends at the first dot of a name"
 _META = re.compile(r"__[^/]*__(/|$)")
 
 
@@ -80,6 +81,10 @@ def scan_rows(file: Path) -> Rows:
     `KEY.txt` is a caption, `KEY.cls` a cell of labels, and a picture is known by its suffix. Members with other
     suffixes are ignored. Each of them may be missing.
 
+    The key ends at the first dot of the file's name, as in webdataset: `dog.seg.png` is the member `.seg.png` of `dog`.
+    Where `dog` has no picture but such a member, or no text but such a member, the sample is a bad row, because its
+    name was probably meant otherwise. Else the member is ignored, with one warning for the shard.
+
     Raises:
         DataError: the shard is no tar file, is damaged or truncated, or has a member that is not a file or has a name
             such as `../a`.
@@ -87,6 +92,7 @@ def scan_rows(file: Path) -> Rows:
     """
     seen: dict[str, int] = {}
     number = 0
+    ignored: list[Entry] = []
     try:
         with open_file(file) as stream:
             for key, members in itertools.groupby(entries(stream), _key):
@@ -99,11 +105,16 @@ def scan_rows(file: Path) -> Rows:
                     continue
                 seen[key] = number
                 try:
-                    yield _row(stream, file, number, members)
+                    parts = _parts(members)
+                    yield _row(stream, file, number, key, parts)
+                    ignored += _dotted(parts, *_PICTURES, *_TEXTS)
                 except (ValueError, RecursionError) as error:
                     yield Problem(file, number, "bad-row", str(error))
     except TarError as error:
         raise DataError(f"{file}: {error}") from None
+    if ignored:
+        message = f"found {len(ignored)} members such as {ignored[0].name!r}, which are not read: {_KEY_RULE}"
+        yield Problem(file, None, "ignored", message, "warning")
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:
@@ -180,8 +191,8 @@ def _key(entry: Entry) -> str | None:
     return None if name is None else name[1]
 
 
-def _row(stream: BinaryIO, file: Path, number: int, members: Iterable[Entry]) -> Row | Problem:
-    """Return the row of a sample; ValueError or RecursionError where it is no sample."""
+def _parts(members: Iterable[Entry]) -> dict[str, Entry]:
+    """Return the members of a sample by their suffix; ValueError if it has one twice."""
     parts: dict[str, Entry] = {}
     for entry in members:
         name = _NAME.fullmatch(entry.name)
@@ -189,6 +200,22 @@ def _row(stream: BinaryIO, file: Path, number: int, members: Iterable[Entry]) ->
         if suffix in parts:
             raise ValueError(f"found {entry.name!r} twice; expected each member once")
         parts[suffix] = entry
+    return parts
+
+
+def _dotted(parts: dict[str, Entry], *suffixes: str) -> list[Entry]:
+    """Return the members that would be read if their key ended at the last dot."""
+    return [entry for suffix, entry in parts.items() if suffix not in suffixes and suffix.endswith(suffixes)]
+
+
+def _row(stream: BinaryIO, file: Path, number: int, key: str, parts: dict[str, Entry]) -> Row | Problem:
+    """Return the row of a sample; ValueError or RecursionError where it is no sample."""
+    for what, suffixes in (("picture", _PICTURES), ("caption or labels", _TEXTS)):
+        if not parts.keys() & set(suffixes) and (dotted := _dotted(parts, *suffixes)):
+            raise ValueError(
+                f"found {dotted[0].name!r} but no {what} of the key {key!r}; {_KEY_RULE}: expected no other dot "
+                "than that of the suffix"
+            )
     pictures = [entry for suffix, entry in parts.items() if suffix in _PICTURES]
     if len(pictures) > 1:
         raise ValueError(f"found the pictures {', '.join(repr(entry.name) for entry in pictures)}; expected one")
