@@ -20,7 +20,9 @@ from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.rows.columns import STDIN
 from mlic_runtime.rows.reader import RowError, open_rows
 
+from .command import output_stream
 from .options import BatchOptions
+from .single_input import input_stream
 
 
 def run_batch(
@@ -41,7 +43,7 @@ def run_batch(
 
     ids = None if batch.label_ids is None else read_label_ids(Path(batch.label_ids), predictor.labels)
     format_ = _make_format(format_name, predictor.labels, ids)
-    stream = sys.stdin.buffer if source == STDIN else source
+    stream = input_stream("rows") if source == STDIN else source
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(
             open_rows(stream, image_root=batch.image_root, pictures=batch.pictures, captions=batch.captions)
@@ -55,8 +57,10 @@ def run_batch(
             "captions": batch.captions,
             "batch_size": batch.batch_size,
         }
-        writer: ResultWriter = StreamWriter(sys.stdout.buffer)
-        if batch.output is not None:
+        writer: ResultWriter
+        if batch.output is None:
+            writer = StreamWriter(output_stream())
+        else:
             _refuse_input_as_output(source, batch.output)
             writer = ResumableFile(batch.output, identify_job(predictor, options, more), resume=batch.resume)
         stack.callback(writer.close)

@@ -1,12 +1,13 @@
 """Checks of which arguments and options of a command can be used together."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from mlic_runtime.rows.columns import STDIN
+from mlic_runtime.rows.columns import PICTURE_SUFFIXES, STDIN
 
 from .formats import BATCH_FORMATS, FORMATS, MODEL_FORMATS
 from .options import RAY_OPTIONS, BatchOptions
@@ -88,6 +89,13 @@ def _check_single(context: click.Context, image: str | None, format_: str | None
         _refuse(context, "'--sidecar' needs IMAGE to be a file: standard input has no file beside it.")
     if image == STDIN == caption:
         _refuse(context, "IMAGE and CAPTION cannot both be '-': there is only one standard input.")
+    # Not `Path.is_file`, which raises an error for a text that is too long for a name.
+    if caption and caption.lower().endswith(PICTURE_SUFFIXES) and os.path.isfile(caption):  # noqa: PTH113
+        _refuse(
+            context,
+            f"CAPTION {caption!r} is a picture file: IMAGE is one picture. Give several with '--input', a folder or a "
+            "file of rows.",
+        )
 
 
 def _check_engine(context: click.Context, input_: str, given: dict[str, str]) -> None:

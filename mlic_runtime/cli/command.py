@@ -1,16 +1,16 @@
 """What every command does alike: how it shows help and errors, and how it writes data."""
 
 import shlex
-import sys
 import warnings
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
 from mlic_runtime.base.files import write_to
 from mlic_runtime.base.override import override
+from mlic_runtime.base.standard_streams import some_standard_error, standard_output
 from mlic_runtime.base.text import encode, printable
-from mlic_runtime.errors import MlicError
+from mlic_runtime.errors import MlicError, OutputError
 
 COMMAND_LINE = f"{__name__}.command_line"  # key of `click.Context.meta`
 
@@ -21,6 +21,11 @@ class MlicCommand(click.Command):
     Help shows options that have an attribute `heading` under that heading (see `options.HeadedOption`). The command
     line is kept in `click.Context.meta`, so that a result file can say how it was made.
     """
+
+    @override
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with some_standard_error():
+            return super().main(*args, **extra)
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -50,5 +55,17 @@ class MlicCommand(click.Command):
 
 
 def write(text: str) -> None:
-    """Write data to stdout, as UTF-8 whatever the locale says."""
-    write_to(sys.stdout.buffer, encode(text))
+    """Write data to stdout, as UTF-8 whatever the locale says; see `output_stream`."""
+    write_to(output_stream(), encode(text))
+
+
+def output_stream() -> BinaryIO:
+    """Return stdout.
+
+    Raises:
+        OutputError: it is missing or closed.
+    """
+    stream = standard_output()
+    if stream is None:
+        raise OutputError("cannot write the output: standard output is closed; redirect it to a file")
+    return stream

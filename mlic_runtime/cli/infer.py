@@ -2,11 +2,11 @@
 
 import gc
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlic_runtime.base.standard_streams import flush_standard_streams
 from mlic_runtime.base.text import printable
 from mlic_runtime.limits import MAX_PIXELS
 from mlic_runtime.version import __version__
@@ -171,7 +171,5 @@ def main() -> None:
     except SystemExit as end:
         if not isinstance(end.code, int):  # a message, which Python itself writes
             raise
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:  # None if the process was started without it
-                stream.flush()
+        flush_standard_streams()
         os._exit(end.code)

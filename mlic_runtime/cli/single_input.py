@@ -1,10 +1,10 @@
 """The picture and the caption of a single prediction of `mlic-infer`: from arguments, files and standard input."""
 
-import sys
 from pathlib import Path
 from typing import BinaryIO
 
 from mlic_runtime.base.files import os_error_reason
+from mlic_runtime.base.standard_streams import standard_input
 from mlic_runtime.errors import CaptionError, ImageError, InputError
 from mlic_runtime.rows.columns import STDIN
 
@@ -48,11 +48,20 @@ def read_caption(image: str | None, caption: str | None, sidecar: bool) -> str |
     return caption
 
 
-def _read_stdin(what: str, limit: int = -1) -> bytes:
-    stream: BinaryIO | None = None if sys.stdin is None else sys.stdin.buffer
-    if stream is None:  # the process was started without it
+def input_stream(what: str) -> BinaryIO:
+    """Return standard input, to read `what` from it.
+
+    Raises:
+        InputError: it is missing or closed.
+    """
+    stream = standard_input()
+    if stream is None:
         raise InputError(f"cannot read {what} from standard input: it is closed")
+    return stream
+
+
+def _read_stdin(what: str, limit: int = -1) -> bytes:
     try:
-        return stream.read(limit)
+        return input_stream(what).read(limit)
     except OSError as error:
         raise InputError(f"cannot read {what} from standard input: {os_error_reason(error)}") from error

@@ -1,5 +1,7 @@
 """ONNX Runtime behind the graph contract: `pixels` (and perhaps a caption's tokens) in, `logits` out."""
 
+import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +46,8 @@ class GraphSession:
 
     def __init__(self, session: onnxruntime.InferenceSession, provider: str, threads: int) -> None:
         self._session = session
+        self._process = os.getpid()
+        _SESSIONS.add(self)
         self.provider = provider
         self.threads = threads
         inputs = {node.name: node for node in session.get_inputs()}
@@ -76,7 +80,14 @@ class GraphSession:
         Raises:
             PackageError: the graph failed, or gave a number that is not finite. Its inputs are integers, so that is a
                 fault of the graph, not of the picture.
+            ProviderError: this process was forked from the one that loaded the graph. ONNX Runtime's threads do not
+                survive that, and a run could wait for them without end.
         """
+        if os.getpid() != self._process:
+            raise ProviderError(
+                f"the model was loaded by process {self._process} and cannot run in its fork {os.getpid()}: load it in "
+                "each worker (gunicorn: without --preload), or start workers with 'spawn'"
+            )
         feed: dict[str, npt.NDArray[Any]] = {PIXELS: pixels}
         if input_ids is not None and attention_mask is not None:
             feed |= {INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
@@ -87,6 +98,22 @@ class GraphSession:
         if not np.isfinite(logits).all():
             raise PackageError(f"the graph gave logits that are not finite on {_shapes(feed)}")
         return logits
+
+
+def _keep_inherited() -> None:
+    """Keep each native session of the parent for ever in a forked child: to free one there hangs or crashes.
+
+    A list in this module would not do, because Python empties modules as it ends.
+    """
+    import ctypes
+
+    for session in _SESSIONS:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._session))
+
+
+_SESSIONS: "weakref.WeakSet[GraphSession]" = weakref.WeakSet()  # that are alive
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def create_session(

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -118,9 +119,19 @@ def open_rows(
 def picture_finder(root: str) -> Callable[[str], "ImageSource"]:
     """Return what turns the name of a picture in a rows file into the picture under `root`, a path or a URI.
 
-    It raises InputError for a name that leads out of the root; see `locate`.
+    It raises InputError for a name that leads out of the root; see `locate`. A path that is not there is tried in
+    Unicode's other normal forms: macOS writes "é" as two characters (NFD), most other programs as one (NFC).
     """
-    return FarFolder(root).picture if is_uri(root) else functools.partial(locate, root)
+    return FarFolder(root).picture if is_uri(root) else functools.partial(_find_picture, root)
+
+
+def _find_picture(root: str, name: str) -> str:
+    path = locate(root, name)
+    if name.isascii() or os.path.lexists(path):
+        return path
+    forms = {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}
+    others = [other for other in (locate(root, form) for form in forms - {name}) if os.path.lexists(other)]
+    return others[0] if len(others) == 1 else path
 
 
 def locate(root: str, name: str) -> str:

@@ -401,3 +401,33 @@ def test_a_process_that_ends_with_a_message_leaves_it_to_python(monkeypatch: pyt
     monkeypatch.setattr(cli, "infer", end)
     with pytest.raises(SystemExit, match="a message"):
         cli.main()
+
+
+# --- mlic-infer: arguments that are easily mistaken
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_a_second_picture_is_not_read_as_a_caption(picture: Path, tmp_path: Path) -> None:
+    second = tmp_path / "Second.JPG"
+    second.write_bytes(picture.read_bytes())
+    result = run_infer(picture, second)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.count("Error: ") == 1
+    assert f"CAPTION {str(second)!r} is a picture file" in " ".join(result.stderr.split())
+    assert "'--input'" in result.stderr
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_a_caption_may_end_like_a_picture(picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    for caption in ("a scan of beach.jpg", str(tmp_path / "folder.jpg"), "red " * 1000 + "beach.jpg"):
+        assert run_infer(picture, caption).exit_code == 0
+
+
+@pytest.mark.usefixtures("use_tiny")
+@pytest.mark.parametrize(("caption", "found"), [("caf\udce9", "byte 0xE9"), ("\ud83d", "character \\ud83d")])
+def test_a_caption_that_is_not_utf8_is_refused(picture: Path, caption: str, found: str) -> None:
+    result = run_infer(picture, caption)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: the caption: found the {found}, which is not UTF-8; expected UTF-8 text\n"

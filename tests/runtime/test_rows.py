@@ -7,7 +7,7 @@ import pytest
 
 from mlic_runtime.errors import InputError
 from mlic_runtime.limits import MAX_ROW_BYTES
-from mlic_runtime.rows.reader import Row, locate, open_rows
+from mlic_runtime.rows.reader import Row, locate, open_rows, picture_finder
 
 
 def rows_of(path: Path, **options: bool) -> list[Row]:
@@ -288,3 +288,21 @@ def test_the_checksum_tells_rows_apart() -> None:
     ]  # fmt: skip
     assert len({row.checksum() for row in rows}) == len(rows)
     assert Row("a.jpg").checksum(5) != Row("a.jpg").checksum(6)
+
+
+def test_a_picture_is_found_by_its_name_in_the_other_normal_form(tmp_path: Path) -> None:
+    one, two = "caf\u00e9", "cafe\u0301"  # NFC and NFD
+    find = picture_finder(str(tmp_path))
+    for written, given in ((one, two), (two, one)):
+        folder = tmp_path / f"{len(written)}" / written
+        folder.mkdir(parents=True)
+        (folder / f"{written}.jpg").touch()
+        found = find(f"{len(written)}/{given}/{given}.jpg")
+        assert Path(str(found)).samefile(folder / f"{written}.jpg")
+    assert find(f"{one}.jpg") == str(tmp_path / f"{one}.jpg")  # not there in any form
+
+
+def test_the_exact_name_comes_before_the_other_normal_form(tmp_path: Path) -> None:
+    for name in ("caf\u00e9.jpg", "cafe\u0301.jpg"):
+        (tmp_path / name).touch()
+        assert picture_finder(str(tmp_path))(name) == str(tmp_path / name)

@@ -1,0 +1,122 @@
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mlic_runtime
+from mlic_runtime.cli.bench import bench
+from mlic_runtime.cli.infer import infer
+
+INFER = "from mlic_runtime.cli.infer import main; main()"
+BENCH = "from mlic_runtime.cli.bench import bench; bench(prog_name='mlic-bench')"
+NO_OUTPUT = "Error: cannot write the output: standard output is closed; redirect it to a file\n"
+
+in_a_shell = pytest.mark.skipif(os.name == "nt", reason="closes streams in a POSIX shell")
+
+
+@pytest.fixture(autouse=True)
+def use_tiny(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLIC_MODEL", str(tiny))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "pictures" / "red.png"
+    path.parent.mkdir()
+    Image.fromarray(np.full((6, 8, 3), (255, 0, 0), dtype=np.uint8)).save(path)
+    return path
+
+
+def shell(redirect: str, code: str, *arguments: "str | Path") -> "subprocess.CompletedProcess[str]":
+    """Run a Python program in a shell that closes some of its streams."""
+    here = str(Path(mlic_runtime.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
+    command = shlex.join([sys.executable, "-c", code, *map(str, arguments)])
+    return subprocess.run(
+        ["/bin/sh", "-c", f"{command} {redirect}"], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+@in_a_shell
+@pytest.mark.parametrize("redirect", ["2>&-", "<&-", "<&- 2>&-"])
+def test_results_need_neither_standard_error_nor_input(redirect: str, picture: Path) -> None:
+    for arguments in ((picture, "red", "--format", "jsonl", "-v"), ("--input", picture.parent)):
+        done = shell(redirect, INFER, *arguments)
+        assert done.returncode == 0
+        assert done.stdout.count("\n") == 1
+        assert done.stdout.startswith('{"image": ')
+    done = shell(redirect, BENCH, "--runs", "1", "--warmup", "1", "--json", "--image", picture)
+    assert done.returncode == 0
+    assert done.stdout.startswith("{")
+
+
+@in_a_shell
+def test_a_missing_standard_output_is_one_error(picture: Path) -> None:
+    bench_options = ("--runs", "1", "--warmup", "1", "--image", picture)
+    for code, arguments in ((INFER, (picture, "red")), (INFER, ("--input", picture.parent)), (BENCH, bench_options)):
+        done = shell(">&-", code, *arguments)
+        assert done.returncode == 1
+        assert [line for line in done.stderr.splitlines(keepends=True) if not line.startswith("Note")] == [NO_OUTPUT]
+
+
+@in_a_shell
+def test_results_in_a_file_need_no_standard_output(picture: Path, tmp_path: Path) -> None:
+    done = shell(">&- 2>&- <&-", INFER, "--input", picture.parent, "--output", tmp_path / "results.jsonl")
+    assert done.returncode == 0
+    assert (tmp_path / "results.jsonl").read_text("utf-8").count("\n") == 1
+
+
+@in_a_shell
+def test_errors_do_not_go_to_standard_output(tmp_path: Path) -> None:
+    for arguments, code in ((("missing.png", "red"), 1), (("--bad",), 2), (("--input", tmp_path), 1)):
+        done = shell("2>&-", INFER, *arguments)
+        assert (done.returncode, done.stdout) == (code, "")
+
+
+@in_a_shell
+@pytest.mark.parametrize(
+    ("what", "arguments"), [("a picture", ["-"]), ("a caption", ["PICTURE", "-"]), ("rows", ["--input", "-"])]
+)
+def test_a_missing_standard_input_is_one_error(what: str, arguments: "list[str]", picture: Path) -> None:
+    done = shell("<&-", INFER, *(str(picture) if each == "PICTURE" else each for each in arguments))
+    assert done.returncode == 1
+    assert done.stderr == f"Error: cannot read {what} from standard input: it is closed\n"
+
+
+def test_streams_of_text_are_written_and_read(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = (json.dumps({"image": str(picture), "caption": "r\u00e9d"}, ensure_ascii=False) + "\n") * 3
+    cases = (
+        (infer, [str(picture), "r\u00e9d", "--format", "jsonl"], "", 1),
+        (infer, [str(picture), "-", "--format", "jsonl"], "r\u00e9d", 1),
+        (infer, ["--input", "-", "--image-root", str(picture.parent)], rows, 3),
+        (bench, ["--runs", "1", "--warmup", "1", "--json", "--image", str(picture)], "", None),
+    )
+    for command, arguments, given, lines in cases:
+        out, err = io.StringIO(), io.StringIO()
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        with pytest.raises(SystemExit) as end:
+            command(arguments)
+        assert end.value.code == 0, err.getvalue()
+        assert lines is None or out.getvalue().count("r\u00e9d") == lines
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_streams_that_were_closed_are_as_missing(closed: bool, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = io.StringIO() if closed else None
+    if gone is not None:
+        gone.close()
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, gone)
+    for arguments in ([str(picture), "red"], ["--input", str(picture.parent)], ["-"], ["--input", "-"]):
+        with pytest.raises(SystemExit) as end:
+            infer(arguments)
+        assert end.value.code == 1
