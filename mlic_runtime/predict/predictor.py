@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from mlic_runtime.base.background import Background
 from mlic_runtime.base.machine import available_cpus
-from mlic_runtime.base.text import not_utf8
 from mlic_runtime.errors import CaptionError, ImageError, InputError, PackageError
 from mlic_runtime.graph.opening import OpenedGraph, open_graph
 from mlic_runtime.limits import MAX_PIXELS
@@ -137,7 +136,7 @@ class Predictor:
 
         Raises:
             ImageError: the picture cannot be used, or it is missing and the model reads nothing else.
-            CaptionError: the caption is not a text that UTF-8 can hold, or the model reads none.
+            CaptionError: the caption is not a text, or the model reads none.
             InputError: neither picture nor caption, or an option out of range.
         """
         options = PredictionOptions(threshold, top_k, at_least_one)
@@ -274,9 +273,6 @@ class Predictor:
     def _prepare_pair(self, image: ImageSource | None, caption: str | None, out: Pixels) -> None:
         if not (caption is None or isinstance(caption, str)):
             raise CaptionError(f"a caption must be a text (str) or None, found {type(caption).__name__}")
-        broken = None if caption is None else not_utf8(caption)
-        if broken:
-            raise CaptionError(f"the caption: {broken}")
         if self._tokenizer is None:
             if caption is not None:
                 raise CaptionError(f"model {self._model} reads no caption: leave it out")
