@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.base.standard_streams import standard_input
+from mlic_runtime.base.text import not_utf8
 from mlic_runtime.errors import CaptionError, ImageError, InputError
 from mlic_runtime.rows.columns import STDIN
 
@@ -45,6 +46,9 @@ def read_caption(image: str | None, caption: str | None, sidecar: bool) -> str |
         from mlic_runtime.rows.sidecar import decode_caption
 
         return decode_caption(_read_stdin("a caption", MAX_ROW_BYTES + 1), "on standard input")
+    broken = None if caption is None else not_utf8(caption)
+    if broken:
+        raise CaptionError(f"the caption: {broken}")
     return caption
 
 
