@@ -7,8 +7,6 @@ import pytest
 
 import mlic_runtime
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
 # What the child does, which inherits `predictor`, and with which exit code it ends.
 PROGRAM = """
 import os, sys

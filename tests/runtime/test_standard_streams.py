@@ -18,8 +18,6 @@ INFER = "from mlic_runtime.cli.infer import main; main()"
 BENCH = "from mlic_runtime.cli.bench import bench; bench(prog_name='mlic-bench')"
 NO_OUTPUT = "Error: cannot write the output: standard output is closed; redirect it to a file\n"
 
-in_a_shell = pytest.mark.skipif(os.name == "nt", reason="closes streams in a POSIX shell")
-
 
 @pytest.fixture(autouse=True)
 def use_tiny(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +42,6 @@ def shell(redirect: str, code: str, *arguments: "str | Path") -> "subprocess.Com
     )
 
 
-@in_a_shell
 @pytest.mark.parametrize("redirect", ["2>&-", "<&-", "<&- 2>&-"])
 def test_results_need_neither_standard_error_nor_input(redirect: str, picture: Path) -> None:
     for arguments in ((picture, "red", "--format", "jsonl", "-v"), ("--input", picture.parent)):
@@ -57,7 +54,6 @@ def test_results_need_neither_standard_error_nor_input(redirect: str, picture: P
     assert done.stdout.startswith("{")
 
 
-@in_a_shell
 def test_a_missing_standard_output_is_one_error(picture: Path) -> None:
     bench_options = ("--runs", "1", "--warmup", "1", "--image", picture)
     for code, arguments in ((INFER, (picture, "red")), (INFER, ("--input", picture.parent)), (BENCH, bench_options)):
@@ -66,21 +62,18 @@ def test_a_missing_standard_output_is_one_error(picture: Path) -> None:
         assert [line for line in done.stderr.splitlines(keepends=True) if not line.startswith("Note")] == [NO_OUTPUT]
 
 
-@in_a_shell
 def test_results_in_a_file_need_no_standard_output(picture: Path, tmp_path: Path) -> None:
     done = shell(">&- 2>&- <&-", INFER, "--input", picture.parent, "--output", tmp_path / "results.jsonl")
     assert done.returncode == 0
     assert (tmp_path / "results.jsonl").read_text("utf-8").count("\n") == 1
 
 
-@in_a_shell
 def test_errors_do_not_go_to_standard_output(tmp_path: Path) -> None:
     for arguments, code in ((("missing.png", "red"), 1), (("--bad",), 2), (("--input", tmp_path), 1)):
         done = shell("2>&-", INFER, *arguments)
         assert (done.returncode, done.stdout) == (code, "")
 
 
-@in_a_shell
 @pytest.mark.parametrize(
     ("what", "arguments"), [("a picture", ["-"]), ("a caption", ["PICTURE", "-"]), ("rows", ["--input", "-"])]
 )
