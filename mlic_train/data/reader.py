@@ -118,9 +118,10 @@ class _SplitBuilder:
         self._skipped.append(problem)
 
     def add(self, file: Path, row: Row, folder: PictureFolder | None) -> None:
-        labels = self._indices(row)
-        if isinstance(labels, DataError):
-            return self.refuse(Problem(file, row.number, "unknown-label", str(labels)))
+        labels, unknown = self._indices(row.labels), self._indices(row.unknown)
+        if isinstance(labels, DataError) or isinstance(unknown, DataError):
+            error = labels if isinstance(labels, DataError) else unknown
+            return self.refuse(Problem(file, row.number, "unknown-label", str(error)))
         image: PictureFile | None = row.picture if self._pictures else None
         if row.image_id is None and not row.captions:
             message = "found neither a picture nor a caption; expected at least one"
@@ -139,8 +140,10 @@ class _SplitBuilder:
             self._warnings.append(Problem(file, row.number, "empty-caption", message, "warning"))
         key = image or row.image_id or (file, row.number)
         if key in self._records:
-            return self._merge(key, file, row, labels)
-        self._records[key] = Record(row.image_id, image, row.captions, labels, file, row.number)
+            return self._merge(key, file, row, labels, unknown or ())
+        self._records[key] = Record(
+            row.image_id, image, row.captions, labels, file, row.number, unknown=unknown or (), split=row.split
+        )
         return None
 
     def finish(self) -> Split:
@@ -153,26 +156,32 @@ class _SplitBuilder:
                 records.append(record)
         return Split(tuple(records), self._labels, tuple(self._skipped), tuple(self._warnings))
 
-    def _merge(self, key: _Key, file: Path, row: Row, labels: tuple[int, ...] | None) -> None:
+    def _merge(self, key: _Key, file: Path, row: Row, labels: tuple[int, ...] | None, unknown: tuple[int, ...]) -> None:
         record = self._records[key]
         first = f"record {record.number}" + ("" if record.file == file else f" of {record.file}")
-        if labels is not None and record.labels is not None and labels != record.labels:
-            message = (
-                f"found {row.image_id!r} with the labels {self._names(labels)}, but {first} gives it "
-                f"{self._names(record.labels)}; expected the same labels in every row of a picture"
-            )
-            return self.refuse(Problem(file, row.number, "duplicate-id", message))
+        if record.labels is None or labels is None:
+            both, left = (record.labels, record.unknown) if labels is None else (labels, unknown)
+        else:
+            # What one row knows and another does not is known; what one has and another lacks is a contradiction.
+            both = tuple(sorted({*record.labels, *labels}))
+            left = tuple(sorted({*record.unknown} & {*unknown}))
+            if {*both} - {*record.labels, *record.unknown} or {*both} - {*labels, *unknown}:
+                message = (
+                    f"found {row.image_id!r} with the labels {self._names(labels)}, but {first} gives it "
+                    f"{self._names(record.labels)}; expected the same labels in every row of a picture"
+                )
+                return self.refuse(Problem(file, row.number, "duplicate-id", message))
+        if row.split != record.split:
+            message = f"found {row.image_id!r} in the split {row.split!r}, but {first} has it in {record.split!r}"
+            return self.refuse(Problem(file, row.number, "split-overlap", message))
         new = [caption for caption in row.captions if caption not in record.captions]
-        if not new and (labels is None or record.labels is not None):
+        if not new and (both, left) == (record.labels, record.unknown):
             message = f"found {row.image_id!r} again with nothing that {first} does not have"
             self._warnings.append(Problem(file, row.number, "duplicate-id", message, "warning"))
-        self._records[key] = dataclasses.replace(
-            record, captions=(*record.captions, *new), labels=record.labels if labels is None else labels
-        )
+        self._records[key] = dataclasses.replace(record, captions=(*record.captions, *new), labels=both, unknown=left)
         return None
 
-    def _indices(self, row: Row) -> tuple[int, ...] | DataError | None:
-        cell = row.labels
+    def _indices(self, cell: str | tuple[str, ...] | None) -> tuple[int, ...] | DataError | None:
         if cell is None:
             return None
         if cell not in self._parsed:

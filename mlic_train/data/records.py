@@ -28,6 +28,8 @@ class Record:
         number: the 1-based number of that row in its file; the header is not counted.
         soft: the targets of training instead of `labels`: a teacher's probabilities in 0..1, one per label, or their
             mixture with the record's own labels; None without a teacher.
+        unknown: sorted indices of labels that the record neither has nor lacks; none of them is in `labels`.
+        split: the split that the row itself names; None where its file or folder says it.
     """
 
     image_id: str | None
@@ -37,6 +39,8 @@ class Record:
     file: Path
     number: int
     soft: tuple[float, ...] | None = None
+    unknown: tuple[int, ...] = ()
+    split: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

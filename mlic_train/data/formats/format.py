@@ -24,6 +24,8 @@ class Row:
         labels: a Labels cell still to be split, or a list of ids and names; None when the row is not labelled.
         blank_caption: True when a caption was given but blank.
         picture: where the picture lies, for a row of a shard; else it is looked for in the pictures folder.
+        unknown: ids or names of labels that the row neither has nor lacks: nobody looked.
+        split: "train", "val" or "test" where the row itself names its split; else None.
     """
 
     number: int
@@ -32,6 +34,8 @@ class Row:
     labels: str | tuple[str, ...] | None
     blank_caption: bool = False
     picture: Member | None = None
+    unknown: tuple[str, ...] = ()
+    split: str | None = None
 
 
 Rows = Iterator[Row | Problem]
