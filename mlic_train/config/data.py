@@ -21,10 +21,10 @@ class DataOptions:
 
     folder: Path | None = _data(
         None,
-        "Folder with train, val, test, labels.csv and images/; or shards, 'train-{000..063}.tar'.",
+        "Folder with the data, or one file with rows; or shards, 'train-{000..063}.tar'.",
         flag="data",
         path="data folder",
-        metavar="FOLDER|SHARDS",
+        metavar="FOLDER|FILE|SHARDS",
         common=True,
     )
     train: tuple[Path, ...] = _data((), "Training rows; may be repeated.", path="data file", common=True)

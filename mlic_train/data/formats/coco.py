@@ -31,6 +31,7 @@ class Coco(Format):
     """
 
     name = "coco"
+    title = "COCO annotations"
     file_names = ("*.json",)
     split_files = ("instances_{split}*.json", "annotations/instances_{split}*.json")
 

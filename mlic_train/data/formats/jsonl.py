@@ -23,6 +23,7 @@ class JsonLines(Format):
     """
 
     name = "jsonl"
+    title = "JSON lines"
     file_names = ("*.jsonl",)
     split_files = ("{split}.jsonl",)
 

@@ -44,6 +44,7 @@ class Shards(Format):
     """Tar files in webdataset's form, see `scan_rows`."""
 
     name = "shards"
+    title = "shards"
     file_names = (f"*{SHARD_SUFFIX}",)
     split_files = (f"{{split}}-*{SHARD_SUFFIX}",)
 
@@ -55,6 +56,11 @@ class Shards(Format):
     def find_split(self, folder: Path, split: str) -> list[tuple[Path, ...]]:
         shards = find_shards(folder, split)
         return [tuple(shards)] if shards else []
+
+    @override
+    def find_whole(self, folder: Path) -> list[tuple[Path, ...]]:
+        shards = tuple(sorted(file for file in folder.iterdir() if self.recognizes(file)))
+        return [shards] if shards else []
 
     @override
     def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
