@@ -109,4 +109,4 @@ class PictureAndCaption(PictureModel):
 
 
 def _has_picture(pixels: Tensor) -> Tensor:
-    return pixels.flatten(1).float().amax(dim=1) > 0
+    return pixels.flatten(1).amax(dim=1) > 0
