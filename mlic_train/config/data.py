@@ -7,7 +7,7 @@ from pathlib import Path
 from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
 
-DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl", "shards")
+DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl", "shards", "tags", "imagefolder", "captions")
 
 _data = partial(option, group="Data")
 
@@ -21,7 +21,7 @@ class DataOptions:
 
     folder: Path | None = _data(
         None,
-        "Folder with the data, or one file with rows; or shards, 'train-{000..063}.tar'.",
+        "Folder with the data, also in a zip file, or one file with rows; or shards, 'train-{000..063}.tar'.",
         flag="data",
         path="data folder",
         metavar="FOLDER|FILE|SHARDS",

@@ -12,11 +12,22 @@ from .coco import Coco
 from .competition import Competition
 from .csv_table import CsvTable
 from .format import Format
+from .imagefolder import ImageFolder
 from .jsonl import JsonLines
 from .shards import Shards
+from .sidecars import CaptionSidecars, TagSidecars
 
-FORMATS: tuple[Format, ...] = (CsvTable(), Competition(), Coco(), JsonLines(), Shards())
-"""Of several formats that recognize a file, the first reads it."""
+FORMATS: tuple[Format, ...] = (
+    CsvTable(),
+    Competition(),
+    Coco(),
+    JsonLines(),
+    Shards(),
+    TagSidecars(),
+    ImageFolder(),
+    CaptionSidecars(),
+)
+"""Of several formats that recognize a source, the first reads it."""
 
 
 def find_format(file: Path, name: str = "auto") -> Format:
