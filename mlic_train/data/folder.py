@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlic_train.data.formats.folder_format import SPLIT_WORDS, FolderFormat
-
 from mlic_train.data.formats.format import SPLIT_NAMES, Format, is_captions
 from mlic_train.data.formats.registry import FORMATS
 from mlic_train.data.formats.shards import check_listed, find_shards
@@ -88,10 +87,11 @@ def find_splits(folder: Path, data_format: str = "auto") -> SplitFiles:
         raise DataError(f"{folder}: not a file or folder; expected a data folder with {_LAYOUT}")
     chosen = [each for each in FORMATS if data_format in ("auto", each.name)]
     inner, splits = _search(folder, chosen)
-    if not splits and any(isinstance(each, FolderFormat) for each in chosen):
-        inner, splits = folder, _forced(folder)
-    elif not splits and data_format != "auto":  # its files may have the names of another format's
-        inner, splits = _search(folder, FORMATS)
+    if not splits and data_format != "auto":
+        if any(isinstance(each, FolderFormat) for each in chosen):
+            inner, splits = folder, _forced(folder)
+        else:  # its files may have the names of another format's
+            inner, splits = _search(folder, FORMATS)
     if not splits.get("train"):
         found = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
         listing = ", ".join(found[:12]) + (f", ... ({len(found)} in all)" if len(found) > 12 else "")

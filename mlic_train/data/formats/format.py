@@ -11,6 +11,7 @@ from mlic_runtime.base.text import not_utf8
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.members import Member
+from mlic_train.data.source.tree import beside_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,8 @@ class Format(ABC):
 
     def find_whole(self, folder: Path) -> list[tuple[Path, ...]]:
         """Return the sources in a folder that holds one split, or a data set that is not divided; choices as above."""
-        return [(file,) for file in sorted(folder.iterdir()) if _is_source(self, file)]
+        texts = beside_pictures(folder)
+        return [(file,) for file in sorted(folder.iterdir()) if file.name not in texts and _is_source(self, file)]
 
     def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
         """Return where the pictures of a source may lie, best first; an empty list where its rows have them.

@@ -87,16 +87,16 @@ def find_sidecars(tree: Tree) -> dict[str, list[str]]:
 def judge(texts: Sequence[str]) -> Reading:
     """Return how texts are read: as tags if at least nine of ten look like a list of them, else as captions.
 
-    The separator is the line break where more texts have several lines than have a comma, else the comma; without both
+    The separator is the line break where as many texts have several lines as have a comma, else the comma; without both
     it is the space, if half of the texts have words with an underscore. A text looks like a list of tags if each part
     has at most three words and does not end a sentence; one part in ten may be longer. A short caption looks the same
     (`a red car`). So there also have to be separators in half of the texts, or all parts are single words, or a third
     of the parts occur in several texts.
     """
     texts = [text.strip() for text in texts if text.strip()][:_LOOKED_AT]
-    lines = sum(len(text.split("\n")) > 1 for text in texts)
+    lines = sum(_has_lines(text) for text in texts)
     commas = sum("," in text for text in texts)
-    separator: _Separator = "\n" if lines > commas else ","
+    separator: _Separator = "\n" if lines and lines >= commas else ","
     if not lines and not commas and sum("_" in text for text in texts) * 2 >= len(texts) > 0:
         separator = " "
     lists = [split_tags(text, separator) for text in texts]
@@ -246,6 +246,12 @@ def are_boxes(texts: Iterable[str]) -> bool:
     """Return whether texts are boxes as YOLO writes them: on every line a class and at least four numbers."""
     lines = [line.split() for text in texts for line in text.split("\n") if line.strip()]
     return bool(lines) and all(len(line) > 4 and line[0].isdecimal() and all(map(_is_number, line)) for line in lines)
+
+
+def _has_lines(text: str) -> bool:
+    """Return whether a text has several lines; a list with commas that is broken into lines has not."""
+    lines = text.split("\n")
+    return len(lines) > 1 and not any(line.rstrip().endswith(",") for line in lines[:-1])
 
 
 def _is_number(text: str) -> bool:

@@ -93,6 +93,18 @@ def is_picture(folder: Path, name: str) -> bool:
     return head.startswith(_BEGINNINGS) or webp or (head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS)
 
 
+def beside_pictures(folder: Path) -> frozenset[str]:
+    """Return the names of files that belong to one picture beside them, as `a.json` and `a.jpg.json` to `a.jpg`.
+
+    Raises:
+        DataError: the folder cannot be listed.
+    """
+    names = [PurePosixPath(name) for name in files_in(folder)]
+    pictures = {name for name in names if name.suffix.lower() in _SUFFIXES}
+    keys = {name.stem for name in pictures} | {name.name for name in pictures}
+    return frozenset(name.name for name in names if name not in pictures and name.stem in keys)
+
+
 def read_beside(folder: Path, name: str) -> str:
     """Return the text of a small file, such as a caption beside a picture; see `files.decode`.
 
