@@ -12,10 +12,19 @@ from .coco import Coco
 from .competition import Competition
 from .csv_table import CsvTable
 from .format import Format
+from .json_files import describe_unknown
 from .jsonl import JsonLines
+from .label_studio import LabelStudio
 from .shards import Shards
 
-FORMATS: tuple[Format, ...] = (CsvTable(), Competition(), Coco(), JsonLines(), Shards())
+FORMATS: tuple[Format, ...] = (
+    CsvTable(),
+    Competition(),
+    Coco(),
+    LabelStudio(),
+    JsonLines(),
+    Shards(),
+)
 """Of several formats that recognize a file, the first reads it."""
 
 
@@ -30,5 +39,7 @@ def find_format(file: Path, name: str = "auto") -> Format:
     for each in FORMATS:
         if each.recognizes(file) if name == "auto" else each.name == name:
             return each
+    if file.suffix.lower() == ".json" and file.is_file():
+        raise DataError(describe_unknown(file, FORMATS))
     known = ", ".join(pattern for each in FORMATS for pattern in each.file_names)
     raise DataError(f"{file}: cannot tell its format by its name; expected {known}, or say --data-format")
