@@ -7,7 +7,10 @@ from pathlib import Path
 from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
 
-DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl", "shards", "tags", "imagefolder", "captions")
+DATA_FORMATS = (
+    *("auto", "csv", "competition", "coco", "label-studio", "createml", "jsonl", "shards"),
+    *("voc", "yolo", "tags", "imagefolder", "captions"),
+)
 
 _data = partial(option, group="Data")
 

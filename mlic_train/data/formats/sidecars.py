@@ -170,7 +170,7 @@ class _Sidecars(FolderFormat):
             blank += tags == () or (self.captions_only and not beside.captions)
             yield clean_row(file, number, name, beside.captions, tags)
         for suffix, reading in readings.items():
-            yield note(file, f"the {suffix} files are read as {reading}{self._advice(reading)}")
+            yield note(file, f"the {suffix} files are read as {reading}{self._advice(reading)}", "interpreted")
         if blank:
             what = "without a caption" if self.captions_only else "with none of the labels"
             yield note(file, f"found {blank} blank texts: pictures {what}")

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
-from mlic_runtime.base.files import open_regular
+from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.base.override import override
-from mlic_runtime.limits import MAX_ROW_BYTES
+from mlic_runtime.limits import MAX_ANNOTATIONS_BYTES, MAX_ROW_BYTES
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
-from mlic_train.data.source.tree import Tree, examples, files_in, read_beside, subfolders, walk
-from mlic_train.data.source.xml import parse_xml
+from mlic_train.data.source.tree import Tree, examples, files_in, read_beside, walk
 from mlic_train.errors import DataError
 
 from .folder_format import FolderFormat, note
 from .format import SPLIT_NAMES, Row, Rows, clean_row
+from .xml_files import parse_xml
 
 _ANNOTATION_FOLDERS = ("", "Annotations", "annotations", "annotations/xmls", "xmls")
 _LISTS = "ImageSets/Main"
@@ -106,7 +106,11 @@ def _rows_of_xml(folder: Path, tree: Tree, annotations: Sequence[str]) -> Rows:
     if counts.objects["all"]:
         marked = [f"{counts.objects[mark]} {mark}" for mark in ("difficult", "truncated") if counts.objects[mark]]
         included = f", {' and '.join(marked)} ones included" if marked else ""
-        yield note(folder, f"{counts.objects['all']} objects with boxes count as labels of the whole picture{included}")
+        yield note(
+            folder,
+            f"{counts.objects['all']} objects with boxes count as labels of the whole picture{included}",
+            "interpreted",
+        )
     if counts.left_out:
         found = f"{len(counts.left_out)} annotations that no list in {_LISTS} names"
         yield note(folder, f"found {found}, left out: {examples(counts.left_out)}")
@@ -118,7 +122,7 @@ def _row_of_xml(folder: Path, number: int, name: str, pictures: "_Pictures", cou
     try:
         root = _parse(folder, name)
     except ValueError as error:
-        return Problem(folder, number, "bad-row", f"{name!r}: found {error}")
+        return Problem(folder, number, "bad-row", f"{name!r}: {error}")
     labels = []
     for each in root.findall("object"):
         label = " ".join((each.findtext("name") or "").split())
@@ -137,17 +141,17 @@ def _row_of_xml(folder: Path, number: int, name: str, pictures: "_Pictures", cou
 
 
 def _parse(folder: Path, name: str) -> Element:
-    """Return the root of an annotation; ValueError says what was found instead."""
+    """Return the root of an annotation; ValueError says what is wrong."""
     try:
         with open_regular(folder / name) as stream:
             content = stream.read(MAX_ROW_BYTES + 1)
     except OSError as error:
-        raise ValueError(f"that it cannot be read ({error.strerror})") from None
+        raise ValueError(f"cannot be read: {os_error_reason(error)}") from None
     if len(content) > MAX_ROW_BYTES:
-        raise ValueError(f"more than {MAX_ROW_BYTES} bytes; expected the annotation of one picture")
+        raise ValueError(f"found more than {MAX_ROW_BYTES} bytes; expected the annotation of one picture")
     root = parse_xml(content)
     if root.tag != "annotation":
-        raise ValueError(f"the element <{root.tag}>; expected <annotation>")
+        raise ValueError(f"found the element <{root.tag}>; expected <annotation>")
     return root
 
 
@@ -249,7 +253,7 @@ def _class_lists(folder: Path) -> dict[str, list[str]]:
 
 def _lines(folder: Path, name: str) -> Iterator[str]:
     try:
-        text = read_beside(folder / _LISTS, name)
+        text = read_beside(folder / _LISTS, name, MAX_ANNOTATIONS_BYTES)
     except ValueError as error:
         raise DataError(f"{folder / _LISTS}: {error}") from None
     return (line for line in text.split("\n") if line.strip())
@@ -291,4 +295,6 @@ def _rows_of_lists(folder: Path, tree: Tree) -> Rows:
             left = tuple(dict.fromkeys(each for each in unknown.get(key, ()) if each not in present[key]))
             yield replace(row, unknown=left, split=splits.get(key)) if isinstance(row, Row) else row
     if count := sum(map(len, unknown.values())):
-        yield note(folder, f"{count} entries of the lists are 0 (difficult): these labels are unknown there")
+        yield note(
+            folder, f"{count} entries of the lists are 0 (difficult): these labels are unknown there", "interpreted"
+        )

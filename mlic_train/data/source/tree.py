@@ -105,19 +105,19 @@ def beside_pictures(folder: Path) -> frozenset[str]:
     return frozenset(name.name for name in names if name not in pictures and name.stem in keys)
 
 
-def read_beside(folder: Path, name: str) -> str:
+def read_beside(folder: Path, name: str, limit: int = MAX_ROW_BYTES) -> str:
     """Return the text of a small file, such as a caption beside a picture; see `files.decode`.
 
     Raises:
-        ValueError: it cannot be read, or has more than MAX_ROW_BYTES; the message begins with its name.
+        ValueError: it cannot be read, or has more bytes than the limit; the message begins with its name.
     """
     try:
         with open_regular(folder / name) as stream:
-            content = stream.read(MAX_ROW_BYTES + 1)
+            content = stream.read(limit + 1)
     except OSError as error:
         raise ValueError(f"{name!r} cannot be read: {os_error_reason(error)}") from None
-    if len(content) > MAX_ROW_BYTES:
-        raise ValueError(f"{name!r} has more than {MAX_ROW_BYTES} bytes; expected a short text")
+    if len(content) > limit:
+        raise ValueError(f"{name!r} has more than {limit} bytes; expected less")
     return decode(content, repr(name))
 
 
