@@ -11,6 +11,8 @@ from mlic_train.errors import DataError
 from .coco import Coco
 from .competition import Competition
 from .csv_table import CsvTable
+from .cvat import Cvat
+from .datumaro import Datumaro
 from .format import Format
 from .json_files import describe_unknown
 from .jsonl import JsonLines
@@ -22,6 +24,8 @@ FORMATS: tuple[Format, ...] = (
     Competition(),
     Coco(),
     LabelStudio(),
+    Cvat(),
+    Datumaro(),
     JsonLines(),
     Shards(),
 )
