@@ -7,7 +7,19 @@ from pathlib import Path
 from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
 
-DATA_FORMATS = ("auto", "csv", "competition", "coco", "label-studio", "cvat", "datumaro", "jsonl", "shards")
+DATA_FORMATS = (
+    "auto",
+    "open-images",
+    "vertex",
+    "csv",
+    "competition",
+    "coco",
+    "label-studio",
+    "cvat",
+    "datumaro",
+    "jsonl",
+    "shards",
+)
 
 _data = partial(option, group="Data")
 

@@ -17,9 +17,13 @@ from .format import Format
 from .json_files import describe_unknown
 from .jsonl import JsonLines
 from .label_studio import LabelStudio
+from .open_images import OpenImages
 from .shards import Shards
+from .vertex import Vertex
 
 FORMATS: tuple[Format, ...] = (
+    OpenImages(),
+    Vertex(),
     CsvTable(),
     Competition(),
     Coco(),
