@@ -213,14 +213,14 @@ def category(key: int, name: str, parent: str = "none") -> dict[str, Any]:
 )
 def test_a_root_category_without_annotations_is_left_out(tmp_path: Path, draw: Draw, root: str, note: str) -> None:
     categories = [category(0, root), category(1, "dog", root), category(2, "cat", root)]
-    for number, split in enumerate(("train", "valid")):
-        draw(tmp_path / split / "a_jpg.rf.0123.jpg", number)
+    for number, name in enumerate(("train", "valid")):
+        draw(tmp_path / name / "a_jpg.rf.0123.jpg", number)
         content = instances(
             images=[{"id": 0, "file_name": "a_jpg.rf.0123.jpg", "height": 12, "width": 16}],
             categories=categories,
             annotations=[{"id": 0, "image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": []}],
         )
-        write(tmp_path / split / "_annotations.coco.json", content)
+        write(tmp_path / name / "_annotations.coco.json", content)
     splits = find_splits(tmp_path)
     assert splits.val == (tmp_path / "valid" / "_annotations.coco.json",)
     labels = read_labels(splits.train)

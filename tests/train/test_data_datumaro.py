@@ -26,8 +26,10 @@ def annotation(place: int | None, kind: str = "label", **changes: Any) -> dict[s
 
 
 def content(*items: dict[str, Any]) -> dict[str, Any]:
-    labels = [{"name": name, "parent": "", "attributes": []} for name in ("dog", "traffic light", "cat")]
-    categories = {"label": {"labels": labels, "attributes": []}, "points": {"items": []}}
+    labels: list[dict[str, Any]] = [
+        {"name": name, "parent": "", "attributes": []} for name in ("dog", "traffic light", "cat")
+    ]
+    categories: dict[str, Any] = {"label": {"labels": labels, "attributes": []}, "points": {"items": []}}
     return {"dm_format_version": "1.0", "media_type": 2, "info": {}, "categories": categories, "items": list(items)}
 
 

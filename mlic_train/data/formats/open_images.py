@@ -77,8 +77,8 @@ class OpenImages(Format):
 
     @override
     def find_whole(self, folder: Path) -> list[tuple[Path, ...]]:
-        inside = [folder / name for name in _IN_FOLDER]
-        return super().find_whole(folder) or [(file,) for file in inside if self.recognizes(file)][:1]
+        inside: list[tuple[Path, ...]] = [(folder / name,) for name in _IN_FOLDER if self.recognizes(folder / name)]
+        return super().find_whole(folder) or inside[:1]
 
     @override
     def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
