@@ -39,6 +39,11 @@ MAX_TOKENIZER_STEPS = 16  # of the normalizer, of the pre-tokenizer and of the p
 MAX_REPLACEMENT_GROWTH = 16  # times that all replacements together may lengthen a text
 MAX_MAPPED_BYTES = 64  # that a Precompiled map makes of one character; Unicode's longest mapping has 33
 
+# Data sets in zip files, unpacked: at most MAX_UNPACKED_BYTES and so many times the file's own size
+MAX_UNPACKED_MEMBERS = 5_000_000  # ImageNet has 1,431,167 pictures
+MAX_UNPACKED_BYTES = 2**30
+MAX_UNPACKED_GROWTH = 100  # pictures do not shrink; tables of text do by 20 times at the most
+
 # Files of the user
 MAX_CACHE_ENTRIES = 16  # optimised graphs; the newest stay: five models with three precisions each
 MAX_CACHE_BYTES = 512 * 1024 * 1024  # of all optimised graphs together

@@ -12,7 +12,7 @@ from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.errors import DataError
 
-from .format import Rows, clean_row, with_split
+from .format import Rows, clean_row, with_other_names
 from .json_files import JsonFormat, entries, load_object
 from .picture_names import PictureNames, with_tails
 
@@ -117,7 +117,7 @@ class Coco(JsonFormat):
                 yield Problem(file, number, "bad-row", bad[key])
             else:
                 row = clean_row(file, number, name, captions.get(key, []), tuple(labels_of.get(key, ())))
-                yield with_split(row, None, other_names[1:])
+                yield with_other_names(row, other_names[1:])
             if key is not None:
                 numbers.setdefault(key, number)
         for key in sorted(labels_of.keys() - numbers.keys(), key=str):

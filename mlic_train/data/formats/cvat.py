@@ -15,7 +15,7 @@ from mlic_train.data.problems import Problem
 from mlic_train.data.source.files import read_range
 from mlic_train.errors import DataError
 
-from .format import Format, Rows, clean_row, split_called, with_split
+from .format import Format, Rows, clean_row, split_called, with_other_names, with_split
 from .picture_names import PictureNames, with_tails
 from .xml_files import load_xml
 
@@ -71,7 +71,7 @@ class Cvat(Format):
             else:
                 keys = tuple(dict.fromkeys(_clean(child.get("label", "")) for child in found))
                 row = clean_row(file, number, name, [], keys)
-                yield with_split(row, split_called(subset), names[1:])
+                yield with_split(with_other_names(row, names[1:]), split_called(subset))
 
     @override
     def read_labels(self, files: Sequence[Path]) -> LabelSet | None:

@@ -14,7 +14,7 @@ from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.errors import DataError
 
-from .format import Rows, clean_row, with_split
+from .format import Rows, clean_row, with_other_names
 from .json_files import JsonFormat, entries, load_object
 from .picture_names import PictureNames, with_tails
 
@@ -70,7 +70,7 @@ class Datumaro(JsonFormat):
                 message = f"found the id {item.get('id')!r} and no path; expected the name of a picture"
                 yield Problem(file, number, "bad-row", message)
                 continue
-            yield with_split(clean_row(file, number, other_names[0], captions, keys), None, other_names[1:])
+            yield with_other_names(clean_row(file, number, other_names[0], captions, keys), other_names[1:])
 
     @override
     def read_labels(self, files: Sequence[Path]) -> LabelSet | None:

@@ -12,6 +12,7 @@ from mlic_runtime.base.text import not_utf8
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.members import Member
+from mlic_train.data.source.tree import beside_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,8 @@ class Format(ABC):
 
     def find_whole(self, folder: Path) -> list[tuple[Path, ...]]:
         """Return the sources in a folder that holds one split, or a data set that is not divided; choices as above."""
-        return [(file,) for file in sorted(folder.iterdir()) if _is_source(self, file)]
+        texts = beside_pictures(folder)
+        return [(file,) for file in sorted(folder.iterdir()) if file.name not in texts and _is_source(self, file)]
 
     def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
         """Return where the pictures of a source may lie, best first; an empty list where its rows have them.
@@ -152,9 +154,14 @@ def clean_row(
     return Row(number, image_id.strip() or None, tuple(filter(None, cleaned)), labels, not all(cleaned))
 
 
-def with_split(row: Row | Problem, split: str | None, other_names: Sequence[str]) -> Row | Problem:
-    """Return a row with its split and the other names of its picture; a Problem stays as it is."""
-    return row if isinstance(row, Problem) else dataclasses.replace(row, split=split, other_names=tuple(other_names))
+def with_other_names(row: Row | Problem, names: Sequence[str]) -> Row | Problem:
+    """Return a row whose picture may also have these names, see `Row.other_names`; a Problem stays as it is."""
+    return row if isinstance(row, Problem) else dataclasses.replace(row, other_names=tuple(names))
+
+
+def with_split(row: Row | Problem, split: str | None) -> Row | Problem:
+    """Return a row with the split that it names itself; a Problem stays as it is."""
+    return row if isinstance(row, Problem) else dataclasses.replace(row, split=split)
 
 
 def split_called(name: str) -> str | None:

@@ -17,7 +17,7 @@ from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.files import read_range, read_text
 
-from .format import Format, Rows, clean_row, split_called, with_split
+from .format import Format, Rows, clean_row, split_called, with_other_names, with_split
 from .picture_names import address_notes, names_of, with_tails
 
 _URI = "imageGcsUri"
@@ -92,7 +92,7 @@ class Vertex(Format):
         yield from address_notes(file, names)
         for (uri, picture), places in zip(labelled.items(), with_tails(names), strict=True):
             row = clean_row(file, picture.number, places[0] if places else uri, [], tuple(picture.labels or ()))
-            yield with_split(row, split_called(picture.split), places[1:])
+            yield with_split(with_other_names(row, places[1:]), split_called(picture.split))
 
     @override
     def describe(self, file: Path) -> str:
