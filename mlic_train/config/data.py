@@ -8,8 +8,8 @@ from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
 
 DATA_FORMATS = (
-    *("auto", "csv", "competition", "coco", "label-studio", "createml", "jsonl", "shards"),
-    *("voc", "yolo", "tags", "imagefolder", "captions"),
+    *("auto", "open-images", "vertex", "csv", "competition", "coco", "label-studio", "cvat", "datumaro", "createml"),
+    *("jsonl", "shards", "voc", "yolo", "tags", "imagefolder", "captions"),
 )
 
 _data = partial(option, group="Data")

@@ -205,6 +205,7 @@ def _only(folder: Path, what: object, found: list[tuple[Path, ...]]) -> tuple[Pa
     Raises:
         DataError: there are several.
     """
+    found = list(dict.fromkeys(found))  # several formats may take one file: the first of them reads it
     if len(found) > 1:
         names = ", ".join(str(files[0].relative_to(folder)) for files in found)
         raise DataError(f"{folder}: found {names} for {what}; expected one: name the files to use")

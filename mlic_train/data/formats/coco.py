@@ -226,8 +226,8 @@ def _notes(
     for name in named:
         other = name in _used(categories, roots).values()
         if other or labels is None or name not in labels.names:
-            same = " which another category has too," if other else ""
-            message = f"the root category {name!r},{same} has no annotations; it is left out"
+            same = ", which another category has too," if other else ""
+            message = f"the root category {name!r}{same} has no annotations; it is left out"
             yield Problem(file, None, "ignored", message, "warning")
     for name, count in Counter(_used(categories, roots).values()).items():
         if count > 1:

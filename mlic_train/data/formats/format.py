@@ -28,7 +28,8 @@ class Row:
         picture: where the picture lies, for a row of a shard; else it is looked for in the pictures folder.
         unknown: ids or names of labels that the row neither has nor lacks: nobody looked.
         split: "train", "val" or "test" where the row itself names its split; else None.
-        other_names: names that the picture may have instead of `image_id`, best first; the first that is there counts.
+        other_names: names that the picture may have where there is none of the name `image_id`; the first that is there
+            counts. They come before any search in subfolders or by the name without its ending.
     """
 
     number: int
@@ -156,6 +157,11 @@ def clean_row(
 def with_other_names(row: Row | Problem, names: Sequence[str]) -> Row | Problem:
     """Return a row whose picture may also have these names, see `Row.other_names`; a Problem stays as it is."""
     return row if isinstance(row, Problem) else dataclasses.replace(row, other_names=tuple(names))
+
+
+def with_split(row: Row | Problem, split: str | None) -> Row | Problem:
+    """Return a row with the split that it names itself; a Problem stays as it is."""
+    return row if isinstance(row, Problem) else dataclasses.replace(row, split=split)
 
 
 def split_called(name: str) -> str | None:

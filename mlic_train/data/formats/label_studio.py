@@ -17,7 +17,7 @@ from mlic_train.errors import DataError
 
 from .format import Rows, clean_row, split_called
 from .json_files import JsonFormat, load_json
-from .picture_names import PictureNames, names_of, with_tails
+from .picture_names import address_notes, names_of, with_tails
 from .xml_files import XmlError, load_xml
 
 _TASK_KEYS = ("annotations", "completions", "predictions")
@@ -104,7 +104,7 @@ class LabelStudio(JsonFormat):
         yield from _notes(file, tasks, seen, labels, {image, caption, split})
         names = _label_names(done, labels)
         pictures = [names_of(_text(task.data.get(image)) if image else "") for task in done]
-        yield from _picture_notes(file, pictures)
+        yield from address_notes(file, pictures)
         blank = 0
         for task, picture, places in zip(done, pictures, with_tails(pictures), strict=True):
             captions = _texts(task.data.get(caption)) if caption else []
@@ -430,16 +430,6 @@ def _notes(
     if long := [name for (_, plain), name in names.items() if name != plain]:
         message = f"several controls have the same choice, so labels are named by both, such as {long[0]!r}"
         yield note("interpreted", message)
-
-
-def _picture_notes(file: Path, pictures: Sequence[PictureNames]) -> Iterator[Problem]:
-    if addresses := [picture for picture in pictures if picture.address]:
-        uploads = " (without the hash that Label Studio puts before it where only that file is there)"
-        message = (
-            f"{len(addresses)} of {len(pictures)} pictures are addresses, which are not fetched: they are looked for "
-            f"by name in the pictures folder{uploads if any(len(each.names) > 1 for each in addresses) else ''}"
-        )
-        yield Problem(file, None, "interpreted", message, "warning")
 
 
 def _unread_keys(tasks: Iterable[_Task], read: set[str | None]) -> list[str]:

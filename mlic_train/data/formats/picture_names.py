@@ -2,9 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from mlic_train.data.problems import Problem
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -72,6 +75,19 @@ def with_tails(found: Iterable[PictureNames]) -> list[tuple[str, ...]]:
         _distinct((*picture.names, *(tail for name in picture.names for tail in _tails(name) if tail not in shared)))
         for picture in pictures
     ]
+
+
+def address_notes(file: Path, pictures: Sequence[PictureNames]) -> Iterator[Problem]:
+    """Yield what is to be said about the pictures of a source that are given by addresses: nothing where none is."""
+    addresses = [picture for picture in pictures if picture.address]
+    if addresses:
+        hashed = any(_HASH.match(picture.names[0]) and len(picture.names) > 1 for picture in addresses if picture.names)
+        without = " (without the hash that Label Studio puts before it where only that file is there)" * hashed
+        message = (
+            f"{len(addresses)} of {len(pictures)} pictures are addresses, which are not fetched: they are looked for "
+            f"by name in the pictures folder{without}"
+        )
+        yield Problem(file, None, "interpreted", message, "warning")
 
 
 def _tails(name: str) -> list[str]:

@@ -12,22 +12,30 @@ from .coco import Coco
 from .competition import Competition
 from .createml import CreateMl
 from .csv_table import CsvTable
+from .cvat import Cvat
+from .datumaro import Datumaro
 from .folder_format import FolderFormat
 from .format import Format
 from .imagefolder import ImageFolder
 from .json_files import describe_unknown
 from .jsonl import JsonLines
 from .label_studio import LabelStudio
+from .open_images import OpenImages
 from .shards import Shards
 from .sidecars import CaptionSidecars, TagSidecars
+from .vertex import Vertex
 from .voc import PascalVoc
 from .yolo import Yolo
 
 FORMATS: tuple[Format, ...] = (
+    OpenImages(),
+    Vertex(),
     CsvTable(),
     Competition(),
     Coco(),
     LabelStudio(),
+    Cvat(),
+    Datumaro(),
     CreateMl(),
     JsonLines(),
     Shards(),
