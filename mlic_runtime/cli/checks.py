@@ -39,6 +39,8 @@ def check_infer(context: click.Context, image: str | None, input_: str | None, f
         return
     if image is not None:
         _refuse(context, "IMAGE and '--input' exclude each other.")
+    if "explain" in given:
+        _refuse(context, "'--explain' shows one picture: give IMAGE instead of '--input', or use Python for many.")
     if context.params["sidecar"]:
         _refuse(context, "'--sidecar' needs IMAGE; '--input FOLDER' reads such files by itself.")
     _check_engine(context, input_, given)
