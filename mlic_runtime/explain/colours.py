@@ -10,7 +10,7 @@ from mlic_runtime.base.arrays import Pixels
 FOR, AGAINST = (213, 94, 0), (0, 114, 178)
 
 Colour = tuple[int, int, int]
-_OPAQUE = 0.85  # of the strongest cell: the picture stays visible below
+_OPAQUE = 0.7  # of the strongest shade: a picture stays visible below it, and black text has a contrast above 4.5
 _PALE = 0.45  # how far a picture below a heat map goes from grey to white
 TICKS = (-1.0, -0.25, 0.0, 0.25, 1.0)  # of a legend, in parts of the scale
 
@@ -27,12 +27,18 @@ def strength(values: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.fl
     return (np.sign(parts) * np.sqrt(np.abs(parts))).astype(np.float32)
 
 
-def on_white(part: float, most: float = _OPAQUE) -> Colour:
+def on_white(part: float) -> Colour:
     """Return the colour of a strength in [-1, 1] on white."""
     colour = FOR if part >= 0 else AGAINST
-    alpha = most * abs(part)
+    alpha = _OPAQUE * abs(part)
     red, green, blue = (round(255 + alpha * (channel - 255)) for channel in colour)
     return red, green, blue
+
+
+def signed(value: float) -> str:
+    """Return a number of logits with its sign and two digits; "0.00" has none."""
+    text = f"{value:+.2f}"
+    return text if float(text) else "0.00"
 
 
 def display_size(pixels: Pixels, side: int) -> tuple[int, int]:

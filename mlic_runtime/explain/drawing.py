@@ -7,7 +7,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from mlic_runtime.base.text import printable
 
-from .colours import TICKS, display_size, heat_map, on_white, picture, strength
+from .colours import TICKS, display_size, heat_map, on_white, picture, signed, strength
 from .explanation import Explanation, sides
 from .page import MARK
 
@@ -16,7 +16,6 @@ _COLUMNS = 4
 _MARGIN, _GAP = 20, 16
 _TEXT, _SMALL, _TITLE = 14, 11, 18  # sizes in pixels
 _INK, _FAINT = (26, 26, 26), (89, 89, 89)
-_WORD = 0.7
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -95,7 +94,7 @@ def _draw_pictures(canvas: _Canvas, explanation: Explanation) -> None:
         if each.picture is not None:
             high, low = sides(each.picture)
             shown = heat_map(pixels, each.picture, scale, size)
-            panels.append((shown, explanation.title_of(each.name), f"for {high:+.2f}, against {low:+.2f}"))
+            panels.append((shown, explanation.title_of(each.name), f"for {signed(high)}, against {signed(low)}"))
     canvas.y += _GAP // 2
     for start in range(0, len(panels), _COLUMNS):
         draw = canvas.room(size[1] + 3 * _TEXT)
@@ -124,13 +123,13 @@ def _draw_words(canvas: _Canvas, explanation: Explanation) -> None:
                 x += 4
                 continue
             text = _fit(text, canvas.width - 2 * _MARGIN - 8, _TEXT)
-            value = "" if number is None else f"{each.words[number]:+.2f}"
+            value = "" if number is None else signed(each.words[number])
             width = max(_width(text, _TEXT), _width(value, _SMALL)) + 8
             if x + width > canvas.width - _MARGIN and x > _MARGIN:
                 x, canvas.y = _MARGIN, canvas.y + height + 4
             draw = canvas.room(height)
             if number is not None:
-                colour = on_white(float(parts[number]), _WORD)
+                colour = on_white(float(parts[number]))
                 draw.rectangle((x, canvas.y, x + width - 1, canvas.y + height - 1), fill=colour)
             ink = _FAINT if number is None else _INK
             draw.text((x + 4, canvas.y + 2), text, fill=ink, font=_font(_TEXT))
@@ -150,7 +149,7 @@ def _draw_legend(canvas: _Canvas, scale: float, what: str) -> None:
     for tick in TICKS:
         text = f"{scale * tick:+.2g}" if tick else "0"
         width = _width(text, _TEXT) + 16
-        shade = on_white((-1 if tick < 0 else 1) * abs(tick) ** 0.5, _WORD)
+        shade = on_white((-1 if tick < 0 else 1) * abs(tick) ** 0.5)
         draw.rectangle((x, canvas.y - 2, x + width - 1, canvas.y + _TEXT + 5), fill=shade)
         draw.text((x + 8, canvas.y), text, fill=_INK, font=size)
         x += width

@@ -9,14 +9,14 @@ from PIL import Image
 
 from mlic_runtime.base.text import printable
 
-from .colours import TICKS, display_size, heat_map, on_white, picture, strength
+from .colours import TICKS, display_size, heat_map, on_white, picture, signed, strength
 from .explanation import Explanation, LabelEvidence, LabelScore, sides
 
 MARK = "MLIC explanation"  # near the start of each file that is written, so that it may be replaced
-MAX_BARS = 100
+SHOWN_SCORES = 6  # labels whose bars are seen at once; predicted ones always are
+MAX_SCORES = 200
 _SIDE, _SMALL_SIDE = 288, 120  # pixels of the longer side of a picture on the page and in a notebook
 _LEVELS = 10  # shades of a word, a class of the style sheet each
-_WORD = 0.7  # strongest shade of a word: black text on it has a contrast above 4.5
 _NOTEBOOK_LABELS = 3
 _BAR = 200  # width of a bar
 
@@ -64,8 +64,8 @@ def to_fragment(explanation: Explanation) -> str:
             words = (
                 _escape(text)
                 if number is None
-                else f'<span style="color:#000;background:rgb{on_white(float(parts[number]), _WORD)}" '
-                f'title="{each.words[number]:+.2f}"><bdi>{_escape(text)}</bdi></span>'
+                else f'<span style="color:#000;background:rgb{on_white(float(parts[number]))}" '
+                f'title="{signed(each.words[number])}"><bdi>{_escape(text)}</bdi></span>'
                 for text, number in explanation.pieces()
             )
             lines.append(f'<span style="overflow-wrap:anywhere">{"".join(words)}</span>')
@@ -89,19 +89,29 @@ def _facts(explanation: Explanation) -> str:
 
 
 def _scores(scores: tuple[LabelScore, ...]) -> str:
+    scores, hidden = scores[:MAX_SCORES], len(scores) - MAX_SCORES
+    first = max(SHOWN_SCORES, sum(score.predicted for score in scores))
+    parts = [_table(scores[:first])]
+    if scores[first:]:
+        parts.append(f"<details><summary>{len(scores) - first} less probable labels</summary>{_table(scores[first:])}")
+        parts.append("</details>")
+    if hidden > 0:
+        parts.append(f'<p class="note">{hidden} less probable labels are not shown.</p>')
+    return "".join(parts)
+
+
+def _table(scores: tuple[LabelScore, ...]) -> str:
     rows = [
         f'<tr{" class=yes" if score.predicted else ""}><th scope="row"><bdi>{_escape(score.name)}</bdi></th>'
         f"<td>{_bar(score)}</td><td class=number>{_number(score.probability)}</td>"
         f"<td class=number>{_number(score.threshold)}</td><td>{'yes' if score.predicted else ''}</td></tr>"
-        for score in scores[:MAX_BARS]
+        for score in scores
     ]
-    hidden = len(scores) - MAX_BARS
-    more = f'<p class="note">{hidden} less probable labels are not shown.</p>' if hidden > 0 else ""
     head = (
         '<tr><th scope="col">Label</th><td></td><th scope="col">Probability</th>'
         '<th scope="col">Threshold</th><th scope="col">Predicted</th></tr>'
     )
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>{more}"
+    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _bar(score: LabelScore) -> str:
@@ -131,7 +141,7 @@ def _pictures(explanation: Explanation) -> list[str]:
             shown = _image(heat_map(pixels, each.picture, scale, size), _describe(each))
             figures.append(
                 f"<figure>{shown}<figcaption><b><bdi>{_escape(explanation.title_of(each.name))}</bdi></b><br>"
-                f"for {high:+.2f}, against {low:+.2f}{_rest(each)}</figcaption></figure>"
+                f"for {signed(high)}, against {signed(low)}{_rest(each)}</figcaption></figure>"
             )
     return [
         "<h2>Where in the picture</h2>",
@@ -158,12 +168,12 @@ def _words(explanation: Explanation) -> list[str]:
             else:
                 shown.append(
                     f"<span class={_level(float(parts[number]))}><bdi>{_escape(text)}</bdi>"
-                    f"<small>{each.words[number]:+.2f}</small></span>"
+                    f"<small>{signed(each.words[number])}</small></span>"
                 )
         high, low = sides(each.words)
         blocks.append(
             f"<h3><bdi>{_escape(explanation.title_of(each.name))}</bdi></h3>\n<p class=words>{''.join(shown)}</p>\n"
-            f'<p class="note">for {high:+.2f}, against {low:+.2f}{_rest(each)}</p>'
+            f'<p class="note">for {signed(high)}, against {signed(low)}{_rest(each)}</p>'
         )
     unread = any(number is None and text.strip() for text, number in explanation.pieces())
     note = '<p class="note">The model did not read what is in grey.</p>' if unread else ""
@@ -183,7 +193,7 @@ def _more(explanation: Explanation) -> str:
 
 
 def _rest(each: LabelEvidence) -> str:
-    return "" if each.rest is None else f", rest of the logit {each.rest:+.2f}"
+    return "" if each.rest is None else f", rest of the logit {signed(each.rest)}"
 
 
 def _legend(scale: float, what: str) -> str:
@@ -196,7 +206,7 @@ def _legend(scale: float, what: str) -> str:
         for tick in TICKS
     )
     return (
-        f"<div class=legend><span>against the label</span>{cells}<span>for the label</span></div>\n"
+        f"<div class=legend><span>against</span>{cells}<span>for the label</span></div>\n"
         f'<p class="note">Logits of {what}. The shade follows the square root, so that weak ones are seen.</p>'
     )
 
@@ -209,7 +219,7 @@ def _describe(each: LabelEvidence) -> str:
     rows, columns = each.picture.shape
     row, column = divmod(int(each.picture.argmax()), columns)
     best = "" if high <= 0 else f"; most in row {row + 1} of {rows}, column {column + 1} of {columns}"
-    return f"Heat map of {each.name}: {high:+.2f} for, {low:+.2f} against{best}"
+    return f"Heat map of {each.name}: {signed(high)} for, {signed(low)} against{best}"
 
 
 def _level(part: float) -> str:
@@ -239,7 +249,7 @@ def _style() -> str:
     shades = []
     for level in range(_LEVELS + 1):
         for name, sign in (("p", 1), ("n", -1)):
-            red, green, blue = on_white(sign * level / _LEVELS, _WORD)
+            red, green, blue = on_white(sign * level / _LEVELS)
             shades.append(f".{name}{level}{{background:#{red:02x}{green:02x}{blue:02x}}}")
     return _CSS + "".join(shades)
 
@@ -254,7 +264,9 @@ h2{font-size:1.15rem;margin:32px 0 8px}
 h3{font-size:1rem;margin:16px 0 4px;overflow-wrap:anywhere}
 dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:2px 16px;margin:0 0 20px}
 dt{color:#595959}dd{margin:0;overflow-wrap:anywhere}
-table{border-collapse:collapse;width:100%;max-width:640px}
+table{border-collapse:collapse;width:100%;max-width:640px;table-layout:fixed}
+th:nth-child(1){width:26%}th:nth-child(3),th:nth-child(4),th:nth-child(5){width:17%}
+summary{color:#595959;font-size:.9rem;margin:6px 0;cursor:pointer}
 th,td{padding:2px 10px 2px 0;text-align:left;font-weight:400;overflow-wrap:anywhere}
 thead th{color:#595959;font-size:.85rem;overflow-wrap:normal}
 .yes th,.yes td{font-weight:600}.number{font-variant-numeric:tabular-nums}
@@ -273,7 +285,7 @@ text-align:center;max-width:100%;margin:2px 1px}
 .legend{display:flex;flex-wrap:wrap;gap:2px;align-items:center;font-size:.85rem;margin:12px 0 4px}
 .legend span{padding:2px 8px;font-variant-numeric:tabular-nums}
 .legend span:first-child{padding-left:0}
-@media (max-width:560px){main{padding:16px 12px 32px}thead td,tbody td:nth-child(2){display:none}
-figure{width:100%}}
+@media (max-width:560px){main{padding:16px 12px 32px}th,td{padding-right:6px;font-size:.9rem}
+thead th{font-size:.66rem}svg{min-width:40px}figure{width:100%}}
 @media print{figure,h3{break-inside:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
