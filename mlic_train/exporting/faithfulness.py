@@ -142,18 +142,16 @@ def summarise(measured: Mapping[str, float | int]) -> str:
     for what, hidden in (("picture", "places"), ("caption", "words")):
         if f"{what}_deletion" in measured:
             agreement = measured.get(f"{what}_occlusion_correlation")
-            parts.append(
-                f"without the best {hidden} a logit falls by {measured[f'{what}_deletion']:.2f}, without random ones by "
-                f"{measured[f'{what}_random']:.2f}"
-                + ("" if agreement is None else f" (rank correlation with occlusion {agreement:.2f})")
-            )
+            best, random = measured[f"{what}_deletion"], measured[f"{what}_random"]
+            text = f"a logit falls by {best:.2f} without the best {hidden}, by {random:.2f} without random ones"
+            parts.append(text if agreement is None else f"{text} (rank correlation with occlusion {agreement:.2f})")
     return "; ".join(parts) or "no label was predicted, so nothing was measured"
 
 
 def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Return Spearman's rank correlation of two lists of n numbers, equal ones with their mean rank; 0 if all are equal.
+    """Return Spearman's rank correlation of two lists of n numbers; 0 if one holds only equal numbers.
 
-    It is Pearson's correlation of the ranks.
+    It is Pearson's correlation of the ranks; equal numbers have their mean rank.
     """
     ranks = [_ranks(np.asarray(each, dtype=np.float64)) for each in (first, second)]
     one, other = (each - each.mean() for each in ranks)
