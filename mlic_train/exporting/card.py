@@ -151,13 +151,13 @@ def _parity(manifest: Manifest) -> list[str]:
 def _evidence(evidence: EvidenceSpec, manifest: Manifest) -> list[str]:
     what = " and each word" if manifest.text is not None else ""
     lines = [
-        f"The graphs say what each of {evidence.height} x {evidence.width} places{what} contributes to a logit; see it by",
-        "`mlic-infer picture.jpg --explain page.html`. The parts are exact in the features that the model's last layers",
+        f"The graphs say what each of {evidence.height} x {evidence.width} places{what} contributes to a logit, as",
+        "`mlic-infer picture.jpg --explain page.html` shows. The parts are exact in the features that the last layers",
         "read. These features have also seen their surroundings.",
     ]
     measured = evidence.faithfulness
-    if not measured:
-        return [*lines, "", "Faithfulness was not measured: that needs data."]
+    if not measured.get("rows"):
+        return [*lines, "", "Faithfulness was not measured: that needs data in which labels are predicted."]
     lines += [
         "",
         f"Faithfulness of `{manifest.precisions[0]}` on {measured['rows']} rows of val: by how much the logit of a "
