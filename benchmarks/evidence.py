@@ -2,7 +2,7 @@
 
     mlic-export --run RUN --output with
     mlic-export --run RUN --no-evidence --output without
-    python benchmarks/evidence.py --model with --without without --output benchmarks/results/evidence-2cpu-xeon.json
+    python benchmarks/evidence.py --model with --without without --output benchmarks/results/evidence-2cpu-epyc.json
 
 All sessions run in turns, in one process, with one thread; CPU time of the process is measured, because it does not
 depend on what else the machine does.
