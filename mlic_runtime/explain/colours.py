@@ -24,7 +24,7 @@ def strength(values: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.fl
     if scale <= 0:
         return np.zeros_like(values, dtype=np.float32)
     parts = np.clip(np.asarray(values, dtype=np.float32) / scale, -1, 1)
-    return (np.sign(parts) * np.sqrt(np.abs(parts))).astype(np.float32)
+    return np.asarray(np.sign(parts) * np.sqrt(np.abs(parts)), dtype=np.float32)
 
 
 def on_white(part: float) -> Colour:

@@ -172,6 +172,17 @@ def test_predicted_labels_are_explained_else_the_most_probable() -> None:
     assert f"{9 - SHOWN_SCORES} less probable labels" in Page(to_page(none)).texts
 
 
+def test_a_predicted_label_beyond_the_top_k_is_explained_without_a_number(tiny: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(tiny)
+    prediction = predictor.predict(None, "bright", threshold=0, top_k=1, evidence=True)
+    predictor.save_explanation(prediction, tmp_path / "page.html", threshold=0)
+    predictor.save_explanation(prediction, tmp_path / "page.png", threshold=0)
+    assert len(prediction.probabilities) == 1
+    titles = [text for text in Page((tmp_path / "page.html").read_text()).texts if text.endswith(", predicted")]
+    assert len(titles) == 3
+    assert sum("0." in title for title in titles) == 1
+
+
 def test_evidence_of_nothing_but_zeros_has_no_legend() -> None:
     page = page_of(make(picture=np.zeros((2, 2), dtype=np.float32)))
     assert "Nothing speaks for or against these labels: every number of a place of the picture is 0." in page.texts
