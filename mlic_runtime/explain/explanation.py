@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mlic_runtime.base.arrays import Pixels
 
-MAX_EXPLAINED = 6  # labels with a heat map of their own
+EXPLAINED_LABELS = 6  # labels with a heat map of their own
 MOST_PROBABLE = 3  # that are explained where no label was predicted
 
 CONTRIBUTIONS, OCCLUSION = "contributions", "occlusion"

@@ -14,7 +14,7 @@ from .explanation import Explanation, LabelEvidence, LabelScore, sides
 
 MARK = "MLIC explanation"  # near the start of each file that is written, so that it may be replaced
 SHOWN_SCORES = 6  # labels whose bars are seen at once; predicted ones always are
-MAX_SCORES = 200
+LISTED_SCORES = 200
 _SIDE, _SMALL_SIDE = 288, 120  # pixels of the longer side of a picture on the page and in a notebook
 _LEVELS = 10  # shades of a word, a class of the style sheet each
 _NOTEBOOK_LABELS = 3
@@ -89,7 +89,7 @@ def _facts(explanation: Explanation) -> str:
 
 
 def _scores(scores: tuple[LabelScore, ...]) -> str:
-    scores, hidden = scores[:MAX_SCORES], len(scores) - MAX_SCORES
+    scores, hidden = scores[:LISTED_SCORES], len(scores) - LISTED_SCORES
     first = max(SHOWN_SCORES, sum(score.predicted for score in scores))
     parts = [_table(scores[:first])]
     if scores[first:]:

@@ -182,7 +182,7 @@ def explain(
         InputError: there is no evidence.
     """
     from mlic_runtime.explain.explanation import (
-        MAX_EXPLAINED,
+        EXPLAINED_LABELS,
         MOST_PROBABLE,
         Explanation,
         LabelEvidence,
@@ -194,7 +194,7 @@ def explain(
         raise InputError("the prediction has no evidence: predict with evidence=True")
     known = thresholds or {}
     names = list(dict.fromkeys([*prediction.labels, *prediction.probabilities]))
-    explained = prediction.labels[:MAX_EXPLAINED] or names[:MOST_PROBABLE]
+    explained = prediction.labels[:EXPLAINED_LABELS] or names[:MOST_PROBABLE]
     return Explanation(
         image=prediction.image,
         caption=prediction.caption,
@@ -216,7 +216,7 @@ def explain(
             )
             for name in explained
         ),
-        unexplained=max(0, len(prediction.labels) - MAX_EXPLAINED),
+        unexplained=max(0, len(prediction.labels) - EXPLAINED_LABELS),
     )
 
 

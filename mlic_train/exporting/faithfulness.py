@@ -162,7 +162,8 @@ def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
 def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[places.ravel()]  # type: ignore[no-any-return]
+    ranks: npt.NDArray[np.float64] = (ends - (counts - 1) / 2)[places.ravel()]
+    return ranks
 
 
 @dataclass(frozen=True, eq=False)

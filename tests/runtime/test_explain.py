@@ -22,7 +22,7 @@ from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import InputError, OutputError
 from mlic_runtime.explain.colours import heat_map, signed, strength
 from mlic_runtime.explain.drawing import to_png
-from mlic_runtime.explain.explanation import MAX_EXPLAINED, Explanation
+from mlic_runtime.explain.explanation import EXPLAINED_LABELS, Explanation
 from mlic_runtime.explain.file import write_explanation
 from mlic_runtime.explain.page import SHOWN_SCORES, to_page
 from mlic_runtime.predict.evidence import Evidence
@@ -163,7 +163,7 @@ def test_words_that_overlap_are_shown_once() -> None:
 def test_predicted_labels_are_explained_else_the_most_probable() -> None:
     names = tuple(f"label {index}" for index in range(9))
     many = explain(make(names, ("other",)))
-    assert [each.name for each in many.evidence] == list(names[:MAX_EXPLAINED])
+    assert [each.name for each in many.evidence] == list(names[:EXPLAINED_LABELS])
     assert many.unexplained == 3
     assert "3 more predicted labels are in the table only." in Page(to_page(many)).texts
     none = explain(make((), names))
