@@ -9,7 +9,7 @@ import click
 
 from mlic_runtime.rows.columns import PICTURE_SUFFIXES, STDIN
 
-from .formats import BATCH_FORMATS, FORMATS, MODEL_FORMATS
+from .formats import BATCH_FORMATS, FORMATS, LABEL_STUDIO, MODEL_FORMATS
 from .options import RAY_OPTIONS, BatchOptions
 
 # Options of mlic-bench that change what it measures, and what has no meaning with them.
@@ -45,6 +45,10 @@ def check_infer(context: click.Context, image: str | None, input_: str | None, f
     _check_format(context, "--input", format_, BATCH_FORMATS)
     if "resume" in given and "output" not in given:
         _refuse(context, "'--resume' needs '--output'.")
+    if format_ == LABEL_STUDIO and "uncertain" not in given:
+        _refuse(context, f"'--format {LABEL_STUDIO}' needs '--uncertain', the number of rows to label.")
+    if "uncertain" in given and "resume" in given:
+        _refuse(context, "'--uncertain' and '--resume' exclude each other: before the last row nothing is written.")
     if "label_ids" in given and format_ != "submission":
         _refuse(context, "'--label-ids' needs '--format submission'.")
     if context.params["pictures"] is False and context.params["captions"] is False:
@@ -107,6 +111,8 @@ def _check_engine(context: click.Context, input_: str, given: dict[str, str]) ->
         if output is not None and Path(output).is_dir():
             _refuse(context, f"'--output' needs a file; {output!r} is a folder.")
         return
+    if "uncertain" in given:
+        _refuse(context, "'--uncertain' needs '--engine local'.")
     if output is None:
         _refuse(context, "'--engine ray' needs '--output', a folder.")
     if input_ == STDIN:

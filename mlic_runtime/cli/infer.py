@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     type=click.Choice(list(dict.fromkeys([*FORMATS, *BATCH_FORMATS]))),
     help="json: one indented object. jsonl: the same on one line. csv: the columns image, caption, model, labels "
     "(separated by ';'), p_LABEL with the probability of each label, and with --input error. submission: the columns "
-    "ImageID and Labels, only with --input.  [default: table; with --input jsonl]",
+    "ImageID and Labels, only with --input. label-studio: tasks with the predictions for Label Studio, only with "
+    "--uncertain; pictures of this machine are /data/local-files/?d=FOLDER/NAME.  [default: table; with --input jsonl]",
 )
 @click.option(
     "--max-pixels",
@@ -122,6 +123,10 @@ def infer(
         from .ray import run_on_ray
 
         run_on_ray(predictor, input_, model, loading, options, batch)
+    elif batch.uncertain is not None:
+        from .uncertain import run_uncertain
+
+        run_uncertain(predictor, input_, format_ or "jsonl", options, batch)
     else:
         from .batch import run_batch
 

@@ -14,6 +14,7 @@ from pyarrow import fs, parquet
 
 from mlic_runtime import InputError, Predictor, Row, RowError, open_rows
 from mlic_runtime.base.far_files import FarFile, absolute, without_file_scheme
+from mlic_runtime.batch.label_studio import PictureAddresses
 from mlic_runtime.rows import far_folder as remote_module
 from mlic_runtime.rows.far_folder import FarFolder
 
@@ -245,3 +246,12 @@ def test_file_uris_are_paths(tmp_path: Path) -> None:
 def test_paths_become_absolute_and_uris_stay() -> None:
     assert absolute("memory://bucket/x") == "memory://bucket/x"
     assert absolute("x") == str(Path("x").absolute())
+
+
+def test_label_studio_gets_the_uri_of_a_picture(memory: Any) -> None:
+    for root in ("memory://bucket/pics", "memory://bucket/pics/"):
+        addresses = PictureAddresses(root)
+        assert addresses.address("sub/a.png") == "memory://bucket/pics/sub/a.png"
+        assert addresses.advice() == ""
+        with pytest.raises(InputError, match="outside of the image root"):
+            addresses.address("../a.png")
