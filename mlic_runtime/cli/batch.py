@@ -18,7 +18,7 @@ from mlic_runtime.errors import InputError, OutputError
 from mlic_runtime.predict.prediction import PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.rows.columns import STDIN
-from mlic_runtime.rows.reader import RowError, open_rows
+from mlic_runtime.rows.reader import RowError, RowReader, open_rows
 
 from .command import output_stream
 from .options import BatchOptions
@@ -72,6 +72,7 @@ def run_batch(
             tick=lambda reached: progress.show(reached.rows, f"{reached.errors} failed" if reached.errors else ""),
         )
         writer.finish()
+        show_passed_over(reader)
     raise_failed_rows(position.errors, position.rows, report.first)
 
 
@@ -100,6 +101,12 @@ def show_note(note: str) -> None:
     """Show what a reader says about the source on stderr, if it says anything."""
     if note:
         click.echo(f"Note: {printable(note)}", err=True)
+
+
+def show_passed_over(reader: RowReader) -> None:
+    """Show on stderr which files of a folder were no pictures, once all its rows have been read."""
+    if reader.passed_over is not None:
+        show_note(reader.passed_over.note())
 
 
 def raise_failed_rows(errors: int, rows: int, first: str) -> None:

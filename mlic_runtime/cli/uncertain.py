@@ -24,7 +24,7 @@ from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.rows.columns import STDIN
 from mlic_runtime.rows.reader import Row, open_rows
 
-from .batch import FailedRows, make_format, raise_failed_rows, refuse_input_as_output, show_note
+from .batch import FailedRows, make_format, raise_failed_rows, refuse_input_as_output, show_note, show_passed_over
 from .command import output_stream
 from .formats import LABEL_STUDIO
 from .options import BatchOptions
@@ -75,6 +75,7 @@ def run_uncertain(
             report=report,
             tick=lambda rows, errors: progress.show(rows, f"{errors} failed" if errors else ""),
         )
+    show_passed_over(reader)
     if format_ is None:
         _write_tasks(choice, LabelStudio.of(choice.chosen, predictor.labels, addresses), batch.output, addresses)
     else:
