@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=MlicCommand,
-    context_settings={"max_content_width": 120},
+    # More than two arguments come to `checks`, which says how to give several pictures.
+    context_settings={"max_content_width": 120, "allow_extra_args": True},
     epilog='Example:  mlic-infer beach.jpg "A dog runs on the beach" --top-k 5',
 )
 @click.argument("image", required=False)
