@@ -106,7 +106,7 @@ def show_note(note: str) -> None:
 def show_passed_over(reader: RowReader) -> None:
     """Show on stderr which files of a folder were no pictures, once all its rows have been read."""
     if reader.passed_over is not None:
-        show_note(reader.passed_over.note())
+        show_note(reader.passed_over())
 
 
 def raise_failed_rows(errors: int, rows: int, first: str) -> None:

@@ -254,7 +254,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"it has no pixels ({width} x {height})")
     if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} pixels are more than the limit of {max_pixels} (max_pixels)")
+        raise ImageError(f"{width} x {height} pixels are more than the limit of {max_pixels}; scale it down")
 
 
 def _orientation(image: Image.Image) -> int:

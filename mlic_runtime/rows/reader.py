@@ -37,13 +37,14 @@ class RowReader:
     Attributes:
         root: the folder of its pictures.
         note: what of the source is not read, one line; "" when everything is.
-        passed_over: the files of a folder that are no pictures, complete after the last row; None without a folder.
+        passed_over: returns which files of a folder are no pictures, one line, "" for none; to be called after the last
+            row. None where the source is no folder.
         share: returns how much has been read, in [0, 1]; None where the end is not known, as on standard input.
     """
 
     root: str
     note: str
-    passed_over: PassedOver | None
+    passed_over: Callable[[], str] | None
     share: Callable[[], float | None]
     _rows: Iterator[Row]
     _stream: BinaryIO | None
@@ -184,7 +185,14 @@ def _reader(
     first = list(itertools.islice(complete, 1))
     if passed_over is not None and not first:
         raise InputError(f"there is no picture in {root!r}; {passed_over.note() or f'expected {KNOWN_FORMATS} files'}")
-    return RowReader(root, "; ".join(notes), passed_over, share, itertools.chain(first, complete), stream)
+    return RowReader(
+        root,
+        "; ".join(notes),
+        None if passed_over is None else passed_over.note,
+        share,
+        itertools.chain(first, complete),
+        stream,
+    )
 
 
 def _complete(row: Row, find: "Callable[[str], ImageSource] | None", captions: bool) -> Row:
