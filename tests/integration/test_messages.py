@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 # "mlic-shards --index" names its command itself, and a command of another program is none of ours.
 OPTION = re.compile(r"(?<![\w-])(?:(mlic-\w+|gunicorn: without) )?(--[a-z][a-z-]*[a-z])")
 
-READ_DATA = [train, export, shards, sweep, *report.commands.values()]
-OF_TRAINING = [train]  # `mlic-sweep` passes on what stands behind --
+READ_DATA: list[click.Command] = [train, export, shards, sweep, *report.commands.values()]
+OF_TRAINING: list[click.Command] = [train]  # `mlic-sweep` passes on what stands behind --
 # The commands that can print what a room raises; of several rooms the longest path counts.
 COMMANDS: dict[str, list[click.Command]] = {
     "mlic_train/data": READ_DATA,
