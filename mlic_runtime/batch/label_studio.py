@@ -4,6 +4,7 @@ Formats: https://labelstud.io/guide/predictions (tasks with pre-annotations), ht
 labelling configuration) and https://labelstud.io/guide/storage (pictures of the own machine).
 """
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ from .uncertainty import Uncertain
 # What `mlic-train` looks for in the exports: the keys of a task's data, and the name of its choices.
 IMAGE, CAPTION, LABELS = "image", "caption", "labels"
 LOCAL_FILES = "/data/local-files/?d="
+# What `LabelStudio.configuration` looks like, with any labels.
+_CONFIGURATION = re.compile(
+    r'<View>\n(  <(Image|Text) name="(image|caption)" value="\$(image|caption)"/>\n)+'
+    r'  <Choices name="labels" toName="(image|caption)" choice="multiple">\n'
+    r"""(    <Choice value=("[^"\n]*"|'[^'\n]*')/>\n)*  </Choices>\n</View>\n"""
+)
 
 
 class PictureAddresses:
@@ -110,6 +117,11 @@ class LabelStudio:
         target = shown[0] if shown else IMAGE
         tasks = [to_json(_task(row, shown, target, addresses), indent=None).rstrip("\n") for row in chosen]
         return cls("[\n" + ",\n".join(tasks) + "\n]\n", _configuration(labels, shown or [target], target))
+
+
+def is_configuration(text: str) -> bool:
+    """Return whether a text is a labelling configuration as it was written here, for whatever labels."""
+    return _CONFIGURATION.fullmatch(text) is not None
 
 
 def _task(row: Uncertain, shown: list[str], target: str, addresses: PictureAddresses | None) -> dict[str, Any]:

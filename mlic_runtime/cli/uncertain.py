@@ -10,15 +10,16 @@ from pathlib import Path
 
 import click
 
-from mlic_runtime.base.files import os_error_reason, replace_file, write_to
+from mlic_runtime.base.files import open_regular, os_error_reason, replace_file, write_to
 from mlic_runtime.base.progress import Progress
 from mlic_runtime.base.text import encode
 from mlic_runtime.batch.formats import BatchFormat
 from mlic_runtime.batch.label_ids import read_label_ids
-from mlic_runtime.batch.label_studio import LabelStudio, PictureAddresses, require_files
+from mlic_runtime.batch.label_studio import LabelStudio, PictureAddresses, is_configuration, require_files
 from mlic_runtime.batch.local import require_names
 from mlic_runtime.batch.uncertainty import Choice, Margins, Uncertain, choose_uncertain
 from mlic_runtime.errors import OutputError
+from mlic_runtime.limits import MAX_OTHER_FILE_BYTES
 from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.rows.columns import STDIN
@@ -105,7 +106,7 @@ def _write_tasks(choice: Choice, content: LabelStudio, output: str | None, addre
     beside = None if output is None else Path(output).with_suffix(".xml")
     if beside is None or (output is not None and beside == Path(output)):
         where = "their labelling configuration follows"
-    elif beside.exists() and not _is_equal(beside, content.configuration):
+    elif beside.exists() and not _is_ours(beside):
         beside, where = None, f"{str(beside)!r} is another file and stays; their labelling configuration follows"
     else:
         _write(str(beside), content.configuration)
@@ -118,10 +119,12 @@ def _write_tasks(choice: Choice, content: LabelStudio, output: str | None, addre
         click.echo(content.configuration, err=True, nl=False)
 
 
-def _is_equal(file: Path, text: str) -> bool:
+def _is_ours(file: Path) -> bool:
+    """Return whether a file is a labelling configuration of an earlier run, which nobody has changed."""
     try:
-        return file.read_bytes() == encode(text)
-    except OSError:
+        with open_regular(file) as stream:
+            return is_configuration(stream.read(MAX_OTHER_FILE_BYTES).decode())
+    except (OSError, ValueError):
         return False
 
 

@@ -273,6 +273,18 @@ def test_another_file_beside_the_tasks_stays(pictures: Path, tmp_path: Path) -> 
     assert '<Choice value="red"/>' in result.stderr
 
 
+def test_the_configuration_of_an_earlier_run_is_replaced(pictures: Path, tmp_path: Path) -> None:
+    older = LabelStudio.of([Uncertain(1, prediction(0.5, caption="words"), 0.0)], ('an "old" <one>', "two"), None)
+    (tmp_path / "t.xml").write_text(older.configuration)
+    run("--input", pictures, "--uncertain", "2", "--format", "label-studio", "--output", tmp_path / "t.json")
+    view = ElementTree.parse(tmp_path / "t.xml").getroot()
+    assert [choice.get("value") for choice in view.iter("Choice")] == ["red", "green", "blue"]
+    changed = (tmp_path / "t.xml").read_text().replace("<View>", '<View className="mine">')
+    (tmp_path / "t.xml").write_text(changed)
+    run("--input", pictures, "--uncertain", "2", "--format", "label-studio", "--output", tmp_path / "t.json")
+    assert (tmp_path / "t.xml").read_text() == changed
+
+
 def test_without_a_file_the_configuration_goes_to_stderr(pictures: Path) -> None:
     result = run("--input", pictures, "--uncertain", "2", "--format", "label-studio")
     assert len(json.loads(result.stdout)) == 2
