@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .heif import open_heic
 from .signatures import BEGINNINGS, HEAD_BYTES, is_heic
+from .signatures import FORMATS as FORMATS
 
 # Pillow's modules, by its names of the formats.
 _MODULES = {
