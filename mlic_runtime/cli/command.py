@@ -2,6 +2,7 @@
 
 import errno
 import shlex
+import sys
 import warnings
 from typing import Any, BinaryIO
 
@@ -24,13 +25,22 @@ COMMAND_LINE = f"{__name__}.command_line"  # key of `click.Context.meta`
 
 
 class _WithStreams(click.Command):
-    """A command that works without standard streams, and whose output may meet a full disk."""
+    """A command that works without standard streams, and that says in one line, exit code 1, that a disk is full."""
 
     @override
     def main(self, *args: Any, **extra: Any) -> Any:
         occupy_missing_descriptors()
         with some_standard_error():
-            return super().main(*args, **extra)
+            try:
+                return super().main(*args, **extra)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                discard_standard_output()
+                what = "the output" if error.filename is None else repr(str(error.filename))
+                reason = f"{os_error_reason(error)}; make room, or choose another place"
+                click.ClickException(f"cannot write {what}: {reason}").show()
+                sys.exit(1)
 
 
 class MlicGroup(_WithStreams, click.Group):
@@ -39,8 +49,6 @@ class MlicGroup(_WithStreams, click.Group):
 
 class MlicCommand(_WithStreams):
     """A command that shows an `MlicError` as one line on stderr, exit code 1; usage errors keep click's exit code 2.
-
-    So does a full disk, whatever was to be written there.
 
     Help shows options that have an attribute `heading` under that heading (see `options.HeadedOption`). The command
     line is kept in `click.Context.meta`, so that a result file can say how it was made.
@@ -60,13 +68,6 @@ class MlicCommand(_WithStreams):
                 return super().invoke(ctx)
             except MlicError as error:
                 raise click.ClickException(printable(str(error))) from error
-            except OSError as error:
-                if error.errno not in _FULL:
-                    raise
-                discard_standard_output()
-                what = "the output" if error.filename is None else repr(str(error.filename))
-                reason = f"{os_error_reason(error)}; make room, or choose another place"
-                raise click.ClickException(f"cannot write {what}: {reason}") from error
 
     @override
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -113,8 +113,14 @@ def _write_tasks(choice: Choice, content: LabelStudio, output: str | None, addre
         where = f"{str(beside)!r} is their labelling configuration"
     wrote = f"wrote {len(choice.chosen)} of {choice.rows} rows, those nearest to their thresholds; {where}"
     show_note(wrote)
+    folder = None
     if addresses is not None and any(row.prediction.image is not None for row in choice.chosen):
         show_note(addresses.advice())
+        folder = addresses.folder
+    place = "" if folder is None else f" into {folder.parent}, where its pictures are found,"
+    show_note(
+        f"when they are corrected, export them as JSON{place} and train with mlic-train --data DATA --also EXPORT.json"
+    )
     if beside is None or output is None:
         click.echo(content.configuration, err=True, nl=False)
 

@@ -158,7 +158,8 @@ def test_errors_of_a_command_of_several_do_not_go_to_standard_output() -> None:
 
 def test_a_full_disk_is_one_line(tmp_path: Path, picture: Path) -> None:
     """A limit of 0 blocks, by the kernel's own word: no file grows."""
-    for code, arguments in ((GROUP, ("work", os.devnull)), (INFER, (picture, "red")), (INFER, ("--list-models",))):
+    commands = ((GROUP, ("work", os.devnull)), (GROUP, ("--help",)), (INFER, (picture, "red")), (INFER, ("--help",)))
+    for code, arguments in commands:
         done = shell(f"> {shlex.quote(str(tmp_path / 'full'))}", code, *arguments, before="ulimit -f 0; ")
         assert done.returncode == 1
         error = "Error: cannot write the output: File too large; make room, or choose another place\n"

@@ -261,6 +261,8 @@ def test_the_labelling_configuration_lies_beside_the_tasks(pictures: Path, tmp_p
         "configuration\n"
         "Note: Label Studio shows the pictures if it is started with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
         f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={tmp_path}, and the project has the local storage {pictures}\n"
+        f"Note: when they are corrected, export them as JSON into {tmp_path}, where its pictures are found, and train "
+        "with mlic-train --data DATA --also EXPORT.json\n"
     )
 
 
