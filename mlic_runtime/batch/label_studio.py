@@ -46,6 +46,7 @@ class PictureAddresses:
     def __init__(self, root: str) -> None:
         self._root = root
         self._far = FarFolder(root) if is_uri(root) else None
+        self._find = None if self._far else picture_finder(root)
         self.folder = None if self._far else Path("/", *without_dots(Path(root).absolute().parts))
 
     def address(self, name: str) -> str:
@@ -53,7 +54,8 @@ class PictureAddresses:
         if self._far is not None:
             return f"{self._root.partition('?')[0].rstrip('/')}/{self._far.locate(name)}"
         assert self.folder is not None
-        inside = Path(str(picture_finder(self._root)(name))).relative_to(self._root)
+        assert self._find is not None
+        inside = Path(str(self._find(name))).relative_to(self._root)
         return LOCAL_FILES + quote(
             PurePosixPath(self.folder.name, inside.as_posix()).as_posix().encode("utf-8", "surrogateescape")
         )
