@@ -21,7 +21,8 @@ PROBLEM_KINDS = {
     "empty-split": "no usable record",
     "ignored": "a column or a member of a shard that nothing is read from (warning)",
     "unlabelled": "records without labels, as from a file with no Labels column",
-    "unused-label": "a label that no record of the split has: it cannot be learned, tuned or measured",
+    "unused-label": "a label that no record of the split has: it cannot be learned, tuned or measured (error: it is "
+    "unknown in every training record)",
 }
 """Every `Problem.kind`, with what it means."""
 

@@ -1,0 +1,20 @@
+"""Which rows and entries of a split are scored, where some labels are unknown."""
+
+from mlic_runtime.base.arrays import Bools
+
+
+def scored_rows(targets: Bools, known: Bools | None = None) -> Bools:
+    """Return which rows thresholds, calibration and metrics are about, bool (N).
+
+    They are the rows with at least one label. Rows with none of the labels are left out: they have no meaningful F1. A
+    row without a label in which some labels are unknown may well have one of these, so what it lacks counts; else only
+    positives would be left of data in which few labels of a row were looked at. A row in which all are unknown says
+    nothing.
+
+    Args:
+        targets: bool (N, L).
+        known: bool (N, L), False where a label is unknown; None where none is.
+    """
+    if known is None:
+        return targets.any(axis=1)  # type: ignore[no-any-return] # numpy's stub
+    return (targets & known).any(axis=1) | (known.any(axis=1) & ~known.all(axis=1))  # type: ignore[no-any-return] # as above
