@@ -67,8 +67,8 @@ def _name_epochs(axes: Axes, title: str) -> None:
 def shown_labels(targets: Bools, known: Bools | None = None) -> list[int]:
     """Return the labels that have a curve: those that are true somewhere and not everywhere, at most MOST_PANELS.
 
-    Of more labels, those that are true in most rows; in the order of the labels. Only rows that know a label count. Both
-    are bool (N, L); None: all are known.
+    Of more labels, those that are true in most rows; in the order of the labels. Only rows that know a label count.
+    Both are bool (N, L); None: all are known.
     """
     positives = targets.sum(axis=0)
     counted = np.full(len(positives), len(targets)) if known is None else known.sum(axis=0)

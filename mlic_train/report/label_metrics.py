@@ -79,12 +79,8 @@ def label_metrics(
         # As in `compute_metrics`, a ratio over no rows is 0; a label without rows has no average precision.
         precision, recall, f1 = (number or Number(0.0) for number in defined)
         support, predicted = int(targets[:, i].sum()), int(decisions[:, i].sum())
-        result.append(
-            LabelMetrics(
         unknown = int((~known[:, i]).sum())
         result.append(LabelMetrics(name, float(thresholds[i]), support, predicted, precision, recall, f1, ap, unknown))
-            )
-        )
     return result
 
 

@@ -57,15 +57,14 @@ def label_words(split: Split, most: int = _CLOUD) -> list[LabelWords]:
     for index, record in enumerate(rows):
         members[list(record.labels or ()), index] = 1
     inside = np.asarray((weights.T @ members.T).T)  # (L, V)
-    total, known = (
-        np.asarray(weights.sum(axis=0, dtype=np.float64)).reshape(1, -1),
-        np.full((len(split.labels), 1), len(rows)),
-    )
+    total = np.asarray(weights.sum(axis=0, dtype=np.float64)).reshape(1, -1)
+    known = np.full((len(split.labels), 1), len(rows))
     if any(record.unknown for record in rows):
         unknown = np.zeros_like(members)
         for index, record in enumerate(rows):
             unknown[list(record.unknown), index] = 1
-        total, known = total - np.asarray((weights.T @ unknown.T).T), len(rows) - unknown.sum(axis=1, keepdims=True)
+        total = total - np.asarray((weights.T @ unknown.T).T)
+        known = known - unknown.sum(axis=1, keepdims=True).astype(np.int64)
     sizes = members.sum(axis=1, keepdims=True)
     excess = inside / np.maximum(sizes, 1) - (total - inside) / np.maximum(known - sizes, 1)
     return [

@@ -36,9 +36,9 @@ def teach(
 ) -> tuple[Splits, dict[str, str | int | float]]:
     """Add the pseudo-labelled records to the training split, and mix the teachers into the targets of its own records.
 
-    The target of a record with labels y becomes (1 - w) * y + w * teacher, where w is `teacher_weight`. An unknown label
-    takes the teacher's value in full, whatever w is. A record keeps y, and its unknown labels, if no teacher can see
-    anything of it, or if teachers see only its caption and it also has a picture (or the reverse): the student sees
+    The target of a record with labels y becomes (1 - w) * y + w * teacher, where w is `teacher_weight`. An unknown
+    label takes the teacher's value in full, whatever w is. A record keeps y, and its unknown labels, if no teacher can
+    see anything of it, or if teachers see only its caption and it also has a picture (or the reverse): the student sees
     more than they do, and the labels y describe all of it.
 
     Args:
