@@ -205,8 +205,7 @@ class Collate:
             else:  # ones and zeros, mixed like the targets: 1 stays where both are known
                 beside = torch.cat([targets, known.float()], dim=1)
                 pixels, beside = mixup(pixels, beside, rows, self.config.mixup, rng)
-                targets, shares = beside.split(targets.shape[1], dim=1)
-                known = shares == 1
+                targets, known = beside[:, : targets.shape[1]], beside[:, targets.shape[1] :] == 1
         return Batch(
             pixels=pixels,
             features=features,

@@ -15,6 +15,7 @@ def scored_rows(targets: Bools, known: Bools | None = None) -> Bools:
         targets: bool (N, L).
         known: bool (N, L), False where a label is unknown; None where none is.
     """
-    if known is None:
-        return targets.any(axis=1)  # type: ignore[no-any-return] # numpy's stub
-    return (targets & known).any(axis=1) | (known.any(axis=1) & ~known.all(axis=1))  # type: ignore[no-any-return] # as above
+    scored: Bools = targets.any(axis=1) if known is None else (targets & known).any(axis=1)
+    if known is not None:
+        scored |= known.any(axis=1) & ~known.all(axis=1)
+    return scored

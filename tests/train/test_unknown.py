@@ -141,8 +141,8 @@ def test_weights_count_rows_with_unknown_labels_too() -> None:
     weights = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), size=30)
     found = weighted_metrics(probabilities, targets, thresholds, weights, known)
     for index, counts in enumerate(weights):
-        repeated = [array.repeat(counts, axis=0) for array in (probabilities, targets, known)]
-        expected = compute_metrics(repeated[0], repeated[1], thresholds, repeated[2])
+        said, true = probabilities.repeat(counts, axis=0), targets.repeat(counts, axis=0)
+        expected = compute_metrics(said, true, thresholds, known.repeat(counts, axis=0))
         for name, values in found.items():
             assert values[index] == pytest.approx(expected[name], abs=1e-5), name
 

@@ -282,4 +282,5 @@ def test_words_of_a_label_come_from_rows_that_know_it(expected: Splits) -> None:
         dataclasses.replace(first, captions=(text,), labels=labels, unknown=unknown) for text, labels, unknown in rows
     )
     words = label_words(dataclasses.replace(expected.train, records=records))
-    assert words[0].words == (("rose", pytest.approx(1.0)),)  # as if the last two were not there
+    assert [word for word, _ in words[0].words] == ["rose"]
+    assert words[0].words[0][1] == pytest.approx(1.0)  # as if the last two were not there
