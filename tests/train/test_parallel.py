@@ -131,8 +131,9 @@ def one(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
     """The same runs in this process alone."""
     output = tmp_path_factory.mktemp("one")
     return {
-        name: (output / name / "run", train_run(output / name / "run", MODEL, config, splits, device="cpu"))
+        name: (folder, train_run(folder, MODEL, config, splits_of(name, splits), device="cpu"))
         for name, config in RUNS.items()
+        for folder in (output / name / "run",)
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from mlic_train.api import Run
+from mlic_train.api import Run, export
 from mlic_train.cli.report import report
 from mlic_train.cli.shards import shards
 from mlic_train.cli.train import train
@@ -208,6 +208,18 @@ def test_a_run_is_evaluated_on_what_is_known(patchy: Path, expected: Splits, tra
         records = expected.named()[name].records
         assert metrics[name]["unknown"] == sum(len(each.unknown) for each in records)
         assert metrics[name]["rows"] == sum(bool(each.labels) or 0 < len(each.unknown) < 3 for each in records)
+
+
+def test_a_package_says_what_was_left_out(
+    patchy: Path, expected: Splits, trained: TrainedModel, tmp_path: Path
+) -> None:
+    package = export(trained.folder, tmp_path / "package", data=patchy)
+    assert package.manifest.metrics["fp32"] == Run.open(trained.folder).evaluate(patchy)
+    unknown = sum(len(each.unknown) for each in expected.val.records)
+    assert package.manifest.metrics["fp32"]["val"]["unknown"] == unknown
+    card = (tmp_path / "package" / "README.md").read_text()
+    assert "| unknown labels |" in card
+    assert f"| {unknown} |" in card
 
 
 def test_the_loss_of_f1_of_a_graph_is_over_what_is_known(trained: TrainedModel) -> None:
