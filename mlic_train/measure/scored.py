@@ -1,5 +1,7 @@
 """Which rows and entries of a split are scored, where some labels are unknown."""
 
+import numpy as np
+
 from mlic_runtime.base.arrays import Bools
 
 
@@ -15,7 +17,7 @@ def scored_rows(targets: Bools, known: Bools | None = None) -> Bools:
         targets: bool (N, L).
         known: bool (N, L), False where a label is unknown; None where none is.
     """
-    scored: Bools = targets.any(axis=1) if known is None else (targets & known).any(axis=1)
+    scored: Bools = np.any(targets if known is None else targets & known, axis=1)
     if known is not None:
-        scored |= known.any(axis=1) & ~known.all(axis=1)
+        scored |= np.any(known, axis=1) & ~np.all(known, axis=1)
     return scored
