@@ -34,7 +34,7 @@ EXAMPLES: dict[str, Any] = {
 }
 MINIMAL = [{"image": "1.jpg", "id": 1, "labels": {"choices": ["dog"]}, "box": [{"x": 1, "labels": ["car"]}]}]
 MINIMAL[0] |= {"annotator": 1, "annotation_id": 2, "lead_time": 3}
-VALUES = (None, True, -1, 1.5, 10**30, "", "x;|", "../..", "\ud800", [], [[]], [None], {}, {"a": {}})
+VALUES: tuple[Any, ...] = (None, True, -1, 1.5, 10**30, "", "x;|", "../..", "\ud800", [], [[]], [None], {}, {"a": {}})
 
 
 def mutations(content: Any) -> Iterator[Any]:
