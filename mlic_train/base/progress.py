@@ -17,11 +17,16 @@ def log_line(line: str) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(label: str, unit: str = "item") -> Iterator[Callable[..., None]]:
-    """Show the progress of a block; yields what to call with the number that is done, the total, and maybe a note."""
+def progress_bar(
+    label: str, unit: str = "item", seconds_between_lines: float | None = None
+) -> Iterator[Callable[..., None]]:
+    """Show the progress of a block; yields what to call with the number that is done, the total, and maybe a note.
+
+    `seconds_between_lines` is for where there is no terminal, see `Progress`.
+    """
     share = 0.0
     stream = sys.stderr if _is_first_process() else io.StringIO()
-    progress = Progress(stream, unit, lambda: share, f"{label}: ")
+    progress = Progress(stream, unit, lambda: share, f"{label}: ", seconds_between_lines=seconds_between_lines)
 
     def show(done: int, total: int, note: str = "") -> None:
         nonlocal share

@@ -8,6 +8,7 @@ import click
 
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
 from mlic_train.base.progress import log_line, progress_bar
+from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import DataOptions, read_options, resolve
 from mlic_train.config.options import OPTION_CLASSES
 
@@ -36,6 +37,7 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
     mlic-train --data my-data --backbone tf_efficientnet_lite0
                --backbone-weights package --freeze-backbone --cache-features
     """  # noqa: D301 # click needs the backspace itself
+    stopwatch = Stopwatch()
     given = read_options(config_file) if config_file else {}
     options = resolve({**given, **given_options(ctx, *OPTION_CLASSES)})
     if options.run.check:
@@ -49,9 +51,9 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
         list_skipped(split)
     folder, device = options.folder, options.run.device
     if options.run.resume or (options.run.auto_resume and is_started(folder, device)):
-        state = resume_run(folder, splits, wanted=options.wanted, device=device, log=log_line)
+        state = resume_run(folder, splits, wanted=options.wanted, device=device, log=log_line, stopwatch=stopwatch)
     else:
-        state = start_run(options, folder, splits, log=log_line)
+        state = start_run(options, folder, splits, log=log_line, stopwatch=stopwatch)
     if not state.finished:
         log_line(f"interrupted in epoch {state.epoch + 1}; go on with the same command and --resume")
         ctx.exit(130)
