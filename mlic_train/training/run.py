@@ -350,11 +350,15 @@ def _compute_features(name: str, build: Callable[..., FeatureCache], budget: Tim
         if budget is None:
             build(show)
             return True
-        begun = budget.spent()
+        ticks: list[tuple[int, float]] = []
 
         def progress(done: int, total: int) -> None:
             show(done, total)
-            seconds = (budget.spent() - begun) / done * total
+            ticks.append((done, budget.spent()))
+            (first, begun), (_, now) = ticks[0], ticks[-1]
+            if not budget.can_judge(now - begun):
+                return
+            seconds = (now - begun) / (done - first) * total
             if not budget.allows_caching(seconds * (total - done) / total):
                 raise _TooSlowError(
                     f"features are not cached: those of the {total} pictures of {name} would take {duration(seconds)}, "

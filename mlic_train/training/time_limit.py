@@ -44,7 +44,7 @@ _SLOWEST = 2.0  # the most that a machine which has become slower since the plan
 _CACHING = 0.75  # the largest share of the time left that caching features may take
 _SHORTEST = 0.1  # of an epoch: a smaller part is not worth its validation
 _REPLAN = 0.03  # of the planned batches: a smaller difference is no reason for a new plan
-_FIRST_SECONDS = 0.01  # of the limit: the batches that the first plan is made from take so long, or an epoch
+_FIRST_SECONDS = 0.01  # of the limit: what is measured for so long says how long the rest will take
 _RECENT = 200  # batches whose mean time counts
 _SAMPLE = 64  # rows that stand for a split
 _SCORED = 2000  # rows that stand for a split where metrics are computed
@@ -84,6 +84,10 @@ class TimeBudget:
     def left(self) -> float | None:
         """Return the seconds until the planned end of the run; None before there is a plan."""
         return None if self._end is None else max(0.0, self._end - self.spent())
+
+    def can_judge(self, seconds: float) -> bool:
+        """Return whether what was measured for so many seconds says how long the rest will take."""
+        return seconds >= _FIRST_SECONDS * self.limit
 
     def allows_caching(self, seconds: float) -> bool:
         """Return whether caching features may take so many seconds from now on."""
@@ -140,7 +144,7 @@ class TimeBudget:
             epoch_ends: whether this was the last batch of the epoch: then those that there are must do.
         """
         batches = sum(len(seconds) for seconds in self._seconds.values())
-        if not epoch_ends and (batches < 3 or self._measured < _FIRST_SECONDS * self.limit):
+        if not epoch_ends and (batches < 3 or not self.can_judge(self._measured)):
             return state.time
         for seconds in self._seconds.values():
             if batches > 2 and seconds is self._seconds[kinds[0]]:
