@@ -18,6 +18,7 @@ from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.measure.collect import collect_splits, score
 from mlic_train.runs.checkpoint import load_trained
+from mlic_train.training.loggers import require_loggers
 from mlic_train.training.run import is_started, resume_run, start_run
 
 Data = str | Path | DataOptions
@@ -92,9 +93,18 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
             raise ConfigError(f"{name} is for the command mlic-train; leave it out")
     given |= {} if output is None else {"output": output}
     settings = resolve({**changed_options(_data_options(data)), **given})
+    require_loggers(settings.run.loggers)
     folder, device, splits = settings.folder, settings.run.device, load_splits(settings.data)
     if settings.run.resume or (settings.run.auto_resume and is_started(folder, device)):
-        state = resume_run(folder, splits, wanted=settings.wanted, device=device, log=log, stopwatch=stopwatch)
+        state = resume_run(
+            folder,
+            splits,
+            wanted=settings.wanted,
+            device=device,
+            loggers=settings.run.loggers,
+            log=log,
+            stopwatch=stopwatch,
+        )
     else:
         state = start_run(settings, folder, splits, log=log, stopwatch=stopwatch)
     if not state.finished:

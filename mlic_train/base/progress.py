@@ -11,7 +11,7 @@ from mlic_runtime.base.progress import Progress, clear_line
 
 def log_line(line: str) -> None:
     """Print a line above any progress bar."""
-    if _is_first_process():
+    if is_first_process():
         clear_line(sys.stderr)
         print(line, file=sys.stderr, flush=True)
 
@@ -25,7 +25,7 @@ def progress_bar(
     `seconds_between_lines` is for where there is no terminal, see `Progress`.
     """
     share = 0.0
-    stream = sys.stderr if _is_first_process() else io.StringIO()
+    stream = sys.stderr if is_first_process() else io.StringIO()
     progress = Progress(stream, unit, lambda: share, f"{label}: ", seconds_between_lines=seconds_between_lines)
 
     def show(done: int, total: int, note: str = "") -> None:
@@ -39,5 +39,6 @@ def progress_bar(
         progress.close()
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
+    """Return whether this is the first of the processes that torchrun started, or the only one."""
     return os.environ.get("RANK", "0") == "0"

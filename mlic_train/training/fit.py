@@ -145,7 +145,7 @@ def fit(
             loader = batch_loader(data.train, data.tokenizer, [keys for keys, _ in shares], config.workers)
             learner.train()
             cut, clock = False, None if budget is None else EpochClock(budget, fabric, data.train.records, plan)
-            with reading_errors(), progress_bar(f"epoch {state.epoch + 1}", "step") as show:
+            with reading_errors(), progress_bar(f"epoch {state.epoch + 1}", "step", 60.0) as show:
                 for batch, (_, weight) in zip(loader, shares, strict=True):
                     complete = train_batch(batch.to(fabric.device), weight, plan)
                     show(state.step, len(plan), _progress_text(state))

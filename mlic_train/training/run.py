@@ -2,7 +2,7 @@
 
 import dataclasses
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from itertools import product
@@ -61,6 +61,7 @@ from .caption_setup import set_up_captions
 from .distillation import FINGERPRINT, read_soft_labels, teach, write_soft_labels
 from .fit import FitData, fit, is_finished
 from .learner import Learner
+from .loggers import RunLog
 from .parallel import create_fabric, on_first_process
 from .time_limit import TimeBudget, seconds_to_finish, seconds_to_validate
 
@@ -70,6 +71,7 @@ _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
 # What may differ in a resumed run: nothing that an earlier step depended on.
 _MAY_CHANGE = ("epochs", "time_limit", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 _CACHE_FOLDER = "feature-cache"
+_SECONDS_BETWEEN_LINES = 10.0  # of progress where there is no terminal
 OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
 
 
@@ -136,7 +138,7 @@ def start_run(
     fabric = create_fabric(options.run.device, options.train.mixed_precision)
     facts = {**note, **(provenance or {})}
     on_first_process(fabric, partial(_start, options, folder, splits, facts, fabric.device.type, log))
-    return _resume(fabric, folder, read_run_config(folder), splits, log, keep_going, stopwatch)
+    return _resume(fabric, folder, read_run_config(folder), splits, log, keep_going, stopwatch, options.run.loggers)
 
 
 def is_started(folder: Path, device: str = "auto") -> bool:
@@ -153,6 +155,7 @@ def resume_run(
     *,
     wanted: Mapping[str, object] | None = None,
     device: str = "auto",
+    loggers: Sequence[str] = (),
     log: Log = lambda _: None,
     keep_going: KeepGoing = lambda _: True,
     stopwatch: Stopwatch | None = None,
@@ -165,6 +168,7 @@ def resume_run(
         wanted: configuration values that the run must have; only those that earlier steps do not depend on may differ
             (epochs, time_limit, patience, workers, calibration, empty_odds, threshold_for).
         device: see `create_fabric`.
+        loggers: where to log too (see `RunLog`); logs that the run has already go on in any case.
         log: called with lines of progress.
         keep_going: see `fit`.
         stopwatch: see `start_run`. A run with a `time_limit` keeps its plan, and the time that it has taken counts.
@@ -193,7 +197,7 @@ def resume_run(
     fabric = create_fabric(device, config.train.mixed_precision)
     if changes:
         on_first_process(fabric, partial(write_run_config, folder, config, None))
-    return _resume(fabric, folder, config, splits, log, keep_going, stopwatch)
+    return _resume(fabric, folder, config, splits, log, keep_going, stopwatch, loggers)
 
 
 def _start(
@@ -241,6 +245,7 @@ def _resume(
     log: Log,
     keep_going: KeepGoing,
     stopwatch: Stopwatch,
+    loggers: Sequence[str],
 ) -> State:
     """Train from the last checkpoint to the end, in every process; only the first one logs, writes and measures."""
     if not fabric.is_global_zero:
@@ -251,6 +256,14 @@ def _resume(
     model = create_model(config.model)
     checkpoint = load_checkpoint(folder / LAST_NAME)
     load_weights(model, checkpoint.model, folder / LAST_NAME)
+    run_log: RunLog | None = None
+
+    def open_log() -> None:
+        nonlocal run_log
+        run_log = RunLog(folder, loggers, checkpoint.state.epoch)
+        run_log.start(config)
+
+    on_first_process(fabric, open_log)
     budget = None
     if config.train.time_limit is not None and not is_finished(checkpoint.state, config.train):
         budget = TimeBudget(config.train, stopwatch, checkpoint.state.time.get("spent", 0.0), log)
@@ -259,10 +272,21 @@ def _resume(
         trained = TrainedModel(folder, config, model, tokenizer, State())
         begin = partial(_begin, budget, checkpoint.state, trained, splits, data, stopwatch)
         checkpoint.state.time = on_first_process(fabric, begin)
+
+    def after_epoch(state: State) -> bool:
+        if run_log is not None:
+            run_log.epoch(state)
+        return keep_going(state)
+
     state = fit(
-        model, data, config.train, folder, fabric, resume=checkpoint, log=log, keep_going=keep_going, budget=budget
+        model, data, config.train, folder, fabric, resume=checkpoint, log=log, keep_going=after_epoch, budget=budget
     )
-    return on_first_process(fabric, partial(_finish, folder, state, splits, log))
+    state = on_first_process(fabric, partial(_finish, folder, state, splits, log))
+    if run_log is not None:
+        run_log.end(state)
+    if budget is not None:
+        log(f"ended after {duration(budget.spent())} of --time-limit {config.train.time_limit}")
+    return state
 
 
 def _begin(
@@ -386,13 +410,15 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
     best, model, config = trained.state, trained.model, trained.config.train
     model.calibration.reset()
     log("calibrating the best checkpoint on val")
-    raw = collect(trained, trained.run, splits.val.records)
+    with progress_bar("calibration", "row", _SECONDS_BETWEEN_LINES) as show:
+        raw = collect(trained, trained.run, splits.val.records, show)
     outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
     val = outputs["val"]["both"]
     best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for).tolist()
     if splits.test is not None:
         log("measuring the best checkpoint on test")
-        outputs["test"] = collect(trained, trained.run, splits.test.records)
+        with progress_bar("measurement", "row", _SECONDS_BETWEEN_LINES) as show:
+            outputs["test"] = collect(trained, trained.run, splits.test.records, show)
     for name, by_mode in outputs.items():
         for mode, metrics in report(by_mode, best.thresholds).items():
             best.metrics[name + mode] = metrics

@@ -72,6 +72,7 @@ class TimeBudget:
         self._log = log
         self._seconds: dict[bool, deque[float]] = {True: deque(maxlen=_RECENT), False: deque(maxlen=_RECENT)}
         self._measured = 0.0
+        self._latest = 0.0  # the last batch
         self._last: float | None = None  # when the last batch ended
         self._between = 0.0  # from the last batch of an epoch to the first of the next
         self._ended = 0.0  # the last batch of the epoch before
@@ -132,7 +133,8 @@ class TimeBudget:
         now = self.spent()
         if self._last is not None:
             self._seconds[with_picture].append(now - self._last)
-            self._measured += now - self._last
+            self._latest = now - self._last
+            self._measured += self._latest
         self._last = now
 
     def first_plan(self, state: State, kinds: Sequence[bool], *, epoch_ends: bool) -> dict[str, float]:
@@ -155,7 +157,8 @@ class TimeBudget:
         """Return whether training has to end after this batch, within an epoch."""
         if state.time["batches"] and state.epoch * len(kinds) + state.step >= state.time["batches"]:
             return True
-        if self.spent() + self._between + self._rest(state, kinds) <= _GUARDED * self.limit:
+        next_step = self._latest * self._config.accumulate
+        if self.spent() + next_step + self._between + self._rest(state, kinds) <= _GUARDED * self.limit:
             return False
         self._log(
             f"--time-limit {self._config.time_limit} is near: training ends in epoch {state.epoch + 1} after "
@@ -190,8 +193,9 @@ class TimeBudget:
         state.time["spent"] = self.spent()
 
     def steps(self, state: State, per_epoch: int) -> int:
-        """Return the planned number of optimizer steps; before there is a plan, that of ten epochs."""
-        whole, part = divmod(int(state.time["batches"]) or min(10, self._config.epochs) * per_epoch, per_epoch)
+        """Return the planned number of optimizer steps; before there is a plan, that of ten epochs or more."""
+        guess = min(max(10, 2 * state.epoch + 2), self._config.epochs) * per_epoch
+        whole, part = divmod(int(state.time["batches"]) or guess, per_epoch)
         accumulate = self._config.accumulate
         return whole * math.ceil(per_epoch / accumulate) + math.ceil(part / accumulate)
 
@@ -324,6 +328,7 @@ def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatc
         if not outputs:
             continue
         count = min(len(split.records), _SCORED)
+        report(outputs, [0.5] * trained.config.model.num_labels)  # a first call loads what it needs
         begun = stopwatch.seconds()
         outputs = {mode: _repeat(found, count) for mode, found in outputs.items()}
         if name == "val":
