@@ -49,7 +49,6 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
     from mlic_train.training.run import is_started, resume_run, start_run
 
     require_loggers(options.run.loggers)
-    log_line("reading the data")
     splits = load_splits(options.data)
     for split in splits.named().values():
         list_skipped(split)

@@ -148,7 +148,7 @@ def fit(
             with reading_errors(), progress_bar(f"epoch {state.epoch + 1}", "step", 60.0) as show:
                 for batch, (_, weight) in zip(loader, shares, strict=True):
                     complete = train_batch(batch.to(fabric.device), weight, plan)
-                    show(state.step, len(plan), _progress_text(state))
+                    show(state.step, len(plan) if clock is None else clock.end(state), _progress_text(state))
                     if clock is not None:
                         clock.count(state)
                     if not complete:

@@ -279,6 +279,11 @@ class EpochClock:
         """Note that a batch has ended."""
         self._budget.count(self._kinds[state.step - 1])
 
+    def end(self, state: State) -> int:
+        """Return how many batches of the epoch are planned."""
+        planned = int(state.time["batches"]) - state.epoch * len(self._kinds)
+        return len(self._kinds) if planned <= 0 else min(planned, len(self._kinds))
+
     def is_over(self, state: State) -> bool:
         """Return whether training has to end after this batch, before the last of the epoch; plan if there is no plan.
 
