@@ -49,11 +49,14 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
     from mlic_train.training.run import is_started, resume_run, start_run
 
     require_loggers(options.run.loggers)
+    begun = stopwatch.seconds()
     splits = load_splits(options.data)
     for split in splits.named().values():
         list_skipped(split)
     rows = ", ".join(f"{name} {len(split.records)}" for name, split in splits.named().items())
-    log_line(f"read the data in {duration(stopwatch.seconds())}: {len(splits.labels.names)} labels, rows: {rows}")
+    log_line(
+        f"read the data in {duration(stopwatch.seconds() - begun)}: {len(splits.labels.names)} labels, rows: {rows}"
+    )
     folder, device = options.folder, options.run.device
     if options.run.resume or (options.run.auto_resume and is_started(folder, device)):
         state = resume_run(

@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 
 from mlic_runtime.errors import MlicError
-from mlic_train.batches.dataset import Examples, plan_epoch, share_out
 from mlic_train.base.stopwatch import Stopwatch
+from mlic_train.batches.dataset import Examples, plan_epoch, share_out
 from mlic_train.config import DataOptions, ModelConfig, TrainConfig, resolve
 from mlic_train.config.options import changed_options
 from mlic_train.data.splits import Splits, load_splits
