@@ -10,6 +10,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ class RunLog:
 
 
 def _tensorboard(folder: Path, epoch: int) -> Logger:
-    from lightning_fabric.loggers import TensorBoardLogger
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     # What a killed process logged of an epoch that it did not save is cut off.
     return TensorBoardLogger(folder, TENSORBOARD_FOLDER, "", default_hp_metric=False, purge_step=epoch + 1)
@@ -131,8 +132,9 @@ def _mlflow(folder: Path, epoch: int) -> Logger:
                 self._client.log_metric(self._run_id, name, float(value), step=step)
 
         @override
-        def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            for name, value in params.items():
+        def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+            values = vars(params) if isinstance(params, Namespace) else params
+            for name, value in values.items():
                 self._client.log_param(self._run_id, name, str(value)[:_TEXT])
 
         @override

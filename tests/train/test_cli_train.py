@@ -117,6 +117,8 @@ def test_rows_that_cannot_be_typed_are_not_suggested(colours: Path) -> None:
     model = ModelConfig(labels=splits.labels.names)
     first = splits.val.records[0]
     assert first.captions
+    assert isinstance(first.image, Path)
+    bad: list[tuple[str | Path | None, tuple[str, ...]]]
     bad = [("-a.png", first.captions), (first.image, ("-x",)), (first.image, ("a\0",)), (first.image, ("a" * 101,))]
     bad += [(None, first.captions)]
     records = tuple(
