@@ -12,7 +12,6 @@ from mlic_train.base.progress import log_line
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import DataOptions, resolve
 from mlic_train.config.options import OWNERS, changed_options, field_name
-from mlic_train.data.source.addresses import is_shards
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package
@@ -73,7 +72,7 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
     """Train a model.
 
     Args:
-        data: a folder with train, val and test, shards, a file of training rows, or a `DataOptions`.
+        data: a folder, a file with rows, shards, or a `DataOptions`.
         output: the run folder; None means runs/MODEL.
         log: called with lines of progress; on stderr, if nothing is given.
         options: options of mlic-train by name, for instance `model="cnn"`, `epochs=20`, or `resume=True`.
@@ -146,7 +145,4 @@ def export(
 
 
 def _data_options(data: Data) -> DataOptions:
-    if isinstance(data, DataOptions):
-        return data
-    path = Path(data)
-    return DataOptions(train=(path,)) if path.is_file() and not is_shards(str(path)) else DataOptions(folder=path)
+    return data if isinstance(data, DataOptions) else DataOptions(folder=Path(data))

@@ -21,16 +21,16 @@ class DataPath(click.Path):
     """A path that exists, or the name or address of shards, which are looked for when they are read.
 
     Args:
-        folder: whether a folder is expected, or a file.
+        folder: whether it may be a folder too, which is searched, or the address of one.
     """
 
     def __init__(self, folder: bool) -> None:
-        super().__init__(exists=True, file_okay=not folder, dir_okay=folder, path_type=Path)
+        super().__init__(exists=True, dir_okay=folder, path_type=Path)
 
     @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         name = str(value)
-        if is_pattern(name) or (not self.file_okay and (is_shards(name) or is_remote(Path(name)))):
+        if is_pattern(name) or (self.dir_okay and (is_shards(name) or is_remote(Path(name)))):
             return Path(name)
         return super().convert(value, param, ctx)
 
@@ -47,7 +47,7 @@ def data_from(options: Mapping[str, Any]) -> DataOptions:
 def list_skipped(split: "Split") -> None:
     """Log the bad rows that were left out, and what else was not read."""
     for problem in split.warnings:
-        if problem.kind == "ignored":
+        if problem.kind == "ignored" or problem.number is None:  # what is said once, with a count
             log_line(f"warning: {problem}")
     for problem in split.skipped:
         log_line(f"skipped {problem}")

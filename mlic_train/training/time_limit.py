@@ -376,7 +376,7 @@ class _RowTimer:
 
 
 def _fit_thresholds(outputs: Outputs, config: TrainConfig) -> None:
-    fit_thresholds(sigmoid(outputs.logits), outputs.targets, config.threshold_for)
+    fit_thresholds(sigmoid(outputs.logits), outputs.targets, config.threshold_for, outputs.known)
 
 
 def _spread(records: Sequence[Record]) -> list[Record]:
