@@ -8,14 +8,17 @@ import click
 
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
 from mlic_train.base.progress import log_line, progress_bar
-from mlic_train.config import DataOptions, read_options, resolve
-from mlic_train.config.options import OPTION_CLASSES
+from mlic_train.config import Options, read_options, resolve
+from mlic_train.config.options import OPTION_CLASSES, command_line
 
-from .data_options import DATA_PATHS, list_skipped
+from .check_text import check_lines, verdict
+from .data_options import DATA_PATHS
 
 if TYPE_CHECKING:
     from mlic_train.data import LabelSet
     from mlic_train.runs.checkpoint import State
+
+_OF_THE_CHECK = ("check", "list_all", "output_format")
 
 
 @click.command(cls=GroupedCommand)
@@ -39,16 +42,17 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
     given = read_options(config_file) if config_file else {}
     options = resolve({**given, **given_options(ctx, *OPTION_CLASSES)})
     if options.run.check:
-        _check(ctx, options.data)
+        _check(ctx, options)
         return
     from mlic_train.data.splits import load_splits
     from mlic_train.training.run import is_started, resume_run, start_run
 
-    splits = load_splits(options.data)
-    for split in splits.named().values():
-        list_skipped(split)
     folder, device = options.folder, options.run.device
-    if options.run.resume or (options.run.auto_resume and is_started(folder, device)):
+    resume = options.run.resume or (options.run.auto_resume and is_started(folder, device))
+    splits = load_splits(options.data, divided=folder if resume else None)
+    for line in splits.lines():
+        log_line(line)
+    if resume:
         state = resume_run(folder, splits, wanted=options.wanted, device=device, log=log_line)
     else:
         state = start_run(options, folder, splits, log=log_line)
@@ -58,16 +62,20 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
     _report(folder, splits.labels, state, options.run.output_format)
 
 
-def _check(ctx: click.Context, data: DataOptions) -> None:
+def _check(ctx: click.Context, options: Options) -> None:
+    from mlic_train.data.problems import EXAMPLES
     from mlic_train.data.splits import check_data
 
-    with progress_bar("pictures") as progress:
-        problems = check_data(data, progress)
-    for problem in problems:
-        click.echo(f"{problem.severity}: {problem}")
-    errors = sum(problem.severity == "error" for problem in problems)
-    click.echo(f"{errors} errors, {len(problems) - errors} warnings", err=True)
-    ctx.exit(1 if errors else 0)
+    with progress_bar("decoding pictures", "picture") as progress:
+        found = check_data(options.data, progress, examples=None if options.run.list_all else EXAMPLES)
+    if options.run.output_format == "json":
+        click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        for line in check_lines(found, list_all=options.run.list_all):
+            click.echo(line)
+    command = command_line({name: value for name, value in options.given.items() if name not in _OF_THE_CHECK})
+    click.echo(verdict(found, command), err=True)
+    ctx.exit(1 if found.errors else 0)
 
 
 def _report(folder: Path, labels: "LabelSet", state: "State", output_format: str) -> None:

@@ -45,7 +45,7 @@ def write_run_report(
     """
     check_writable(output)
     trained = load_trained(folder)
-    splits = as_seen(trained, load_splits(data))
+    splits = as_seen(trained, load_splits(data, runs=[folder]))
     warning = data_warning(trained, splits)
     if warning is not None:
         log_line(warning)

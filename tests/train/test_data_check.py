@@ -120,7 +120,7 @@ def test_records_without_labels_and_labels_without_records_are_warnings(data: Pa
     problems = check(data)
     assert kinds(problems) == [
         ("train.csv", None, "unused-label", "warning"),
-        ("val.csv", None, "unlabelled", "warning"),
+        ("val.csv", None, "unlabelled", "error"),  # training would stop
     ]
     assert "'cat'" in problems[0].message
     assert "1 of 1 records" in problems[1].message
