@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mlic_train.base.files import write_bytes
+from mlic_train.data.source.members import PictureFile
 from mlic_train.errors import CheckpointError, DataError
 
 from .near_duplicates import close_pairs, has_contrast
@@ -247,7 +248,7 @@ def _strata(records: Sequence[Record], labels: int) -> list[list[int]]:
     return result
 
 
-def _groups(rows: Sequence[Record], pictures: Mapping[object, PictureInfo]) -> list[int]:
+def _groups(rows: Sequence[Record], pictures: Mapping[PictureFile, PictureInfo]) -> list[int]:
     """Return for each row the number of its group: rows that must stay on one side."""
     parent = list(range(len(rows)))
 
@@ -282,7 +283,7 @@ def _groups(rows: Sequence[Record], pictures: Mapping[object, PictureInfo]) -> l
     return [root(index) for index in range(len(rows))]
 
 
-def _content(record: Record, pictures: Mapping[object, PictureInfo]) -> str:
+def _content(record: Record, pictures: Mapping[PictureFile, PictureInfo]) -> str:
     """Return what a row is, wherever it lies: the bytes of its picture, or its name where it was not read."""
     info = pictures.get(record.image) if record.image is not None else None
     return json.dumps([record.image_id if info is None else info.digest, sorted(record.captions)])

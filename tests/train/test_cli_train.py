@@ -80,10 +80,10 @@ def test_check_reports_file_and_record_and_does_not_train(data: Path, tmp_path: 
         file.write("train0.png,9,again\n")
     result = run(train, "--data", data, "--check", "--output", tmp_path / "run")
     assert result.exit_code == 1
-    assert f"{data / 'train.csv'}:record 4: missing-picture" in result.stdout
-    assert f"{data / 'val.csv'}:record 3: undecodable-picture" in result.stdout
-    assert f"{data / 'train.csv'}:record 37: unknown-label" in result.stdout
-    assert "3 errors" in result.stderr
+    assert f"error: 1 x missing-picture: {data / 'train.csv'}:record 4: " in result.stdout
+    assert f"error: 1 x undecodable-picture: {data / 'val.csv'}:record 3: " in result.stdout
+    assert f"error: 1 x unknown-label: {data / 'train.csv'}:record 37: " in result.stdout
+    assert f"3 errors, 9 warnings; mend them, or leave these rows out: mlic-train --data {data}" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -106,7 +106,7 @@ def test_a_bad_row_stops_training_by_name_unless_skipped(data: Path, tmp_path: P
     assert skipped.exit_code == 0, skipped.output
     assert "record 37" in skipped.stderr
     assert "skipped 2 bad rows" in skipped.stderr
-    assert "record 1: undecodable-picture" in skipped.stderr
+    assert f"skipped: 1 x undecodable-picture: {data / 'train.csv'}:record 1: " in skipped.stderr
 
 
 @pytest.mark.usefixtures("at_most_a_minute")
@@ -134,7 +134,10 @@ def test_what_is_not_read_on_purpose_is_said(data: Path, tmp_path: Path) -> None
     (data / "train.csv").write_text("\n".join(lines))
     result = run(train, "--data", data, "--output", tmp_path / "run", *SMALL)
     assert result.exit_code == 0, result.output
-    assert "train.csv: ignored: found the column ''; its row numbers are not read\n" in result.stderr
+    assert (
+        f"warning: 1 x ignored: {data / 'train.csv'}: found the column ''; its row numbers are not read"
+        in result.stderr
+    )
     assert run(train, "--data", data, "--check").exit_code == 0
 
 
