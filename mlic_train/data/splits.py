@@ -1,5 +1,6 @@
 """Read the splits that training uses from the files that options name."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -187,7 +188,8 @@ def read_divided(
     data = _Data.read(options)
     if decode and options.skip_bad_rows:
         data.leave_out_undecodable()
-    data.divide_if_possible()
+    with contextlib.suppress(DataError):  # too few rows for two splits can still be shown and written
+        data.divide(None)
     data.join_also()
     return data.named, data.division, tuple(data.notes)
 
@@ -210,12 +212,13 @@ def check_data(
         DataError: the labels cannot be read, or the data cannot be found.
     """
     data = _Data.read(options, lenient=True)
-    problems = [*data.bad_files, *find_problems(data.named, data.files.by_split(), progress)]
+    problems = []
     try:
-        data.divide_if_possible(say_why=True)
-        data.join_also()
+        data.divide(None)
     except DataError as error:
-        problems.append(Problem(data.files.train[0], None, "bad-file", str(error)))
+        problems.append(Problem(data.files.train[0], None, "empty-split", str(error)))
+    data.join_also(lenient=True)
+    problems += [*data.bad_files, *find_problems(data.named, data.files.by_split(), progress)]
     return DataCheck(
         read_as=data.described,
         labels=data.labels.names,
@@ -380,51 +383,34 @@ class _Data:
         self.notes += self.division.notes
         self.named = {"train": train, "val": val, **{k: v for k, v in self.named.items() if k == "test"}}
 
-    def divide_if_possible(self, *, say_why: bool = False) -> None:
-        """Divide val off train where there is none; leave it where that cannot be done.
-
-        Raises:
-            DataError: with `say_why`, there are too few rows.
-        """
-        try:
-            self.divide(None)
-        except DataError:
-            if say_why:
-                raise
-
-    def join_also(self) -> None:
-        """Join the rows of `also`.
+    def join_also(self, *, lenient: bool = False) -> None:
+        """Join the rows of `also`; `lenient` lists what is wrong with them instead of raising it.
 
         Raises:
             DataError: a file or row cannot be used.
         """
         for file in self.options.also:
-            more = self._read_also(file)
-            self.named, note = join_rows(self.named, more)
-            self.notes.append(note)
+            more = self._read_also(file, lenient=lenient)
+            if isinstance(more, Problem):
+                self.bad_files.append(more)
+            elif "train" in self.named:
+                self.named, note = join_rows(self.named, more)
+                self.notes.append(note)
 
-    def _read_also(self, file: Path) -> Split:
+    def _read_also(self, file: Path, *, lenient: bool) -> Split | Problem:
         """Read a file of `also`; its pictures lie beside it, or where those of the data are."""
-        own = self.options.images
-        beside = read_leniently(
-            (file,), self.labels, images=own, data_format=self.options.data_format, pictures=self.options.pictures
-        )
-        images = own
-        if own is None and not isinstance(beside, Problem) and any(p.kind == "missing-picture" for p in beside.skipped):
-            images = self.files.images or self.files.train[0].parent
-            there = read_leniently(
-                (file,),
-                self.labels,
-                images=images,
-                data_format=self.options.data_format,
-                pictures=self.options.pictures,
-            )
-            if isinstance(there, Problem) or len(there.skipped) >= len(beside.skipped):
-                images = own
-        split = self._read((file,), images, lenient=False)
-        if isinstance(split, Problem):
-            raise DataError(str(split))
-        return split
+        images = self.options.images
+        beside = self._read((file,), images, lenient=True)
+        if images is None and not isinstance(beside, Problem) and _missing_pictures(beside):
+            elsewhere = self.files.images or self.files.train[0].parent
+            there = self._read((file,), elsewhere, lenient=True)
+            if not isinstance(there, Problem) and _missing_pictures(there) < _missing_pictures(beside):
+                images = elsewhere
+        return self._read((file,), images, lenient=lenient)
+
+
+def _missing_pictures(split: Split) -> int:
+    return sum(problem.kind == "missing-picture" for problem in split.skipped)
 
 
 def _describe(source: Path, data_format: str) -> str:
