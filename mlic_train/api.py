@@ -145,6 +145,8 @@ def export(
             raise ConfigError(f"unknown option {name!r}; {nearest(name, known)}")
     package = Path("exported", folder.resolve().name) if output is None else Path(output)
     splits = None if data is None else load_splits(_data_options(data), runs=[folder])
+    for line in splits.lines() if splits is not None else ():
+        log(line)
     export_package(load_trained(folder), package, ExportOptions(**options), splits=splits, log=log)
     return load_package(package)
 

@@ -7,9 +7,9 @@ if TYPE_CHECKING:
     from mlic_train.data.splits import DataCheck
 
 _LABELS = 20  # labels whose counts are shown
-_SOURCES = 10  # sources whose format is shown
+_SOURCES = 10  # sources of a format that are named
 # A row with such an error is left out by --skip-bad-rows.
-_SKIPPABLE = {"bad-row", "unknown-label", "missing-picture", "undecodable-picture", "duplicate-id"}
+_SKIPPABLE = {"bad-row", "unknown-label", "missing-picture", "undecodable-picture", "duplicate-id", "split-overlap"}
 
 
 def check_lines(check: "DataCheck", *, list_all: bool) -> Iterator[str]:
@@ -19,8 +19,9 @@ def check_lines(check: "DataCheck", *, list_all: bool) -> Iterator[str]:
         check: what was found.
         list_all: with every source, every label, and a line for every problem that `check` holds.
     """
-    sources = [f"{source}: {way}" for source, way in check.read_as.items()]
-    yield from _limited(sources, None if list_all else _SOURCES, "sources")
+    from mlic_train.data.splits import describe_sources
+
+    yield from describe_sources(check.read_as, None if list_all else _SOURCES)
     yield ""
     yield from _split_table(check)
     yield ""

@@ -105,6 +105,8 @@ def leave_out_undecodable(
 ) -> dict[str, Split]:
     """Decode every picture; return the splits without the records whose picture cannot be, listed as skipped.
 
+    A record whose picture an earlier split has too is left out as well: `check_splits` calls both errors.
+
     Args:
         splits: by name.
         progress: see `check_splits`.
@@ -112,11 +114,16 @@ def leave_out_undecodable(
     Raises:
         DataError: a split has no other records.
     """
-    _, errors = _check_pictures(splits, progress, None)
+    digests, errors = _check_pictures(splits, progress, None)
+    overlap: dict[str, list[Problem]] = {name: [] for name in splits}
+    for name, problem in _find_repeated(splits, digests):
+        if problem.kind == "split-overlap":
+            overlap[name].append(problem)
     kept = {}
     for name, split in splits.items():
-        problems = _undecodable(split, errors)
-        records = tuple(record for record in split.records if record.image not in errors)
+        problems = _undecodable(split, errors) + overlap[name]
+        bad = {(problem.file, problem.number) for problem in problems}
+        records = tuple(record for record in split.records if (record.file, record.number) not in bad)
         if problems and not records:
             raise DataError(f"{problems[0]}; found no usable record in the split {name!r}, expected at least one")
         kept[name] = dataclasses.replace(split, records=records, skipped=(*split.skipped, *problems))

@@ -1,6 +1,6 @@
 """Pictures that are nearly the same: a difference hash, and the small grey copies that it is made of."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +21,11 @@ def has_contrast(grey: npt.NDArray[np.uint8]) -> bool:
     return bool(np.ptp(grey) >= _MIN_CONTRAST)
 
 
-def close_pairs(
-    grey: npt.NDArray[np.int16], progress: Callable[[int, int], None] = lambda done, total: None
-) -> Iterator[tuple[int, int, int, float]]:
+def close_pairs(grey: npt.NDArray[np.int16]) -> Iterator[tuple[int, int, int, float]]:
     """Yield (later, earlier, bits, grey) of all pictures that are near each other.
 
     Args:
         grey: int (N, 8, 9), the small grey copies.
-        progress: called with the number of pictures compared so far, and with their total.
     """
     signs = np.where(grey[:, :, 1:] > grey[:, :, :-1], 1, -1).reshape(len(grey), 64).astype(np.float32)
     step = max(1, _CELLS // len(grey))
@@ -41,4 +38,3 @@ def close_pairs(
                 difference = float(np.abs(grey[later] - grey[earlier]).mean(dtype=np.float64))
                 if difference <= MAX_GREY:
                     yield later, earlier, int(64 - products[row, earlier]) // 2, difference
-        progress(min(start + step, len(grey)), len(grey))

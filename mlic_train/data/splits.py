@@ -10,7 +10,7 @@ from typing import Any
 from mlic_train.base.progress import progress_bar
 from mlic_train.config import DataOptions
 from mlic_train.data.formats.registry import find_format
-from mlic_train.data.source.addresses import expand
+from mlic_train.data.source.addresses import expand, location_of
 from mlic_train.errors import ConfigError, DataError
 
 from .check import find_problems, leave_out_undecodable, read_leniently, sort_problems
@@ -224,7 +224,7 @@ def check_data(
         labels=data.labels.names,
         splits={name: summarise(split) for name, split in data.named.items()},
         problems=count_problems(sort_problems(problems, data.files.by_split()), examples),
-        notes=tuple(data.notes[len(data.read_as) :]),
+        notes=tuple(data.notes[data.read_as :]),
     )
 
 
@@ -246,9 +246,9 @@ class _Data:
         self.bad_files: list[Problem] = []
         self.division: Division | None = None
         sources = dict.fromkeys((*files.train, *files.captions, *files.val, *files.test, *options.also))
-        self.described = {str(source): _describe(source, options.data_format) for source in sources}
-        self.read_as = _read_as(self.described)
-        self.notes = list(self.read_as)
+        self.described = {location_of(source): _describe(source, options.data_format) for source in sources}
+        self.notes = describe_sources(self.described)
+        self.read_as = len(self.notes)
 
     @classmethod
     def read(cls, options: DataOptions, labels: LabelSet | None = None, *, lenient: bool = False) -> "_Data":
@@ -357,7 +357,13 @@ class _Data:
             DataError: there are too few rows, or the data is not that of the runs.
             ConfigError: none of the runs was trained on data that had to be divided, or they were divided differently.
         """
-        if "val" in self.named or "train" not in self.named:
+        if "train" not in self.named:
+            return
+        if "val" in self.named:
+            usual = DataOptions()
+            for name in ("val_fraction", "split_seed"):
+                if getattr(self.options, name) != getattr(usual, name):
+                    self.notes.append(f"--{name.replace('_', '-')} is not used: the data has val")
             return
         train = self.named["train"]
         if runs is None:
@@ -420,14 +426,13 @@ def _describe(source: Path, data_format: str) -> str:
         return f"cannot be read: {str(error).removeprefix(f'{source}: ')}"
 
 
-def _read_as(described: Mapping[str, str]) -> list[str]:
-    """Return a line for each way in which sources are read."""
+def describe_sources(described: Mapping[str, str], listed: int | None = _LISTED) -> list[str]:
+    """Return a line for each way in which sources are read; it names `listed` of them, or with None all."""
     by_way: dict[str, list[str]] = {}
     for source, way in described.items():
         by_way.setdefault(way, []).append(source)
-    return [f"read {_shorten(sources)} as {way}" for way, sources in by_way.items()]
-
-
-def _shorten(sources: Sequence[str]) -> str:
-    more = f" and {len(sources) - _LISTED:,} more" if len(sources) > _LISTED else ""
-    return ", ".join(sources[:_LISTED]) + more
+    lines = []
+    for way, sources in by_way.items():
+        more = f" and {len(sources) - listed:,} more" if listed is not None and len(sources) > listed else ""
+        lines.append(f"read {', '.join(sources[:listed])}{more} as {way}")
+    return lines

@@ -45,7 +45,10 @@ def write_run_report(
     """
     check_writable(output)
     trained = load_trained(folder)
-    splits = as_seen(trained, load_splits(data, runs=[folder]))
+    loaded = load_splits(data, runs=[folder])
+    for line in loaded.lines():
+        log_line(line)
+    splits = as_seen(trained, loaded)
     warning = data_warning(trained, splits)
     if warning is not None:
         log_line(warning)

@@ -341,7 +341,8 @@ def test_check_says_what_training_would_do(data: Path) -> None:
     result = run(train, "--data", data, "--check")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{data / 'train.csv'}: CSV table"
+    names = ", ".join(str(data / f"{name}.csv") for name in ("train", "captions", "test"))
+    assert lines[0] == f"read {names} as CSV table"
     table = {line.split()[0]: line.split()[1:] for line in lines if line}
     assert table["split"] == ["rows", "pictures", "captions", "labelled"]
     assert table["label"] == ["train", "val", "test"]
@@ -361,7 +362,7 @@ def test_check_as_json_is_what_python_returns(data: Path) -> None:
         str(data / f"{split}.csv"): "CSV table" for split in ("train", "captions", "val", "test")
     }
     assert found["labels"] == ["red", "green", "blue"]
-    assert found["splits"]["val"] == {"rows": 12, "pictures": 12, "captions": 12, "labelled": 12}
+    assert found["splits"]["val"] == {"rows": 12, "pictures": 12, "captions": 10, "labelled": 12}
     first = found["problems"][0]
     assert list(first) == ["severity", "kind", "count", "examples"]
     assert (first["severity"], first["kind"], first["count"]) == ("error", "missing-picture", 1)
