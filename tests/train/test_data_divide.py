@@ -185,7 +185,7 @@ def test_what_was_divided_is_kept_and_found_again(tmp_path: Path) -> None:
     assert header == "split,file,record,image_id,content"
     assert len(lines) == 50
     assert lines[0].split(",")[1:3] == ["train.csv", "1"]
-    moved = shutil.move(data, tmp_path / "elsewhere")
+    moved = Path(shutil.move(data, tmp_path / "elsewhere"))
     again = load_splits(DataOptions(moved, split_seed=9), runs=[tmp_path])
     assert [record.captions for record in again.val.records] == [record.captions for record in splits.val.records]
     assert any("splits.csv" in note for note in again.notes)
