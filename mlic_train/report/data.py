@@ -11,7 +11,7 @@ from mlic_train.data import PROBLEM_KINDS, Problem, Split, fingerprint, summaris
 from mlic_train.data.divide import Division
 from mlic_train.data.picture_info import read_pictures
 from mlic_train.data.source.members import PictureFile
-from mlic_train.data.splits import problem_lines, read_divided
+from mlic_train.data.splits import read_divided
 
 from .captions import caption_length_section, captions_of, find_repeated
 from .duplicates import Duplicates, find_duplicates, rows_of
@@ -34,8 +34,8 @@ def write_data_report(options: DataOptions, output: Path) -> None:
         DataError: a file or row cannot be used.
         TrainError: the file cannot be written.
     """
-    splits, division, notes = read_divided(options)
-    for line in (*notes, *problem_lines(splits)):
+    splits, division, _ = read_divided(options)  # the page lists what was left out
+    for line in () if division is None else division.notes:
         log_line(line)
     with progress_bar("pictures") as show:
         pictures, broken = read_pictures(splits, show)
