@@ -64,7 +64,8 @@ class Yolo(FolderFormat):
 
     @override
     def find_whole(self, folder: Path) -> list[tuple[Path, ...]]:
-        return [(place,) for place in (folder / _IMAGES, folder) if self.recognizes(place)][:1]
+        found = [place for place in (folder / _IMAGES, folder) if self.recognizes(place)]
+        return [(found[0],)] if found else []
 
     @override
     def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
