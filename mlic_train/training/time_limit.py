@@ -388,4 +388,5 @@ def _spread(records: Sequence[Record]) -> list[Record]:
 def _repeat(outputs: Outputs, count: int) -> Outputs:
     """Return outputs for `count` rows, those of fewer rows again and again."""
     rows = np.arange(count) % len(outputs.logits)
-    return Outputs(**{field.name: getattr(outputs, field.name)[rows] for field in dataclasses.fields(Outputs)})
+    arrays = {field.name: getattr(outputs, field.name) for field in dataclasses.fields(Outputs)}
+    return Outputs(**{name: None if array is None else array[rows] for name, array in arrays.items()})
