@@ -73,8 +73,7 @@ class TrainConfig:
     )
     time_limit: str | None = _training(
         None,
-        "End within this time, such as 20m or 1h30m: epochs and learning rates are planned for it. A resumed run keeps "
-        "its plan; the time that it has worked counts.",
+        "End within this time, such as 20m or 1h30m; epochs and learning rates are planned for it.",
         metavar="TIME",
         common=True,
     )
