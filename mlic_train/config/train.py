@@ -73,7 +73,7 @@ class TrainConfig:
     )
     time_limit: str | None = _training(
         None,
-        "End within this time, such as 20m or 1h30m; epochs and learning rates are planned for it.",
+        "Plan to end within 20m, 1h30m, ...",
         metavar="TIME",
         common=True,
     )
