@@ -129,7 +129,7 @@ def test_names_that_stay_are_taken_as_they_are(memory: Any, name: str, where: st
     ("source", "message"),
     [
         ("memory://bucket/no.csv", "cannot read the input 'memory://bucket/no.csv': there is no such file"),
-        ("memory://bucket/rows.txt", "the input 'memory://bucket/rows.txt' has an unknown ending; expected .csv"),
+        ("memory://bucket/rows.xlsx", "the input 'memory://bucket/rows.xlsx' has an unknown ending; expected .csv"),
         ("memory://bucket/empty", "there is no picture in 'memory://bucket/empty'; expected files in .jpg"),
         ("nix://bucket/rows.csv", "cannot use the URI 'nix://bucket/rows.csv': "),
         ("file://host/rows.csv", "expected file:///FOLDER/NAME, a path of this machine"),
