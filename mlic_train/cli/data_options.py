@@ -47,7 +47,7 @@ def data_from(options: Mapping[str, Any]) -> DataOptions:
 def list_skipped(split: "Split") -> None:
     """Log the bad rows that were left out, and what else was not read."""
     for problem in split.warnings:
-        if problem.kind == "ignored":
+        if problem.kind == "ignored" or problem.number is None:  # what is said once, with a count
             log_line(f"warning: {problem}")
     for problem in split.skipped:
         log_line(f"skipped {problem}")

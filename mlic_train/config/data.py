@@ -7,7 +7,10 @@ from pathlib import Path
 from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
 
-DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl", "shards")
+DATA_FORMATS = (
+    *("auto", "open-images", "vertex", "csv", "competition", "coco", "label-studio", "cvat", "datumaro", "createml"),
+    *("jsonl", "shards", "voc", "yolo", "tags", "imagefolder", "captions"),
+)
 
 _data = partial(option, group="Data")
 
@@ -21,7 +24,7 @@ class DataOptions:
 
     folder: Path | None = _data(
         None,
-        "Folder with the data, or one file with rows; or shards, 'train-{000..063}.tar'.",
+        "Folder with the data, also in a zip file, or one file with rows; or shards, 'train-{000..063}.tar'.",
         flag="data",
         path="data folder",
         metavar="FOLDER|FILE|SHARDS",

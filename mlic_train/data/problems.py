@@ -19,7 +19,8 @@ PROBLEM_KINDS = {
     "split-overlap": "one picture in two splits",
     "empty-caption": "a caption is given but blank; the row counts as having none",
     "empty-split": "no usable record",
-    "ignored": "a column or a member of a shard that nothing is read from (warning)",
+    "ignored": "something in a source that nothing is read from, such as a column or tasks without answers (warning)",
+    "interpreted": "how a source was read where it could be read otherwise, such as boxes as labels (warning)",
     "unlabelled": "records without labels, as from a file with no Labels column",
     "unused-label": "a label that no record of the split has: it cannot be learned, tuned or measured",
 }

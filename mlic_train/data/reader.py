@@ -129,6 +129,8 @@ class _SplitBuilder:
         if row.image_id is not None and folder is not None:
             try:
                 path = folder.path(row.image_id)
+                if not folder.has(path):
+                    path = next(filter(folder.has, map(folder.path, row.other_names)), path)
             except ValueError as error:
                 return self.refuse(Problem(file, row.number, "bad-row", str(error)))
             if not folder.has(path):

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlic_train.base.progress import progress_bar
+from mlic_train.base.progress import log_line, progress_bar
 from mlic_train.config import DataOptions
 from mlic_train.data.source.addresses import expand
 from mlic_train.errors import ConfigError, DataError
@@ -44,7 +44,9 @@ def split_files(options: DataOptions) -> SplitFiles:
     """
     if not options.has_training_rows:
         raise ConfigError("no training data: give --data FOLDER, or --train FILE (and --val FILE)")
-    searched = SplitFiles(train=()) if options.folder is None else find_splits(options.folder)
+    searched = SplitFiles(train=()) if options.folder is None else find_splits(options.folder, options.data_format)
+    for line in searched.notes:
+        log_line(line)
     given: dict[str, Any] = {"labels_file": options.labels_file, "images": options.images}
     for name in ("train", "val", "test", "captions"):
         given[name] = tuple(one for file in getattr(options, name) for one in expand(file))

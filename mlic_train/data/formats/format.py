@@ -1,5 +1,6 @@
 """What a format of annotations is: how its files are recognized, and the rows that it yields."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from mlic_runtime.base.text import not_utf8
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.members import Member
+from mlic_train.data.source.tree import beside_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Row:
         picture: where the picture lies, for a row of a shard; else it is looked for in the pictures folder.
         unknown: ids or names of labels that the row neither has nor lacks: nobody looked.
         split: "train", "val" or "test" where the row itself names its split; else None.
+        other_names: names that the picture may have where there is none of the name `image_id`; the first that is there
+            counts. They come before any search in subfolders or by the name without its ending.
     """
 
     number: int
@@ -36,6 +40,7 @@ class Row:
     picture: Member | None = None
     unknown: tuple[str, ...] = ()
     split: str | None = None
+    other_names: tuple[str, ...] = ()
 
 
 Rows = Iterator[Row | Problem]
@@ -115,7 +120,8 @@ class Format(ABC):
 
     def find_whole(self, folder: Path) -> list[tuple[Path, ...]]:
         """Return the sources in a folder that holds one split, or a data set that is not divided; choices as above."""
-        return [(file,) for file in sorted(folder.iterdir()) if _is_source(self, file)]
+        texts = beside_pictures(folder)
+        return [(file,) for file in sorted(folder.iterdir()) if file.name not in texts and _is_source(self, file)]
 
     def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
         """Return where the pictures of a source may lie, best first; an empty list where its rows have them.
@@ -146,3 +152,19 @@ def clean_row(
         return Problem(file, number, "bad-row", broken)
     cleaned = [" ".join(caption.split()) for caption in captions]
     return Row(number, image_id.strip() or None, tuple(filter(None, cleaned)), labels, not all(cleaned))
+
+
+def with_other_names(row: Row | Problem, names: Sequence[str]) -> Row | Problem:
+    """Return a row whose picture may also have these names, see `Row.other_names`; a Problem stays as it is."""
+    return row if isinstance(row, Problem) else dataclasses.replace(row, other_names=tuple(names))
+
+
+def with_split(row: Row | Problem, split: str | None) -> Row | Problem:
+    """Return a row with the split that it names itself; a Problem stays as it is."""
+    return row if isinstance(row, Problem) else dataclasses.replace(row, split=split)
+
+
+def split_called(name: str) -> str | None:
+    """Return "train", "val" or "test" for a name of SPLIT_NAMES in any case; None for another one."""
+    word = name.strip().lower()
+    return next((split for split, names in SPLIT_NAMES.items() if word in names), None)
