@@ -70,8 +70,9 @@ class CsvRecords(Iterator["list[str] | BrokenRecord"]):
         self._again.append(line)
         if not line:
             return  # nothing more, or a line that is too long
-        counts = {separator: len(cells) for separator in SEPARATORS if (cells := self._cells(separator, line))}
-        self.separator = max(counts, key=lambda separator: counts[separator], default=",")
+        counts = {separator: len(self._cells(separator, line)) for separator in SEPARATORS}
+        best = max(SEPARATORS, key=lambda separator: counts[separator])
+        self.separator = best if counts[best] > 1 else ","
         cells = self._cells(self.separator, line)
         self._skip_spaces = len(cells) > 1 and all(cell.startswith(" ") for cell in cells[1:])
 

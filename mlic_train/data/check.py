@@ -12,6 +12,7 @@ from mlic_runtime.errors import ImageError
 from mlic_train.data.source.members import PictureFile, image_source, size_of
 from mlic_train.errors import DataError
 
+from .formats.format import ColumnNames
 from .labels import LabelSet
 from .problems import Problem
 from .reader import read_split
@@ -28,6 +29,7 @@ def check_splits(
     pictures: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
+    columns: ColumnNames | None = None,
 ) -> list[Problem]:
     """Read every split and decode every picture; list what is wrong instead of raising it.
 
@@ -44,6 +46,7 @@ def check_splits(
         pictures: see `read_split`.
         progress: called after each picture, from the calling thread, with the pictures so far and their total.
         workers: threads that decode, at least 1; by default one per processor, at most 8.
+        columns: see `read_split`.
 
     Returns:
         The problems by split, file and record; empty when there is none.
@@ -61,6 +64,7 @@ def check_splits(
                 skip_bad_rows=True,
                 pictures=pictures,
                 allow_empty=True,
+                columns=columns,
             )
         except DataError as caught:
             problems[name].append(_bad_file(files, str(caught)))

@@ -21,6 +21,7 @@ PROBLEM_KINDS = {
     "empty-split": "no usable record",
     "ignored": "something in a source that nothing is read from, such as a column or tasks without answers (warning)",
     "interpreted": "how a source was read where it could be read otherwise, such as boxes as labels (warning)",
+    "similar-labels": "labels that look alike and may be one (warning)",
     "unlabelled": "records without labels, as from a file with no Labels column",
     "unused-label": "a label that no record of the split has: it cannot be learned, tuned or measured",
 }

@@ -14,6 +14,7 @@ from mlic_train.errors import ConfigError, DataError
 
 from .check import check_splits, leave_out_undecodable
 from .folder import SplitFiles, find_splits
+from .formats.format import ColumnNames
 from .labels import LabelSet
 from .problems import Problem
 from .reader import read_labels, read_split
@@ -68,7 +69,7 @@ def load_splits(options: DataOptions, labels: LabelSet | None = None) -> Splits:
     if not files.val:
         raise ConfigError("no validation data: give --val FILE; thresholds and the best checkpoint come from it")
     if labels is None:
-        labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
+        labels = _read_labels(options, files)
     read = _reader(options, files, labels)
     named = {name: read(paths) for name, paths in files.by_split().items()}
     if options.skip_bad_rows:
@@ -95,7 +96,7 @@ def read_splits(options: DataOptions) -> dict[str, Split]:
         DataError: a file or row cannot be used.
     """
     files = split_files(options)
-    labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
+    labels = _read_labels(options, files)
     read = _reader(options, files, labels)
     return {name: read(paths) for name, paths in files.by_split().items()}
 
@@ -109,18 +110,30 @@ def _reader(options: DataOptions, files: SplitFiles, labels: LabelSet) -> Callab
         data_format=options.data_format,
         skip_bad_rows=options.skip_bad_rows,
         pictures=options.pictures,
+        columns=column_names(options),
     )
+
+
+def _read_labels(options: DataOptions, files: SplitFiles) -> LabelSet:
+    training = (*files.train, *files.captions)
+    return read_labels(training, options.data_format, files.labels_file, column_names(options))
+
+
+def column_names(options: DataOptions) -> ColumnNames:
+    """Return the columns of tables that the user names."""
+    return ColumnNames(options.image_column, options.caption_column, options.labels_column, options.split_column)
 
 
 def check_data(options: DataOptions, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Problem]:
     """Find everything that is wrong with the data, without training (see `data.check.check_splits`)."""
     files = split_files(options)
-    labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
+    labels = _read_labels(options, files)
     return check_splits(
         files.by_split(),
         labels,
         images=files.images,
         data_format=options.data_format,
         pictures=options.pictures,
+        columns=column_names(options),
         progress=progress,
     )
