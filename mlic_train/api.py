@@ -11,6 +11,7 @@ from mlic_runtime.package.model_package import ModelPackage, load_package
 from mlic_train.base.progress import log_line
 from mlic_train.config import DataOptions, resolve
 from mlic_train.config.options import OWNERS, changed_options, field_name
+from mlic_train.data.source.frames import is_frame, write_frame
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package
@@ -18,7 +19,7 @@ from mlic_train.measure.collect import collect_splits, score
 from mlic_train.runs.checkpoint import load_trained
 from mlic_train.training.run import is_started, resume_run, start_run
 
-Data = str | Path | DataOptions
+Data = str | Path | DataOptions | Any  # Any: a DataFrame, see `data.source.frames`
 Log = Callable[[str], None]
 _OF_THE_COMMAND = ("check", "output_format")
 
@@ -70,7 +71,8 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
     """Train a model.
 
     Args:
-        data: a folder, a file with rows, shards, or a `DataOptions`.
+        data: a folder, a file with rows, shards, or a `DataOptions`; or a DataFrame of pandas or polars, whose columns
+            are found as in a table, and whose pictures lie below the working directory, or the folder `images`.
         output: the run folder; None means runs/MODEL.
         log: called with lines of progress; on stderr, if nothing is given.
         options: options of mlic-train by name, for instance `model="cnn"`, `epochs=20`, or `resume=True`.
@@ -133,4 +135,8 @@ def export(
 
 
 def _data_options(data: Data) -> DataOptions:
-    return data if isinstance(data, DataOptions) else DataOptions(folder=Path(data))
+    if isinstance(data, DataOptions):
+        return data
+    if is_frame(data):
+        return DataOptions(folder=write_frame(data), images=Path.cwd())
+    return DataOptions(folder=Path(data))
