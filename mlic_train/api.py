@@ -60,7 +60,7 @@ class Run:
         Raises:
             DataError: the data cannot be used, or has other labels than the model.
         """
-        trained, splits = load_trained(self.folder), load_splits(_data_options(data))
+        trained, splits = load_trained(self.folder), load_splits(data_options(data))
         if splits.labels.names != self.labels:
             raise DataError(f"the data has the labels {splits.labels.names}, the model {self.labels}; give labels_file")
         outputs = collect_splits(trained, trained.run, splits)
@@ -90,7 +90,7 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
         if name in given:
             raise ConfigError(f"{name} is for the command mlic-train; leave it out")
     given |= {} if output is None else {"output": output}
-    settings = resolve({**changed_options(_data_options(data)), **given})
+    settings = resolve({**changed_options(data_options(data)), **given})
     folder, device, splits = settings.folder, settings.run.device, load_splits(settings.data)
     if settings.run.resume or (settings.run.auto_resume and is_started(folder, device)):
         state = resume_run(folder, splits, wanted=settings.wanted, device=device, log=log)
@@ -129,12 +129,18 @@ def export(
         if name not in known:
             raise ConfigError(f"unknown option {name!r}; {nearest(name, known)}")
     package = Path("exported", folder.resolve().name) if output is None else Path(output)
-    splits = None if data is None else load_splits(_data_options(data))
+    splits = None if data is None else load_splits(data_options(data))
     export_package(load_trained(folder), package, ExportOptions(**options), splits=splits, log=log)
     return load_package(package)
 
 
-def _data_options(data: Data) -> DataOptions:
+def data_options(data: Data) -> DataOptions:
+    """Return the options that say where some data is; see `train`.
+
+    Raises:
+        DataError: a DataFrame cannot be used.
+        OutputError: a DataFrame cannot be kept in the user's cache.
+    """
     if isinstance(data, DataOptions):
         return data
     if is_frame(data):

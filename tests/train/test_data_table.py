@@ -1,11 +1,15 @@
+import datetime
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from mlic_train.api import data_options
 from mlic_train.config import DataOptions
 from mlic_train.data import LabelSet, Split, find_splits, read_labels, read_split
 from mlic_train.data.formats.format import ColumnNames
@@ -54,18 +58,18 @@ def describe(file: Path) -> str:
         (
             ['["traffic light", "dog"]', '["dog"]', "[]"],
             [("dog", "traffic light"), ("dog",), ()],
-            "3 of 3 cells of labels",
+            "3 of 3 cells",
         ),
-        (["['traffic light', 'dog']", "[]", "dog"], [("dog", "traffic light"), (), ("dog",)], "2 of 3 cells of labels"),
+        (["['traffic light', 'dog']", "[]", "dog"], [("dog", "traffic light"), (), ("dog",)], "2 of 3 cells"),
         (
             ["traffic light|dog", "dog", ""],
             [("dog", "traffic light"), ("dog",), ()],
-            "separated by ';' and '|' in 1 of 2",
+            "by ';' and '|' in 1 of 2",
         ),
         (
             ["traffic light;dog", "dog", " "],
             [("dog", "traffic light"), ("dog",), ()],
-            "separated by ';' and '|' in 1 of 2",
+            "by ';' and '|' in 1 of 2",
         ),
         (["traffic light, dog", "dog", ""], [("dog", "traffic light"), ("dog",), ()], "separated by commas in 1 of 2"),
         (["1 20", "3", ""], [("1", "20"), ("3",), ()], "separated by spaces in 1 of 2 cells"),
@@ -73,7 +77,7 @@ def describe(file: Path) -> str:
         (
             ["traffic light", "dog", "dog"],
             [("traffic light",), ("dog",), ("dog",)],
-            "names with spaces in 1 of 3 cells",
+            "with spaces in 1 of 3 cells",
         ),
     ],
 )
@@ -119,12 +123,10 @@ def test_labels_that_look_alike_are_said_and_not_joined(tmp_path: Path) -> None:
 def test_one_hot_columns_are_labels_in_their_order(tmp_path: Path) -> None:
     text = "Id,Year,dog,cat,never\nx,1999,1,0,0\ny,2000,0,1.0,0\nz,2001,,-1,?\nw,2002,true,nan,no\n"
     file = write(tmp_path / "posters.csv", text)
-    split = read(file)
-    assert split.labels.names == ("dog", "cat", "never")
-    assert split.skipped[0].message.startswith("found no caption for 'x'")
     for name in "xyzw":
         write(tmp_path / "Images" / f"{name}.jpg", "")
     split = read(file, pictures=True)
+    assert split.labels.names == ("dog", "cat", "never")
     assert [(record.image, record.labels, record.unknown) for record in split.records] == [
         (tmp_path / "Images/x.jpg", (0,), ()),
         (tmp_path / "Images/y.jpg", (1,), ()),
@@ -256,7 +258,7 @@ def features(column: str, *names: str) -> "dict[bytes, bytes]":
 
 @pytest.mark.parametrize("kind", ["struct", "bytes"])
 def test_pictures_in_parquet_are_read_one_by_one(tmp_path: Path, draw: Draw, kind: str) -> None:
-    pictures = [draw(tmp_path / f"{number}.png", color=(number, 0, 0)).read_bytes() for number in range(5)]
+    pictures = [draw(tmp_path / f"{number}.png", seed=number).read_bytes() for number in range(5)]
     cells = [{"bytes": each, "path": f"{n}.png"} if kind == "struct" else each for n, each in enumerate(pictures)]
     table = pa.table({"image": cells, "labels": [[1], [0, 1], [], None, [0]]})
     folder = tmp_path / "hf/data"
@@ -275,9 +277,11 @@ def test_pictures_in_parquet_are_read_one_by_one(tmp_path: Path, draw: Draw, kin
         assert not isinstance(source, Path)
         assert source.read() == content
     assert split.records[0].image_id == ("0.png" if kind == "struct" else "train-00000-of-00002.parquet/1")
+    first = split.records[0].image
+    assert isinstance(first, ParquetPicture)
     parquet.write_table(table.slice(3), folder / "train-00000-of-00002.parquet")
     with pytest.raises(OSError, match="it has changed"):
-        assert split.records[0].image and split.records[0].image.read_bytes()
+        first.read_bytes()
 
 
 # --- where tables and pictures lie
@@ -347,3 +351,42 @@ def test_every_usual_way_to_write_a_table_gives_the_same_rows(
     split = read(write(tmp_path / "train.csv", text.encode(encoding)))
     assert names(split) == [("dog", "traffic light"), ("cat",)]
     assert [record.captions for record in split.records] == [("caf\u00e9",), ("b",)]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_a_data_frame_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Draw, kind: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("1.png", "2.png", "3.png"):
+        draw(tmp_path / "posters" / name)
+    cells: dict[str, list[object]] = {
+        "Id": [1, 2, 3],
+        "title": ["A dog", None, "Both"],
+        "dog": [1, 0, None],
+        "cat": [False, True, True],
+        "seen": [datetime.date(2024, 1, 1)] * 3,
+    }
+    frame = importlib.import_module(kind).DataFrame(cells)
+    options = data_options(frame)
+    split = read_splits(options)["train"]
+    assert split.labels.names == ("dog", "cat")
+    assert [(record.image, record.captions, record.labels, record.unknown) for record in split.records] == [
+        (tmp_path / "posters/1.png", ("A dog",), (0,), ()),
+        (tmp_path / "posters/2.png", (), (1,), ()),
+        (tmp_path / "posters/3.png", ("Both",), (1,), (0,)),
+    ]
+    assert said(split, "ignored") == ["columns that are not read: 'seen'"]
+    assert data_options(importlib.import_module(kind).DataFrame(cells)) == options  # so that a run can be resumed
+    assert data_options(frame[:2]) != options
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({"a": [b"x"]}, "found a bytes in the column 'a' of row 1 of the DataFrame; expected a text"),
+        ({0: ["x"]}, "found a DataFrame with the column 0; expected texts as names"),
+    ],
+)
+def test_a_data_frame_that_cannot_be_used_is_refused(frame: "dict[object, list[object]]", message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        data_options(pandas.DataFrame(frame))

@@ -50,9 +50,8 @@ def write_frame(frame: Any) -> Path:
         if not file.is_file() or file.read_bytes() != content:
             replace_file(file, content)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {file}: {os_error_reason(error)}; set XDG_CACHE_HOME to another place"
-        ) from None
+        hint = "set XDG_CACHE_HOME to another place"
+        raise OutputError(f"cannot write {file}: {os_error_reason(error)}; {hint}") from None
     return file
 
 
