@@ -279,8 +279,8 @@ def test_pictures_in_parquet_are_read_one_by_one(tmp_path: Path, draw: Draw, kin
     assert split.records[0].image_id == ("0.png" if kind == "struct" else "train-00000-of-00002.parquet/1")
     first = split.records[0].image
     assert isinstance(first, ParquetPicture)
-    parquet.write_table(table.slice(3), folder / "train-00000-of-00002.parquet")
-    with pytest.raises(OSError, match="it has changed"):
+    parquet.write_table(pa.table({"image": [b"another"]}), folder / "train-00000-of-00002.parquet")
+    with pytest.raises(OSError, match=r"it has changed|it is damaged"):
         first.read_bytes()
 
 

@@ -51,7 +51,7 @@ class ParquetPicture:
             with _lock:
                 first, cells = _row_group(self.parquet, status.st_mtime_ns, self.column, self.row)
                 content = cells[self.row - first].as_py() if self.row - first < len(cells) else None
-        except ValueError as error:  # pyarrow's own errors are this or an OSError
+        except (ValueError, LookupError) as error:  # pyarrow's own errors are these or an OSError
             raise OSError(5, f"it is damaged: {' '.join(str(error).split())}", self.parquet) from None
         if not isinstance(content, bytes) or len(content) != self.size:
             raise OSError(
