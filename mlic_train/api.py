@@ -145,4 +145,9 @@ def data_options(data: Data) -> DataOptions:
         return data
     if is_frame(data):
         return DataOptions(folder=write_frame(data), images=Path.cwd())
+    if not isinstance(data, str | Path):
+        raise DataError(
+            f"found a {type(data).__name__} as data; expected a folder, a file, a DataFrame or DataOptions (collect a "
+            "LazyFrame first)"
+        )
     return DataOptions(folder=Path(data))

@@ -39,8 +39,8 @@ def run_on_ray(
     require_ray()
     source = absolute(source)
     image_root = None if batch.image_root is None else absolute(batch.image_root)
-    sides = {"pictures": batch.pictures, "captions": batch.captions}
-    columns = {"image_column": batch.image_column, "caption_column": batch.caption_column}
+    sides: dict[str, Any] = {"pictures": batch.pictures, "captions": batch.captions}
+    columns: dict[str, Any] = {"image_column": batch.image_column, "caption_column": batch.caption_column}
     with open_rows(source, image_root=image_root, **sides, **columns) as reader:
         root, note = reader.root, reader.note
     show_note(note)

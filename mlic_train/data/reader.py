@@ -101,9 +101,9 @@ def read_split(
     for finder in finders.values():
         for note in finder.notes():
             builder.refuse(Problem(files[0], None, "interpreted", note, "warning"))
-    for note in labels.notes:
-        if note.file in files:  # once, although all splits have the same labels
-            builder.refuse(note)
+    for problem in labels.notes:
+        if problem.file in files:  # once, although all splits have the same labels
+            builder.refuse(problem)
     split = builder.finish()
     if not split.records and not allow_empty:
         why = f"all {len(split.skipped)} rows were bad, the first: {split.skipped[0]}" if split.skipped else "no rows"

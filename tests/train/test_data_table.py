@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -389,4 +388,9 @@ def test_a_data_frame_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 )
 def test_a_data_frame_that_cannot_be_used_is_refused(frame: "dict[object, list[object]]", message: str) -> None:
     with pytest.raises(DataError, match=message):
-        data_options(pandas.DataFrame(frame))
+        data_options(importlib.import_module("pandas").DataFrame(frame))
+
+
+def test_what_is_no_data_is_refused() -> None:
+    with pytest.raises(DataError, match="found a dict as data; expected a folder, a file"):
+        data_options({"a": 1})

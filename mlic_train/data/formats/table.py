@@ -261,9 +261,11 @@ class _Rows:
         if layout.studio and not value:  # an empty answer is none of the labels; without any, nobody answered
             answered = next((name for name in cells if plain_name(name) == "annotationid"), None)
             return ("" if answered is not None and cells[answered] not in (None, "") else None), ()
-        names = (self.table.declared or {}).get(column)
-        if names is not None and isinstance(value, tuple):
-            value = tuple(names[int(key)] if key.isdecimal() and int(key) < len(names) else key for key in value)
+        known = (self.table.declared or {}).get(column)
+        if known is not None and isinstance(value, tuple):
+            if value == ("-1",):  # Hugging Face's mark of a row without labels
+                return None, ()
+            value = tuple(known[int(key)] if key.isdecimal() and int(key) < len(known) else key for key in value)
         return value, ()
 
 
