@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mlic_train.models.hybrid import Hybrid
     from mlic_train.models.origin_hybrid import OriginHybrid
     from mlic_train.runs.checkpoint import RunConfig, State, TrainedModel, load_trained
-    from mlic_train.training.losses import create_loss
+    from mlic_train.training.losses import Loss, create_loss
     from mlic_train.training.run import resume_run, train_run
 
 __version__ = "0.1.0"
@@ -56,6 +56,7 @@ __all__ = [
     "Hybrid",
     "LabelSet",
     "Logits",
+    "Loss",
     "Member",
     "ModelConfig",
     "OriginHybrid",
@@ -113,7 +114,7 @@ _MODULES = {
     "models.hybrid": ("Hybrid",),
     "models.origin_hybrid": ("OriginHybrid",),
     "runs.checkpoint": ("RunConfig", "State", "TrainedModel", "load_trained"),
-    "training.losses": ("create_loss",),
+    "training.losses": ("Loss", "create_loss"),
     "training.run": ("resume_run", "train_run"),
 }
 _ORIGIN = {name: module for module, names in _MODULES.items() for name in names}

@@ -65,6 +65,11 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
     type=NEW_FILE,
     help="With --latency: draw F1 against latency and size to this file, a .png or .svg.",
 )
+@click.option(
+    "--evidence/--no-evidence",
+    default=True,
+    help="Let the graphs say where in the picture and the caption a label comes from; free where it is not fetched.",
+)
 @click.option("--package-version", default="0.1.0", help="The package's version.")
 @click.option("--single-file", is_flag=True, help="Write the package as one file too, OUTPUT.mlic.")
 @click.option("--wheel", is_flag=True, help="Write the package as a wheel too, beside OUTPUT; pip installs it.")
@@ -116,6 +121,7 @@ def export(name: str | None, **options: Any) -> None:
         precisions=options["precisions"],
         max_drop=options["max_drop"],
         latency=options["latency"],
+        evidence=options["evidence"],
     )
     manifest = write(trained, output, wanted, splits=splits, log=log_line)
     click.echo(parity_table(manifest.parity), nl=False)

@@ -14,9 +14,9 @@ from mlic_train.errors import DataError
 
 from .formats.format import ColumnNames
 from .labels import LabelSet
-from .problems import Problem
+from .problems import Problem, Severity
 from .reader import read_split
-from .records import Record, Split
+from .records import Record, Split, contradict
 from .summary import summarise
 
 
@@ -69,7 +69,7 @@ def check_splits(
         except DataError as caught:
             problems[name].append(_bad_file(files, str(caught)))
             continue
-        problems[name] += [*read[name].skipped, *read[name].warnings, *_missing(files, read[name])]
+        problems[name] += [*read[name].skipped, *read[name].warnings, *_missing(files, read[name], name)]
     digests, errors = _check_pictures(read, progress, workers)
     for name, split in read.items():
         problems[name] += _undecodable(split, errors)
@@ -133,7 +133,7 @@ def _bad_file(files: tuple[Path, ...], message: str) -> Problem:
     return Problem(files[0] if files else Path(), None, "bad-file", message)
 
 
-def _missing(files: tuple[Path, ...], split: Split) -> Iterable[Problem]:
+def _missing(files: tuple[Path, ...], split: Split, split_name: str) -> Iterable[Problem]:
     """Yield what a split lacks as a whole: records, labelled records, records with a label."""
     if not split.records:
         yield Problem(files[0], None, "empty-split", "found no usable record; expected at least one")
@@ -148,7 +148,10 @@ def _missing(files: tuple[Path, ...], split: Split) -> Iterable[Problem]:
     summary = summarise(split)
     for name, count in summary.label_counts.items():
         if not count and summary.labelled:
-            yield Problem(files[0], None, "unused-label", f"no record has the label {name!r}", "warning")
+            unknown = summary.unknown_counts[name]
+            beside = f", and in {unknown} of {summary.labelled} it is unknown" if unknown else ""
+            severity: Severity = "error" if split_name == "train" and unknown == summary.labelled else "warning"
+            yield Problem(files[0], None, "unused-label", f"no record has the label {name!r}{beside}", severity)
 
 
 def _check_pictures(
@@ -214,7 +217,8 @@ def _find_repeated(
 
 def _describe_repeated(name: str, record: Record, other_name: str, other: Record) -> Problem:
     where = f"record {other.number} of {other.file}"
-    labels = "" if record.labels is None or record.labels == other.labels else ", with other labels"
+    same = record.labels is None or (other.labels is not None and not contradict(record, other))
+    labels = "" if same else ", with other labels"
     if name == other_name:
         message = f"{record.image_id!r} has the same bytes as {other.image_id!r}, {where}{labels}"
         return Problem(record.file, record.number, "duplicate-picture", message, "warning")

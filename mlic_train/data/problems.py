@@ -23,7 +23,8 @@ PROBLEM_KINDS = {
     "interpreted": "how a source was read where it could be read otherwise, such as boxes as labels (warning)",
     "similar-labels": "labels that look alike and may be one (warning)",
     "unlabelled": "records without labels, as from a file with no Labels column",
-    "unused-label": "a label that no record of the split has: it cannot be learned, tuned or measured",
+    "unused-label": "a label that no record of the split has: it cannot be learned, tuned or measured (error: it is "
+    "unknown in every training record)",
 }
 """Every `Problem.kind`, with what it means."""
 

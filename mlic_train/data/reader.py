@@ -45,7 +45,8 @@ def read_labels(
         if declaring and (declared := formats[declaring[0]].read_labels(declaring)) is not None:
             return declared
     rows = (row for file, found in formats.items() for row in found.read_rows(file, None))
-    cells = [row.labels for row in rows if isinstance(row, Row) and row.labels is not None]
+    labelled = [row for row in rows if isinstance(row, Row) and row.labels is not None]
+    cells = [cell for row in labelled for cell in (row.labels, row.unknown) if cell is not None]
     try:
         return infer_labels(cells, files[0])
     except DataError as error:
@@ -139,6 +140,9 @@ class _SplitBuilder:
         if isinstance(labels, DataError) or isinstance(unknown, DataError):
             error = labels if isinstance(labels, DataError) else unknown
             return self.refuse(Problem(file, row.number, "unknown-label", str(error)))
+        if twice := {*(labels or ())} & {*(unknown or ())}:
+            message = f"found {self._names(tuple(sorted(twice)))} as labels and as unknown; expected each only once"
+            return self.refuse(Problem(file, row.number, "bad-row", message))
         image: PictureFile | None = row.picture if self._pictures else None
         if row.image_id is None and not row.captions:
             message = "found neither a picture nor a caption; expected at least one"

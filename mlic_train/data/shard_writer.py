@@ -183,6 +183,8 @@ def _members(key: str, record: Record, labels: LabelSet) -> Iterator[bytes]:
     if len(record.captions) > 1:
         known["captions"] = record.captions
     known["labels"] = None if record.labels is None else [labels.names[index] for index in record.labels]
+    if record.unknown:
+        known["unknown"] = [labels.names[index] for index in record.unknown]
     yield _member(f"{key}.json", json.dumps(known, ensure_ascii=False).encode())
     if len(record.captions) == 1:
         yield _member(f"{key}.txt", record.captions[0].encode())

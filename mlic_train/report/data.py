@@ -77,8 +77,10 @@ def _facts(
 
 def _summary_section(splits: Mapping[str, Split]) -> Section:
     rows = []
-    for name, split in splits.items():
-        summary = summarise(split)
+    summaries = {name: summarise(split) for name, split in splits.items()}
+    some_unknown = any(any(summary.unknown_counts.values()) for summary in summaries.values())
+    for name, summary in summaries.items():
+        unknown = summary.unknown_counts.values()
         rows.append(
             {
                 "split": name,
@@ -90,6 +92,7 @@ def _summary_section(splits: Mapping[str, Split]) -> Section:
                 "rows not labelled": summary.records - summary.labelled,
                 "labels that occur": sum(map(bool, summary.label_counts.values())),
                 "skipped rows": summary.skipped,
+                **({"unknown labels, of all rows together": sum(unknown)} if some_unknown else {}),
             }
         )
     files = Counter((name, record.file) for name, split in splits.items() for record in split.records)

@@ -12,7 +12,16 @@ from lightning_fabric import Fabric
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.progress import progress_bar
-from mlic_train.batches.dataset import Batch, Examples, Key, batch_loader, plan_epoch, reading_errors, share_out
+from mlic_train.batches.dataset import (
+    Batch,
+    Examples,
+    Key,
+    batch_loader,
+    plan_epoch,
+    reading_errors,
+    share_out,
+    unknown_of,
+)
 from mlic_train.config import TrainConfig
 from mlic_train.data import Record
 from mlic_train.errors import TrainError
@@ -93,6 +102,7 @@ def fit(
     if average is not None and resume is not None and resume.average:
         average.module.model.load_state_dict(dict(resume.average))
 
+    some_unknown = any(unknown_of(record) for record in data.train.records)
     steps_per_epoch = math.ceil(len(plan_epoch(data.train.records, config, 0)) / config.accumulate)
 
     def train_batch(batch: Batch, weight: float, plan: list[list[Key]]) -> bool:
@@ -101,6 +111,8 @@ def fit(
         batches, complete = _accumulation(state.step, len(plan), config.accumulate)
         torch.manual_seed(_step_seed(config.seed, state.global_step, fabric.global_rank))
         set_learning_rate(optimizer, config, step, steps_per_epoch * config.epochs)
+        if some_unknown and fabric.world_size > 1:
+            weight = _known_weight(fabric, batch, weight)
         with fabric.no_backward_sync(wrapped, enabled=not complete):
             loss = weight * total_loss(loss_function, wrapped(batch), batch, config.auxiliary_weight)
             fabric.backward(loss / batches)
@@ -168,6 +180,14 @@ def _accumulation(step: int, batches: int, accumulate: int) -> tuple[int, bool]:
     return size, step + 1 == first + size
 
 
+def _known_weight(fabric: Fabric, batch: Batch, weight: float) -> float:
+    """Return the weight of this process's loss in place of that of `share_out`, by known entries instead of rows."""
+    counted = batch.targets.numel() if batch.known is None else int(batch.known.sum())
+    own = float(counted) if weight else 0.0
+    mean = mean_over_processes(fabric, torch.tensor(own, device=fabric.device))
+    return own / mean if mean else 0.0
+
+
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """Return a seed for one batch in one process; the first process has that of a single process."""
     return seed * 1_000_003 + step + (rank << 48)
@@ -199,16 +219,17 @@ def _finish_epoch(
         return logits
 
     outputs = predict_modes(run, data.val, data.tokenizer, config.batch_size, config.workers)["both"]
-    logits, targets = outputs.logits, outputs.targets
-    loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)))
+    logits, targets, known = outputs.logits, outputs.targets, outputs.known
+    counted = None if known is None else torch.from_numpy(known)
+    loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)), counted)
     if not math.isfinite(loss):
         raise TrainError(
             f"the loss on val is {float(loss)} after epoch {state.epoch + 1} (step {state.global_step}); "
             "the last checkpoint is kept: lower --learning-rate and start again"
         )
     probabilities = sigmoid(logits)
-    thresholds = fit_thresholds(probabilities, targets, config.threshold_for)
-    metrics = compute_metrics(probabilities, targets, thresholds)
+    thresholds = fit_thresholds(probabilities, targets, config.threshold_for, known)
+    metrics = compute_metrics(probabilities, targets, thresholds, known)
     state.history.append(
         {
             "epoch": state.epoch + 1,

@@ -2,7 +2,8 @@
 
 import dataclasses
 import platform
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from itertools import product
@@ -16,7 +17,7 @@ from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.files import write_bytes
 from mlic_train.base.progress import progress_bar
-from mlic_train.batches.dataset import Examples
+from mlic_train.batches.dataset import Examples, unknown_of
 from mlic_train.batches.features import FeatureCache, build_cache
 from mlic_train.config import (
     DataOptions,
@@ -259,9 +260,28 @@ def _usable_rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[
             raise DataError(f"the split {name!r} has no row that {config.model.name} can use: it reads only pictures")
         if not any(record.labels for record in rows[name]):
             raise DataError(f"no row of the split {name!r} has a label: there is nothing to learn or to measure")
+        _check_unknown(name, rows[name], config.model.labels, log)
         if left_out:
             log(f"{name}: {left_out} rows without a picture are left out, {config.model.name} reads only pictures")
     return rows
+
+
+def _check_unknown(name: str, records: Sequence[Record], labels: Sequence[str], log: Log) -> None:
+    """Say how many labels of the rows are unknown; refuse a label about which no training row says anything."""
+    unknown = Counter(index for record in records for index in unknown_of(record))
+    if not unknown:
+        return
+    nowhere = [label for index, label in enumerate(labels) if unknown[index] == len(records)]
+    shown = ", ".join(map(repr, nowhere[:3])) + (f" and {len(nowhere) - 3} more" if len(nowhere) > 3 else "")
+    if nowhere and name == "train":
+        raise DataError(
+            f"no training row says whether it has {shown}: {len(nowhere)} of {len(labels)} labels are unknown in all "
+            f"{len(records)} rows and cannot be learned; leave them out of the data and of the labels file"
+        )
+    text = f"{name}: {unknown.total()} of {len(records) * len(labels)} labels of rows are unknown, and count nowhere"
+    if nowhere:
+        text += f"; {len(nowhere)} labels are unknown in every row, and get the thresholds of all together: {shown}"
+    log(text)
 
 
 def _fit_data(
@@ -313,7 +333,7 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
     raw = collect(trained, trained.run, splits.val.records)
     outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
     val = outputs["val"]["both"]
-    best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for).tolist()
+    best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for, val.known).tolist()
     if splits.test is not None:
         log("measuring the best checkpoint on test")
         outputs["test"] = collect(trained, trained.run, splits.test.records)

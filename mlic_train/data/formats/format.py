@@ -178,14 +178,20 @@ def _is_source(each: Format, file: Path) -> bool:
 
 
 def clean_row(
-    file: Path, number: int, image_id: str, captions: Sequence[str], labels: str | tuple[str, ...] | None
+    file: Path,
+    number: int,
+    image_id: str,
+    captions: Sequence[str],
+    labels: str | tuple[str, ...] | None,
+    unknown: tuple[str, ...] = (),
 ) -> Row | Problem:
     """Return a row with its captions cleaned, or a Problem if its text is not UTF-8."""
-    parts = [image_id, *captions, *([labels] if isinstance(labels, str) else labels or ())]
+    parts = [image_id, *captions, *([labels] if isinstance(labels, str) else labels or ()), *unknown]
     if broken := not_utf8("".join(parts)):
         return Problem(file, number, "bad-row", broken)
     cleaned = [" ".join(caption.split()) for caption in captions]
-    return Row(number, image_id.strip() or None, tuple(filter(None, cleaned)), labels, not all(cleaned))
+    kept = tuple(filter(None, cleaned))
+    return Row(number, image_id.strip() or None, kept, labels, not all(cleaned), unknown=unknown)
 
 
 def with_other_names(row: Row | Problem, names: Sequence[str]) -> Row | Problem:

@@ -1,4 +1,4 @@
-"""The JSON of a sample in a shard: an object with the keys image, caption or captions, and labels."""
+"""The JSON of a sample in a shard: an object with the keys image, caption or captions, labels, and unknown."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from mlic_train.data.problems import Problem
 
 from .format import Row, clean_row
 
-_KEYS = ("image", "caption", "captions", "labels")
+_KEYS = ("image", "caption", "captions", "labels", "unknown")
 
 
 def parse_row(file: Path, number: int, line: str) -> Row | Problem:
@@ -31,7 +31,10 @@ def parse_row(file: Path, number: int, line: str) -> Row | Problem:
     if "caption" in entry and "captions" in entry:
         raise ValueError("found both caption and captions; expected one of them")
     captions = _captions(entry.get("captions", entry.get("caption")))
-    return clean_row(file, number, _image(entry.get("image")), captions, _labels(entry.get("labels")))
+    labels, unsure = _labels(entry.get("labels")), _labels(entry.get("unknown"), "unknown") or ()
+    if unsure and labels is None:
+        raise ValueError("found unknown labels without labels; expected both ([]: none), or neither: not labelled")
+    return clean_row(file, number, _image(entry.get("image")), captions, labels, unsure)
 
 
 def _image(value: object) -> str:
@@ -48,11 +51,11 @@ def _captions(value: object) -> list[str]:
     return captions
 
 
-def _labels(value: object) -> tuple[str, ...] | None:
+def _labels(value: object, key: str = "labels") -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        raise ValueError(f"found labels {value!r}; expected a list of names or ids")
+        raise ValueError(f"found {key} {value!r}; expected a list of names or ids")
     # pandas writes whole numbers as 10.0 where a column has blanks
     value = [int(label) if isinstance(label, float) and label.is_integer() else label for label in value]
     for label in value:

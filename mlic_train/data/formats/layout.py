@@ -30,6 +30,7 @@ LABEL_COLUMNS = (
     *("finding_labels", "findings", "keywords", "topics", "topic", "attributes", "attribute_ids", "targets", "target"),
 )
 SPLIT_COLUMNS = ("split", "subset", "partition", "data_split", "set", "data_set", "fold", "usage")
+UNSURE_COLUMN = "unknown"
 _FLAGS = {  # columns of yes and no: the split of each
     **dict.fromkeys(("isvalid", "isval", "isvalidation", "valid", "validation"), ("val", "train")),
     "istest": ("test", "train"),
@@ -101,6 +102,7 @@ class Layout:
         one_hot: columns named like labels with yes or no in each cell.
         crosses: whether the cells of `one_hot` are x or blank, and blank means no.
         split: the column of the split; None without one.
+        unsure: the column with a list of labels that the row neither has nor lacks, `unknown`; None without one.
         unread: columns that nothing is read from.
         notes: what is to be said about it.
         unknown: how many cells of `one_hot` say neither yes nor no.
@@ -112,6 +114,7 @@ class Layout:
     one_hot: tuple[str, ...]
     crosses: frozenset[str]
     split: str | None
+    unsure: str | None
     unread: tuple[str, ...]
     notes: tuple[str, ...]
     unknown: int
@@ -218,7 +221,9 @@ class _Finder:
         labels, one_hot, notes = self._labels(left)
         for name in (*labels, *one_hot):
             require_once(self.names, name)
-        taken |= {*labels, *one_hot}
+        unsure = next((name for name in left if plain_name(name) == UNSURE_COLUMN and self._is_list(name)), None)
+        unsure = unsure if labels else None
+        taken |= {*labels, *one_hot, unsure}
         read = {plain_name(name) for name in (columns.image, *columns.captions) if name and self.each_own}
         unread = [name for name in self.names if name not in taken and plain_name(name) not in read]
         unread = [name or "a column without a name" for name in unread]
@@ -231,13 +236,25 @@ class _Finder:
             if kind in (BLANK, UNKNOWN)
         )
         return Layout(
-            columns, tuple(labels), tuple(one_hot), crosses, split, tuple(unread), tuple(notes), unknown, self.studio
+            columns,
+            tuple(labels),
+            tuple(one_hot),
+            crosses,
+            split,
+            unsure,
+            tuple(unread),
+            tuple(notes),
+            unknown,
+            self.studio,
         )
 
     def _is_flag(self, name: str) -> bool:
         """Return whether a column is called like captions, other than `caption`, but holds yes and no."""
         called = ranked([name], CAPTION_COLUMNS[2:])
         return bool(called) and self._is_one_hot(name) and CROSS not in self.seen[name].kinds
+
+    def _is_list(self, name: str) -> bool:
+        return self.seen[name].kinds.keys() <= {LIST, BLANK}
 
     def _is_one_hot(self, name: str) -> bool:
         return name in self.seen and self.seen[name].one_hot

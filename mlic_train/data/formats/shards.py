@@ -83,9 +83,9 @@ def read_rows(file: Path) -> Rows:
 def scan_rows(file: Path) -> Rows:
     """Yield a row for each sample of a shard, from the shard itself.
 
-    In a sample, `KEY.json` is an object as in a JSON lines file (`image` is the picture's name, `captions`, `labels`),
-    `KEY.txt` is a caption, `KEY.cls` a cell of labels, and a picture is known by its suffix. Members with other
-    suffixes are ignored. Each of them may be missing.
+    In a sample, `KEY.json` is an object as in a JSON lines file (`image` is the picture's name, `captions`, `labels`,
+    `unknown`), `KEY.txt` is a caption, `KEY.cls` a cell of labels, and a picture is known by its suffix. Members with
+    other suffixes are ignored. Each of them may be missing.
 
     The key ends at the first dot of the file's name, as in webdataset: `dog.seg.png` is the member `.seg.png` of `dog`.
     Where `dog` has no picture but such a member, or no text but such a member, the sample is a bad row, because its
@@ -248,7 +248,7 @@ def _merge_texts(file: Path, number: int, texts: dict[str, str]) -> Row | Proble
     if _TEXT in texts and row.captions:
         raise ValueError("found captions in the JSON and in .txt; expected one of them")
     captions = [texts[_TEXT]] if _TEXT in texts else row.captions
-    return clean_row(file, number, row.image_id or "", captions, texts.get(_LABELS, row.labels))
+    return clean_row(file, number, row.image_id or "", captions, texts.get(_LABELS, row.labels), row.unknown)
 
 
 def _text(stream: BinaryIO, entry: Entry) -> str:

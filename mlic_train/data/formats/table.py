@@ -208,7 +208,7 @@ class _Rows:
         places = names_of(name or "")
         named = size is not None or not places.address or not _is_address(name or "", self.layout.studio)
         first = name or "" if named else next(iter(places.names), "")
-        row = clean_row(self.file, record.number, first, captions, labels)
+        row = clean_row(self.file, record.number, first, captions, labels, unknown)
         if isinstance(row, Problem):
             return row
         split = None
@@ -221,14 +221,14 @@ class _Rows:
         if size is not None and self.pictures is not None and name is not None:
             picture = ParquetPicture(str(self.file), self.pictures[0], record.number - 1, size, name)
         others = () if named else places.names[1:]
-        return dataclasses.replace(row, unknown=unknown, split=split, picture=picture, other_names=others)
+        return dataclasses.replace(row, split=split, picture=picture, other_names=others)
 
     def _columns(self, cells: dict[str, Any]) -> Columns:
         """Return the columns of a record; the objects of JSON lines may have different ones."""
         wanted = self.layout.columns
         if not self.table.title.startswith("JSON"):
             return wanted
-        used = {*self.layout.labels, *self.layout.one_hot, self.layout.split}
+        used = {*self.layout.labels, *self.layout.one_hot, self.layout.split, self.layout.unsure}
         names = tuple(name for name in cells if name not in used)
         if names not in self.found:
             given = [name if name in names else None for name in (self.given.image, self.given.caption)]
@@ -266,7 +266,10 @@ class _Rows:
             if value == ("-1",):  # Hugging Face's mark of a row without labels
                 return None, ()
             value = tuple(known[int(key)] if key.isdecimal() and int(key) < len(known) else key for key in value)
-        return value, ()
+        unsure = list_of(cells.get(layout.unsure)) if layout.unsure is not None else None
+        if unsure and value is None:
+            raise ValueError("found unknown labels without labels; expected both ([]: none), or neither: not labelled")
+        return value, unsure if isinstance(unsure, tuple) else ()
 
 
 def _is_address(name: str, studio: bool) -> bool:

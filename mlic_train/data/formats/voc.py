@@ -108,7 +108,7 @@ def _rows_of_xml(folder: Path, tree: Tree, annotations: Sequence[str]) -> Rows:
         included = f", {' and '.join(marked)} ones included" if marked else ""
         yield note(
             folder,
-            f"{counts.objects['all']} objects with boxes count as labels of the whole picture{included}",
+            f"{counts.objects['all']} objects count as labels of the whole picture{included}",
             "interpreted",
         )
     if counts.left_out:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from mlic_runtime.base.override import override
+from mlic_runtime.base.text import error_line
 from mlic_runtime.limits import MAX_ANNOTATIONS_BYTES
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
@@ -27,6 +28,7 @@ from .sidecars import are_boxes
 _IMAGES, _LABELS = "images", "labels"
 _NAME_FILES = ("obj.names", "classes.txt", "_darknet.labels")  # darknet and CVAT, labelImg, Roboflow's darknet export
 _YAML = (".yaml", ".yml")
+_DATA_YAML = ("data.yaml", "data.yml")
 _LOOKED_AT = 20  # texts that tell whether a folder is YOLO's
 _MIN_NUMBERS = 5  # of a line: a class and a box; outlines have more
 
@@ -226,12 +228,18 @@ def _names_in(folder: Path) -> dict[int, str] | None:
 
 
 def _yaml(folder: Path) -> dict[str, Any]:
-    """Return the content of the YAML file of a data set, which has `names`; {} without one."""
+    """Return the content of the YAML file of a data set, which has `names`; {} without one.
+
+    Raises:
+        DataError: data.yaml is not YAML.
+    """
     for name in files_in(folder):
         if name.lower().endswith(_YAML):
             try:
                 content = yaml.safe_load(_text(folder, name))
-            except (yaml.YAMLError, RecursionError, ValueError):
+            except (yaml.YAMLError, RecursionError, ValueError) as error:
+                if name.lower() in _DATA_YAML:
+                    raise DataError(f"{folder / name}: not YAML ({error_line(error)}); expected `names`") from None
                 continue
             if isinstance(content, dict) and isinstance(content.get("names"), (list, dict)):
                 return content
