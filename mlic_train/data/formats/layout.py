@@ -222,7 +222,7 @@ class _Finder:
         for name in (*labels, *one_hot):
             require_once(self.names, name)
         unsure = next((name for name in left if plain_name(name) == UNSURE_COLUMN and self._is_list(name)), None)
-        unsure = unsure if labels else None
+        unsure = None if one_hot else unsure
         taken |= {*labels, *one_hot, unsure}
         read = {plain_name(name) for name in (columns.image, *columns.captions) if name and self.each_own}
         unread = [name for name in self.names if name not in taken and plain_name(name) not in read]
@@ -254,7 +254,7 @@ class _Finder:
         return bool(called) and self._is_one_hot(name) and CROSS not in self.seen[name].kinds
 
     def _is_list(self, name: str) -> bool:
-        return self.seen[name].kinds.keys() <= {LIST, BLANK}
+        return self.seen[name].kinds.keys() <= {LIST, BLANK, *([TEXT] if self.each_own else [])}
 
     def _is_one_hot(self, name: str) -> bool:
         return name in self.seen and self.seen[name].one_hot

@@ -205,6 +205,7 @@ class _Rows:
             name = f"{self.file.name}/{record.number}"
         captions = [text for column in columns.captions for text in _texts(cells.get(column))]
         labels, unknown = self._labels(cells)
+        unknown = unknown or self._unsure(cells, labels)
         places = names_of(name or "")
         named = size is not None or not places.address or not _is_address(name or "", self.layout.studio)
         first = name or "" if named else next(iter(places.names), "")
@@ -266,10 +267,19 @@ class _Rows:
             if value == ("-1",):  # Hugging Face's mark of a row without labels
                 return None, ()
             value = tuple(known[int(key)] if key.isdecimal() and int(key) < len(known) else key for key in value)
-        unsure = list_of(cells.get(layout.unsure)) if layout.unsure is not None else None
-        if unsure and value is None:
+        return value, ()
+
+    def _unsure(self, cells: dict[str, Any], labels: str | tuple[str, ...] | None) -> tuple[str, ...]:
+        """Return the labels that a cell of its own calls unknown."""
+        value = cells.get(self.layout.unsure) if self.layout.unsure is not None else None
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise ValueError(f"found unknown {value!r}; expected a list of names or ids")
+        unsure = list_of(value)
+        if unsure and labels is None:
             raise ValueError("found unknown labels without labels; expected both ([]: none), or neither: not labelled")
-        return value, unsure if isinstance(unsure, tuple) else ()
+        return unsure if isinstance(unsure, tuple) else ()
 
 
 def _is_address(name: str, studio: bool) -> bool:
