@@ -306,6 +306,16 @@ def test_hugging_face_s_imagefolder_has_metadata_in_each_split(tmp_path: Path) -
     }
 
 
+def test_one_metadata_file_may_name_the_splits_by_folders(tmp_path: Path) -> None:
+    for name in ("train/a.png", "train/c.png", "validation/b.png"):
+        write(tmp_path / name, "")
+    text = "file_name,labels\ntrain/a.png,dog\n.\\train\\c.png,dog\nvalidation/b.png,dog\n"
+    file = write(tmp_path / "metadata.csv", text)
+    assert find_splits(tmp_path).train == (file,)
+    assert [record.split for record in read(file, pictures=True).records] == ["train", "train", "val"]
+    assert describe(file).endswith("split by the first folder of the pictures' names")
+
+
 @pytest.mark.parametrize("folder", ["images", "Images", "imgs", "pictures", "train", "images/train", "a/b/c"])
 def test_pictures_are_found_in_the_usual_folders(tmp_path: Path, folder: str) -> None:
     picture = write(tmp_path / folder / "a.jpg", "")

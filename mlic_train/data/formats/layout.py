@@ -76,10 +76,11 @@ def kind_of(value: Any) -> int:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the cells of a column are: how many of each kind, and the first different texts."""
+    """What the cells of a column are: how many of each kind, the first texts, and the first folders of paths."""
 
     kinds: Counter[int] = field(default_factory=Counter)
     values: dict[str, None] = field(default_factory=dict)
+    folders: dict[str, None] = field(default_factory=dict)
 
     @property
     def one_hot(self) -> bool:
@@ -102,6 +103,7 @@ class Layout:
         one_hot: columns named like labels with yes or no in each cell.
         crosses: whether the cells of `one_hot` are x or blank, and blank means no.
         split: the column of the split; None without one.
+        by_folder: whether the first folder of each picture's name is its split.
         unsure: the column with a list of labels that the row neither has nor lacks, `unknown`; None without one.
         unread: columns that nothing is read from.
         notes: what is to be said about it.
@@ -114,6 +116,7 @@ class Layout:
     one_hot: tuple[str, ...]
     crosses: frozenset[str]
     split: str | None
+    by_folder: bool
     unsure: str | None
     unread: tuple[str, ...]
     notes: tuple[str, ...]
@@ -135,6 +138,8 @@ class Layout:
             parts.append("no labels")
         if self.split is not None:
             parts.append(f"split in {self.split!r}")
+        if self.by_folder:
+            parts.append("split by the first folder of the pictures' names")
         unread = f"; not read: {_named(self.unread)}" if self.unread else ""
         return f"{', '.join(parts)}{unread}"
 
@@ -184,6 +189,8 @@ def find_layout(
             column.kinds[kind] += 1
             if len(column.values) < _MAX_VALUES and isinstance(value, str | int | float):
                 column.values.setdefault(str(value).strip())
+            if type(value) is str and len(column.folders) < _MAX_VALUES:
+                column.folders.setdefault(first_folder(value))
     names = [*header, *(name for name in seen if name not in header)]
     return _Finder(names, seen, given, known, skip, each_own).find()
 
@@ -219,6 +226,9 @@ class _Finder:
         if self.studio:
             left = [name for name in left if plain_name(name) not in _STUDIO and plain_name(name) != "id"]
         labels, one_hot, notes = self._labels(left)
+        folders = self.seen[columns.image].folders if columns.image in self.seen else {}
+        splits = [split_called(folder) for folder in folders]
+        by_folder = split is None and None not in splits and "train" in splits and len(set(splits)) > 1
         for name in (*labels, *one_hot):
             require_once(self.names, name)
         unsure = next((name for name in left if plain_name(name) == UNSURE_COLUMN and self._is_list(name)), None)
@@ -241,6 +251,7 @@ class _Finder:
             tuple(one_hot),
             crosses,
             split,
+            by_folder,
             unsure,
             tuple(unread),
             tuple(notes),
@@ -315,6 +326,12 @@ class _Finder:
                 f"found {value} in the column {bad[0]!r}; expected 1 or 0: soft labels come from a teacher "
                 "(--teacher); for columns that are no labels, name those that are with --labels-column"
             )
+
+
+def first_folder(name: str) -> str:
+    """Return the first folder of a path, "" without one."""
+    folder, separator, _ = name.strip().replace("\\", "/").removeprefix("./").partition("/")
+    return folder if separator else ""
 
 
 def list_of(value: Any) -> "str | tuple[str, ...] | None":

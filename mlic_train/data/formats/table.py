@@ -33,8 +33,8 @@ from mlic_train.data.source.files import open_file
 from mlic_train.data.source.parquet import ParquetPicture, picture_column, picture_sizes
 from mlic_train.errors import DataError
 
-from .format import SPLIT_NAMES, ColumnNames, Format, Row, Rows, clean_row
-from .layout import BLANK, CROSS, LABEL_COLUMNS, UNKNOWN, YES, Layout, find_layout, kind_of, list_of
+from .format import SPLIT_NAMES, ColumnNames, Format, Row, Rows, clean_row, split_called
+from .layout import BLANK, CROSS, LABEL_COLUMNS, UNKNOWN, YES, Layout, find_layout, first_folder, kind_of, list_of
 from .picture_names import names_of
 
 _EXPECTED = "a column for pictures (ImageID), for captions (Caption), or both, and columns for labels (Labels)"
@@ -218,6 +218,8 @@ class _Rows:
             split = self.layout.split_of(said)
             if split is None:
                 raise ValueError(f"found {said!r} in the column {self.layout.split!r}; expected train, val or test")
+        elif self.layout.by_folder:
+            split = split_called(first_folder(name or ""))
         picture = None
         if size is not None and self.pictures is not None and name is not None:
             picture = ParquetPicture(str(self.file), self.pictures[0], record.number - 1, size, name)
