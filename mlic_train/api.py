@@ -9,6 +9,7 @@ from typing import Any
 from mlic_runtime.base.option import element_type, nearest
 from mlic_runtime.package.model_package import ModelPackage, load_package
 from mlic_train.base.progress import log_line
+from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import DataOptions, resolve
 from mlic_train.config.options import OWNERS, changed_options, field_name
 from mlic_train.data.source.frames import is_frame, write_frame
@@ -17,6 +18,7 @@ from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.measure.collect import collect_splits, score
 from mlic_train.runs.checkpoint import load_trained
+from mlic_train.training.loggers import require_loggers
 from mlic_train.training.run import is_started, resume_run, start_run
 
 Data = str | Path | DataOptions | Any  # Any: a DataFrame, see `data.source.frames`
@@ -82,6 +84,7 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
         MlicError: see `load_splits`, `train_run` and `resume_run`.
         TrainError: training was interrupted; `resume=True` goes on.
     """
+    stopwatch = Stopwatch()
     given = {field_name(name): value for name, value in options.items()}
     for name, value in given.items():
         if isinstance(value, str | Path) and element_type(OWNERS[name], name)[1] != 1:
@@ -91,11 +94,20 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
             raise ConfigError(f"{name} is for the command mlic-train; leave it out")
     given |= {} if output is None else {"output": output}
     settings = resolve({**changed_options(data_options(data)), **given})
+    require_loggers(settings.run.loggers)
     folder, device, splits = settings.folder, settings.run.device, load_splits(settings.data)
     if settings.run.resume or (settings.run.auto_resume and is_started(folder, device)):
-        state = resume_run(folder, splits, wanted=settings.wanted, device=device, log=log)
+        state = resume_run(
+            folder,
+            splits,
+            wanted=settings.wanted,
+            device=device,
+            loggers=settings.run.loggers,
+            log=log,
+            stopwatch=stopwatch,
+        )
     else:
-        state = start_run(settings, folder, splits, log=log)
+        state = start_run(settings, folder, splits, log=log, stopwatch=stopwatch)
     if not state.finished:
         raise TrainError(f"interrupted in epoch {state.epoch + 1}; the same call with resume=True goes on")
     return Run.open(folder)

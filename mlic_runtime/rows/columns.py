@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlic_runtime.errors import InputError
+from mlic_runtime.picture.signatures import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 
 # Names of columns and keys, the best first. Upper and lower case, spaces, hyphens and underscores do not matter:
 # "Image ID" is image_id. The exact name ImageID is our own and comes first; in other spellings it is often a number
@@ -39,10 +40,6 @@ IMAGE_COLUMNS = (
 ID_COLUMNS = ("id",)  # names a picture only where nothing better does, see `find_columns`
 CAPTION_COLUMNS = ("Caption", "captions", "text", "sentence", "sentences", "prompt")
 WEAK_CAPTION_COLUMNS = ("description", "title")  # what things are called: a caption, but not instead of pictures
-
-# A folder is searched for the usual endings of `picture.formats.FORMATS`, and for those of HEIC. Where the plug-in for
-# HEIC is missing, such pictures are errors, so that none is lost silently.
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 
 # Folders beside a table that its pictures are looked for in, in lower case, the best first.
 PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "photos", "posters")

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlic_runtime.base.progress import duration
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
-from mlic_train.base.progress import log_line, progress_bar
+from mlic_train.base.progress import is_first_process, log_line, progress_bar
+from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import DataOptions, read_options, resolve
 from mlic_train.config.options import OPTION_CLASSES
 
 from .data_options import DATA_PATHS, list_skipped
 
 if TYPE_CHECKING:
-    from mlic_train.data import LabelSet
+    from mlic_train.data.splits import Splits
     from mlic_train.runs.checkpoint import State
 
 
@@ -36,32 +38,49 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
     mlic-train --data my-data --backbone tf_efficientnet_lite0
                --backbone-weights package --freeze-backbone --cache-features
     """  # noqa: D301 # click needs the backspace itself
+    stopwatch = Stopwatch()
     given = read_options(config_file) if config_file else {}
     options = resolve({**given, **given_options(ctx, *OPTION_CLASSES)})
     if options.run.check:
         _check(ctx, options.data)
         return
     from mlic_train.data.splits import load_splits
+    from mlic_train.training.loggers import require_loggers
     from mlic_train.training.run import is_started, resume_run, start_run
 
+    require_loggers(options.run.loggers)
+    begun = stopwatch.seconds()
     splits = load_splits(options.data)
     for split in splits.named().values():
         list_skipped(split)
+    rows = ", ".join(f"{name} {len(split.records)}" for name, split in splits.named().items())
+    log_line(
+        f"read the data in {duration(stopwatch.seconds() - begun)}: {len(splits.labels.names)} labels, rows: {rows}"
+    )
     folder, device = options.folder, options.run.device
     if options.run.resume or (options.run.auto_resume and is_started(folder, device)):
-        state = resume_run(folder, splits, wanted=options.wanted, device=device, log=log_line)
+        state = resume_run(
+            folder,
+            splits,
+            wanted=options.wanted,
+            device=device,
+            loggers=options.run.loggers,
+            log=log_line,
+            stopwatch=stopwatch,
+        )
     else:
-        state = start_run(options, folder, splits, log=log_line)
+        state = start_run(options, folder, splits, log=log_line, stopwatch=stopwatch)
     if not state.finished:
         log_line(f"interrupted in epoch {state.epoch + 1}; go on with the same command and --resume")
         ctx.exit(130)
-    _report(folder, splits.labels, state, options.run.output_format)
+    if is_first_process():
+        _report(folder, splits, state, options.run.output_format)
 
 
 def _check(ctx: click.Context, data: DataOptions) -> None:
     from mlic_train.data.splits import check_data
 
-    with progress_bar("pictures") as progress:
+    with progress_bar("pictures", "picture", 10.0) as progress:
         problems = check_data(data, progress)
     for problem in problems:
         click.echo(f"{problem.severity}: {problem}")
@@ -70,18 +89,20 @@ def _check(ctx: click.Context, data: DataOptions) -> None:
     ctx.exit(1 if errors else 0)
 
 
-def _report(folder: Path, labels: "LabelSet", state: "State", output_format: str) -> None:
-    thresholds = dict(zip(labels.names, state.thresholds, strict=True))
+def _report(folder: Path, splits: "Splits", state: "State", output_format: str) -> None:
+    """Print the metrics as data; where the run is, and what to do next, goes to stderr."""
+    from mlic_train.runs.checkpoint import BEST_NAME, read_run_config
+
+    from .train_summary import metrics_table, next_commands
+
+    model = read_run_config(folder).model
     if output_format == "json":
+        thresholds = dict(zip(splits.labels.names, state.thresholds, strict=True))
         result = {"run": str(folder), "metrics": state.metrics, "thresholds": thresholds, "history": state.history}
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
-        return
-    from mlic_train.runs.checkpoint import BEST_NAME
-
-    names = ("samples_f1", "micro_f1", "macro_f1", "map", "false_labels_per_negative")
-    click.echo(f"{'split':<20}" + "".join(f"  {name:>10}" for name in names))
-    for split, metrics in state.metrics.items():
-        cells = (f"{metrics[name]:.4f}" if name in metrics else "" for name in names)
-        row = "".join(f"  {cell:>{max(10, len(name))}}" for name, cell in zip(names, cells, strict=True))
-        click.echo(f"{split:<20}{row}".rstrip())
-    click.echo(f"best checkpoint: {folder / BEST_NAME}")
+    else:
+        click.echo(metrics_table(state.metrics, reads_captions=model.reads_captions))
+    log_line(f"run folder: {folder} (best checkpoint: {BEST_NAME})")
+    log_line("to export it, and to predict with it:")
+    for line in next_commands(folder, model, splits):
+        log_line(f"    {line}")

@@ -13,12 +13,13 @@ from .model import (
     ModelConfig,
 )
 from .options import Options, read_configs, read_options, resolve, resolve_configs
-from .run import FirstWeights, RunOptions
+from .run import LOGGERS, FirstWeights, RunOptions
 from .teacher import TEACHER_SEES, Distillation
 from .train import LOSSES, TrainConfig, threshold_goal
 
 __all__ = [
     "DATA_FORMATS",
+    "LOGGERS",
     "LOSSES",
     "LSTM",
     "MEAN",

@@ -15,7 +15,7 @@ from .files import from_dict, read_toml
 from .model import MODEL_DEFAULTS, OWN_TEXT_ENCODERS, ModelConfig
 from .run import FirstWeights, RunOptions
 from .teacher import Distillation
-from .train import TrainConfig
+from .train import MAX_EPOCHS, TrainConfig
 
 T = TypeVar("T")
 
@@ -112,6 +112,8 @@ def resolve_configs(
     usual = {name: about.default for name, about in options_of(TrainConfig).items()}
     usual |= {**MODEL_DEFAULTS.get(model.name, {}), "freeze_batch_statistics": pretrained}
     usual["cache_features"] = train.freeze_backbone and not train.endless_augmentation
+    if train.time_limit is not None:
+        usual |= {"epochs": MAX_EPOCHS, "schedule": "cosine", "patience": 0}
     if model.softmax_output:
         usual["loss"] = "softmax_bce"
     open_ = [f.name for f in dataclasses.fields(train) if getattr(train, f.name) is None]

@@ -7,6 +7,8 @@ from pathlib import Path
 from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
 
+LOGGERS = ("tensorboard", "mlflow")
+
 _run = partial(option, group="Run")
 
 
@@ -40,6 +42,9 @@ class RunOptions:
     auto_resume: bool = _run(False, "Go on with the run in --output if there is one, else start it (for restarts).")
     device: str = _run("auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps"), common=True)
     note: str | None = _run(None, "A sentence about the data and its licence, for the model card.")
+    loggers: tuple[str, ...] = _run(
+        (), "Log to tensorboard or mlflow too; may be repeated; an extra of the package.", choices=LOGGERS, flag="log"
+    )
     output_format: str = _run("table", "What is printed at the end.", choices=("table", "json"), flag="format")
 
     def __post_init__(self) -> None:

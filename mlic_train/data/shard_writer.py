@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import OutputError
-from mlic_runtime.rows.columns import PICTURE_SUFFIXES
+from mlic_runtime.picture.signatures import PICTURE_SUFFIXES
 from mlic_train.base.files import atomic_folder, write_bytes
 from mlic_train.data.formats.shard_index import index_bytes, index_of
 from mlic_train.data.formats.shards import SCHEMA_VERSION, SUMMARY_NAME, UNKNOWN_PICTURE, read_rows, read_summary

@@ -16,7 +16,7 @@ from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.errors import ImageError
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import load_image
-from mlic_runtime.picture.formats import FORMATS
+from mlic_runtime.picture.signatures import FORMATS
 from mlic_train.data import Split
 from mlic_train.data.source.members import PictureFile
 

@@ -1,5 +1,8 @@
+import dataclasses
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +18,9 @@ from mlic_train.base.progress import log_line
 from mlic_train.batches.dataset import Example, Examples, Key
 from mlic_train.cli.export import export
 from mlic_train.cli.train import train
+from mlic_train.cli.train_summary import next_commands
+from mlic_train.config import DataOptions, ModelConfig
+from mlic_train.data.splits import load_splits
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
@@ -47,16 +53,84 @@ def test_training_prints_metrics_as_data(colours: Path, tmp_path: Path) -> None:
 def test_a_table_has_one_row_per_split_and_mode(colours: Path, tmp_path: Path) -> None:
     result = run(train, "--data", colours, "--output", tmp_path / "run", *SMALL)
     assert result.exit_code == 0, result.output
-    rows = [line.split()[0] for line in result.stdout.splitlines()]
-    assert rows[:7] == [
-        "split",
-        "val",
-        "val-picture-only",
-        "val-caption-only",
-        "test",
-        "test-picture-only",
-        "test-caption-only",
+    lines = [re.split(r"  +", line) for line in result.stdout.splitlines()]
+    assert lines[0][:7] == ["split", "mode", "rows", "samples F1", "micro F1", "macro F1", "mAP"]
+    modes = ["both", "picture only", "caption only"]
+    assert [line[:2] for line in lines[1:]] == [[split, mode] for split in ("val", "test") for mode in modes]
+    assert lines[1][2] == "12"
+    assert len(lines) == 7  # stdout has nothing else
+    assert f"run folder: {tmp_path / 'run'} (best checkpoint: best.safetensors)\n" in result.stderr
+
+
+def test_every_phase_has_a_line_with_the_time_left_in_a_pipe(colours: Path, tmp_path: Path) -> None:
+    result = run(train, "--data", colours, "--output", tmp_path / "run", *SMALL, "--freeze-backbone")
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    beginnings = [
+        "read the data in 0:",
+        "caching features of train: 32 pictures",
+        "caching features of train: 36 pictures, 100%",
+        "caching features of val: 12 pictures, 100%",
+        "epoch 1/2: ",
+        "epoch 2/2: ",
+        "calibrating the best checkpoint on val",
+        "measuring the best checkpoint on test",
+        "run folder: ",
+        "to export it",
+        "    mlic-export",
+        "    mlic-infer",
     ]
+    assert [line[: len(start)] for line, start in zip(lines, beginnings, strict=True)] == beginnings
+    assert "3 labels, rows: train 54, val 12, test 9" in lines[0]
+    assert re.search(r", \d+:\d\d left$", lines[4])
+    assert not lines[5].endswith("left")
+
+
+def test_the_next_two_commands_run_as_they_are_printed(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(train, "--data", colours, "--output", "runs/my first run", *SMALL, "--format", "json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["run"] == "runs/my first run"
+    exporting, predicting = result.stderr.splitlines()[-2:]
+    assert exporting == "    mlic-export --run 'runs/my first run'"
+    assert re.fullmatch(
+        rf"    mlic-infer {colours}/images/test\d.png 'a wall in .*' --model exported/hybrid", predicting
+    )
+    entries = {"mlic-export": "mlic_train.cli.export:export", "mlic-infer": "mlic_runtime.cli.infer:infer"}
+    script = []
+    for name, entry in entries.items():
+        module, function = entry.split(":")
+        code = f"import sys; sys.argv[0] = {name!r}; from {module} import {function}; {function}()"
+        script.append(f'{name}() {{ {shlex.join([sys.executable, "-c", code])} "$@"; }}')
+    done = subprocess.run(
+        ["bash", "-ec", "\n".join([*script, exporting, predicting])], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "exporting runs/my first run (hybrid) to exported/hybrid\n" in done.stderr
+    assert {"red", "green", "blue"} <= set(done.stdout.split())
+
+
+def test_rows_that_cannot_be_typed_are_not_suggested(colours: Path) -> None:
+    splits = load_splits(DataOptions(colours))
+    model = ModelConfig(labels=splits.labels.names)
+    first = splits.val.records[0]
+    assert first.captions
+    assert isinstance(first.image, Path)
+    bad: list[tuple[str | Path | None, tuple[str, ...]]]
+    bad = [("-a.png", first.captions), (first.image, ("-x",)), (first.image, ("a\0",)), (first.image, ("a" * 101,))]
+    bad += [(None, first.captions)]
+    records = tuple(
+        dataclasses.replace(first, image=None if image is None else Path(image), captions=captions)
+        for image, captions in bad
+    )
+    for rows, shown in ((records, "PICTURE"), ((*records, first), f"{first.image} '{first.captions[0]}'")):
+        split = dataclasses.replace(splits.val, records=rows)
+        lines = next_commands(Path("runs/x"), model, dataclasses.replace(splits, val=split, test=None))
+        assert lines[1] == f"mlic-infer {shown} --model exported/hybrid"
+    cnn = next_commands(Path("runs/x"), dataclasses.replace(model, name="cnn"), splits)[1]
+    assert cnn.split()[2:] == ["--model", "exported/cnn"]
 
 
 def test_resume_goes_on_and_refuses_other_options(colours: Path, tmp_path: Path) -> None:
@@ -189,7 +263,8 @@ def test_export_takes_the_newest_run(colours: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("precision  check                   rows  max |difference|  equal decisions\n")
     assert result.stdout.count("100.000%") == 1
-    assert f"exporting {tmp_path / 'runs' / 'a'}" in result.stderr
+    runs = tmp_path / "runs"
+    assert f"exporting {runs / 'a'} (hybrid, the newest run in {runs}) to {tmp_path / 'package'}" in result.stderr
     wrong = run(export, "--model", "cnn", "--run", tmp_path / "runs" / "a", "--output", tmp_path / "other")
     assert wrong.exit_code == 2
     assert "holds a hybrid, not a cnn; leave --model out" in wrong.stderr
@@ -199,6 +274,17 @@ def test_export_learns_the_model_from_the_run(cnn: TrainedModel, tmp_path: Path)
     result = run(export, "--run", cnn.folder, "--output", tmp_path / "package")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "package" / "manifest.json").read_text())["text"] is None
+
+
+def test_a_plain_export_takes_the_newest_run_of_any_model(
+    cnn: TrainedModel, trained: TrainedModel, tmp_path: Path
+) -> None:
+    os.utime(trained.folder / "best.safetensors", ns=(1, 1))
+    result = run(export, "--runs", tmp_path, "--output", tmp_path / "package")
+    assert result.exit_code == 0, result.output
+    assert f"exporting {cnn.folder} (cnn, the newest run in {tmp_path}) to {tmp_path / 'package'}" in result.stderr
+    older = run(export, "--runs", tmp_path, "--model", "hybrid", "--output", tmp_path / "package")
+    assert f"exporting {trained.folder} (hybrid, the newest run in {tmp_path})" in older.stderr
 
 
 def test_help_loads_no_torch() -> None:

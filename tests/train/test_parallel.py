@@ -1,6 +1,7 @@
 """Two processes on the CPU, started by torchrun, against one; this file is also the program that torchrun starts."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -15,14 +16,16 @@ import torch
 import torch.distributed as dist
 
 from mlic_runtime.errors import MlicError
+from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.batches.dataset import Examples, plan_epoch, share_out
-from mlic_train.config import DataOptions, ModelConfig, TrainConfig
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig, resolve
+from mlic_train.config.options import changed_options
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, load_checkpoint
 from mlic_train.training.optimizer import set_learning_rate
 from mlic_train.training.parallel import average_statistics, create_fabric
-from mlic_train.training.run import resume_run, train_run
+from mlic_train.training.run import resume_run, start_run, train_run
 from tests.processes import torchrun
 from tests.unknown_labels import forget
 
@@ -85,6 +88,12 @@ def work(data: Path, output: Path) -> None:
     if rank == 0:
         shutil.copytree(output / "parts", output / "moved")
     note("parts", vars(resume_run(output / "parts" / "run", splits, device="cpu")))
+
+    given = {**changed_options(MODEL, dataclasses.replace(TRAIN, epochs=10)), "time_limit": "200s", "device": "cpu"}
+    lines = []
+    stopwatch = Stopwatch(itertools.count(0, 1 - rank).__next__)  # the clock of the second stands still
+    state = start_run(resolve(given), output / "limited" / "run", splits, log=lines.append, stopwatch=stopwatch)
+    note("limited", {"state": vars(state), "lines": lines})
 
     try:
         train_run(output / "plain" / "run", MODEL, TRAIN, splits, device="cpu")
@@ -189,6 +198,17 @@ def test_both_processes_come_to_the_same_end(two: Path) -> None:
         first, second = noted(two, name)
         assert first["state"] == second["state"]
         assert first["state"]["metrics"]["test"]["rows"] == 9
+
+
+def test_the_first_process_measures_plans_and_ends_a_run_with_a_time_limit(two: Path) -> None:
+    first, second = noted(two, "limited")
+    assert first["state"] == second["state"]
+    assert first["state"]["finished"]
+    assert first["state"]["metrics"]["test"]["rows"] > 0
+    assert 0 < first["state"]["time"]["spent"] <= 200
+    assert second["lines"] == []
+    assert first["lines"][0].startswith("planned ")
+    assert "of --time-limit 200s" in first["lines"][-1]
 
 
 def test_only_the_first_process_logs_and_writes(two: Path) -> None:

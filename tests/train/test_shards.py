@@ -321,9 +321,23 @@ def test_the_key_ends_at_the_first_dot_and_other_members_are_named_once(tmp_path
     file = tar(tmp_path / "x.tar", {f"{name}{suffix}": data for name in names for suffix, data in sample.items()})
     split = read_splits(DataOptions(file))["train"]
     assert [record.image_id for record in split.records] == ["x.y/000001.png", "x.y/000002.png"]
+    dotted, other = split.warnings
+    for warning in (dotted, other):
+        assert (warning.kind, warning.number, warning.severity) == ("ignored", None, "warning")
+    assert "found 4 members such as 'x.y/000001.seg.png', which are not read: the key" in dotted.message
+    assert "found 2 members such as 'x.y/000001.npy', which are not read: they are no picture" in other.message
+
+
+def test_a_picture_is_told_by_its_content_where_its_suffix_does_not_tell(tmp_path: Path, draw: Draw) -> None:
+    picture = draw(tmp_path / "a.jpg").read_bytes()
+    members = {
+        "0.jfif": picture, "0.cls": b"1", "1.apng": picture, "1.cls": b"1", "2.bin": picture, "2.cls": b"1",
+        "3.jpg": picture, "3.thumb": picture, "3.cls": b"1", "README": b"x", "__meta__": b"x", "._3.jpg": b"x",
+    }  # fmt: skip
+    split = read_splits(DataOptions(tar(tmp_path / "x.tar", members)))["train"]
+    assert [record.image_id for record in split.records] == ["0.jfif", "1.apng", "2.bin", "3.jpg"]
     (warning,) = split.warnings
-    assert (warning.kind, warning.number, warning.severity) == ("ignored", None, "warning")
-    assert "found 4 members such as 'x.y/000001.seg.png', which are not read" in warning.message
+    assert "found 2 members such as '3.thumb', which are not read" in warning.message
 
 
 def test_a_member_that_is_no_picture_is_found_like_any_other(written: Path, tmp_path: Path) -> None:
