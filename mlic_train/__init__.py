@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 import mlic_runtime  # noqa: F401 # before anything here imports onnxruntime: no reports to its makers
 
 if TYPE_CHECKING:
-    from mlic_train.api import Run, export, train
+    from mlic_train.api import Run, check, export, train
     from mlic_train.batches.dataset import Batch
     from mlic_train.captions.tokenizer import train_tokenizer
     from mlic_train.config import DataOptions, Distillation, ModelConfig, TrainConfig
     from mlic_train.data import LabelSet, Record
-    from mlic_train.data.problems import Problem
+    from mlic_train.data.divide import Division
+    from mlic_train.data.problems import Problem, ProblemCount
     from mlic_train.data.records import Split
     from mlic_train.data.source.members import Member
-    from mlic_train.data.splits import Splits, load_splits
+    from mlic_train.data.splits import DataCheck, Splits, load_splits
+    from mlic_train.data.summary import SplitSummary
     from mlic_train.errors import CheckpointError, ConfigError, DataError, ExportError, SignatureError, TrainError
     from mlic_train.exporting.archive import write_archive
     from mlic_train.exporting.package import ExportOptions, export_package
@@ -49,9 +51,11 @@ __all__ = [
     "Cnn",
     "ConfigError",
     "Conv3",
+    "DataCheck",
     "DataError",
     "DataOptions",
     "Distillation",
+    "Division",
     "Explained",
     "ExportError",
     "ExportOptions",
@@ -63,17 +67,20 @@ __all__ = [
     "ModelConfig",
     "OriginHybrid",
     "Problem",
+    "ProblemCount",
     "Record",
     "Run",
     "RunConfig",
     "SignatureError",
     "Split",
+    "SplitSummary",
     "Splits",
     "State",
     "TimmBackbone",
     "TrainConfig",
     "TrainError",
     "TrainedModel",
+    "check",
     "compute_metrics",
     "create_loss",
     "create_model",
@@ -93,15 +100,17 @@ __all__ = [
 
 # Where each name is defined, below this package.
 _MODULES = {
-    "api": ("Run", "export", "train"),
+    "api": ("Run", "check", "export", "train"),
     "batches.dataset": ("Batch",),
     "captions.tokenizer": ("train_tokenizer",),
     "config": ("DataOptions", "Distillation", "ModelConfig", "TrainConfig"),
     "data": ("LabelSet", "Record"),
-    "data.problems": ("Problem",),
+    "data.problems": ("Problem", "ProblemCount"),
     "data.records": ("Split",),
     "data.source.members": ("Member",),
-    "data.splits": ("Splits", "load_splits"),
+    "data.divide": ("Division",),
+    "data.splits": ("DataCheck", "Splits", "load_splits"),
+    "data.summary": ("SplitSummary",),
     "errors": ("CheckpointError", "ConfigError", "DataError", "ExportError", "SignatureError", "TrainError"),
     "exporting.archive": ("write_archive",),
     "exporting.package": ("ExportOptions", "export_package"),

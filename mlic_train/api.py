@@ -13,7 +13,7 @@ from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import DataOptions, resolve
 from mlic_train.config.options import OWNERS, changed_options, field_name
 from mlic_train.data.source.frames import is_frame, write_frame
-from mlic_train.data.splits import load_splits
+from mlic_train.data.splits import DataCheck, check_data, load_splits
 from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.measure.collect import collect_splits, score
@@ -23,7 +23,7 @@ from mlic_train.training.run import is_started, resume_run, start_run
 
 Data = str | Path | DataOptions | Any  # Any: a DataFrame, see `data.source.frames`
 Log = Callable[[str], None]
-_OF_THE_COMMAND = ("check", "output_format")
+_OF_THE_COMMAND = ("check", "list_all", "output_format")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Run:
         Raises:
             DataError: the data cannot be used, or has other labels than the model.
         """
-        trained, splits = load_trained(self.folder), load_splits(data_options(data))
+        trained, splits = load_trained(self.folder), load_splits(data_options(data), runs=[self.folder])
         if splits.labels.names != self.labels:
             raise DataError(f"the data has the labels {splits.labels.names}, the model {self.labels}; give labels_file")
         outputs = collect_splits(trained, trained.run, splits)
@@ -95,8 +95,12 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
     given |= {} if output is None else {"output": output}
     settings = resolve({**changed_options(data_options(data)), **given})
     require_loggers(settings.run.loggers)
-    folder, device, splits = settings.folder, settings.run.device, load_splits(settings.data)
-    if settings.run.resume or (settings.run.auto_resume and is_started(folder, device)):
+    folder, device = settings.folder, settings.run.device
+    resume = settings.run.resume or (settings.run.auto_resume and is_started(folder, device))
+    splits = load_splits(settings.data, divided=folder if resume else None)
+    for line in splits.lines():
+        log(line)
+    if resume:
         state = resume_run(
             folder,
             splits,
@@ -111,6 +115,19 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
     if not state.finished:
         raise TrainError(f"interrupted in epoch {state.epoch + 1}; the same call with resume=True goes on")
     return Run.open(folder)
+
+
+def check(data: Data) -> DataCheck:
+    """Return what is in some data, and all that is wrong with it, as `mlic-train --check` shows it.
+
+    Args:
+        data: see `train`.
+
+    Raises:
+        ConfigError: no training data was given.
+        DataError: the labels cannot be read, or the data cannot be found.
+    """
+    return check_data(data_options(data))
 
 
 def export(
@@ -141,7 +158,9 @@ def export(
         if name not in known:
             raise ConfigError(f"unknown option {name!r}; {nearest(name, known)}")
     package = Path("exported", folder.resolve().name) if output is None else Path(output)
-    splits = None if data is None else load_splits(data_options(data))
+    splits = None if data is None else load_splits(data_options(data), runs=[folder])
+    for line in splits.lines() if splits is not None else ():
+        log(line)
     export_package(load_trained(folder), package, ExportOptions(**options), splits=splits, log=log)
     return load_package(package)
 

@@ -117,7 +117,9 @@ def export(name: str | None, **options: Any) -> None:
     if options["save_checkpoint"]:
         trained = save_half(trained, options["save_checkpoint"])
     data = data_from(options)
-    splits = load_splits(data) if data.has_training_rows else None
+    splits = load_splits(data, runs=[folder]) if data.has_training_rows else None
+    for line in splits.lines() if splits is not None else ():
+        log_line(line)
     write = export_package if options["layout"] == "package" else export_triton
     wanted = ExportOptions(
         version=options["package_version"],

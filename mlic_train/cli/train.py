@@ -10,14 +10,17 @@ from mlic_runtime.base.progress import duration
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
 from mlic_train.base.progress import is_first_process, log_line, progress_bar
 from mlic_train.base.stopwatch import Stopwatch
-from mlic_train.config import DataOptions, read_options, resolve
-from mlic_train.config.options import OPTION_CLASSES
+from mlic_train.config import Options, read_options, resolve
+from mlic_train.config.options import OPTION_CLASSES, command_line
 
-from .data_options import DATA_PATHS, list_skipped
+from .check_text import check_lines, verdict
+from .data_options import DATA_PATHS
 
 if TYPE_CHECKING:
     from mlic_train.data.splits import Splits
     from mlic_train.runs.checkpoint import State
+
+_OF_THE_CHECK = ("check", "list_all", "output_format")
 
 
 @click.command(cls=GroupedCommand)
@@ -42,7 +45,7 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
     given = read_options(config_file) if config_file else {}
     options = resolve({**given, **given_options(ctx, *OPTION_CLASSES)})
     if options.run.check:
-        _check(ctx, options.data)
+        _check(ctx, options)
         return
     from mlic_train.data.splits import load_splits
     from mlic_train.training.loggers import require_loggers
@@ -50,15 +53,16 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
 
     require_loggers(options.run.loggers)
     begun = stopwatch.seconds()
-    splits = load_splits(options.data)
-    for split in splits.named().values():
-        list_skipped(split)
+    folder, device = options.folder, options.run.device
+    resume = options.run.resume or (options.run.auto_resume and is_started(folder, device))
+    splits = load_splits(options.data, divided=folder if resume else None)
+    for line in splits.lines():
+        log_line(line)
     rows = ", ".join(f"{name} {len(split.records)}" for name, split in splits.named().items())
     log_line(
         f"read the data in {duration(stopwatch.seconds() - begun)}: {len(splits.labels.names)} labels, rows: {rows}"
     )
-    folder, device = options.folder, options.run.device
-    if options.run.resume or (options.run.auto_resume and is_started(folder, device)):
+    if resume:
         state = resume_run(
             folder,
             splits,
@@ -77,16 +81,20 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
         _report(folder, splits, state, options.run.output_format)
 
 
-def _check(ctx: click.Context, data: DataOptions) -> None:
+def _check(ctx: click.Context, options: Options) -> None:
+    from mlic_train.data.problems import EXAMPLES
     from mlic_train.data.splits import check_data
 
-    with progress_bar("pictures", "picture", 10.0) as progress:
-        problems = check_data(data, progress)
-    for problem in problems:
-        click.echo(f"{problem.severity}: {problem}")
-    errors = sum(problem.severity == "error" for problem in problems)
-    click.echo(f"{errors} errors, {len(problems) - errors} warnings", err=True)
-    ctx.exit(1 if errors else 0)
+    with progress_bar("decoding pictures", "picture", 10.0) as progress:
+        found = check_data(options.data, progress, examples=None if options.run.list_all else EXAMPLES)
+    if options.run.output_format == "json":
+        click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        for line in check_lines(found, list_all=options.run.list_all):
+            click.echo(line)
+    command = command_line({name: value for name, value in options.given.items() if name not in _OF_THE_CHECK})
+    click.echo(verdict(found, command), err=True)
+    ctx.exit(1 if found.errors else 0)
 
 
 def _report(folder: Path, splits: "Splits", state: "State", output_format: str) -> None:

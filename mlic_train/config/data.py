@@ -34,6 +34,13 @@ class DataOptions:
     val: tuple[Path, ...] = _data((), "Validation rows.", path="data file", common=True)
     test: tuple[Path, ...] = _data((), "Test rows, measured once at the end.", path="data file")
     captions: tuple[Path, ...] = _data((), "More captions with labels, without pictures.", path="data file")
+    also: tuple[Path, ...] = _data(
+        (), "More labelled training rows, such as corrections; their labels replace older ones.", path="data file"
+    )
+    val_fraction: float = _data(
+        0.15, "Share of the training rows that becomes val where the data has none.", low=0, high=0.5, open_low=True
+    )
+    split_seed: int = _data(0, "Seed of that division; apart from --seed, which may differ.", low=0, high=2**32)
     labels_file: Path | None = _data(None, "labels.csv: LabelID,Name.", flag="labels", path="file")
     images: Path | None = _data(None, "The pictures' folder.", path="folder", follows="images/ beside the rows")
     data_format: str = _data("auto", "Format of the files with rows.", choices=DATA_FORMATS)

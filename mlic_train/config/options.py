@@ -24,7 +24,7 @@ OPTION_CLASSES = (DataOptions, RunOptions, ModelConfig, FirstWeights, TrainConfi
 # The class of each option by the name of its field.
 OWNERS: dict[str, Any] = {name: kind for kind in OPTION_CLASSES for name in options_of(kind)}
 # Actions of the command and where it writes: they are not needed to repeat a run.
-_ACTIONS = ("check", "output", "resume", "auto_resume", "output_format")
+_ACTIONS = ("check", "list_all", "output", "resume", "auto_resume", "output_format")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class RunOptions:
     """Where a run is written and computed, and what is printed of it."""
 
     check: bool = _run(False, "Only report what is wrong with the data.", common=True)
+    list_all: bool = _run(False, "With --check: list every problem and every label.", flag="all")
     output: Path | None = _run(None, "Run folder.", path="new folder", follows="runs/MODEL", common=True)
     resume: bool = _run(False, "Go on with the run in --output.", common=True)
     auto_resume: bool = _run(False, "Go on with the run in --output if there is one, else start it (for restarts).")

@@ -25,6 +25,7 @@ class SplitSummary:
         captions: captions, over all records.
         labelled: those whose labels are known, none of them included.
         without_label: those that are labelled with none of the labels, and in which no label is unknown.
+        unknown: labels of labelled records of which nobody knows whether the record has them.
         skipped: bad rows that were left out.
         label_counts: for each label's name, in order, the records that have it.
         unknown_counts: for each label's name, in order, the labelled records that neither have nor lack it. The others
@@ -38,6 +39,7 @@ class SplitSummary:
     captions: int
     labelled: int
     without_label: int
+    unknown: int
     skipped: int
     label_counts: Mapping[str, int]
     unknown_counts: Mapping[str, int]
@@ -56,6 +58,7 @@ def summarise(split: Split) -> SplitSummary:
         captions=sum(len(record.captions) for record in records),
         labelled=sum(record.labels is not None for record in records),
         without_label=sum(record.labels == () and not record.unknown for record in records),
+        unknown=sum(len(record.unknown) for record in records if record.labels is not None),
         skipped=len(split.skipped),
         label_counts={name: counts[index] for index, name in enumerate(split.labels.names)},
         unknown_counts={name: unknown[index] for index, name in enumerate(split.labels.names)},

@@ -82,7 +82,9 @@ def compare_runs(folders: Sequence[Path], data: DataOptions | None, *, split: st
     if data is None:
         comparison = Comparison(runs, _stored_results(runs), {}, _fingerprint_warnings(runs))
     else:
-        splits = load_splits(data)
+        splits = load_splits(data, runs=folders)
+        for line in () if splits.division is None else splits.division.notes:
+            log_line(line)
         seen = {name: as_seen(trained, splits) for name, trained in runs.items()}
         warnings = [f"{name}: {text}" for name in runs if (text := data_warning(runs[name], seen[name])) is not None]
         rows = _common_rows(runs, seen, split)

@@ -6,10 +6,11 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 
 from mlic_train.data import Split
+from mlic_train.data.near_duplicates import MAX_BITS, MAX_GREY
 from mlic_train.data.records import contradict
 
 from .captions import RepeatedCaptions, repeated_section
-from .duplicates import MAX_BITS, MAX_GREY, NEAR, SAME_BYTES, SAME_ID, Duplicate, Duplicates
+from .duplicates import NEAR, SAME_BYTES, SAME_ID, Duplicate, Duplicates
 from .page import Pair, Part, Section, Table, facts
 from .pictures import row_picture
 

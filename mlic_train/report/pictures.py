@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlic_runtime.picture.decode import load_image
+from mlic_train.data.picture_info import PictureInfo
 from mlic_train.data.source.members import image_source
 
 from .duplicates import Row
 from .page import Picture, Plot, Section, side_by_side, thumbnail
-from .picture_info import PictureInfo
 from .plots import SPLIT_COLOURS, SPLIT_WIDTHS, draw_histograms, legend_above, plot
 from .text import share, shorten
 

@@ -46,7 +46,10 @@ def write_run_report(
     """
     check_writable(output)
     trained = load_trained(folder)
-    splits = as_seen(trained, load_splits(data))
+    loaded = load_splits(data, runs=[folder])
+    for line in () if loaded.division is None else loaded.division.notes:
+        log_line(line)
+    splits = as_seen(trained, loaded)
     warning = data_warning(trained, splits)
     if warning is not None:
         log_line(warning)

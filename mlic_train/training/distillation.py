@@ -16,7 +16,7 @@ from mlic_train.config import Distillation
 from mlic_train.data import Record, fingerprint, read_split
 from mlic_train.data.check import find_overlap, leave_out_undecodable
 from mlic_train.data.source.members import from_json, to_json
-from mlic_train.data.splits import Splits
+from mlic_train.data.splits import Splits, problem_lines
 from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.runs.checkpoint import checkpoint_digest
 
@@ -164,8 +164,8 @@ def _read_pseudo(splits: Splits, options: Distillation, log: Callable[[str], Non
         if options.skip_bad_rows:
             with progress_bar("pictures") as progress:
                 split = leave_out_undecodable({"pseudo": split}, progress)["pseudo"]
-        for problem in split.skipped:
-            log(f"skipped {problem}")
+        for line in problem_lines({"pseudo": split}):
+            log(line)
         labelled = next((record for record in split.records if record.labels is not None), None)
         if labelled is not None:
             raise DataError(

@@ -34,6 +34,7 @@ from mlic_train.config import (
 )
 from mlic_train.config.options import changed_options, repeatable
 from mlic_train.data import Record
+from mlic_train.data.divide import write_division
 from mlic_train.data.splits import Splits
 from mlic_train.data.summary import fingerprint
 from mlic_train.errors import CheckpointError, ConfigError, DataError
@@ -222,6 +223,7 @@ def _start(
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         **captions.facts,
+        **({} if splits.division is None else {"division": splits.division.notes[0]}),
         **taught,
         **provenance,
     }
@@ -233,6 +235,8 @@ def _start(
     save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
     if taught:
         write_soft_labels(folder, splits)
+    if splits.division is not None:
+        write_division(folder, splits.division)
     # A path may hold bytes that are no text; that is no reason not to train.
     write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.given)).encode("utf-8", "backslashreplace"))
     write_run_config(folder, run_config, captions.tokenizer)

@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 import os
@@ -14,6 +15,8 @@ import torch
 from click.testing import CliRunner, Result
 from torch.utils.data import get_worker_info
 
+import mlic_train
+from mlic_train.api import Run
 from mlic_train.base.progress import log_line
 from mlic_train.batches.dataset import Example, Examples, Key
 from mlic_train.cli.export import export
@@ -154,10 +157,10 @@ def test_check_reports_file_and_record_and_does_not_train(data: Path, tmp_path: 
         file.write("train0.png,9,again\n")
     result = run(train, "--data", data, "--check", "--output", tmp_path / "run")
     assert result.exit_code == 1
-    assert f"{data / 'train.csv'}:record 4: missing-picture" in result.stdout
-    assert f"{data / 'val.csv'}:record 3: undecodable-picture" in result.stdout
-    assert f"{data / 'train.csv'}:record 37: unknown-label" in result.stdout
-    assert "3 errors" in result.stderr
+    assert f"error: 1 x missing-picture: {data / 'train.csv'}:record 4: " in result.stdout
+    assert f"error: 1 x undecodable-picture: {data / 'val.csv'}:record 3: " in result.stdout
+    assert f"error: 1 x unknown-label: {data / 'train.csv'}:record 37: " in result.stdout
+    assert f"3 errors, 9 warnings; mend them, or leave these rows out: mlic-train --data {data}" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -180,7 +183,7 @@ def test_a_bad_row_stops_training_by_name_unless_skipped(data: Path, tmp_path: P
     assert skipped.exit_code == 0, skipped.output
     assert "record 37" in skipped.stderr
     assert "skipped 2 bad rows" in skipped.stderr
-    assert "record 1: undecodable-picture" in skipped.stderr
+    assert f"skipped: 1 x undecodable-picture: {data / 'train.csv'}:record 1: " in skipped.stderr
 
 
 @pytest.mark.usefixtures("at_most_a_minute")
@@ -208,7 +211,10 @@ def test_what_is_not_read_on_purpose_is_said(data: Path, tmp_path: Path) -> None
     (data / "train.csv").write_text("\n".join(lines))
     result = run(train, "--data", data, "--output", tmp_path / "run", *SMALL)
     assert result.exit_code == 0, result.output
-    assert "train.csv: ignored: found the column ''; its row numbers are not read\n" in result.stderr
+    assert (
+        f"warning: 1 x ignored: {data / 'train.csv'}: found the column ''; its row numbers are not read"
+        in result.stderr
+    )
     assert run(train, "--data", data, "--check").exit_code == 0
 
 
@@ -364,3 +370,87 @@ def test_of_several_processes_one_speaks(
     monkeypatch.setenv("RANK", rank)
     log_line("once")
     assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_a_run_keeps_what_was_divided_and_every_command_measures_the_same_rows(data: Path, tmp_path: Path) -> None:
+    (data / "val.csv").unlink()
+    folder, package = tmp_path / "run", tmp_path / "package"
+    given = ["--data", data, "--output", folder, *SMALL]
+    started = run(train, *given, "--split-seed", "3", "--val-fraction", "0.25")
+    assert started.exit_code == 0, started.output
+    assert "val: 9 of 36 rows, chosen by --split-seed 3, stratified by label" in started.stderr
+    with (folder / "splits.csv").open(newline="") as file:
+        val = {row["image_id"] for row in csv.DictReader(file) if row["split"] == "val"}
+    assert len(val) == 9
+
+    # Neither of the later commands is told the seed: they find the rows in the run.
+    resumed = run(train, *given, "--resume", "--epochs", "3")
+    assert resumed.exit_code == 0, resumed.output
+    assert f"val: 9 of 36 rows, as in {folder / 'splits.csv'}" in resumed.stderr
+    exported = run(export, "--run", folder, "--data", data, "--output", package)
+    assert exported.exit_code == 0, exported.output
+    metrics = json.loads((package / "manifest.json").read_text())["metrics"]["fp32"]
+    opened = Run.open(folder)
+    assert metrics["val"]["rows"] == opened.metrics["val"]["rows"]
+    assert metrics["val"]["samples_f1"] == pytest.approx(opened.metrics["val"]["samples_f1"])
+    assert opened.evaluate(data)["val"] == pytest.approx(dict(opened.metrics["val"]))
+    assert {record.image_id for record in load_splits(DataOptions(data), runs=[folder]).val.records} == val
+    assert load_trained(folder).config.provenance["division"] in started.stderr.splitlines()
+
+    (data / "train.csv").write_text("ImageID,Labels,Caption\ntrain0.png,1,other\n")
+    other = run(export, "--run", folder, "--data", data, "--output", package)
+    assert other.exit_code == 1
+    assert f"rows that {folder / 'splits.csv'} names for val" in other.stderr
+
+
+def test_check_counts_each_kind_once_and_all_lists_them(data: Path) -> None:
+    with (data / "train.csv").open("a") as file:
+        file.writelines(f"gone{n}.png,1,again\n" for n in range(10_000))
+    short = run(train, "--data", data, "--check")
+    assert short.exit_code == 1
+    (line,) = [line for line in short.stdout.splitlines() if "missing-picture" in line]
+    assert line.startswith(f"error: 10,000 x missing-picture: {data / 'train.csv'}:record 37: ")
+    assert line.count(":record ") == 3
+    assert line.endswith("; ... 9,997 more")
+    assert len(short.stdout.splitlines()) < 30
+    listed = run(train, "--data", data, "--check", "--all")
+    assert sum(line.startswith("error: missing-picture: ") for line in listed.stdout.splitlines()) == 10_000
+    skipped = run(train, "--data", data, "--skip-bad-rows", "--backbone", "nonsense", "--output", data / "run")
+    assert sum("missing-picture" in line for line in skipped.stderr.splitlines()) == 1
+    assert "skipped 10,000 bad rows" in skipped.stderr
+
+
+def test_check_says_what_training_would_do(data: Path) -> None:
+    (data / "val.csv").unlink()
+    result = run(train, "--data", data, "--check")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    names = ", ".join(str(data / f"{name}.csv") for name in ("train", "captions", "test"))
+    assert lines[0] == f"read {names} as CSV table"
+    table = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert table["split"] == ["rows", "pictures", "captions", "labelled"]
+    assert table["label"] == ["train", "val", "test"]
+    assert int(table["train"][0]) + int(table["val"][0]) == 36 + 18  # with the rows of captions.csv
+    assert int(table["red"][1]) > 0
+    assert any(line.startswith("val: ") and "of 36 rows, chosen by --split-seed 0" in line for line in lines)
+    assert result.stderr.splitlines()[-1].endswith(f"warnings; next: mlic-train --data {data}")
+
+
+def test_check_as_json_is_what_python_returns(data: Path) -> None:
+    (data / "images" / "train3.png").unlink()
+    result = run(train, "--data", data, "--check", "--format", "json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert list(found) == ["read_as", "labels", "splits", "problems"]
+    assert found["read_as"] == {
+        str(data / f"{split}.csv"): "CSV table" for split in ("train", "captions", "val", "test")
+    }
+    assert found["labels"] == ["red", "green", "blue"]
+    assert found["splits"]["val"] == {"rows": 12, "pictures": 12, "captions": 10, "labelled": 12}
+    first = found["problems"][0]
+    assert list(first) == ["severity", "kind", "count", "examples"]
+    assert (first["severity"], first["kind"], first["count"]) == ("error", "missing-picture", 1)
+    assert first["examples"][0].startswith(f"{data / 'train.csv'}:record 4: no picture at ")
+    checked = mlic_train.check(data)
+    assert checked.to_json() == found
+    assert checked.errors == 1

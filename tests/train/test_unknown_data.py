@@ -190,11 +190,9 @@ def test_check_names_a_label_of_which_nobody_knows_anything(tmp_path: Path, wher
     for name in ("train", "val"):
         write(tmp_path / f"{name}.jsonl", *(partly if name == where else whole))
     (tmp_path / "labels.csv").write_text("LabelID,Name\n1,dog\n2,cat\n")
-    problems = check_data(DataOptions(tmp_path))
-    assert [(problem.file.stem, problem.kind, problem.severity) for problem in problems] == [
-        (where, "unused-label", severity)
-    ]
-    assert "no record has the label 'cat', and in 2 of 2 it is unknown" in problems[0].message
+    problems = check_data(DataOptions(tmp_path)).problems
+    assert [(problem.kind, problem.severity, problem.count) for problem in problems] == [("unused-label", severity, 1)]
+    assert f"no record of {where} has the label 'cat', and in 2 of 2 it is unknown" in problems[0].examples[0]
     if severity == "error":
         result = run(train, "--data", tmp_path, "--no-pictures", "--output", tmp_path / "run")
         assert result.exit_code == 1

@@ -303,6 +303,7 @@ def _read_json(found: _Beside, name: str, text: str) -> None:
         raise ValueError(f"{name!r}, which is not JSON ({error}); expected an object with tags") from None
     if not isinstance(entry, dict):
         raise ValueError(f"{name!r}, a JSON {type(entry).__name__}; expected an object with tags")
+    tags: list[Any]
     if isinstance(shapes := entry.get("shapes"), list):  # labelme
         tags = [shape.get("label") if isinstance(shape, dict) else None for shape in shapes]
         flags = entry.get("flags")

@@ -64,7 +64,8 @@ class Yolo(FolderFormat):
 
     @override
     def find_whole(self, folder: Path) -> list[tuple[Path, ...]]:
-        return [(place,) for place in (folder / _IMAGES, folder) if self.recognizes(place)][:1]
+        found = next((place for place in (folder / _IMAGES, folder) if self.recognizes(place)), None)
+        return [] if found is None else [(found,)]
 
     @override
     def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
@@ -72,7 +73,7 @@ class Yolo(FolderFormat):
 
     @override
     def read_labels(self, files: Sequence[Path]) -> LabelSet | None:
-        declared = {tuple(names.values()) for file in files if (names := _names(file)) is not None}
+        declared = {tuple(found.values()) for file in files if (found := _names(file)) is not None}
         if len(declared) > 1:
             raise DataError(f"{files[0]}: found other names of classes than for {files[-1]}; expected the same")
         names = next(iter(declared), None)

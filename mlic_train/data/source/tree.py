@@ -45,7 +45,8 @@ def walk(folder: Path) -> Tree:
     Raises:
         DataError: a folder cannot be listed.
     """
-    pictures, others = [], []
+    pictures: list[str] = []
+    others: list[str] = []
     for name in _files(folder):
         (pictures if is_picture(folder, name) else others).append(name)
     return Tree(tuple(sorted(pictures)), tuple(sorted(others)))
