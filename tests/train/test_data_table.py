@@ -265,7 +265,7 @@ def test_pictures_in_parquet_are_read_one_by_one(tmp_path: Path, draw: Draw, kin
     for number, part in enumerate((table.slice(0, 3), table.slice(3))):
         part = part.replace_schema_metadata(features("labels", "dog", "cat"))
         parquet.write_table(part, folder / f"train-0000{number}-of-00002.parquet", row_group_size=2)
-    split = read_splits(DataOptions(tmp_path / "hf"))["train"]
+    split = read(*find_splits(tmp_path / "hf").train, pictures=True)
     assert names(split) == [("cat",), ("dog", "cat"), (), None, ("dog",)]
     for record, content in zip(split.records, pictures, strict=True):
         assert isinstance(record.image, ParquetPicture)
