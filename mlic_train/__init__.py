@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlic_train.data.problems import Problem, ProblemCount
     from mlic_train.data.records import Split
     from mlic_train.data.source.members import Member
+    from mlic_train.data.source.parquet import ParquetPicture
     from mlic_train.data.splits import DataCheck, Splits, load_splits
     from mlic_train.data.summary import SplitSummary
     from mlic_train.errors import CheckpointError, ConfigError, DataError, ExportError, SignatureError, TrainError
@@ -66,6 +67,7 @@ __all__ = [
     "Member",
     "ModelConfig",
     "OriginHybrid",
+    "ParquetPicture",
     "Problem",
     "ProblemCount",
     "Record",
@@ -108,6 +110,7 @@ _MODULES = {
     "data.problems": ("Problem", "ProblemCount"),
     "data.records": ("Split",),
     "data.source.members": ("Member",),
+    "data.source.parquet": ("ParquetPicture",),
     "data.divide": ("Division",),
     "data.splits": ("DataCheck", "Splits", "load_splits"),
     "data.summary": ("SplitSummary",),
