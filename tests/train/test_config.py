@@ -162,7 +162,7 @@ def test_a_file_with_a_wrong_option_is_refused_by_file_and_key(
         (TrainConfig, {"monitor": "loss"}),
         (ModelConfig, {"dropout": 0.96}),
         (ModelConfig, {"text_config": []}),
-        (DataOptions, {"data_format": "parquet"}),
+        (DataOptions, {"data_format": "excel"}),
         (Distillation, {"sees": "nothing"}),
     ],
 )
