@@ -17,6 +17,7 @@ from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.measure.collect import collect_splits, score
 from mlic_train.runs.checkpoint import load_trained
+from mlic_train.training.adapt import adapt
 from mlic_train.training.run import is_started, resume_run, start_run
 
 Data = str | Path | DataOptions
@@ -90,7 +91,9 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
             raise ConfigError(f"{name} is for the command mlic-train; leave it out")
     given |= {} if output is None else {"output": output}
     settings = resolve({**changed_options(_data_options(data)), **given})
-    folder, device, splits = settings.folder, settings.run.device, load_splits(settings.data)
+    splits = load_splits(settings.data)
+    settings = adapt(settings, splits)
+    folder, device = settings.folder, settings.run.device
     if settings.run.resume or (settings.run.auto_resume and is_started(folder, device)):
         state = resume_run(folder, splits, wanted=settings.wanted, device=device, log=log)
     else:

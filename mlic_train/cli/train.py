@@ -8,7 +8,7 @@ import click
 
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
 from mlic_train.base.progress import log_line, progress_bar
-from mlic_train.config import DataOptions, read_options, resolve
+from mlic_train.config import PRESETS, DataOptions, for_whom, read_options, resolve, usual_options
 from mlic_train.config.options import OPTION_CLASSES
 
 from .data_options import DATA_PATHS, list_skipped
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from mlic_train.runs.checkpoint import State
 
 
-@click.command(cls=GroupedCommand)
+_PRESETS = "\n".join(f"  {name:<10}{for_whom(name)}" for name in PRESETS)
+
+
+@click.command(cls=GroupedCommand, epilog=f"\b\nPresets:\n{_PRESETS}")
 @click.version_option(package_name="mlic-train")
-@field_options(*OPTION_CLASSES, path_types=DATA_PATHS)
+@field_options(*OPTION_CLASSES, path_types=DATA_PATHS, shown=usual_options())
 @click.option(
     "--config",
     "config_file",
@@ -33,18 +36,21 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
 
     \b
     mlic-train --data my-data --check
-    mlic-train --data my-data --backbone tf_efficientnet_lite0
-               --backbone-weights package --freeze-backbone --cache-features
+    mlic-train --data my-data
+    mlic-train --data my-data --preset best --epochs 5
     """  # noqa: D301 # click needs the backspace itself
-    given = read_options(config_file) if config_file else {}
-    options = resolve({**given, **given_options(ctx, *OPTION_CLASSES)})
+    given = given_options(ctx, *OPTION_CLASSES)
+    file = read_options(config_file, given.get("device")) if config_file else {}
+    options = resolve({**file, **given})
     if options.run.check:
         _check(ctx, options.data)
         return
     from mlic_train.data.splits import load_splits
+    from mlic_train.training.adapt import adapt
     from mlic_train.training.run import is_started, resume_run, start_run
 
     splits = load_splits(options.data)
+    options = adapt(options, splits)
     for split in splits.named().values():
         list_skipped(split)
     folder, device = options.folder, options.run.device

@@ -61,6 +61,12 @@ class TrainConfig:
         0, "Shards that are mixed at a time; an epoch goes through them in random order; 0: all.", low=0, high=2**32
     )
     epochs: int = _training(10, "Passes over the training rows.", low=1, high=10_000_000, common=True)
+    min_steps: int = _training(
+        0,
+        "Where --epochs is not given: as many epochs as give this many steps, up to 60.",
+        low=0,
+        high=2**32,
+    )
     patience: int = _training(
         3, "Epochs without a better validation score before stopping; 0: never stop.", low=0, high=2**32
     )

@@ -29,7 +29,8 @@ from mlic_train.config import (
     resolve_configs,
     to_toml,
 )
-from mlic_train.config.options import changed_options, repeatable
+from mlic_train.config.options import MAY_CHANGE, changed_options, repeatable
+from mlic_train.config.preset import NONE
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
 from mlic_train.data.summary import fingerprint
@@ -42,6 +43,7 @@ from mlic_train.runs.checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
     LAST_NAME,
+    NEVER_SEEN,
     RunConfig,
     State,
     create_tokenizer,
@@ -54,6 +56,7 @@ from mlic_train.runs.checkpoint import (
     write_run_config,
 )
 
+from .adapt import pictures_are_missing, remarks
 from .caption_setup import set_up_captions
 from .distillation import FINGERPRINT, read_soft_labels, teach, write_soft_labels
 from .fit import FitData, fit
@@ -63,8 +66,6 @@ from .parallel import create_fabric, on_first_process
 Log = Callable[[str], None]
 KeepGoing = Callable[[State], bool]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
-# What may differ in a resumed run: nothing that an earlier step depended on.
-_MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 _CACHE_FOLDER = "feature-cache"
 OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
 
@@ -108,8 +109,8 @@ def train_run(
     weights = FirstWeights(None if backbone_weights is None else str(backbone_weights), embedding)
     run, teacher = RunOptions(device=device), distillation or Distillation()
     given = changed_options(run, model_config, weights, train_config, teacher)
-    configs = resolve_configs(model_config, train_config, pretrained=backbone_weights is not None)
-    options = Options(DataOptions(), run, configs[0], weights, configs[1], teacher, given)
+    configs = resolve_configs(model_config, train_config, pretrained=weights.pretrained is not None)
+    options = Options(DataOptions(), run, configs[0], weights, configs[1], teacher, given, given)
     return start_run(options, folder, splits, provenance=provenance, log=log, keep_going=keep_going)
 
 
@@ -172,10 +173,10 @@ def resume_run(
     if isinstance(pieces, int) and pieces > saved["vocab_size"]:
         del changes["vocab_size"]  # the captions gave fewer pieces than the option allows
     for name, value in changes.items():
-        if name not in _MAY_CHANGE:
+        if name not in MAY_CHANGE:
             raise ConfigError(
                 f"{folder} was started with {name} {saved[name]!r}, not {value!r}; "
-                f"leave the option out, or start a new run (only {', '.join(_MAY_CHANGE)} may change)"
+                f"leave the option out, or start a new run (only {', '.join(MAY_CHANGE)} may change)"
             )
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))  # type: ignore[arg-type] # names and values come from these dataclasses
     fabric = create_fabric(device, config.train.mixed_precision)
@@ -190,7 +191,10 @@ def _start(
     """Write a run folder that every process can resume, as it resumes an interrupted run."""
     if (folder / CONFIG_NAME).exists():
         raise CheckpointError(f"{folder} holds a run already; continue with --resume or choose another --output")
-    data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.backbone_weights
+    for line in remarks(options, splits):
+        log(line)
+    ignores_pictures = pictures_are_missing(options, splits)
+    data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.pretrained
     splits, taught = teach(splits, options.teacher, train.teacher_weight, device, log)
     captions = set_up_captions(options.model, splits.train.records, options.weights.embedding)
     config = dataclasses.replace(captions.config, labels=splits.labels.names)
@@ -198,9 +202,13 @@ def _start(
     model = _with_backbone(config, backbone)
     if isinstance(model, Hybrid):
         model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
+        if ignores_pictures:
+            model.ignore_pictures()
     facts: dict[str, str | int | float] = {
         "data_fingerprint": data_fingerprint,
         "seed": train.seed,
+        "preset": options.run.preset or NONE,
+        **({NEVER_SEEN: "pictures"} if ignores_pictures else {}),
         "backbone_weights": "none" if backbone is None else Path(backbone).name,
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
@@ -217,7 +225,7 @@ def _start(
     if taught:
         write_soft_labels(folder, splits)
     # A path may hold bytes that are no text; that is no reason not to train.
-    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.given)).encode("utf-8", "backslashreplace"))
+    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.chosen)).encode("utf-8", "backslashreplace"))
     write_run_config(folder, run_config, captions.tokenizer)
 
 
