@@ -8,11 +8,13 @@ from typing import Any
 
 from mlic_train.batches.dataset import plan_epoch
 from mlic_train.config import ORIGIN_BACKBONE, Options, resolve, to_toml
+from mlic_train.config.preset import NONE
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
 from mlic_train.measure.collect import usable_records
 
 _MOST_EPOCHS = 60  # that `min_steps` may ask for
+_LEAST_ODDS = 0.1
 _PARTS = {
     (True, True): "with picture and caption",
     (True, False): "with the picture only",
@@ -26,6 +28,7 @@ def adapt(options: Options, splits: Splits) -> Options:
 
     Without any caption the model is the cnn. Without any picture the backbone, which would learn nothing, is the
     smallest. (With rows of teachers, which are not known here, both stay.) Epochs are as many as `min_steps` asks for.
+    With a preset `empty_odds` is what val says.
 
     Raises:
         ConfigError: see `resolve`.
@@ -37,8 +40,10 @@ def adapt(options: Options, splits: Splits) -> Options:
         values["backbone"] = ORIGIN_BACKBONE
     adapted = _with(options, values)
     if (epochs := _epochs(adapted, splits)) > adapted.train.epochs:
-        adapted = _with(options, {**values, "epochs": epochs})
-    return adapted
+        values["epochs"] = epochs
+    if (odds := _empty_odds(adapted, splits)) is not None:
+        values["empty_odds"] = odds
+    return _with(options, values)
 
 
 def remarks(options: Options, splits: Splits) -> list[str]:
@@ -55,8 +60,15 @@ def remarks(options: Options, splits: Splits) -> list[str]:
             lines.append("; ".join(f"{name}: {text}" for name, text in texts.items()))
     if pictures_are_missing(options, splits):
         lines.append("no row of train has a picture: the model learns captions only, and passes over every picture")
-    if _epochs(options, splits) == options.train.epochs > 1:
-        lines.append(f"{options.train.epochs} epochs, for {options.train.min_steps} steps or more")
+    if _epochs(options, splits) == options.train.epochs > resolve(options.given).train.epochs:
+        lines.append(f"rows are few: {options.train.epochs} epochs, to make {options.train.min_steps:,} steps of them")
+    odds = _empty_odds(options, splits)
+    if odds is not None and odds == options.train.empty_odds < 1:
+        (few, rows), (many, all_) = _empty(splits.val.records), _empty(splits.train.records)
+        lines.append(
+            f"rows without a label: {few:,} of {rows:,} in val, {many:,} of {all_:,} in train; val shows what "
+            f"comes in use, so empty_odds = {odds}"
+        )
     return lines
 
 
@@ -75,10 +87,28 @@ def _captions_are_missing(options: Options, splits: Splits) -> bool:
 def _epochs(options: Options, splits: Splits) -> int:
     """Return the epochs that `min_steps` asks for; 0 where the user chose their number."""
     rows = usable_records(splits.train.records, options.model)
-    if not rows or "epochs" in options.given:
+    if not rows or not options.train.min_steps or "epochs" in options.given:
         return 0
     steps = math.ceil(len(plan_epoch(rows, options.train, 0)) / options.train.accumulate)
     return min(_MOST_EPOCHS, math.ceil(options.train.min_steps / steps))
+
+
+def _empty_odds(options: Options, splits: Splits) -> float | None:
+    """Return the odds of a row without labels in val over those in train, 0.1 to 1; None where they are not wanted.
+
+    Each count has one half more (Haldane 1956), so that none is 0. Val has too few rows to say less than 0.1.
+    """
+    if options.run.preset in (None, NONE) or "empty_odds" in options.given or options.train.calibration == "none":
+        return None
+    few, rows = _empty(splits.val.records)
+    many, all_ = _empty(splits.train.records)
+    odds = (few + 0.5) / (rows - few + 0.5) / ((many + 0.5) / (all_ - many + 0.5))
+    return round(min(1.0, max(_LEAST_ODDS, odds)), 2) if many else 1.0
+
+
+def _empty(records: Sequence[Record]) -> tuple[int, int]:
+    """Return how many rows have no label, and how many rows there are."""
+    return sum(not record.labels for record in records), len(records)
 
 
 def _with(options: Options, values: Mapping[str, Any]) -> Options:
