@@ -115,7 +115,7 @@ class TrainConfig:
     )
     empty_odds: float = _decision(
         1.0,
-        "Odds of a row without labels in use, over those in training; in the calibration. With a preset: what val says.",
+        "Odds of a row without labels in use, over those in training; in the calibration. Presets: val says it.",
         low=0.001,
         high=1,
     )
