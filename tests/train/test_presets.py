@@ -28,6 +28,7 @@ from mlic_train.models import backbone as backbones
 from mlic_train.runs.checkpoint import load_trained, read_run_config
 from mlic_train.training.adapt import adapt, remarks
 
+RECIPES = Path(__file__).parents[2] / "benchmarks" / "recipes"
 FILES = [name for name in PRESETS if name != NONE]
 # What makes a preset's training one of a second: one epoch, and the small backbone.
 TINY: dict[str, Any] = {"backbone": "conv3", "image_size": 16, "epochs": 1, "device": "cpu"}
@@ -312,6 +313,13 @@ def test_a_resumed_run_keeps_its_preset(colours: Path, tmp_path: Path) -> None:
     other = run(train, *given, "--preset", "balanced", "--resume")
     assert other.exit_code == 1
     assert "was started with" in other.stderr
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.toml")), ids=lambda file: file.stem)
+def test_the_recipes_of_the_released_models_are_options(file: Path) -> None:
+    options = resolve({**read_options(file), "device": "cpu"})
+    assert options.run.preset == NONE
+    assert set(options.given) == set(read_options(file)) | {"device"}
 
 
 def test_help_and_the_list_of_presets_load_no_library() -> None:
