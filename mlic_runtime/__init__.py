@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from mlic_runtime.bench.inputs import BenchOptions
     from mlic_runtime.caption.tokenizer import CaptionTokenizer
     from mlic_runtime.graph.opening import OpenedGraph
-    from mlic_runtime.graph.session import GraphSession
+    from mlic_runtime.graph.session import GraphEvidence, GraphSession
     from mlic_runtime.package.catalog import ListedModel, list_models
     from mlic_runtime.package.manifest import (
         AgreementSpec,
+        EvidenceSpec,
         FileSpec,
         ImageSpec,
         LabelSpec,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     )
     from mlic_runtime.package.model_package import ModelPackage, bundled_models, load_package
     from mlic_runtime.package.storage import Content, Storage
+    from mlic_runtime.predict.evidence import Evidence
     from mlic_runtime.predict.prediction import Prediction, PredictionOptions
     from mlic_runtime.predict.predictor import Predictor
     from mlic_runtime.ray.predictor import RayPredictor
@@ -65,7 +67,10 @@ __all__ = [
     "ChoiceError",
     "Comparison",
     "Content",
+    "Evidence",
+    "EvidenceSpec",
     "FileSpec",
+    "GraphEvidence",
     "GraphSession",
     "ImageError",
     "ImageSpec",
@@ -109,10 +114,11 @@ _MODULES = {
     "caption.tokenizer": ("CaptionTokenizer",),
     "errors": tuple(name for name in __all__ if name.endswith("Error") and name != "RowError"),
     "graph.opening": ("OpenedGraph",),
-    "graph.session": ("GraphSession",),
+    "graph.session": ("GraphEvidence", "GraphSession"),
     "package.catalog": ("ListedModel", "list_models"),
     "package.manifest": (
         "AgreementSpec",
+        "EvidenceSpec",
         "FileSpec",
         "ImageSpec",
         "LabelSpec",
@@ -123,6 +129,7 @@ _MODULES = {
     ),
     "package.model_package": ("ModelPackage", "bundled_models", "load_package"),
     "package.storage": ("Content", "Storage"),
+    "predict.evidence": ("Evidence",),
     "predict.prediction": ("Prediction", "PredictionOptions"),
     "predict.predictor": ("Predictor",),
     "ray.predictor": ("RayPredictor",),

@@ -15,6 +15,8 @@ MAX_CAPTION_CHARACTERS = 20_000  # the rest is cut, so that a huge text cannot s
 # Of a row, or of a caption that is a file of its own. So a quote that is never closed ends in an error and does not
 # fill the memory. (The csv module has its own limit for a cell, 131,072 characters.)
 MAX_ROW_BYTES = 1024 * 1024
+# Of a file of annotations that is parsed whole (JSON, XML); the largest in use, such as those of LVIS, have 1 to 2 GB.
+MAX_ANNOTATIONS_BYTES = 2**31 - 1
 
 # Model packages
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # of manifest.json; that of the released hybrid has 17 KB
@@ -36,6 +38,11 @@ MAX_PREPENDED_CHARACTERS = 16  # that a normalizer puts before the text
 MAX_TOKENIZER_STEPS = 16  # of the normalizer, of the pre-tokenizer and of the post-processor
 MAX_REPLACEMENT_GROWTH = 16  # times that all replacements together may lengthen a text
 MAX_MAPPED_BYTES = 64  # that a Precompiled map makes of one character; Unicode's longest mapping has 33
+
+# Data sets in zip files, unpacked: at most MAX_UNPACKED_BYTES and so many times the file's own size
+MAX_UNPACKED_MEMBERS = 5_000_000  # ImageNet has 1,431,167 pictures
+MAX_UNPACKED_BYTES = 2**30
+MAX_UNPACKED_GROWTH = 100  # pictures do not shrink; tables of text do by 20 times at the most
 
 # Files of the user
 MAX_CACHE_ENTRIES = 16  # optimised graphs; the newest stay: five models with three precisions each

@@ -1,6 +1,7 @@
 """Caption preprocessing, once for training and serving: both call `CaptionTokenizer`."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from mlic_runtime.limits import MAX_CAPTION_CHARACTERS
 from mlic_runtime.package.manifest import TOKENIZER_NAME, TextSpec
 
 from .tokenizer_safety import library_error, load_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 
 class CaptionTokenizer:
@@ -54,7 +58,7 @@ class CaptionTokenizer:
             CaptionError: a caption is neither a text nor None.
             PackageError: the tokenizer failed on a caption.
         """
-        rows = [self._encode_one(caption) for caption in captions]
+        rows = [[] if (encoding := self._encode_one(caption)) is None else encoding.ids for caption in captions]
         length = max((len(row) for row in rows), default=1) or 1
         input_ids = np.full((len(rows), length), self.spec.pad_id, dtype=np.int64)
         attention_mask = np.zeros((len(rows), length), dtype=np.int64)
@@ -63,19 +67,46 @@ class CaptionTokenizer:
             attention_mask[index, : len(row)] = 1
         return input_ids, attention_mask
 
-    def _encode_one(self, caption: str | None) -> list[int]:
-        if caption is None:
+    def spans(self, caption: str | None) -> list[tuple[int, int] | None]:
+        """Return where the word of each token of `encode` stands in the caption, (start, end) in characters.
+
+        The tokenizer's file says what a word is. Tokens of one word have the same span; special tokens have None.
+
+        Raises:
+            CaptionError: the caption is neither a text nor None.
+            PackageError: the tokenizer failed on it.
+        """
+        encoding = self._encode_one(caption)
+        if encoding is None:
             return []
+        # Some tokenizers do not cut a text into words; then each token is one.
+        keys = [
+            None if special else (position if word is None else -1 - word)
+            for position, (word, special) in enumerate(
+                zip(encoding.word_ids, encoding.special_tokens_mask, strict=True)
+            )
+        ]
+        ends: dict[int, tuple[int, int]] = {}
+        for key, (start, end) in zip(keys, encoding.offsets, strict=True):
+            if key is not None:
+                first, last = ends.get(key, (start, end))
+                ends[key] = (min(first, start), max(last, end))
+        return [None if key is None else ends[key] for key in keys]
+
+    def _encode_one(self, caption: str | None) -> "Encoding | None":
+        """Return the encoding of a caption; None where there is none to encode."""
+        if caption is None:
+            return None
         if not isinstance(caption, str):
             raise CaptionError(f"a caption must be a text (str) or None, found {type(caption).__name__}")
         text = caption[:MAX_CAPTION_CHARACTERS].replace("\0", " ")
         # Through UTF-16, two surrogates that belong together become their character; a lone one cannot be UTF-8.
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         if not text.strip():
-            return []
+            return None
         # One by one: a batch call would start a thread pool, which costs more than it gains for a few captions.
         try:
             encoding = self._tokenizer.encode(text)
         except BaseException as error:  # such as an unknown word, if the vocabulary has no token for them
             raise library_error(error, f"failed on the caption {text[:40]!r}") from error
-        return [] if all(encoding.special_tokens_mask) else encoding.ids
+        return None if all(encoding.special_tokens_mask) else encoding

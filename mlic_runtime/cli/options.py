@@ -115,6 +115,7 @@ class BatchOptions(NamedTuple):
     workers: int | None
     on_error: Literal["record", "stop"]
     label_ids: str | None
+    uncertain: int | None
     engine: Literal["local", "ray"]
     address: str | None
     actors: int | None
@@ -181,6 +182,15 @@ batch_options = add_options(
         metavar="FILE",
         help="CSV with LabelID,Name. A submission then has ids, separated by spaces.  "
         f"[default: names, separated by '{LIST_SEPARATOR}']",
+    ),
+    _input_option(
+        "--uncertain",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Write only the N rows that the model is least certain of, the least certain first, once all are "
+        "predicted: those with a label whose probability is nearest to its threshold (in logits). With --format "
+        "label-studio these are tasks to correct, and FILE.xml beside --output FILE.json is the labelling "
+        "configuration.",
     ),
     _input_option(
         "--engine",

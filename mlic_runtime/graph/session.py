@@ -4,7 +4,7 @@ import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,14 @@ from mlic_runtime.providers.library import load_libraries, onnxruntime
 from mlic_runtime.providers.names import PROVIDERS, candidates, offered_names
 
 PIXELS, INPUT_IDS, ATTENTION_MASK, LOGITS = "pixels", "input_ids", "attention_mask", "logits"
+PICTURE_EVIDENCE, CAPTION_EVIDENCE = "picture_evidence", "caption_evidence"
 
 _PICTURE_INPUTS = {PIXELS: ("tensor(uint8)", 4)}
 _CAPTION_INPUTS = {INPUT_IDS: ("tensor(int64)", 2), ATTENTION_MASK: ("tensor(int64)", 2)}
 _OUTPUTS = {LOGITS: ("tensor(float)", 2)}
+# Optional outputs: float32 (B, L, h, w) and (B, L, T).
+_PICTURE_EVIDENCE = {PICTURE_EVIDENCE: ("tensor(float)", 4)}
+_CAPTION_EVIDENCE = {CAPTION_EVIDENCE: ("tensor(float)", 3)}
 _Loaded = TypeVar("_Loaded")
 
 # Providers for which ONNX Runtime does not plan memory in advance for every shape (`enable_mem_pattern`). On the CPU,
@@ -30,6 +34,20 @@ _Loaded = TypeVar("_Loaded")
 # the arena, time grows by 40 to 57 % (benchmarks/session_options.py). DirectML cannot do it. Others were not measured.
 _NO_MEMORY_PATTERN = ("cpu", "directml")
 _ERRORS_ONLY = 3  # ONNX Runtime's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
+
+
+class GraphEvidence(NamedTuple):
+    """What a graph gives when it explains: all float32, in logits.
+
+    Attributes:
+        logits: (B, L).
+        picture: (B, L, h, w), what each place of the picture adds to each logit, row by row from the top left.
+        caption: (B, L, T), what each token adds; None for a graph that reads no caption.
+    """
+
+    logits: Logits
+    picture: npt.NDArray[np.float32]
+    caption: npt.NDArray[np.float32] | None
 
 
 class GraphSession:
@@ -42,19 +60,31 @@ class GraphSession:
         height: of `pixels`, or None if the graph takes any.
         width: of `pixels`, or None if the graph takes any.
         num_labels: L, or None if the graph does not say.
+        explains: whether the graph has the outputs `picture_evidence` and, if it reads a caption, `caption_evidence`.
+        grid: (h, w) of `picture_evidence`; None without it, or if the graph does not say.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, provider: str, threads: int) -> None:
         self._session = session
         self._process = os.getpid()
         _SESSIONS.add(self)
+        self._options: onnxruntime.RunOptions | None = None
+        self.grid: tuple[int | None, int | None] | None = None
         self.provider = provider
         self.threads = threads
         inputs = {node.name: node for node in session.get_inputs()}
         outputs = {node.name: node for node in session.get_outputs()}
         self.reads_caption = bool(inputs.keys() & _CAPTION_INPUTS.keys())
         _check_nodes("input", inputs, _PICTURE_INPUTS | (_CAPTION_INPUTS if self.reads_caption else {}))
-        _check_nodes("output", outputs, _OUTPUTS)
+        self.explains = PICTURE_EVIDENCE in outputs
+        evidence = _PICTURE_EVIDENCE | (_CAPTION_EVIDENCE if self.reads_caption else {}) if self.explains else {}
+        _check_nodes("output", outputs, _OUTPUTS | evidence)
+        if self.explains:
+            # Without it ONNX Runtime computes every output, also those that nobody fetches.
+            sides = [_fixed(side) for side in outputs[PICTURE_EVIDENCE].shape[2:]]
+            self.grid = None if None in sides else (sides[0], sides[1])
+            self._options = onnxruntime.RunOptions()
+            self._options.only_execute_path_to_fetches = True
         shape = inputs[PIXELS].shape
         if shape[3] != 3:
             raise PackageError(f"the graph's input {PIXELS} has shape {shape}, expected (B, H, W, 3)")
@@ -67,7 +97,7 @@ class GraphSession:
         input_ids: Tokens | None = None,
         attention_mask: Tokens | None = None,
     ) -> Logits:
-        """Run the graph.
+        """Run the graph; of its nodes only those that the logits need.
 
         Args:
             pixels: uint8 (B, H, W, 3), RGB.
@@ -83,6 +113,29 @@ class GraphSession:
             ProviderError: this process was forked from the one that loaded the graph. ONNX Runtime's threads do not
                 survive that, and a run could wait for them without end.
         """
+        logits: Logits = self._run([LOGITS], pixels, input_ids, attention_mask)[0]
+        return logits
+
+    def explain(
+        self,
+        pixels: Pixels,
+        input_ids: Tokens | None = None,
+        attention_mask: Tokens | None = None,
+    ) -> GraphEvidence:
+        """Run the graph, and compute what each place of the inputs contributes; arguments and errors as for `run`.
+
+        Raises:
+            PackageError: the graph does not explain (see `explains`).
+        """
+        if not self.explains:
+            raise PackageError(f"the graph has no output {PICTURE_EVIDENCE}; export the model again, with evidence")
+        names = [LOGITS, PICTURE_EVIDENCE, *([CAPTION_EVIDENCE] if self.reads_caption else [])]
+        outputs = self._run(names, pixels, input_ids, attention_mask)
+        return GraphEvidence(outputs[0], outputs[1], outputs[2] if self.reads_caption else None)
+
+    def _run(
+        self, names: list[str], pixels: Pixels, input_ids: Tokens | None, attention_mask: Tokens | None
+    ) -> list[npt.NDArray[np.float32]]:
         if os.getpid() != self._process:
             raise ProviderError(
                 f"the model was loaded by process {self._process} and cannot run in its fork {os.getpid()}: load it in "
@@ -92,12 +145,13 @@ class GraphSession:
         if input_ids is not None and attention_mask is not None:
             feed |= {INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
         try:
-            logits: Logits = self._session.run([LOGITS], feed)[0]
+            outputs = self._session.run(names, feed, self._options)
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise PackageError(f"the graph failed on {_shapes(feed)}: {error_line(error)}") from error
-        if not np.isfinite(logits).all():
-            raise PackageError(f"the graph gave logits that are not finite on {_shapes(feed)}")
-        return logits
+        for name, output in zip(names, outputs, strict=True):
+            if not np.isfinite(output).all():
+                raise PackageError(f"the graph gave {name} that are not finite on {_shapes(feed)}")
+        return outputs  # type: ignore[no-any-return] # onnxruntime has no annotations
 
 
 def _keep_inherited() -> None:
@@ -189,6 +243,12 @@ def check_agreement(session: GraphSession, manifest: Manifest) -> None:
             f"the graph of {manifest.name} takes pictures of {sides} pixels (height, width), "
             f"but the manifest says {(manifest.image.height, manifest.image.width)}"
         )
+    grid = None if manifest.evidence is None else (manifest.evidence.height, manifest.evidence.width)
+    if (grid is None) == session.explains or (grid and session.grid not in (None, grid)):
+        raise PackageError(
+            f"the graph of {manifest.name} has the evidence grid {session.grid if session.explains else 'none'}, "
+            f"but the manifest says {grid or 'none'}"
+        )
     if session.num_labels not in (None, len(manifest.labels)):
         raise PackageError(
             f"the graph of {manifest.name} has {session.num_labels} outputs, "
@@ -246,8 +306,8 @@ def _check_nodes(kind: str, nodes: dict[str, Any], expected: dict[str, tuple[str
             raise PackageError(
                 f"the graph's {kind} {name} is {node.type} of shape {node.shape}; expected {dtype} of rank {rank}"
             )
-        dynamic = 2 if name in _CAPTION_INPUTS else 1  # B, and T
-        if any(isinstance(side, int) for side in node.shape[:dynamic]):
+        batch_and_tokens = {**dict.fromkeys(_CAPTION_INPUTS, (0, 1)), CAPTION_EVIDENCE: (0, 2)}
+        if any(isinstance(node.shape[axis], int) for axis in batch_and_tokens.get(name, (0,))):
             raise PackageError(
                 f"the graph's {kind} {name} has the fixed shape {node.shape}; export it with dynamic axes"
             )

@@ -126,6 +126,19 @@ class LatencySpec:
 
 
 @dataclass(frozen=True)
+class EvidenceSpec:
+    """What the graphs can say about where a logit comes from, in outputs beside `logits`.
+
+    `picture_evidence` float32 (B, L, h, w) has the grid `height` x `width`; `caption_evidence` float32 (B, L, T) is
+    there if the model reads a caption. `faithfulness` has numbers that were measured on val: {name: number}.
+    """
+
+    height: int
+    width: int
+    faithfulness: Mapping[str, Number] = field(default_factory=dict, metadata=MAY_BE_MISSING)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of manifest.json.
 
@@ -133,7 +146,8 @@ class Manifest:
     {precision: {split: {metric: number}}}; `provenance` has no fixed keys: {key: text or number}.
 
     `latency` is {precision: {provider: measured when the package was exported}}, and `recommended` {provider: the
-    precision that is worth its loss there}. Both are missing in older manifests.
+    precision that is worth its loss there}. Both are missing in older manifests. `evidence` is None, or missing, where
+    the graphs have no such outputs.
     """
 
     name: str
@@ -146,6 +160,7 @@ class Manifest:
     parity: Mapping[str, ParitySpec] = field(default_factory=dict)
     latency: Mapping[str, Mapping[str, LatencySpec]] = field(default_factory=dict, metadata=MAY_BE_MISSING)
     recommended: Mapping[str, str] = field(default_factory=dict, metadata=MAY_BE_MISSING)
+    evidence: EvidenceSpec | None = field(default=None, metadata=MAY_BE_MISSING)
     provenance: Mapping[str, str | Number] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -202,6 +217,8 @@ def parse_manifest(text: str | bytes) -> Manifest:
 def dump_manifest(manifest: Manifest) -> str:
     """Return the text of manifest.json: UTF-8 JSON, keys in a fixed order, one trailing newline."""
     data = dataclasses.asdict(manifest)
+    if manifest.evidence is None:
+        del data["evidence"]  # so that older runtimes read the package, too
     ordered = {"schema_version": data.pop("schema_version"), **data}
     return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -239,6 +256,10 @@ def _check(manifest: Manifest) -> None:
         ):
             _expect(1 <= value <= limit, f"text.{key}", f"1 to {limit} tokens", value)
         _expect(0 <= text.pad_id < text.vocab_size, "text.pad_id", f"in [0, {text.vocab_size})", text.pad_id)
+    if manifest.evidence is not None:
+        for side in (manifest.evidence.height, manifest.evidence.width):
+            limit = limits.MAX_INPUT_SIDE
+            _expect(1 <= side <= limit, "manifest.evidence", f"1 to {limit} places a side", side)
     _check_files(manifest)
     for precision, parity in manifest.parity.items():
         _check_parity(f"parity.{key_name(precision)}", parity)

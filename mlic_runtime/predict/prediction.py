@@ -3,13 +3,16 @@
 import sys
 from dataclasses import dataclass
 from numbers import Integral, Real  # numpy's numbers belong to these, too
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlic_runtime.base.text import printable
 from mlic_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
 
 MAX_ROWS = 10  # of a notebook's table: labels that were not predicted fill what the predicted ones leave
 MAX_CHARACTERS = 200  # of a path, a caption or a label in a notebook's table
@@ -58,6 +61,7 @@ class Prediction:
         labels: the names of the predicted labels, those whose probability reaches their threshold, most probable first.
         probabilities: {label: probability in [0, 1]}, most probable first; only the first k if `top_k` was given.
         model: "name@version" of the model package.
+        evidence: where it comes from, if that was wanted (see `Predictor.predict`); else None.
     """
 
     image: str | None
@@ -65,9 +69,10 @@ class Prediction:
     labels: tuple[str, ...]
     probabilities: dict[str, float]
     model: str
+    evidence: "Evidence | None" = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same content, ready for `json.dumps`."""
+        """Return the same content without evidence, ready for `json.dumps`."""
         return {
             "image": self.image,
             "caption": self.caption,

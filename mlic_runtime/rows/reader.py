@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from mlic_runtime.base.far_files import FarFile, is_uri, without_dots, without_file_scheme
 from mlic_runtime.base.files import open_regular, os_error_reason
-from mlic_runtime.errors import CaptionError, InputError
+from mlic_runtime.errors import InputError
+from mlic_runtime.picture.signatures import KNOWN_FORMATS
 
-from .columns import PICTURE_SUFFIXES, STDIN
+from .columns import STDIN
 from .far_folder import FarFolder
+from .folder import PassedOver, read_folder
 from .formats import one_line, open_parquet, read_csv, read_jsonl
 from .row import Row, RowError
-from .sidecar import read_sidecar
 
 if TYPE_CHECKING:
     from mlic_runtime.picture.decode import ImageSource
@@ -36,11 +37,14 @@ class RowReader:
     Attributes:
         root: the folder of its pictures.
         note: what of the source is not read, one line; "" when everything is.
+        passed_over: returns which files of a folder are no pictures, one line, "" for none; to be called after the last
+            row. None where the source is no folder.
         share: returns how much has been read, in [0, 1]; None where the end is not known, as on standard input.
     """
 
     root: str
     note: str
+    passed_over: Callable[[], str] | None
     share: Callable[[], float | None]
     _rows: Iterator[Row]
     _stream: BinaryIO | None
@@ -68,8 +72,8 @@ def open_rows(
     Args:
         source: a CSV, JSON lines or Parquet file (by the ending of its name), a folder of pictures, or a binary
             stream of JSON lines. See `columns` for the names of columns. A folder is searched with its subfolders, in
-            the order of names; the caption of a.jpg is the text of a.txt beside it, if there is one. File and folder
-            may be URIs, see `base.far_files`.
+            the order of names, for pictures, whatever their names (see `folder.find_pictures`); the caption of a.jpg is
+            the text of a.txt beside it, if there is one. File and folder may be URIs, see `base.far_files`.
         image_root: where the pictures of a rows file lie, and what they may not leave, a path or a URI; by default the
             folder of the file, and for a stream the current one. A folder of pictures is its own root.
         pictures: False leaves the pictures out: every row is its caption alone, and no picture has to be there.
@@ -88,6 +92,7 @@ def open_rows(
         captions=captions,
     )
     notes: list[str] = []
+    passed_over = PassedOver()
     if not isinstance(source, (str, os.PathLike)):
         return reader(read_jsonl(source, notes), os.curdir, notes)
     name = without_file_scheme(os.fspath(source))
@@ -97,9 +102,11 @@ def open_rows(
         if Path(name).is_dir() if far is None else far.is_folder():
             if image_root is not None:
                 raise InputError(f"{name!r} is a folder of pictures and its own image root: leave the image root out")
-            rows, share = _read_folder(Path(name)) if far is None else (FarFolder(name).rows(), lambda: None)
-            expected = f"expected files in {', '.join(PICTURE_SUFFIXES)}"
-            return reader(rows, name, share=share, empty=f"there is no picture in {name!r}; {expected}")
+            if far is None:
+                rows, share = read_folder(Path(name), passed_over)
+            else:
+                rows, share = FarFolder(name).rows(passed_over), lambda: None
+            return reader(rows, name, share=share, passed_over=passed_over)
         suffix = PurePath(name if far is None else name.partition("?")[0]).suffix.lower()
         if suffix not in _SUFFIXES:
             problem = "is not there" if far is None and not Path(name).exists() else "has an unknown ending"
@@ -161,7 +168,7 @@ def _reader(
     notes: Sequence[str] = (),
     share: Callable[[], float | None] = lambda: None,
     stream: BinaryIO | None = None,
-    empty: str = "",
+    passed_over: PassedOver | None = None,
     *,
     image_root: str | None,
     pictures: bool,
@@ -170,15 +177,22 @@ def _reader(
     """Return a reader that has read its first row already: a bad header shows at once, and `notes` are complete.
 
     Raises:
-        InputError: there is no row; the message is `empty`, and "" allows it.
+        InputError: it is a folder (`passed_over` is given) without a picture.
     """
     root = default_root if image_root is None else image_root
     find = picture_finder(root) if pictures else None
     complete = (_complete(row, find, captions) for row in rows)
     first = list(itertools.islice(complete, 1))
-    if empty and not first:
-        raise InputError(empty)
-    return RowReader(root, "; ".join(notes), share, itertools.chain(first, complete), stream)
+    if passed_over is not None and not first:
+        raise InputError(f"there is no picture in {root!r}; {passed_over.note() or f'expected {KNOWN_FORMATS} files'}")
+    return RowReader(
+        root,
+        "; ".join(notes),
+        None if passed_over is None else passed_over.note,
+        share,
+        itertools.chain(first, complete),
+        stream,
+    )
 
 
 def _complete(row: Row, find: "Callable[[str], ImageSource] | None", captions: bool) -> Row:
@@ -220,51 +234,3 @@ def _parent(name: str) -> str:
         return str(Path(name).parent)
     address, mark, options = name.partition("?")
     return f"{address.rpartition('/')[0]}{mark}{options}"
-
-
-def _read_folder(folder: Path) -> tuple[Iterator[Row], Callable[[], float | None]]:
-    """Return the pictures of a folder with their captions, and how many of them have been read."""
-    done = 0
-    total: list[int] = []
-
-    def rows() -> Iterator[Row]:
-        nonlocal done
-        for path in _pictures(folder):
-            yield _with_sidecar(str(path.relative_to(folder)), path)
-            done += 1
-
-    def share() -> float:
-        if not total:  # counted only when it is needed: for the progress on a terminal
-            total.append(sum(1 for _ in _pictures(folder)))
-        return min(1.0, done / max(1, total[0]))
-
-    return rows(), share
-
-
-def _with_sidecar(name: str, path: Path) -> Row:
-    try:
-        return Row(name=name, caption=read_sidecar(path))
-    except FileNotFoundError:
-        return Row(name=name)
-    except CaptionError as error:
-        return Row(name=name, error=InputError(str(error)))
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    """Yield the pictures of a folder and its subfolders, in the order of names, without hidden ones.
-
-    Only the names of one folder and those above it are held at a time. Links to folders are not followed: they may
-    lead in a circle.
-    """
-    try:
-        with os.scandir(folder) as scan:
-            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan)
-    except OSError as error:
-        raise InputError(f"cannot list the folder {one_line(str(folder))}: {os_error_reason(error)}") from error
-    for name, is_folder in entries:
-        if name.startswith("."):
-            continue
-        if is_folder:
-            yield from _pictures(folder / name)
-        elif name.lower().endswith(PICTURE_SUFFIXES):
-            yield folder / name

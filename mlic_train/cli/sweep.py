@@ -18,7 +18,7 @@ from mlic_train.errors import ConfigError, TrainError
 from mlic_train.sweep.options import Training
 from mlic_train.sweep.space import GRIDS, Space, Value, read_space
 
-from .data_options import data_from, data_options, list_skipped
+from .data_options import data_from, data_options
 from .train import train
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     from mlic_train.training.interrupts import interrupts
 
     splits = load_splits(data_from(options))
-    for split in splits.named().values():
-        list_skipped(split)
+    for line in splits.lines():
+        log_line(line)
     from mlic_train.sweep.runner import Runner
     from mlic_train.sweep.storage import shared_storage, track_liveness
 

@@ -14,12 +14,13 @@ from .model import (
 )
 from .options import Options, read_configs, read_options, resolve, resolve_configs, usual_options
 from .preset import PRESETS, for_whom
-from .run import FirstWeights, RunOptions
+from .run import LOGGERS, FirstWeights, RunOptions
 from .teacher import TEACHER_SEES, Distillation
 from .train import LOSSES, TrainConfig, threshold_goal
 
 __all__ = [
     "DATA_FORMATS",
+    "LOGGERS",
     "LOSSES",
     "LSTM",
     "MEAN",

@@ -7,7 +7,10 @@ from pathlib import Path
 from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
 
-DATA_FORMATS = ("auto", "csv", "competition", "coco", "jsonl", "shards")
+DATA_FORMATS = (
+    *("auto", "open-images", "vertex", "csv", "competition", "coco", "label-studio", "cvat", "datumaro", "createml"),
+    *("jsonl", "shards", "voc", "yolo", "tags", "imagefolder", "captions"),
+)
 
 _data = partial(option, group="Data")
 
@@ -21,16 +24,23 @@ class DataOptions:
 
     folder: Path | None = _data(
         None,
-        "Folder with train, val, test, labels.csv and images/; or shards, 'train-{000..063}.tar'.",
+        "Folder with the data, also in a zip file, or one file with rows; or shards, 'train-{000..063}.tar'.",
         flag="data",
         path="data folder",
-        metavar="FOLDER|SHARDS",
+        metavar="FOLDER|FILE|SHARDS",
         common=True,
     )
     train: tuple[Path, ...] = _data((), "Training rows; may be repeated.", path="data file", common=True)
     val: tuple[Path, ...] = _data((), "Validation rows.", path="data file", common=True)
     test: tuple[Path, ...] = _data((), "Test rows, measured once at the end.", path="data file")
     captions: tuple[Path, ...] = _data((), "More captions with labels, without pictures.", path="data file")
+    also: tuple[Path, ...] = _data(
+        (), "More labelled training rows, such as corrections; their labels replace older ones.", path="data file"
+    )
+    val_fraction: float = _data(
+        0.15, "Share of the training rows that becomes val where the data has none.", low=0, high=0.5, open_low=True
+    )
+    split_seed: int = _data(0, "Seed of that division; apart from --seed, which may differ.", low=0, high=2**32)
     labels_file: Path | None = _data(None, "labels.csv: LabelID,Name.", flag="labels", path="file")
     images: Path | None = _data(None, "The pictures' folder.", path="folder", follows="images/ beside the rows")
     data_format: str = _data("auto", "Format of the files with rows.", choices=DATA_FORMATS)

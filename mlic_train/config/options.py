@@ -14,10 +14,10 @@ from mlic_train.errors import ConfigError
 from .data import DataOptions
 from .files import from_dict, read_toml
 from .model import MODEL_DEFAULTS, ORIGIN_BACKBONE, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfig
-from .preset import CPU, GPU, NONE, OF_CAPTIONS, OF_OWN_ENCODERS, OF_THE_BACKBONE, USUAL, preset_file
+from .preset import CPU, GPU, NONE, OF_CAPTIONS, OF_OWN_ENCODERS, OF_THE_BACKBONE, OF_THE_TIME, USUAL, preset_file
 from .run import NO_WEIGHTS, FirstWeights, RunOptions
 from .teacher import Distillation
-from .train import TrainConfig
+from .train import MAX_EPOCHS, TrainConfig
 
 T = TypeVar("T")
 
@@ -26,10 +26,10 @@ OPTION_CLASSES = (DataOptions, RunOptions, ModelConfig, FirstWeights, TrainConfi
 # The class of each option by the name of its field.
 OWNERS: dict[str, Any] = {name: kind for kind in OPTION_CLASSES for name in options_of(kind)}
 # Actions of the command and where it writes: they are not needed to repeat a run.
-_ACTIONS = ("check", "output", "resume", "auto_resume", "output_format")
+_ACTIONS = ("check", "list_all", "output", "resume", "auto_resume", "output_format")
 
 # What may differ in a resumed run: nothing that an earlier step depended on.
-MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
+MAY_CHANGE = ("epochs", "time_limit", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def _of_use(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     other_backbone = given.get("backbone", preset.get("backbone")) != preset.get("backbone")
     if other_backbone or given.get("backbone_weights") == NO_WEIGHTS:
         unused |= OF_THE_BACKBONE
+    if given.get("time_limit") is not None:
+        unused |= OF_THE_TIME
     return {name: value for name, value in preset.items() if name not in unused}
 
 
@@ -145,16 +147,18 @@ def usual_options() -> dict[str, Option]:
     tables = _read_tables(preset_file(USUAL))
     everywhere, cpu, gpu = tables[""], tables[CPU], tables[GPU]
     result = {name: options_of(kind)[name] for name, kind in OWNERS.items()}
+    # What follows from a time limit still does; the other rules are for an option that no preset sets.
+    rules = {name: about.follows if name in OF_THE_TIME else None for name, about in result.items()}
     for name, value in everywhere.items():
-        result[name] = dataclasses.replace(result[name], default=value, follows=None)
+        result[name] = dataclasses.replace(result[name], default=value, follows=rules[name])
     for name in {**cpu, **gpu}:
         usual = result[name]
         first, second = cpu.get(name, usual.default), gpu.get(name, usual.default)
         if first == second:
-            result[name] = dataclasses.replace(usual, default=first, follows=None)
+            result[name] = dataclasses.replace(usual, default=first, follows=rules[name])
         else:
             texts = [str(value).lower() if isinstance(value, bool) else str(value) for value in (first, second)]
-            rule = f"{texts[0]} on a CPU, {texts[1]} on a GPU"
+            rule = "; ".join(filter(None, (f"{texts[0]} on a CPU, {texts[1]} on a GPU", rules[name])))
             result[name] = dataclasses.replace(usual, default=None, follows=rule)
     return result
 
@@ -192,6 +196,8 @@ def resolve_configs(
     usual = {name: about.default for name, about in options_of(TrainConfig).items()}
     usual |= {**MODEL_DEFAULTS.get(model.name, {}), "freeze_batch_statistics": pretrained}
     usual["cache_features"] = train.freeze_backbone and not train.endless_augmentation
+    if train.time_limit is not None:
+        usual |= {"epochs": MAX_EPOCHS, "schedule": "cosine", "patience": 0}
     if model.softmax_output:
         usual["loss"] = "softmax_bce"
     open_ = [f.name for f in dataclasses.fields(train) if getattr(train, f.name) is None]

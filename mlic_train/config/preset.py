@@ -20,6 +20,7 @@ OF_CAPTIONS = frozenset(
     }
 )
 OF_OWN_ENCODERS = frozenset({"embedding", "vocab_size", "word_dropout"})  # not of a Hugging Face encoder
+OF_THE_TIME = frozenset({"epochs", "min_steps", "schedule", "patience"})  # a time limit plans them
 OF_THE_BACKBONE = frozenset(
     {
         *("backbone_weights", "image_size", "mean", "std", "drop_path", "freeze_batch_statistics"),

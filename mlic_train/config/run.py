@@ -9,6 +9,7 @@ from mlic_train.errors import ConfigError
 
 from .preset import PRESETS, USUAL
 
+LOGGERS = ("tensorboard", "mlflow")
 NO_WEIGHTS = "none"
 
 _run = partial(option, group="Run")
@@ -51,11 +52,15 @@ class RunOptions:
         follows=f"{USUAL}; for origin_hybrid origin",
     )
     check: bool = _run(False, "Only report what is wrong with the data.", common=True)
+    list_all: bool = _run(False, "With --check: list every problem and every label.", flag="all")
     output: Path | None = _run(None, "Run folder.", path="new folder", follows="runs/MODEL", common=True)
     resume: bool = _run(False, "Go on with the run in --output.", common=True)
     auto_resume: bool = _run(False, "Go on with the run in --output if there is one, else start it (for restarts).")
     device: str = _run("auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps"), common=True)
     note: str | None = _run(None, "A sentence about the data and its licence, for the model card.")
+    loggers: tuple[str, ...] = _run(
+        (), "Log to tensorboard or mlflow too; may be repeated; an extra of the package.", choices=LOGGERS, flag="log"
+    )
     output_format: str = _run("table", "What is printed at the end.", choices=("table", "json"), flag="format")
 
     def __post_init__(self) -> None:

@@ -40,7 +40,8 @@ def read_labels(files: Sequence[Path], data_format: str = "auto", labels_file: P
         if declaring and (declared := each.read_labels(declaring)) is not None:
             return declared
     rows = (row for file, found in formats.items() for row in found.read_rows(file, None))
-    cells = [row.labels for row in rows if isinstance(row, Row) and row.labels is not None]
+    labelled = [row for row in rows if isinstance(row, Row) and row.labels is not None]
+    cells = [cell for row in labelled for cell in (row.labels, row.unknown) if cell is not None]
     try:
         return infer_labels(cells)
     except DataError as error:
@@ -122,6 +123,9 @@ class _SplitBuilder:
         if isinstance(labels, DataError) or isinstance(unknown, DataError):
             error = labels if isinstance(labels, DataError) else unknown
             return self.refuse(Problem(file, row.number, "unknown-label", str(error)))
+        if twice := {*(labels or ())} & {*(unknown or ())}:
+            message = f"found {self._names(tuple(sorted(twice)))} as labels and as unknown; expected each only once"
+            return self.refuse(Problem(file, row.number, "bad-row", message))
         image: PictureFile | None = row.picture if self._pictures else None
         if row.image_id is None and not row.captions:
             message = "found neither a picture nor a caption; expected at least one"
@@ -129,6 +133,8 @@ class _SplitBuilder:
         if row.image_id is not None and folder is not None:
             try:
                 path = folder.path(row.image_id)
+                if not folder.has(path):
+                    path = next(filter(folder.has, map(folder.path, row.other_names)), path)
             except ValueError as error:
                 return self.refuse(Problem(file, row.number, "bad-row", str(error)))
             if not folder.has(path):

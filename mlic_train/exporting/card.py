@@ -77,9 +77,16 @@ def _metrics(manifest: Manifest, config: RunConfig) -> list[str]:
 
 
 def _table(splits: Mapping[str, Metrics]) -> list[str]:
-    rows = ["| split | " + " | ".join(_TITLES.values()) + " |", "|---" * (len(_TITLES) + 1) + "|"]
+    unknown = {"unknown": "unknown labels"} if any("unknown" in metrics for metrics in splits.values()) else {}
+    titles = {**_TITLES, **unknown}
+    rows = ["| split | " + " | ".join(titles.values()) + " |", "|---" * (len(titles) + 1) + "|"]
     for split, metrics in splits.items():
-        rows.append(f"| {split} | " + " | ".join(_cell(metrics, name) for name in _TITLES) + " |")
+        rows.append(f"| {split} | " + " | ".join(_cell(metrics, name) for name in titles) + " |")
+    if unknown:
+        rows += [
+            "",
+            "Unknown labels (a row neither has nor lacks them) count nowhere; a row with some is no negative.",
+        ]
     return rows
 
 

@@ -12,6 +12,7 @@ from mlic_runtime.package.manifest import (
     CARD_NAME,
     MANIFEST_NAME,
     TOKENIZER_NAME,
+    EvidenceSpec,
     FileSpec,
     LabelSpec,
     Manifest,
@@ -45,12 +46,15 @@ class ExportOptions:
         max_drop: how many points (hundredths) of validation samples F1 a precision other than fp32 may cost.
         latency: measure the graphs' latency on this machine and recommend a precision by it. Measured latencies are the
             only part of a package that a second export of the model does not repeat.
+        evidence: let the graphs say where in the picture and the caption a logit comes from, where the model can. It
+            costs nothing in a run that does not fetch it.
     """
 
     version: str = "0.1.0"
     precisions: Sequence[str] = (FULL,)
     max_drop: float = MAX_DROP
     latency: bool = False
+    evidence: bool = True
 
 
 def export_package(
@@ -98,7 +102,10 @@ def build_package(
         check_labels(trained, splits)
         log("running PyTorch on val and test")
         expected = collect_splits(trained, trained.run, splits)
-    graphs = make_graphs(trained, options.precisions, splits, expected, options.max_drop, log)
+    explains = options.evidence and trained.model.explains
+    if options.evidence and not explains:
+        log(f"{trained.config.model.name} with these options cannot explain its logits: no evidence in the graphs")
+    graphs = make_graphs(trained, options.precisions, splits, expected, options.max_drop, log, evidence=explains)
     parity: dict[str, ParitySpec] = {}
     metrics: dict[str, Mapping[str, Metrics]] = {}
     for precision, graph in graphs.items():
@@ -138,6 +145,7 @@ def build_package(
         parity=parity,
         latency=latency,
         recommended=recommend(latency),
+        evidence=EvidenceSpec(*trained.model.grid) if explains else None,
         provenance={
             **trained.config.provenance,
             "checkpoint_sha256": checkpoint_digest(trained.folder),

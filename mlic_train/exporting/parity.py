@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlic_runtime.base.arrays import Logits
-from mlic_runtime.graph.session import GraphSession
+from mlic_runtime.base.arrays import Floats, Logits
+from mlic_runtime.graph.session import CAPTION_EVIDENCE, PICTURE_EVIDENCE, GraphSession
 from mlic_runtime.package.manifest import AgreementSpec, ParitySpec
 from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.errors import ExportError
@@ -90,7 +90,10 @@ def check_parity(trained: TrainedModel, session: GraphSession, precision: str = 
         with torch.inference_mode():
             expected = trained.model(*inputs).numpy()
         logits = session.run(*(tensor.numpy() for tensor in inputs))
-        _check_values(expected, logits, precision, f"B={batch}, T={tokens}")
+        where = f"B={batch}, T={tokens}"
+        _check_values(expected, logits, precision, where)
+        if session.explains:
+            _check_evidence(trained.model, session, inputs, logits, precision, where)
         pairs.append((expected, logits))
     of_model, of_graph = (np.concatenate(side) for side in zip(*pairs, strict=True))
     agreement = _check_decisions(trained, of_model, of_graph, precision, "made-up rows")
@@ -127,15 +130,33 @@ def parity_table(parity: Mapping[str, ParitySpec]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_values(expected: Logits, logits: Logits, precision: str, where: str) -> None:
-    """Compare logits float32 (B, L) of the model and of its graph.
+def _check_evidence(
+    model: Model, session: GraphSession, inputs: tuple[Tensor, ...], logits: Logits, precision: str, where: str
+) -> None:
+    """Compare what the graph and the model say about where logits come from, and the logits beside it.
 
     Raises:
-        ExportError: the shapes differ, or a logit differs by more than the tolerance of the precision.
+        ExportError: they differ by more than the tolerance of the precision, or the logits are other ones than without.
+    """
+    with torch.inference_mode():
+        expected = model.explain(*inputs)
+    found = session.explain(*(tensor.numpy() for tensor in inputs))
+    if not np.array_equal(found.logits, logits):
+        raise ExportError(f"parity of {precision} failed at {where}: logits change where evidence is fetched")
+    _check_values(expected.picture_evidence.numpy(), found.picture, precision, where, PICTURE_EVIDENCE)
+    if expected.caption_evidence is not None and found.caption is not None:
+        _check_values(expected.caption_evidence.numpy(), found.caption, precision, where, CAPTION_EVIDENCE)
+
+
+def _check_values(expected: Floats, logits: Floats, precision: str, where: str, what: str = "logits") -> None:
+    """Compare logits float32 (B, L), or parts of them, of the model and of its graph.
+
+    Raises:
+        ExportError: the shapes differ, or a number differs by more than the tolerance of the precision.
     """
     if logits.shape != expected.shape:
         raise ExportError(
-            f"parity of {precision} failed at {where}: shape {logits.shape}, expected {expected.shape}; "
+            f"parity of {precision} failed at {where}: {what} of shape {logits.shape}, expected {expected.shape}; "
             "nothing was written"
         )
     tolerance = TOLERANCES[precision]
@@ -143,7 +164,7 @@ def _check_values(expected: Logits, logits: Logits, precision: str, where: str) 
     # Not written as `any(difference > ...)`, which NaN would pass.
     if not (difference <= tolerance.atol + tolerance.rtol * np.abs(expected)).all():
         raise ExportError(
-            f"parity of {precision} failed at {where}: logits differ by {difference.max():.3g}, "
+            f"parity of {precision} failed at {where}: {what} differ by {difference.max():.3g}, "
             f"at most {tolerance.atol:g} + {tolerance.rtol:g} * |logit| is allowed; nothing was written"
         )
 

@@ -54,11 +54,14 @@ def make_graphs(
     expected: Mapping[str, Outputs],
     max_drop: float,
     log: Callable[[str], None],
+    *,
+    evidence: bool = False,
 ) -> dict[str, Graph]:
     """Make the graphs of one model, {precision: graph}, in the order of `precisions`.
 
     Reduced precisions are fitted on the train split of `splits` and judged by val; without data only FULL is possible.
-    `expected` are the outputs of PyTorch for val, see `collect_splits`; for `max_drop` see MAX_DROP.
+    `expected` are the outputs of PyTorch for val, see `collect_splits`; for `max_drop` see MAX_DROP, for
+    `evidence` `graph.export_graph`.
 
     Raises:
         ExportError: a reduced precision without data, or int8 costs too much F1 even with the fewest blocks.
@@ -69,7 +72,7 @@ def make_graphs(
             f"{reduced[0]} is fitted on training rows and judged by validation rows: give --data, "
             f"or export --precision {FULL} only"
         )
-    full = export_graph(trained.model, trained.config.model.max_length)
+    full = export_graph(trained.model, trained.config.model.max_length, evidence)
     graphs = {FULL: Graph(full)}
     if reduced and splits is not None:
         rows = draw_rows(trained, splits.train.records, _RANGE_ROWS + _NOISE_ROWS)
@@ -96,7 +99,7 @@ def largest_drop(trained: TrainedModel, expected: Mapping[str, Outputs], outputs
     thresholds = np.asarray(trained.state.thresholds)
 
     def f1(rows: Outputs) -> float:
-        return compute_metrics(sigmoid(rows.logits), rows.targets, thresholds)["samples_f1"]
+        return compute_metrics(sigmoid(rows.logits), rows.targets, thresholds, rows.known)["samples_f1"]
 
     modes = [key for key in expected if key.split("-")[0] == "val"]
     return max(100 * (f1(expected[key]) - f1(outputs[key])) for key in modes)

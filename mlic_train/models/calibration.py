@@ -41,11 +41,19 @@ class Calibration(nn.Module):
         Returns:
             float32 (B, L).
         """
-        picture, caption = has_picture.to(self.scale.dtype), has_caption.to(self.scale.dtype)
-        mode = torch.stack([picture * caption, picture * (1 - caption), 1 - picture], dim=1)[:, :, None]  # one-hot
+        mode = self._mode(has_picture, has_caption)
         # A sum instead of a matrix product, because quantizers would round the constants of a product to eight bits.
         logits = self.with_fewer_empty_rows(logits)
         return logits * (mode * self.scale).sum(dim=1) + (mode * self.bias).sum(dim=1)
+
+    def scale_of(self, has_picture: Tensor, has_caption: Tensor) -> Tensor:
+        """Return the factor float32 (B, L) of each row's logits; arguments as in `forward`."""
+        return (self._mode(has_picture, has_caption) * self.scale).sum(dim=1)
+
+    def _mode(self, has_picture: Tensor, has_caption: Tensor) -> Tensor:
+        """Return the mode of each row, one-hot float32 (B, 3, 1)."""
+        picture, caption = has_picture.to(self.scale.dtype), has_caption.to(self.scale.dtype)
+        return torch.stack([picture * caption, picture * (1 - caption), 1 - picture], dim=1)[:, :, None]
 
     def with_fewer_empty_rows(self, logits: Tensor) -> Tensor:
         """Apply the shift alone: float32 (B, L) to (B, L)."""

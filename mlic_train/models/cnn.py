@@ -1,10 +1,11 @@
 import torch
 from torch import Tensor, nn
 
+from mlic_runtime.base.override import override
 from mlic_train.config import ModelConfig
 
 from .backbone import Backbone, Conv3
-from .base import PictureModel
+from .base import Explained, PictureModel
 from .calibration import Calibration
 from .heads import LabelOutput, Logits, PictureLabels, Positions
 
@@ -30,6 +31,11 @@ class Cnn(PictureModel):
         self.output = LabelOutput(config.softmax_output)
         self.calibration = Calibration(config.num_labels)
 
+    @property
+    @override
+    def explains(self) -> bool:
+        return isinstance(self.fully_connected[-1], PictureLabels) and not self.output.softmax
+
     def branches(self, features: Tensor) -> Logits:
         """Return logits float32 (B, L) before calibration of feature maps float32 (B, C, h, w)."""
         return Logits(self.output(self.fully_connected(features)))
@@ -43,6 +49,17 @@ class Cnn(PictureModel):
     def forward(self, pixels: Tensor) -> Tensor:
         """Return `logits`, as the graph does."""
         return self.classify(self.encode_picture(pixels))
+
+    def explain(self, pixels: Tensor) -> Explained:
+        """Return the logits with what each place of the picture contributes; only if `explains`."""
+        *before, labels = self.fully_connected
+        if not isinstance(labels, PictureLabels):
+            raise TypeError("a cnn with the origin's layers does not explain its logits")
+        features = self.encode_picture(pixels)
+        cells = nn.Sequential(*before)(features)
+        has_picture = torch.ones_like(pixels[:, 0, 0, 0], dtype=cells.dtype)
+        scale = self.calibration.scale_of(has_picture, torch.zeros_like(has_picture))[:, :, None]
+        return Explained(self.classify(features), self.on_grid(scale * labels.evidence(cells)), None)
 
 
 def _origin_layers(config: ModelConfig, values: int) -> nn.Sequential:

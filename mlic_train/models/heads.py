@@ -15,11 +15,17 @@ _EPSILON = 1e-6  # keeps the log-odds of a saturated softmax finite: |logit| <= 
 
 
 class Logits(NamedTuple):
-    """The logits of a model in training: `fused` (B, L), and those of `picture` and `caption` alone (B, L) or None."""
+    """The logits of a model before calibration: `fused` (B, L), and those of `picture` and `caption` alone, or None.
+
+    Where they were wanted, also the parts of the fused logits that come from each place of the picture,
+    `picture_evidence` (B, L, N), and from each token of the caption, `caption_evidence` (B, L, T).
+    """
 
     fused: Tensor
     picture: Tensor | None = None
     caption: Tensor | None = None
+    picture_evidence: Tensor | None = None
+    caption_evidence: Tensor | None = None
 
 
 class Positions(nn.Module):
@@ -51,6 +57,18 @@ class PictureLabels(nn.Module):
         scores = self.scores(positions)  # (B, N, L)
         return scores.mean(dim=1) + _MAX_SHARE * scores.amax(dim=1)  # type: ignore[no-any-return]
 
+    def evidence(self, positions: Tensor) -> Tensor:
+        """Return what each position contributes to the logits, without the bias: (B, N, C) to (B, L, N).
+
+        The logit is linear in the positions once the largest score is known, so this is exact: with w and b of a label,
+        the contribution of x_n is w.x_n / N, and _MAX_SHARE * w.x_n more for the position of the largest score. The sum
+        over n is the logit minus (1 + _MAX_SHARE) * b.
+        """
+        scores = self.scores(positions)
+        largest = (scores >= scores.amax(dim=1, keepdim=True)).to(scores.dtype)
+        weight = 1.0 / scores.shape[1] + _MAX_SHARE * largest / largest.sum(dim=1, keepdim=True)
+        return ((scores - self.scores.bias) * weight).transpose(1, 2)  # type: ignore[no-any-return]
+
 
 class CaptionLabels(nn.Module):
     """Caption states (B, T, D), mask (B, T) float 1/0 to logits (B, L): every label pools the tokens by attention.
@@ -67,9 +85,20 @@ class CaptionLabels(nn.Module):
 
     @override
     def forward(self, states: Tensor, present: Tensor) -> Tensor:
-        scores = states @ self.queries.T + ((1.0 - present) * MASKED)[:, :, None]  # (B, T, L)
-        pooled = torch.softmax(scores, dim=1).transpose(1, 2) @ states  # (B, L, D)
+        pooled = self._attention(states, present) @ states  # (B, L, D)
         return (pooled * self.weight).sum(-1) + self.bias
+
+    def evidence(self, states: Tensor, present: Tensor) -> Tensor:
+        """Return what each token contributes to the logits, without the bias: (B, L, T).
+
+        With the attention a of a label, the contribution of the state h_t is a_t * w.h_t. The sum over t is the logit
+        minus the bias: exact in the states. A state has read its neighbours too, so that a word's share is approximate.
+        """
+        return self._attention(states, present) * (states @ self.weight.T).transpose(1, 2)
+
+    def _attention(self, states: Tensor, present: Tensor) -> Tensor:
+        scores = states @ self.queries.T + ((1.0 - present) * MASKED)[:, :, None]  # (B, T, L)
+        return torch.softmax(scores, dim=1).transpose(1, 2)
 
 
 class LabelOutput(nn.Module):

@@ -40,6 +40,11 @@ class Hybrid(PictureAndCaption):
         self.output = LabelOutput(config.softmax_output)
         self.calibration = Calibration(num_labels)
 
+    @property
+    @override
+    def explains(self) -> bool:
+        return not self.output.softmax
+
     @torch.no_grad()
     def ignore_pictures(self) -> None:
         """Make pictures change nothing where there is a caption, and no label likely where there is none.
@@ -55,25 +60,38 @@ class Hybrid(PictureAndCaption):
 
     @override
     def branches(
-        self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
+        self,
+        features: Tensor | None,
+        has_picture: Tensor | None,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        evidence: bool = False,
     ) -> Logits:
         present = attention_mask.to(self.picture_share.dtype)
         has_caption = present[:, :1]  # (B, 1): captions are padded on the right
         states = self.caption(input_ids, attention_mask)
         caption = self.caption_labels(self.dropout(states), present)
-        picture = has = None
+        picture = has = picture_evidence = caption_evidence = None
+        caption_share = has_caption
         if features is None or has_picture is None:
             fused = has_caption * caption
         else:
             has = has_picture.to(present.dtype)[:, None]  # (B, 1)
-            picture = self.picture_labels(self.feature_dropout(self.cells(features)))
+            cells = self.feature_dropout(self.cells(features))
+            picture = self.picture_labels(cells)
             both = has * has_caption
             picture_share = has - both * (1.0 - self.picture_share)  # (B, L): 1 alone, picture_share with a caption
             caption_share = has_caption - both * (1.0 - self.caption_share)
             fused = picture_share * picture + caption_share * caption
+            if evidence:
+                picture_evidence = picture_share[:, :, None] * self.picture_labels.evidence(cells)
+        if evidence:
+            caption_evidence = caption_share.expand_as(caption)[:, :, None] * self.caption_labels.evidence(
+                states, present
+            )
         if self.interaction is not None:
             fused = fused + has_caption * self.interaction(states, present, caption, has, picture)
-        return Logits(self.output(fused), picture, caption)
+        return Logits(self.output(fused), picture, caption, picture_evidence, caption_evidence)
 
 
 class Interaction(nn.Module):

@@ -52,7 +52,12 @@ class OriginHybrid(PictureAndCaption):
 
     @override
     def branches(
-        self, features: Tensor | None, has_picture: Tensor | None, input_ids: Tensor, attention_mask: Tensor
+        self,
+        features: Tensor | None,
+        has_picture: Tensor | None,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        evidence: bool = False,
     ) -> Logits:
         if features is None or has_picture is None:
             picture = self.scores.weight.new_zeros(len(input_ids), self.join.width)

@@ -52,7 +52,8 @@ class State:
 
     `epoch` and `step` are those of the next batch to train on (`step` counts batches inside the epoch). `history` has
     one row per finished epoch. `thresholds` (L) and `metrics` {split: {metric: number}} belong to these weights.
-    `scaler` is the loss scale of float16 training.
+    `scaler` is the loss scale of float16 training. `time` is what a run with a time limit has measured and planned (see
+    `training.time_limit`).
     """
 
     epoch: int = 0
@@ -66,6 +67,7 @@ class State:
     thresholds: list[float] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
+    time: dict[str, float] = field(default_factory=dict)
 
 
 def write_run_config(folder: Path, config: RunConfig, tokenizer: bytes | None) -> None:

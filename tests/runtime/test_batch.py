@@ -230,7 +230,10 @@ def test_columns_that_are_not_read_are_said_on_stderr(rows: Path) -> None:
         (["a.jpg", "--batch-size", "32"], "'--batch-size' needs '--input'"),
         (["a.jpg", "--no-pictures"], "'--pictures/--no-pictures' needs '--input'"),
         (["a.jpg", "--format", "submission"], "'--format submission' needs '--input'"),
-        (["--input", "-", "--format", "table"], "'--input' needs '--format' jsonl, csv or submission; found table"),
+        (
+            ["--input", "-", "--format", "table"],
+            "'--input' needs '--format' jsonl, csv, submission or label-studio; found table",
+        ),
         (["--input", "-", "--resume"], "'--resume' needs '--output'"),
         (["--input", "-", "--label-ids", "x"], "'--label-ids' needs '--format submission'"),
         (["--input", "-", "--no-pictures", "--no-captions"], "exclude each other"),

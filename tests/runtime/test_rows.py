@@ -193,9 +193,62 @@ def test_a_sidecar_that_cannot_be_read_costs_one_row(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "notes.md", "")
-    with pytest.raises(InputError, match=r"there is no picture in .*; expected files in \.jpg, "):
+    with pytest.raises(InputError, match=r"there is no picture in .*; expected JPEG, PNG, .* or HEIC files$"):
         open_rows(tmp_path)
+    write(tmp_path / "notes.md", "")
+    with pytest.raises(InputError, match=r"; passed over 1 file that is not a JPEG, .* or HEIC picture: notes.md$"):
+        open_rows(tmp_path)
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def passed_over(folder: Path) -> str:
+    with open_rows(folder) as reader:
+        assert len(list(reader)) > 0
+        assert reader.passed_over is not None
+        return reader.passed_over()
+
+
+@pytest.mark.parametrize("name", ["a.JPE", "a.jfif", "a.jif", "a.apng", "a.hif"])
+def test_all_usual_endings_of_pictures_are_taken(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, "broken, and so an error of its own")
+    assert [row.name for row in rows_of(tmp_path)] == [name]
+
+
+@pytest.mark.parametrize("name", ["IMG_1234", "photo.dat", "photo.txt", "sub/photo.jpg.1", "picture.avif"])
+def test_where_the_ending_does_not_tell_the_content_does(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, PNG)
+    write(tmp_path / "notes", "no picture")
+    assert [row.name for row in rows_of(tmp_path)] == [name]
+
+
+def test_a_picture_without_an_ending_has_its_caption_beside_it(tmp_path: Path) -> None:
+    write(tmp_path / "IMG_1234", PNG)
+    write(tmp_path / "IMG_1234.txt", "a dog")
+    assert [said(row)[1:] for row in rows_of(tmp_path)] == [("a dog", "IMG_1234")]
+    assert passed_over(tmp_path) == ""
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.txt", ".hidden"):
+        write(tmp_path / name, "")
+    assert passed_over(tmp_path) == ""
+    write(tmp_path / "sub/b.txt", "the caption of no picture")
+    assert passed_over(tmp_path) == (
+        f"passed over 1 file that is not a JPEG, PNG, WEBP, GIF, BMP, TIFF or HEIC picture: {Path('sub/b.txt')}"
+    )
+    for name in ("w.csv", "x\n.md", "y.mp4", "z"):
+        write(tmp_path / name, "")
+    assert passed_over(tmp_path) == (
+        "passed over 5 files that are not JPEG, PNG, WEBP, GIF, BMP, TIFF or HEIC pictures: "
+        f"{Path('sub/b.txt')}, w.csv, x .md, ..."
+    )
+
+
+def test_a_file_of_rows_passes_nothing_over(tmp_path: Path) -> None:
+    with open_rows(write(tmp_path / "rows.csv", "image\na.jpg\n")) as reader:
+        assert reader.passed_over is None
 
 
 def test_a_folder_is_its_own_root(tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from mlic_train.data import LabelSet, read_labels, read_split
+from mlic_train.data.check import check_splits
+from mlic_train.data.folder import find_splits
+from mlic_train.data.formats.registry import find_format
 from mlic_train.errors import DataError
 
 Draw = Callable[..., Path]
@@ -195,3 +198,119 @@ def test_two_files_must_agree_on_their_categories(file: Path) -> None:
     other = write(file.with_name("instances_val.json"), instances(categories=[{"id": 1, "name": "cat"}]))
     with pytest.raises(DataError, match="category 1 is 'cat' here but 'person'"):
         read_labels([file, other])
+
+
+def category(key: int, name: str, parent: str = "none") -> dict[str, Any]:
+    return {"id": key, "name": name, "supercategory": parent}
+
+
+@pytest.mark.parametrize(
+    ("root", "note"),
+    [
+        ("animals", "the root category 'animals' has no annotations; it is left out"),
+        ("dog", "the root category 'dog', which another category has too, has no annotations; it is left out"),
+    ],
+)
+def test_a_root_category_without_annotations_is_left_out(tmp_path: Path, draw: Draw, root: str, note: str) -> None:
+    categories = [category(0, root), category(1, "dog", root), category(2, "cat", root)]
+    for number, name in enumerate(("train", "valid")):
+        draw(tmp_path / name / "a_jpg.rf.0123.jpg", number)
+        content = instances(
+            images=[{"id": 0, "file_name": "a_jpg.rf.0123.jpg", "height": 12, "width": 16}],
+            categories=categories,
+            annotations=[{"id": 0, "image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": []}],
+        )
+        write(tmp_path / name / "_annotations.coco.json", content)
+    splits = find_splits(tmp_path)
+    assert splits.val == (tmp_path / "valid" / "_annotations.coco.json",)
+    labels = read_labels(splits.train)
+    assert (labels.names, labels.ids) == (("dog", "cat"), ("1", "2"))
+    split = read_split(splits.val, labels)
+    assert [record.labels for record in split.records] == [(0,)]
+    messages = [warning.message for warning in split.warnings]
+    assert messages == [
+        note,
+        "the categories of 1 boxes or masks count as labels of the whole picture",
+    ]
+
+
+def test_a_root_category_with_annotations_stays(file: Path) -> None:
+    categories = [category(1, "animals"), category(2, "dog", "animals")]
+    write(file, instances(categories=categories, annotations=[{"image_id": 100, "category_id": 1}]))
+    assert read_labels([file]).names == ("animals", "dog")
+
+
+def test_two_categories_of_one_name_are_one_label(file: Path) -> None:
+    categories = [category(1, "dog", "pet"), category(2, "dog", "wild")]
+    found = [{"image_id": 100, "category_id": 1}, {"image_id": 101, "category_id": 2}]
+    write(file, instances(categories=categories, annotations=found))
+    split = read_split([file], read_labels([file]))
+    assert [record.labels for record in split.records] == [(0,), (0,), ()]
+    assert [warning.message for warning in split.warnings] == ["2 categories are called 'dog'; they are one label"]
+
+
+def test_without_categories_their_ids_are_the_labels(file: Path) -> None:
+    content = instances(annotations=[{"image_id": 100, "category_id": 18}, {"image_id": 101, "category_id": 2}])
+    del content["categories"]
+    write(file, content)
+    labels = read_labels([file])
+    assert labels.names == ("2", "18")
+    split = read_split([file], labels)
+    assert [record.labels for record in split.records] == [(1,), (0,), ()]
+    assert "found no `categories`; the 2 category ids" in split.warnings[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [
+        ("labels.json", "data"),  # FiftyOne
+        ("annotations.json", "images"),
+        ("annotations/instances_default.json", "images/default"),  # CVAT
+        ("annotations/instances_default.json", "images"),
+        ("train.json", "train"),
+        ("annotations/instances_Train.json", "images/Train"),
+    ],
+)
+def test_the_namings_of_other_tools(tmp_path: Path, draw: Draw, name: str, pictures: str) -> None:
+    picture = draw(tmp_path / pictures / "0.jpg")
+    file = write(tmp_path / name, instances(1, annotations=[]))
+    splits = find_splits(tmp_path)
+    assert splits.train == (file,)
+    assert read_split([file], read_labels([file]), images=splits.images).records[0].image == picture
+
+
+def test_other_tasks_of_coco_do_not_disturb(tmp_path: Path) -> None:
+    files = [
+        write(tmp_path / "annotations" / f"{task}_all.json", instances(1)) for task in ("instances", "person_keypoints")
+    ]
+    assert find_splits(tmp_path).train == (files[0],)
+
+
+@pytest.mark.parametrize("name", ["train/0.jpg", "images\\train\\0.jpg", "0.jpg"])
+def test_folders_in_a_name_are_kept_or_left_out_as_the_pictures_lie(tmp_path: Path, draw: Draw, name: str) -> None:
+    picture = draw(tmp_path / "images" / "0.jpg")
+    file = write(tmp_path / "labels.json", instances(annotations=[], images=[{"id": 1, "file_name": name}]))
+    assert read_split([file], read_labels([file])).records[0].image == picture
+
+
+def test_two_pictures_of_one_name_are_not_mixed_up(tmp_path: Path, draw: Draw) -> None:
+    draw(tmp_path / "images" / "0.jpg")
+    images = [{"id": number, "file_name": f"{name}/0.jpg"} for number, name in enumerate("ab")]
+    file = write(tmp_path / "labels.json", instances(annotations=[], images=images))
+    split = read_split([file], read_labels([file]), skip_bad_rows=True, allow_empty=True)
+    assert [problem.kind for problem in split.skipped] == ["missing-picture", "missing-picture"]
+
+
+def test_content_decides_what_a_picture_is_not_its_ending(tmp_path: Path, draw: Draw) -> None:
+    for name in ("0.jfif", "1", "2.png"):
+        draw(tmp_path / "x.jpg").rename(tmp_path / name)
+    images = [{"id": n, "file_name": name} for n, name in enumerate(("0.jfif", "1", "2.png"))]
+    write(tmp_path / "train.json", instances(annotations=[], images=images))
+    splits = find_splits(tmp_path).by_split()
+    assert [p.kind for p in check_splits(splits, read_labels(splits["train"])) if p.severity == "error"] == []
+
+
+def test_it_is_described(file: Path) -> None:
+    write(file.with_name("captions_train.json"), {"annotations": []})
+    expected = "3 pictures in `images`, 3 categories (dog, person, traffic light), captions in captions_train.json"
+    assert find_format(file).describe(file) == f"COCO annotations: {expected}"

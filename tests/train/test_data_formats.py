@@ -15,6 +15,7 @@ class Lines(Format):
     """A caption, a bar and labels on each line."""
 
     name = "lines"
+    title = "lines"
     file_names = ("*.lines", "captions_*.txt")
     split_files = ("{split}.lines",)
 

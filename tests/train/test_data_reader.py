@@ -47,7 +47,7 @@ def test_the_format_goes_by_the_name(name: str, expected: str) -> None:
 def test_an_unclear_or_unknown_format_is_an_error() -> None:
     with pytest.raises(DataError, match="or say --data-format"):
         find_format(Path("train.txt"))
-    with pytest.raises(DataError, match="expected one of auto, csv"):
+    with pytest.raises(DataError, match=r"expected one of auto, .*csv"):
         find_format(Path("train.csv"), "tsv")
 
 
@@ -179,9 +179,9 @@ def test_only_the_training_split_is_needed(tmp_path: Path) -> None:
 def test_a_folder_without_a_training_split_lists_what_is_there(tmp_path: Path) -> None:
     write(tmp_path / "val.csv", "")
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match=r"found images/, val\.csv; expected train\.csv"):
+    with pytest.raises(DataError, match=r"no training split; found images/, val\.csv; expected files or folders"):
         find_splits(tmp_path)
-    with pytest.raises(DataError, match="not a folder"):
+    with pytest.raises(DataError, match="not a file or folder"):
         find_splits(tmp_path / "nowhere")
 
 
@@ -189,4 +189,43 @@ def test_one_split_in_two_files_is_ambiguous(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", "")
     write(tmp_path / "annotations" / "instances_train.json", "")
     with pytest.raises(DataError, match=r"found train\.csv, annotations/instances_train\.json for the split 'train'"):
+        find_splits(tmp_path)
+
+
+def test_splits_are_found_in_folders_named_like_them(tmp_path: Path) -> None:
+    for name in ("Train/rows.csv", "valid/rows.jsonl", "TEST/instances_a.json", "labels.csv"):
+        write(tmp_path / name, "")
+    found = find_splits(tmp_path)
+    assert found.train == (tmp_path / "Train" / "rows.csv",)
+    assert found.val == (tmp_path / "valid" / "rows.jsonl",)
+    assert found.test == (tmp_path / "TEST" / "instances_a.json",)
+    assert found.labels_file == tmp_path / "labels.csv"
+
+
+def test_the_only_source_of_a_folder_is_the_data_set(tmp_path: Path) -> None:
+    for name in ("posters.csv", "labels.csv", "captions.csv", ".hidden.csv"):
+        write(tmp_path / name, "")
+    found = find_splits(tmp_path)
+    assert (found.train, found.val, found.captions) == (
+        (tmp_path / "posters.csv",),
+        (),
+        (tmp_path / "captions.csv",),
+    )
+    write(tmp_path / "more.jsonl", "")
+    with pytest.raises(DataError, match=r"found posters\.csv, more\.jsonl for the training data; expected one"):
+        find_splits(tmp_path)
+
+
+def test_one_file_is_a_data_set(tmp_path: Path) -> None:
+    for name in ("posters.csv", "captions.csv", "val.csv", "images/a.jpg"):
+        write(tmp_path / name, "")
+    found = find_splits(tmp_path / "posters.csv")
+    assert (found.train, found.val, found.captions) == ((tmp_path / "posters.csv",), (), ())
+    assert found.images == tmp_path / "images"
+
+
+def test_two_folders_for_one_split_are_ambiguous(tmp_path: Path) -> None:
+    for name in ("train/rows.csv", "val/rows.csv", "valid/rows.csv"):
+        write(tmp_path / name, "")
+    with pytest.raises(DataError, match=r"found val, valid for the split 'val'; expected one"):
         find_splits(tmp_path)

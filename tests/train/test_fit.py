@@ -276,9 +276,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     small_train: TrainConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "mlic_train.training.fit.create_loss", lambda *_: lambda logits, targets: logits.sum() * torch.nan
-    )
+    monkeypatch.setattr("mlic_train.training.fit.create_loss", lambda *_: lambda logits, *_: logits.sum() * torch.nan)
     with pytest.raises(
         TrainError, match=r"the loss is nan in epoch 1, batch 1 \(step 1; .*(train|captions)\.csv, record \d+"
     ):
@@ -289,7 +287,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
 def test_a_gradient_that_is_not_finite_stops_too(
     tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(logits: torch.Tensor, *_: torch.Tensor | None) -> torch.Tensor:
         return (logits - logits.detach()).abs().sqrt().sum()  # 0, with an infinite slope
 
     monkeypatch.setattr("mlic_train.training.fit.create_loss", lambda *_: loss)
@@ -305,7 +303,7 @@ def test_a_gradient_that_is_not_finite_stops_without_a_bound_too(
     config, batches = dataclasses.replace(small_train, gradient_clip=0.0), 8
     left = batches
 
-    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(logits: torch.Tensor, *_: torch.Tensor | None) -> torch.Tensor:
         nonlocal left
         left -= torch.is_grad_enabled()
         return (logits - logits.detach()).abs().sqrt().sum() if left == 0 else logits.square().mean()

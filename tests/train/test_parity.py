@@ -43,6 +43,7 @@ class Shifted:
 
     def __init__(self, session: GraphSession, by: float) -> None:
         self.session, self.by = session, by
+        self.explains = False
         self.height, self.width, self.num_labels = session.height, session.width, session.num_labels
 
     def run(self, *inputs: Any) -> npt.NDArray[np.float32]:

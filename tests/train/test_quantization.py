@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +7,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from mlic_runtime.graph.session import GraphSession, create_session
 from mlic_runtime.package.graph_safety import check_graph
-from mlic_train.config import DataOptions
+from mlic_train.config import DataOptions, ModelConfig
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.quantization import Block, Quantizer
 from mlic_train.exporting.ranges import Inputs, draw_rows, make_inputs, measure_ranges
+from mlic_train.models import create_model
 from mlic_train.runs.checkpoint import TrainedModel
 
 
@@ -193,3 +196,27 @@ def test_inputs_come_in_every_mode_that_the_model_knows(
     assert not caption["pixels"].any()
     assert np.array_equal(caption["input_ids"], both["input_ids"])
     assert [list(feed) for feed in make_inputs(cnn, records)] == [["pixels"]]
+
+
+@pytest.mark.parametrize("mean_and_std", [(None, None), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+def test_the_first_convolution_reads_the_pixels_themselves(
+    small_model: ModelConfig, mean_and_std: tuple[tuple[float, float, float] | None, tuple[float, float, float] | None]
+) -> None:
+    torch.manual_seed(0)
+    mean, std = mean_and_std
+    config = dataclasses.replace(
+        small_model, name="cnn", backbone="tf_efficientnet_lite0", image_size=32, mean=mean, std=std
+    )
+    graph = export_graph(create_model(config), 64)
+    pixels = np.random.default_rng(0).integers(1, 256, (4, 32, 32, 3), dtype=np.uint8)
+    quantizer = Quantizer(graph, measure_ranges(graph, [{"pixels": pixels}]), weight_bits=8)
+    stem = next(block for block in quantizer.blocks if "conv_stem" in block.name)
+    int8 = onnx.load_from_string(quantizer.quantize([stem]))
+    made_by = {name: node for node in int8.graph.node for name in node.output}
+    convolution = next(node for node in int8.graph.node if node.op_type == "Conv" and "conv_stem" in node.name)
+    first = made_by[convolution.input[0]]
+    assert first.op_type == "DequantizeLinear"
+    assert made_by[first.input[0]].op_type == "Transpose"
+    assert made_by[first.input[0]].input[0] == "pixels"
+    before, after = create_session(graph).run(pixels), create_session(int8.SerializeToString()).run(pixels)
+    np.testing.assert_allclose(after, before, atol=0.05)

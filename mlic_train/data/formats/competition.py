@@ -25,6 +25,7 @@ class Competition(Format):
     """
 
     name = "competition"
+    title = "the competition's CSV"
 
     @override
     def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:

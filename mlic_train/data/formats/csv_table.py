@@ -28,6 +28,7 @@ class CsvTable(Format):
     """
 
     name = "csv"
+    title = "CSV table"
     file_names = ("*.csv",)
     split_files = ("{split}.csv",)
 

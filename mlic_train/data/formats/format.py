@@ -1,5 +1,6 @@
 """What a format of annotations is: how its files are recognized, and the rows that it yields."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from mlic_runtime.base.text import not_utf8
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.members import Member
+from mlic_train.data.source.tree import beside_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Row:
         picture: where the picture lies, for a row of a shard; else it is looked for in the pictures folder.
         unknown: ids or names of labels that the row neither has nor lacks: nobody looked.
         split: "train", "val" or "test" where the row itself names its split; else None.
+        other_names: names that the picture may have where there is none of the name `image_id`; the first that is there
+            counts. They come before any search in subfolders or by the name without its ending.
     """
 
     number: int
@@ -36,71 +40,137 @@ class Row:
     picture: Member | None = None
     unknown: tuple[str, ...] = ()
     split: str | None = None
+    other_names: tuple[str, ...] = ()
 
 
 Rows = Iterator[Row | Problem]
 """A format's rows in order, with a Problem in the place of each row that cannot be read, and maybe warnings."""
 
 
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""What files and folders call each split, in lower case; the first is our own word."""
+
+
 class Format(ABC):
     """A format of annotations: a subclass in a module of its own, listed in `registry.FORMATS`.
 
+    A *source* is what its rows are read from: a file, or a folder for formats where the folders themselves say the
+    labels. To find the sources of a data folder, `folder.find_splits` asks for each split by name (`find_split`), then
+    looks into the folders that are named like splits, then into the folder as a whole (`find_whole`).
+
     Attributes:
         name: its name after --data-format.
+        title: what messages call it, as a user knows it.
         file_names: patterns of the files that are read in this format unless --data-format says another, in lower case.
-        split_files: patterns of a split's file in a data folder, where "{split}" stands for train, val or test.
+        split_files: patterns of a split's file in a data folder, where "{split}" stands for each of SPLIT_NAMES.
+        fallback: True for a format that fits almost any folder: it is used only where no other one finds a source.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     file_names: ClassVar[tuple[str, ...]] = ()
     split_files: ClassVar[tuple[str, ...]] = ()
+    fallback: ClassVar[bool] = False
 
-    def recognizes(self, file: Path) -> bool:
-        """Return whether a file is in this format, by its name alone."""
-        return any(fnmatchcase(file.name.lower(), pattern) for pattern in self.file_names)
+    def recognizes(self, source: Path) -> bool:
+        """Return whether a source is in this format: by its name, and by its content where names do not tell.
+
+        A source that is not there is judged by its name alone.
+        """
+        return any(fnmatchcase(source.name.lower(), pattern) for pattern in self.file_names)
 
     @abstractmethod
     def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
-        """Yield the rows of a file.
+        """Yield the rows of a source.
 
         Args:
-            file: the file.
+            file: the source.
             labels: the labels of the data set, for formats with names and ids of their own for them; None while the
                 labels are not known yet.
 
         Raises:
-            DataError: the file cannot be used at all.
+            DataError: the source cannot be used at all.
         """
 
     def read_labels(self, files: Sequence[Path]) -> LabelSet | None:
-        """Return the labels that the files declare; None in a format without declarations: all that occur in its rows.
+        """Return the labels that the sources declare; None without declarations: then all that occur in rows count.
 
         Raises:
-            DataError: a file cannot be used, or two contradict each other.
+            DataError: a source cannot be used, or two contradict each other.
         """
         return None
 
-    def find_split(self, folder: Path, split: str) -> list[tuple[Path, ...]]:
-        """Return what a data folder has for a split; each item is a choice of its own, the files of one data set."""
-        found = (file for pattern in self.split_files for file in sorted(folder.glob(pattern.format(split=split))))
-        return [(file,) for file in found if file.is_file()]
+    def describe(self, file: Path) -> str:
+        """Return how a source is read, in one line for people: the format, and what stands for what in it."""
+        return self.title
 
-    def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
-        """Return where the pictures of a file may lie, best first; an empty list where its rows have them.
+    def find_split(self, folder: Path, split: str) -> list[tuple[Path, ...]]:
+        """Return what a data folder has for a split by name; each item is a choice of its own, the sources of one.
 
         Args:
-            file: the file.
+            folder: the data folder.
+            split: one of the names in SPLIT_NAMES.
+        """
+        names = (pattern.format(split=split) for pattern in self.split_files)
+        return [(file,) for name in names for file in sorted(folder.glob(name)) if _is_source(self, file)]
+
+    def find_whole(self, folder: Path) -> list[tuple[Path, ...]]:
+        """Return the sources in a folder that holds one split, or a data set that is not divided; choices as above."""
+        texts = beside_pictures(folder)
+        return [(file,) for file in sorted(folder.iterdir()) if file.name not in texts and _is_source(self, file)]
+
+    def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
+        """Return where the pictures of a source may lie, best first; an empty list where its rows have them.
+
+        Args:
+            file: the source.
             images: the pictures folder that the user gave; None without one.
         """
         return [file.parent / "images" if images is None else images, file.parent]
 
 
+def is_captions(file: Path) -> bool:
+    """Return whether a file of a data folder has more captions for training."""
+    return any(fnmatchcase(file.name, f"captions*.{suffix}") for suffix in ("csv", "jsonl"))
+
+
+def _is_source(each: Format, file: Path) -> bool:
+    beside = file.name == "labels.csv" or file.name.startswith(".") or is_captions(file)
+    return file.is_file() and not beside and each.recognizes(file)
+
+
 def clean_row(
-    file: Path, number: int, image_id: str, captions: Sequence[str], labels: str | tuple[str, ...] | None
+    file: Path,
+    number: int,
+    image_id: str,
+    captions: Sequence[str],
+    labels: str | tuple[str, ...] | None,
+    unknown: tuple[str, ...] = (),
 ) -> Row | Problem:
     """Return a row with its captions cleaned, or a Problem if its text is not UTF-8."""
-    parts = [image_id, *captions, *([labels] if isinstance(labels, str) else labels or ())]
+    parts = [image_id, *captions, *([labels] if isinstance(labels, str) else labels or ()), *unknown]
     if broken := not_utf8("".join(parts)):
         return Problem(file, number, "bad-row", broken)
     cleaned = [" ".join(caption.split()) for caption in captions]
-    return Row(number, image_id.strip() or None, tuple(filter(None, cleaned)), labels, not all(cleaned))
+    kept = tuple(filter(None, cleaned))
+    return Row(number, image_id.strip() or None, kept, labels, not all(cleaned), unknown=unknown)
+
+
+def with_other_names(row: Row | Problem, names: Sequence[str]) -> Row | Problem:
+    """Return a row whose picture may also have these names, see `Row.other_names`; a Problem stays as it is."""
+    return row if isinstance(row, Problem) else dataclasses.replace(row, other_names=tuple(names))
+
+
+def with_split(row: Row | Problem, split: str | None) -> Row | Problem:
+    """Return a row with the split that it names itself; a Problem stays as it is."""
+    return row if isinstance(row, Problem) else dataclasses.replace(row, split=split)
+
+
+def split_called(name: str) -> str | None:
+    """Return "train", "val" or "test" for a name of SPLIT_NAMES in any case; None for another one."""
+    word = name.strip().lower()
+    return next((split for split, names in SPLIT_NAMES.items() if word in names), None)

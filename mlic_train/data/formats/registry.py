@@ -10,13 +10,42 @@ from mlic_train.errors import DataError
 
 from .coco import Coco
 from .competition import Competition
+from .createml import CreateMl
 from .csv_table import CsvTable
+from .cvat import Cvat
+from .datumaro import Datumaro
+from .folder_format import FolderFormat
 from .format import Format
+from .imagefolder import ImageFolder
+from .json_files import describe_unknown
 from .jsonl import JsonLines
+from .label_studio import LabelStudio
+from .open_images import OpenImages
 from .shards import Shards
+from .sidecars import CaptionSidecars, TagSidecars
+from .vertex import Vertex
+from .voc import PascalVoc
+from .yolo import Yolo
 
-FORMATS: tuple[Format, ...] = (CsvTable(), Competition(), Coco(), JsonLines(), Shards())
-"""Of several formats that recognize a file, the first reads it."""
+FORMATS: tuple[Format, ...] = (
+    OpenImages(),
+    Vertex(),
+    CsvTable(),
+    Competition(),
+    Coco(),
+    LabelStudio(),
+    Cvat(),
+    Datumaro(),
+    CreateMl(),
+    JsonLines(),
+    Shards(),
+    PascalVoc(),
+    Yolo(),
+    TagSidecars(),
+    ImageFolder(),
+    CaptionSidecars(),
+)
+"""Of several formats that recognize a source, the first reads it."""
 
 
 def find_format(file: Path, name: str = "auto") -> Format:
@@ -30,5 +59,10 @@ def find_format(file: Path, name: str = "auto") -> Format:
     for each in FORMATS:
         if each.recognizes(file) if name == "auto" else each.name == name:
             return each
+    if file.suffix.lower() == ".json" and file.is_file():
+        raise DataError(describe_unknown(file, FORMATS))
+    if file.is_dir():
+        titles = ", ".join(each.title for each in FORMATS if isinstance(each, FolderFormat))
+        raise DataError(f"{file}: found no data in this folder; expected {titles}, or say --data-format")
     known = ", ".join(pattern for each in FORMATS for pattern in each.file_names)
     raise DataError(f"{file}: cannot tell its format by its name; expected {known}, or say --data-format")
