@@ -19,7 +19,7 @@ from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.measure.collect import collect_splits, score
 from mlic_train.runs.checkpoint import load_trained
 from mlic_train.training.loggers import require_loggers
-from mlic_train.training.run import is_started, resume_run, start_run
+from mlic_train.training.run import read_rows, resume_run, start_run
 
 Data = str | Path | DataOptions | Any  # Any: a DataFrame, see `data.source.frames`
 Log = Callable[[str], None]
@@ -95,9 +95,8 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
     given |= {} if output is None else {"output": output}
     settings = resolve({**changed_options(data_options(data)), **given})
     require_loggers(settings.run.loggers)
+    settings, splits, resume = read_rows(settings)
     folder, device = settings.folder, settings.run.device
-    resume = settings.run.resume or (settings.run.auto_resume and is_started(folder, device))
-    splits = load_splits(settings.data, divided=folder if resume else None)
     for line in splits.lines():
         log(line)
     if resume:
