@@ -265,13 +265,14 @@ def test_a_model_that_ignores_pictures_does_so_with_a_transformer(tmp_path: Path
     given = {**TINY, "fusion": "transformer", "epochs": 2}
     mlic_train.train(data, tmp_path / "run", **given)
     model = load_trained(tmp_path / "run").model
+    assert isinstance(model, Hybrid)
     ids, mask = torch.tensor([[2, 3, 4]]), torch.ones(1, 3, dtype=torch.int64)
     black, white = (torch.full((1, 16, 16, 3), value, dtype=torch.uint8) for value in (0, 255))
     with torch.inference_mode():
         torch.testing.assert_close(
             model.branches(model.encode_picture(white), torch.tensor([True]), ids, mask).fused,
             model.branches(None, None, ids, mask).fused,
-        )  # type: ignore[union-attr, call-arg, arg-type] # a hybrid
+        )
     assert black.max() == 0
 
 
