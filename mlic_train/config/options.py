@@ -55,13 +55,13 @@ class Options:
 
     @property
     def wanted(self) -> dict[str, Any]:
-        """The options of model and training that a resumed run must have: the given ones, and a given preset's."""
-        preset = set(self.chosen) - set(MAY_CHANGE) if "preset" in self.given else set()
-        return {
+        """The given options of model and training by field name, and a given preset, which a resumed run must have."""
+        preset = {"preset": self.run.preset} if "preset" in self.given else {}
+        return preset | {
             name: getattr(part, name)
             for part in (self.model, self.train)
             for name in options_of(part)
-            if name in self.given or name in preset
+            if name in self.given
         }
 
     @property

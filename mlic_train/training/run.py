@@ -43,6 +43,7 @@ from mlic_train.measure.calibration import calibrate
 from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import Hybrid, Model, create_model
+from mlic_train.models.calibration import BOTH, CAPTION_ONLY
 from mlic_train.runs.checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
@@ -206,6 +207,7 @@ def resume_run(
     if fingerprint(splits.named()) != config.provenance.get("data_fingerprint"):
         raise CheckpointError(f"{folder} was trained on other data; resume it with the data it was started with")
     saved = {**dataclasses.asdict(config.model), **dataclasses.asdict(config.train)}
+    saved["preset"] = config.provenance.get("preset", NONE)
     changes = {name: value for name, value in (wanted or {}).items() if saved[name] != value}
     pieces = changes.get("vocab_size")
     if isinstance(pieces, int) and pieces > saved["vocab_size"]:
@@ -465,6 +467,8 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
     with progress_bar("calibration", "row", _SECONDS_BETWEEN_LINES) as show:
         raw = collect(trained, trained.run, splits.val.records, show)
     outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
+    if NEVER_SEEN in trained.config.provenance:
+        model.calibration.set(BOTH, model.calibration.scale[CAPTION_ONLY], model.calibration.bias[CAPTION_ONLY])
     val = outputs["val"]["both"]
     best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for, val.known).tolist()
     if splits.test is not None:
