@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 import mlic_runtime  # noqa: F401 # before anything here imports onnxruntime: no reports to its makers
 
 if TYPE_CHECKING:
-    from mlic_train.api import Run, export, train
+    from mlic_train.api import Run, check, export, train
+    from mlic_train.base.stopwatch import Stopwatch
     from mlic_train.batches.dataset import Batch
     from mlic_train.captions.tokenizer import train_tokenizer
     from mlic_train.config import DataOptions, Distillation, ModelConfig, TrainConfig
     from mlic_train.data import LabelSet, Record
-    from mlic_train.data.problems import Problem
+    from mlic_train.data.divide import Division
+    from mlic_train.data.problems import Problem, ProblemCount
     from mlic_train.data.records import Split
     from mlic_train.data.source.members import Member
-    from mlic_train.data.splits import Splits, load_splits
+    from mlic_train.data.source.parquet import ParquetPicture
+    from mlic_train.data.splits import DataCheck, Splits, load_splits
+    from mlic_train.data.summary import SplitSummary
     from mlic_train.errors import CheckpointError, ConfigError, DataError, ExportError, SignatureError, TrainError
     from mlic_train.exporting.archive import write_archive
     from mlic_train.exporting.package import ExportOptions, export_package
@@ -32,12 +36,13 @@ if TYPE_CHECKING:
     from mlic_train.measure.thresholds import fit_thresholds
     from mlic_train.models import create_model
     from mlic_train.models.backbone import Conv3, TimmBackbone
+    from mlic_train.models.base import Explained
     from mlic_train.models.cnn import Cnn
     from mlic_train.models.heads import Logits
     from mlic_train.models.hybrid import Hybrid
     from mlic_train.models.origin_hybrid import OriginHybrid
     from mlic_train.runs.checkpoint import RunConfig, State, TrainedModel, load_trained
-    from mlic_train.training.losses import create_loss
+    from mlic_train.training.losses import Loss, create_loss
     from mlic_train.training.run import resume_run, train_run
 
 __version__ = "0.1.0"
@@ -48,29 +53,38 @@ __all__ = [
     "Cnn",
     "ConfigError",
     "Conv3",
+    "DataCheck",
     "DataError",
     "DataOptions",
     "Distillation",
+    "Division",
+    "Explained",
     "ExportError",
     "ExportOptions",
     "Hybrid",
     "LabelSet",
     "Logits",
+    "Loss",
     "Member",
     "ModelConfig",
     "OriginHybrid",
+    "ParquetPicture",
     "Problem",
+    "ProblemCount",
     "Record",
     "Run",
     "RunConfig",
     "SignatureError",
     "Split",
+    "SplitSummary",
     "Splits",
     "State",
+    "Stopwatch",
     "TimmBackbone",
     "TrainConfig",
     "TrainError",
     "TrainedModel",
+    "check",
     "compute_metrics",
     "create_loss",
     "create_model",
@@ -90,15 +104,19 @@ __all__ = [
 
 # Where each name is defined, below this package.
 _MODULES = {
-    "api": ("Run", "export", "train"),
+    "api": ("Run", "check", "export", "train"),
+    "base.stopwatch": ("Stopwatch",),
     "batches.dataset": ("Batch",),
     "captions.tokenizer": ("train_tokenizer",),
     "config": ("DataOptions", "Distillation", "ModelConfig", "TrainConfig"),
     "data": ("LabelSet", "Record"),
-    "data.problems": ("Problem",),
+    "data.problems": ("Problem", "ProblemCount"),
     "data.records": ("Split",),
     "data.source.members": ("Member",),
-    "data.splits": ("Splits", "load_splits"),
+    "data.source.parquet": ("ParquetPicture",),
+    "data.divide": ("Division",),
+    "data.splits": ("DataCheck", "Splits", "load_splits"),
+    "data.summary": ("SplitSummary",),
     "errors": ("CheckpointError", "ConfigError", "DataError", "ExportError", "SignatureError", "TrainError"),
     "exporting.archive": ("write_archive",),
     "exporting.package": ("ExportOptions", "export_package"),
@@ -109,11 +127,12 @@ _MODULES = {
     "models": ("create_model",),
     "models.backbone": ("Conv3", "TimmBackbone"),
     "models.cnn": ("Cnn",),
+    "models.base": ("Explained",),
     "models.heads": ("Logits",),
     "models.hybrid": ("Hybrid",),
     "models.origin_hybrid": ("OriginHybrid",),
     "runs.checkpoint": ("RunConfig", "State", "TrainedModel", "load_trained"),
-    "training.losses": ("create_loss",),
+    "training.losses": ("Loss", "create_loss"),
     "training.run": ("resume_run", "train_run"),
 }
 _ORIGIN = {name: module for module, names in _MODULES.items() for name in names}

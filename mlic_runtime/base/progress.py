@@ -1,5 +1,6 @@
-"""The progress of a long job, on one line of a terminal; nothing in a pipe."""
+"""The progress of a long job: one line of a terminal that changes; in a pipe a line now and then, or nothing."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -8,7 +9,10 @@ _SECONDS_BETWEEN = 0.2
 
 
 class Progress:
-    """A line with what is done, its share, speed and the time left, on `stream` if that is a terminal.
+    """A line with what is done, its share, speed and the time left, on `stream`.
+
+    On a terminal the line changes. Elsewhere, such as in a pipe or a file, a new line is written at every tenth of the
+    job, if `seconds_between_lines` allows that.
 
     Args:
         stream: such as stderr.
@@ -16,6 +20,8 @@ class Progress:
         share: returns how much of the job is done, in [0, 1]; None where that is not known.
         label: the beginning of the line.
         clock: returns seconds, never fewer than before.
+        seconds_between_lines: where `stream` is no terminal, the fewest seconds from a line to the next; None for no
+            lines there.
     """
 
     def __init__(
@@ -25,24 +31,32 @@ class Progress:
         share: Callable[[], float | None],
         label: str = "",
         clock: Callable[[], float] = time.monotonic,
+        seconds_between_lines: float | None = None,
     ) -> None:
         self._stream = stream
         self._unit = unit
         self._share = share
         self._label = label
         self._clock = clock
-        self._active = stream.isatty()
+        self._terminal = stream.isatty()
+        self._between = _SECONDS_BETWEEN if self._terminal else seconds_between_lines
         self._start: tuple[float, int, float] | None = None  # time, number and share
         self._shown = float("-inf")
+        self._tenths = 0
 
     def show(self, done: int, note: str = "") -> None:
         """Show how many are done, and a note; to be called once before the first, and often."""
+        if self._between is None:
+            return
         now = self._clock()
-        if not self._active or now - self._shown < _SECONDS_BETWEEN:
+        if self._terminal and now - self._shown < self._between:
             return
         share = self._share()
         if self._start is None:
             self._start = (now, done, share or 0.0)
+            self._shown = now if not self._terminal else self._shown
+        if not self._terminal and not self._is_due(now, share):
+            return
         self._shown = now
         begun, first, start_share = self._start
         seconds = now - begun
@@ -52,13 +66,22 @@ class Progress:
         if seconds > 0:
             parts.append(f"{(done - first) / seconds:.1f} {self._unit}s/s")
         if seconds > 0 and share is not None and share > start_share:
-            parts.append(f"{_duration(seconds * (1 - share) / (share - start_share))} left")
+            parts.append(f"{duration(seconds * (1 - share) / (share - start_share))} left")
+        line = ", ".join([*parts, *([note] if note else [])])
         clear_line(self._stream)
-        self._stream.write(", ".join([*parts, *([note] if note else [])]))
+        self._stream.write(line if self._terminal else line + "\n")
         self._stream.flush()
 
+    def _is_due(self, now: float, share: float | None) -> bool:
+        """Return whether a pipe gets a line now: a tenth more is done, and the last line is old enough."""
+        tenths = math.floor(10 * share + 1e-9) if share is not None else 0
+        if tenths <= self._tenths or now - self._shown < (self._between or 0.0):
+            return False
+        self._tenths = tenths
+        return True
+
     def close(self) -> None:
-        """Remove the line."""
+        """Remove the line of a terminal."""
         if self._start is not None:
             clear_line(self._stream)
 
@@ -70,7 +93,8 @@ def clear_line(stream: TextIO) -> None:
         stream.flush()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds as M:SS or H:MM:SS."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

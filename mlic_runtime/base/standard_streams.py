@@ -32,6 +32,29 @@ def standard_output() -> BinaryIO | None:
     return cast(BinaryIO, _BytesToText(stream)) if binary is None else binary
 
 
+def occupy_missing_descriptors() -> None:
+    """Open /dev/null in the place of each of the descriptors 0, 1 and 2 that is closed.
+
+    Otherwise the next file that is opened would get that descriptor, and what libraries in C write to "standard error"
+    would land in it. Python's own streams stay missing.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            os.set_inheritable(opened, True)
+
+
+def discard_standard_output() -> None:
+    """Send what is still to be written to standard output nowhere: after an error, the end would fail over it again."""
+    stream = _open_or_none(sys.stdout)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # it has no descriptor, or is missing
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, cast(TextIO, stream).fileno())
+        os.close(nowhere)
+
+
 @contextlib.contextmanager
 def some_standard_error() -> Iterator[None]:
     """Send what is written to standard error nowhere while it is missing or closed.

@@ -56,6 +56,11 @@ _POST_PROCESSORS = ["BertProcessing", "ByteLevel", "RobertaProcessing", "Templat
 _MODELS = ["BPE", "Unigram", "WordLevel", "WordPiece"]
 _ONCE = ("ByteLevel", "Precompiled", "Prepend")  # each lengthens the text, again with every repetition
 
+# What mlic_train.captions.tokenizer removes: characters that cannot be seen and tell no words apart (controls, soft
+# hyphens, byte order marks, variation selectors of emoji). The two joiners stay: words of Persian and of Indic scripts
+# differ by them.
+INVISIBLE = r"[\p{C}\x{FE0E}\x{FE0F}\x{FFFD}&&[^\s\x{200C}\x{200D}]]"
+
 # Regular expressions in use; each takes time in proportion to the text (a test tries them on long ones).
 _CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
 _GPT4 = (
@@ -71,6 +76,7 @@ REGEXES = (
     rf"{_CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+",  # GPT-2
     _GPT4,  # Llama 3's too
     _GPT4.replace("{1,3}", ""),  # Qwen 2
+    INVISIBLE,
 )
 # The key of a regular expression as it is in the file, or with letters of it as \u0052 and so on.
 _MAY_BE_REGEX = (b"Regex", b"\\u00")

@@ -18,7 +18,7 @@ from mlic_runtime.errors import InputError, OutputError
 from mlic_runtime.predict.prediction import PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.rows.columns import STDIN
-from mlic_runtime.rows.reader import RowError, open_rows
+from mlic_runtime.rows.reader import RowError, RowReader, open_rows
 
 from .command import output_stream
 from .options import BatchOptions
@@ -33,20 +33,20 @@ def run_batch(
     Raises:
         MlicError: the job failed; or it is complete, and at least one row failed.
     """
-    errors: list[str] = []
-
-    def report(number: int, result: RowError) -> None:
-        if format_name == "submission":  # it has no place for errors
-            click.echo(f"Row {number}: {printable(str(result.error))}", err=True)
-        if not errors:
-            errors.append(f"row {number}: {result.error}")
-
+    report = FailedRows(show=format_name == "submission")  # it has no place for errors
     ids = None if batch.label_ids is None else read_label_ids(Path(batch.label_ids), predictor.labels)
-    format_ = _make_format(format_name, predictor.labels, ids)
+    format_ = make_format(format_name, predictor.labels, ids)
     stream = input_stream("rows") if source == STDIN else source
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(
-            open_rows(stream, image_root=batch.image_root, pictures=batch.pictures, captions=batch.captions)
+            open_rows(
+                stream,
+                image_root=batch.image_root,
+                pictures=batch.pictures,
+                captions=batch.captions,
+                image_column=batch.image_column,
+                caption_column=batch.caption_column,
+            )
         )
         show_note(reader.note)
         more = {
@@ -61,7 +61,7 @@ def run_batch(
         if batch.output is None:
             writer = StreamWriter(output_stream())
         else:
-            _refuse_input_as_output(source, batch.output)
+            refuse_input_as_output(source, batch.output)
             writer = ResumableFile(batch.output, identify_job(predictor, options, more), resume=batch.resume)
         stack.callback(writer.close)
         progress = Progress(sys.stderr, "row", reader.share)
@@ -79,7 +79,29 @@ def run_batch(
             tick=lambda reached: progress.show(reached.rows, f"{reached.errors} failed" if reached.errors else ""),
         )
         writer.finish()
-    raise_failed_rows(position.errors, position.rows, "".join(errors))
+        show_passed_over(reader)
+    raise_failed_rows(position.errors, position.rows, report.first)
+
+
+class FailedRows:
+    """Called with the number of each row that failed, and its error.
+
+    Args:
+        show: whether each is shown on stderr.
+
+    Attributes:
+        first: the first of them, in a line; "" until one fails.
+    """
+
+    def __init__(self, *, show: bool) -> None:
+        self._show = show
+        self.first = ""
+
+    def __call__(self, number: int, result: RowError) -> None:
+        """Take note of a row."""
+        if self._show:
+            click.echo(f"Row {number}: {printable(str(result.error))}", err=True)
+        self.first = self.first or f"row {number}: {result.error}"
 
 
 def show_note(note: str) -> None:
@@ -88,13 +110,20 @@ def show_note(note: str) -> None:
         click.echo(f"Note: {printable(note)}", err=True)
 
 
+def show_passed_over(reader: RowReader) -> None:
+    """Show on stderr which files of a folder were no pictures, once all its rows have been read."""
+    if reader.passed_over is not None:
+        show_note(reader.passed_over())
+
+
 def raise_failed_rows(errors: int, rows: int, first: str) -> None:
     """Raise an InputError if rows failed; `first` is the first error of this run, or "" if it had none."""
     if errors:
         raise InputError(f"{errors} of {rows} rows failed{f', the first of this run: {first}' if first else ''}")
 
 
-def _make_format(name: str, labels: tuple[str, ...], ids: tuple[str, ...] | None) -> BatchFormat:
+def make_format(name: str, labels: tuple[str, ...], ids: tuple[str, ...] | None) -> BatchFormat:
+    """Return one of the formats that write a record for each result; `ids` are those of a submission's labels."""
     formats: dict[str, Callable[[], BatchFormat]] = {
         "jsonl": JsonLines,
         "csv": lambda: Csv(labels),
@@ -103,6 +132,7 @@ def _make_format(name: str, labels: tuple[str, ...], ids: tuple[str, ...] | None
     return formats[name]()
 
 
-def _refuse_input_as_output(source: str, output: str) -> None:
+def refuse_input_as_output(source: str, output: str) -> None:
+    """Raise an OutputError if the output is the input."""
     if source != STDIN and Path(output).exists() and Path(output).samefile(source):
         raise OutputError(f"{output!r} is the input: choose another output")

@@ -7,9 +7,11 @@ from typing import NoReturn
 
 import click
 
-from mlic_runtime.rows.columns import PICTURE_SUFFIXES, STDIN
+from mlic_runtime.base.far_files import is_uri
+from mlic_runtime.picture.signatures import is_picture_file
+from mlic_runtime.rows.columns import STDIN
 
-from .formats import BATCH_FORMATS, FORMATS, MODEL_FORMATS
+from .formats import BATCH_FORMATS, FORMATS, LABEL_STUDIO, MODEL_FORMATS
 from .options import RAY_OPTIONS, BatchOptions
 
 # Options of mlic-bench that change what it measures, and what has no meaning with them.
@@ -38,7 +40,7 @@ def check_infer(context: click.Context, image: str | None, input_: str | None, f
         _check_single(context, image, format_, given)
         return
     if image is not None:
-        _refuse(context, "IMAGE and '--input' exclude each other.")
+        _refuse(context, "IMAGE and '--input' exclude each other: '--input' is one folder or one file of rows.")
     if "explain" in given:
         _refuse(context, "'--explain' shows one picture: give IMAGE instead of '--input', or use Python for many.")
     if context.params["sidecar"]:
@@ -47,6 +49,10 @@ def check_infer(context: click.Context, image: str | None, input_: str | None, f
     _check_format(context, "--input", format_, BATCH_FORMATS)
     if "resume" in given and "output" not in given:
         _refuse(context, "'--resume' needs '--output'.")
+    if format_ == LABEL_STUDIO and "uncertain" not in given:
+        _refuse(context, f"'--format {LABEL_STUDIO}' needs '--uncertain', the number of rows to label.")
+    if "uncertain" in given and "resume" in given:
+        _refuse(context, "'--uncertain' and '--resume' exclude each other: before the last row nothing is written.")
     if "label_ids" in given and format_ != "submission":
         _refuse(context, "'--label-ids' needs '--format submission'.")
     if context.params["pictures"] is False and context.params["captions"] is False:
@@ -91,13 +97,30 @@ def _check_single(context: click.Context, image: str | None, format_: str | None
         _refuse(context, "'--sidecar' needs IMAGE to be a file: standard input has no file beside it.")
     if image == STDIN == caption:
         _refuse(context, "IMAGE and CAPTION cannot both be '-': there is only one standard input.")
+    _check_what_is_one(context, image, caption)
+
+
+def _check_what_is_one(context: click.Context, image: str, caption: str | None) -> None:
+    """Refuse several pictures, a folder, and a caption of several arguments: one prediction is of one picture."""
+    more = list(context.args)
+    pictures = [text for text in ([caption] if caption else []) + more if _is_there(text) and is_picture_file(text)]
+    several = "Give several with '--input', a folder or a file of rows."
+    if len(pictures) == 1 == len(more) + 1:
+        _refuse(context, f"CAPTION {pictures[0]!r} is a picture file: IMAGE is one picture. {several}")
+    if pictures:
+        _refuse(context, f"IMAGE is one picture; found {1 + len(pictures)}, the second is {pictures[0]!r}. {several}")
+    if more:
+        words = " ".join([caption or "", *more])
+        _refuse(context, f"CAPTION is one argument; found {1 + len(more)}: put it in quotes, {words!r}.")
+    if image != STDIN and os.path.isdir(image):  # noqa: PTH112 # see `_is_there`
+        _refuse(context, f"IMAGE {image!r} is a folder: give the pictures of a folder with '--input'.")
+    if any(character in image for character in "*?") and not is_uri(image) and not os.path.lexists(image):
+        _refuse(context, f"IMAGE {image!r} is not there. {several}")
+
+
+def _is_there(text: str) -> bool:
     # Not `Path.is_file`, which raises an error for a text that is too long for a name.
-    if caption and caption.lower().endswith(PICTURE_SUFFIXES) and os.path.isfile(caption):  # noqa: PTH113
-        _refuse(
-            context,
-            f"CAPTION {caption!r} is a picture file: IMAGE is one picture. Give several with '--input', a folder or a "
-            "file of rows.",
-        )
+    return os.path.isfile(text)  # noqa: PTH113
 
 
 def _check_engine(context: click.Context, input_: str, given: dict[str, str]) -> None:
@@ -109,6 +132,8 @@ def _check_engine(context: click.Context, input_: str, given: dict[str, str]) ->
         if output is not None and Path(output).is_dir():
             _refuse(context, f"'--output' needs a file; {output!r} is a folder.")
         return
+    if "uncertain" in given:
+        _refuse(context, "'--uncertain' needs '--engine local'.")
     if output is None:
         _refuse(context, "'--engine ray' needs '--output', a folder.")
     if input_ == STDIN:

@@ -1,31 +1,58 @@
 """What every command does alike: how it shows help and errors, and how it writes data."""
 
+import errno
 import shlex
+import sys
 import warnings
 from typing import Any, BinaryIO
 
 import click
 
-from mlic_runtime.base.files import write_to
+from mlic_runtime.base.files import os_error_reason, write_to
 from mlic_runtime.base.override import override
-from mlic_runtime.base.standard_streams import some_standard_error, standard_output
+from mlic_runtime.base.standard_streams import (
+    discard_standard_output,
+    occupy_missing_descriptors,
+    some_standard_error,
+    standard_output,
+)
 from mlic_runtime.base.text import encode, printable
 from mlic_runtime.errors import MlicError, OutputError
 
+# What writing to a full disk, a full quota or a file of the largest allowed size ends in.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMAND_LINE = f"{__name__}.command_line"  # key of `click.Context.meta`
 
 
-class MlicCommand(click.Command):
+class _WithStreams(click.Command):
+    """A command that works without standard streams, and that says in one line, exit code 1, that a disk is full."""
+
+    @override
+    def main(self, *args: Any, **extra: Any) -> Any:
+        occupy_missing_descriptors()
+        with some_standard_error():
+            try:
+                return super().main(*args, **extra)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                discard_standard_output()
+                what = "the output" if error.filename is None else repr(str(error.filename))
+                reason = f"{os_error_reason(error)}; make room, or choose another place"
+                click.ClickException(f"cannot write {what}: {reason}").show()
+                sys.exit(1)
+
+
+class MlicGroup(_WithStreams, click.Group):
+    """Several commands under one name; each is an `MlicCommand`."""
+
+
+class MlicCommand(_WithStreams):
     """A command that shows an `MlicError` as one line on stderr, exit code 1; usage errors keep click's exit code 2.
 
     Help shows options that have an attribute `heading` under that heading (see `options.HeadedOption`). The command
     line is kept in `click.Context.meta`, so that a result file can say how it was made.
     """
-
-    @override
-    def main(self, *args: Any, **extra: Any) -> Any:
-        with some_standard_error():
-            return super().main(*args, **extra)
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

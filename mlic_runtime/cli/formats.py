@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from mlic_runtime.package.catalog import ListedModel
     from mlic_runtime.predict.prediction import Prediction
 
-BATCH_FORMATS = ("jsonl", "csv", "submission")
+LABEL_STUDIO = "label-studio"
+BATCH_FORMATS = ("jsonl", "csv", "submission", LABEL_STUDIO)
 
 
 def table_lines(columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> list[str]:

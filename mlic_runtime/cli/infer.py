@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=MlicCommand,
-    context_settings={"max_content_width": 120},
+    # More than two arguments come to `checks`, which says how to give several pictures.
+    context_settings={"max_content_width": 120, "allow_extra_args": True},
     epilog='Example:  mlic-infer beach.jpg "A dog runs on the beach" --top-k 5',
 )
 @click.argument("image", required=False)
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     type=click.Choice(list(dict.fromkeys([*FORMATS, *BATCH_FORMATS]))),
     help="json: one indented object. jsonl: the same on one line. csv: the columns image, caption, model, labels "
     "(separated by ';'), p_LABEL with the probability of each label, and with --input error. submission: the columns "
-    "ImageID and Labels, only with --input.  [default: table; with --input jsonl]",
+    "ImageID and Labels, only with --input. label-studio: tasks with the predictions for Label Studio, only with "
+    "--uncertain; pictures of this machine are /data/local-files/?d=FOLDER/NAME.  [default: table; with --input jsonl]",
 )
 @click.option(
     "--max-pixels",
@@ -140,6 +142,10 @@ def infer(
         from .ray import run_on_ray
 
         run_on_ray(predictor, input_, model, loading, options, batch)
+    elif batch.uncertain is not None:
+        from .uncertain import run_uncertain
+
+        run_uncertain(predictor, input_, format_ or "jsonl", options, batch)
     else:
         from .batch import run_batch
 

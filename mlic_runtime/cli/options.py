@@ -12,7 +12,8 @@ from mlic_runtime.package.manifest import PRECISIONS
 from mlic_runtime.providers.names import AUTO, PROVIDERS
 from mlic_runtime.rows.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
 
-_IMAGE_NAMES = ", ".join(IMAGE_COLUMNS[:-1]) + f" or {IMAGE_COLUMNS[-1]}"
+_IMAGE_NAMES = ", ".join((*IMAGE_COLUMNS[:2], *IMAGE_COLUMNS[3:5]))
+_CAPTION_NAMES = ", ".join((CAPTION_COLUMNS[0], *CAPTION_COLUMNS[2:4]))
 
 COUNTS = "N,..."  # how help shows an option whose callback is `parse_counts`
 
@@ -107,6 +108,8 @@ class BatchOptions(NamedTuple):
     """The values of the options that need `--input`; see `batch_options` for their meaning."""
 
     image_root: str | None
+    image_column: str | None
+    caption_column: str | None
     pictures: bool
     captions: bool
     output: str | None
@@ -115,6 +118,7 @@ class BatchOptions(NamedTuple):
     workers: int | None
     on_error: Literal["record", "stop"]
     label_ids: str | None
+    uncertain: int | None
     engine: Literal["local", "ray"]
     address: str | None
     actors: int | None
@@ -140,8 +144,9 @@ batch_options = add_options(
         "--input",
         "input_",
         metavar="ROWS|FOLDER|-",
-        help=f"Predict many rows. ROWS: a .csv, .jsonl or .parquet file with a column {_IMAGE_NAMES}, a "
-        f"column {CAPTION_COLUMNS[0]}, or both (in upper or lower case; other columns are ignored). FOLDER: "
+        help="Predict many rows. ROWS: a table (CSV, TSV, JSON lines or Parquet) with a column for pictures "
+        f"({_IMAGE_NAMES}, ...), for captions ({_CAPTION_NAMES}, ...), or both (in upper or lower case; other columns "
+        "are ignored). FOLDER: "
         "its pictures, also those in subfolders, in the order of their names, with the captions in .txt files "
         "of the same names. -: JSON lines from standard input. ROWS and FOLDER may be URIs, such as "
         "s3://bucket/rows.csv.",
@@ -153,6 +158,10 @@ batch_options = add_options(
         help="The folder of the pictures that ROWS names; a name that leads out of it is an error.  "
         "[default: the folder of ROWS]",
     ),
+    _input_option(
+        "--image-column", metavar="NAME", help="The column of ROWS with the pictures.  [default: by its name]"
+    ),
+    _input_option("--caption-column", metavar="NAME", help="The column of ROWS with captions.  [default: by its name]"),
     _input_option("--pictures/--no-pictures", default=True, help="--no-pictures: captions only."),
     _input_option("--captions/--no-captions", default=True, help="--no-captions: pictures only."),
     _input_option(
@@ -181,6 +190,15 @@ batch_options = add_options(
         metavar="FILE",
         help="CSV with LabelID,Name. A submission then has ids, separated by spaces.  "
         f"[default: names, separated by '{LIST_SEPARATOR}']",
+    ),
+    _input_option(
+        "--uncertain",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Write only the N rows that the model is least certain of, the least certain first, once all are "
+        "predicted: those with a label whose probability is nearest to its threshold (in logits). With --format "
+        "label-studio these are tasks to correct, and FILE.xml beside --output FILE.json is the labelling "
+        "configuration.",
     ),
     _input_option(
         "--engine",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mlic_runtime.ray.folder import ResultFolder
 from mlic_runtime.ray.parts import Job
 from mlic_runtime.rows.reader import open_rows
 
-from .batch import raise_failed_rows, show_note
+from .batch import raise_failed_rows, show_note, show_passed_over
 from .options import BatchOptions
 
 
@@ -39,8 +40,9 @@ def run_on_ray(
     require_ray()
     source = absolute(source)
     image_root = None if batch.image_root is None else absolute(batch.image_root)
-    sides = {"pictures": batch.pictures, "captions": batch.captions}
-    with open_rows(source, image_root=image_root, **sides) as reader:
+    sides: dict[str, Any] = {"pictures": batch.pictures, "captions": batch.captions}
+    columns: dict[str, Any] = {"image_column": batch.image_column, "caption_column": batch.caption_column}
+    with open_rows(source, image_root=image_root, **sides, **columns) as reader:
         root, note = reader.root, reader.note
     show_note(note)
     # Rounded up to whole batches, so that batches are the same as without Ray.
@@ -60,6 +62,7 @@ def run_on_ray(
             source=source,
             image_root=image_root,
             **sides,
+            **columns,
             folder=folder.path,
             identity=identity,
             model=_for_workers(model),
@@ -77,6 +80,11 @@ def run_on_ray(
             stack.enter_context(connected(batch.address, cpus * (batch.actors or 1)))
             summaries, first = run_job(job, folder, batch.actors, cpus)
             folder.finish(summaries)
+    # Another process has read the rows.
+    with open_rows(source, image_root=image_root, **sides) as reader:
+        if reader.passed_over is not None:
+            deque(reader, maxlen=0)
+            show_passed_over(reader)
     errors = sum(summary.errors for summary in summaries.values())
     raise_failed_rows(errors, sum(summary.rows for summary in summaries.values()), first)
 

@@ -20,7 +20,8 @@ from mlic_runtime.limits import MAX_PIXELS
 from mlic_runtime.package.manifest import ImageSpec
 
 from .cost import require_affordable
-from .formats import FORMATS, open_picture
+from .formats import open_picture
+from .signatures import FORMATS
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
 
@@ -61,7 +62,7 @@ def load_image(
 
     Args:
         source: a path, the bytes of a picture file, a binary stream, a PIL image or a uint8 array (H, W, 3) RGB.
-            Its format is one of `formats.FORMATS`, or HEIC where pillow-heif is installed; the first frame counts.
+            Its format is one of `signatures.FORMATS`, or HEIC where pillow-heif is installed; the first frame counts.
         spec: the size that is wanted later. With it, a JPEG is decoded at a half, quarter or eighth of its size
             where that still covers 15/16 of it, which is several times faster; the caller must resize afterwards.
         max_pixels: larger pictures (width x height) are refused before they are decoded; `cost` says what else is. For
@@ -253,7 +254,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"it has no pixels ({width} x {height})")
     if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} pixels are more than the limit of {max_pixels} (max_pixels)")
+        raise ImageError(f"{width} x {height} pixels are more than the limit of {max_pixels}; scale it down")
 
 
 def _orientation(image: Image.Image) -> int:

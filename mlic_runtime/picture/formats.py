@@ -6,33 +6,27 @@ bytes of no common format it would load all 40, and some of those start other pr
 
 import importlib
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from .heif import is_heic, open_heic
+from .heif import open_heic
+from .signatures import BEGINNINGS, HEAD_BYTES, is_heic
+from .signatures import FORMATS as FORMATS
 
-
-class _Reader(NamedTuple):
-    module: str
-    beginnings: tuple[bytes, ...]
-
-
-# By Pillow's name of the format. TIFF: both byte orders, with magic numbers of 42 and, for BigTIFF, 43.
-_READERS = {
-    "JPEG": _Reader("JpegImagePlugin", (b"\xff\xd8\xff",)),
-    "PNG": _Reader("PngImagePlugin", (b"\x89PNG\r\n\x1a\n",)),
-    "WEBP": _Reader("WebPImagePlugin", (b"RIFF",)),
-    "GIF": _Reader("GifImagePlugin", (b"GIF87a", b"GIF89a")),
-    "BMP": _Reader("BmpImagePlugin", (b"BM",)),
-    "TIFF": _Reader("TiffImagePlugin", (b"MM\0\x2a", b"II\x2a\0", b"MM\0\x2b", b"II\x2b\0")),
+# Pillow's modules, by its names of the formats.
+_MODULES = {
+    "JPEG": "JpegImagePlugin",
+    "PNG": "PngImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "GIF": "GifImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
 }
-FORMATS = tuple(_READERS)
-_HEAD_BYTES = 16  # from which Pillow's readers say whether a picture is theirs
 
 
 def open_picture(stream: BinaryIO) -> Image.Image:
-    """Open a picture of FORMATS, or HEIC where its plug-in is installed; pixels are not decoded yet.
+    """Open a picture of `signatures.FORMATS`, or HEIC where its plug-in is installed; pixels are not decoded yet.
 
     Pillow's limit `PIL.Image.MAX_IMAGE_PIXELS` is not checked: the caller must check the size before decoding.
 
@@ -42,19 +36,22 @@ def open_picture(stream: BinaryIO) -> Image.Image:
         Exception: fed hostile bytes, Pillow's readers raise nearly anything.
     """
     stream.seek(0)
-    head = stream.read(_HEAD_BYTES)
-    for format_, reader in _READERS.items():
-        if head.startswith(reader.beginnings):
-            return _open_with(format_, reader, stream, head)
-    if is_heic(stream):
+    head = stream.read(HEAD_BYTES)
+    for format_, beginnings in BEGINNINGS.items():
+        if head.startswith(beginnings):
+            return _open_with(format_, stream, head)
+    if is_heic(head):
+        stream.seek(0)
         return open_heic(stream)
     raise UnidentifiedImageError
 
 
-def _open_with(format_: str, reader: _Reader, stream: BinaryIO, head: bytes) -> Image.Image:
-    importlib.import_module(f"PIL.{reader.module}")
+def _open_with(format_: str, stream: BinaryIO, head: bytes) -> Image.Image:
+    importlib.import_module(f"PIL.{_MODULES[format_]}")
     factory, accept = Image.OPEN[format_]
-    if accept is not None and accept(head) is not True:  # it returns a text if Pillow was built without its library
+    if (
+        accept is not None and accept(head[:16]) is not True
+    ):  # it returns a text if Pillow was built without its library
         raise UnidentifiedImageError
     stream.seek(0)
     try:

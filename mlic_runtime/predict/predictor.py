@@ -276,6 +276,12 @@ class Predictor:
             stop_on_error=on_error == "stop",
         )
 
+    def thresholds(self, options: PredictionOptions) -> npt.NDArray[np.float64]:
+        """Return the threshold of every label, (L,) in [0, 1], with these options."""
+        if options.threshold is None:
+            return self._thresholds
+        return np.full_like(self._thresholds, options.threshold)
+
     def __enter__(self) -> Predictor:
         return self
 
@@ -381,10 +387,7 @@ class Predictor:
         options: PredictionOptions,
     ) -> list[Prediction]:
         probabilities = sigmoid(logits)
-        thresholds = self._thresholds
-        if options.threshold is not None:
-            thresholds = np.full_like(thresholds, options.threshold)
-        decisions = decide(probabilities, thresholds, at_least_one=options.at_least_one)
+        decisions = decide(probabilities, self.thresholds(options), at_least_one=options.at_least_one)
         return [
             make_prediction(title, caption, self._model, self.labels, row, chosen, options.top_k)
             for title, caption, row, chosen in zip(titles, captions, probabilities, decisions, strict=True)

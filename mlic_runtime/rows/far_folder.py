@@ -1,7 +1,8 @@
 """A folder of pictures that a URI names."""
 
+from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import BinaryIO, cast
 from urllib.parse import unquote
 
@@ -9,8 +10,9 @@ from mlic_runtime.base.far_files import FarFile, is_uri, without_dots
 from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import CaptionError, InputError
 from mlic_runtime.limits import MAX_PICTURE_BYTES, MAX_ROW_BYTES
+from mlic_runtime.picture.signatures import HEAD_BYTES, is_picture
 
-from .columns import PICTURE_SUFFIXES
+from .folder import PassedOver, find_pictures
 from .formats import one_line
 from .row import Row
 from .sidecar import SIDECAR_SUFFIX, decode_caption
@@ -55,25 +57,37 @@ class FarFolder:
         """
         return cast(BinaryIO, _FarPicture(self._folder.below(self.locate(name))))
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, passed_over: PassedOver) -> Iterator[Row]:
         """Yield the pictures in the folder and its subfolders with their captions, as of a local folder.
+
+        Args:
+            passed_over: takes the other files.
 
         Raises:
             InputError: the folder cannot be listed.
         """
         try:
-            names = {PurePosixPath(name).parts for name in self._folder.names(recursive=True)}
+            names = {PurePosixPath(name) for name in self._folder.names(recursive=True)}
         except OSError as error:
             raise InputError(f"cannot list the folder {self.uri!r}: {one_line(os_error_reason(error))}") from error
-        for parts in sorted(names):
-            if any(part.startswith(".") for part in parts) or not parts[-1].lower().endswith(PICTURE_SUFFIXES):
-                continue
-            name = PurePosixPath(*parts)
-            text = name.with_suffix(SIDECAR_SUFFIX)
+        entries: dict[PurePath, set[tuple[str, bool]]] = defaultdict(set)
+        for name in names:
+            entries[name.parent].add((name.name, False))
+            for folder in name.parents[:-1]:
+                entries[folder.parent].add((folder.name, True))
+        found = find_pictures(PurePosixPath(), entries.__getitem__, self._is_picture, passed_over)
+        for picture in found:
+            text = PurePosixPath(picture).with_suffix(SIDECAR_SUFFIX)
             try:
-                yield Row(name=str(name), caption=self._caption(str(text)) if text.parts in names else None)
+                yield Row(name=str(picture), caption=self._caption(str(text)) if text in names else None)
             except CaptionError as error:
-                yield Row(name=str(name), error=InputError(str(error)))
+                yield Row(name=str(picture), error=InputError(str(error)))
+
+    def _is_picture(self, name: PurePath) -> bool:
+        try:
+            return is_picture(self._folder.below(str(name)).read_start(HEAD_BYTES))
+        except OSError:
+            return False
 
     def _caption(self, name: str) -> str | None:
         try:

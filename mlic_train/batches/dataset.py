@@ -39,7 +39,8 @@ _DEAD_WORKER = re.compile(
 class Example:
     """One row: `pixels` uint8 (H, W, 3), or cached `features` float32 (C, h, w), or neither for a caption alone.
 
-    `key` names the row; random choices about a whole batch depend on the keys of its rows.
+    `key` names the row; random choices about a whole batch depend on the keys of its rows. `known` is bool (L), False
+    for the labels about which `target` says nothing; None where it says something about all.
     """
 
     pixels: npt.NDArray[np.uint8] | None
@@ -47,6 +48,7 @@ class Example:
     caption: str | None
     target: npt.NDArray[np.float32]
     key: Key
+    known: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Batch:
     """Rows of one kind: all with a picture (as `pixels` or `features`), or all without.
 
     `pixels` uint8 (B, H, W, 3), `features` float32 (B, C, h, w), `has_picture` bool (B), `input_ids` and
-    `attention_mask` int64 (B, T) (None for a model that reads no captions), `targets` float32 (B, L).
+    `attention_mask` int64 (B, T) (None for a model that reads no captions), `targets` float32 (B, L). `known` bool
+    (B, L) says which targets count: what the others hold has no meaning, and no loss or metric may depend on it. It is
+    None where all count.
     """
 
     pixels: Tensor | None
@@ -63,6 +67,7 @@ class Batch:
     input_ids: Tensor | None
     attention_mask: Tensor | None
     targets: Tensor
+    known: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with every tensor on `device`."""
@@ -97,10 +102,10 @@ class Examples(Dataset[Example]):
     def __getitem__(self, key: Key) -> Example:
         epoch, index = key
         record = self.records[index]
-        target = target_of(record, self.num_labels)
+        target, known = target_of(record, self.num_labels), known_of(record, self.num_labels)
         if self.config is None:
             caption = record.captions[0] if record.captions else None
-            return Example(*self._picture(index, (False, False)), caption, target, key)
+            return Example(*self._picture(index, (False, False)), caption, target, key, known)
         rng = np.random.default_rng((self.config.seed, epoch, index))
         caption = record.captions[rng.integers(len(record.captions))] if record.captions else None
         draw, flip_h, flip_v = rng.random(3)
@@ -109,8 +114,8 @@ class Examples(Dataset[Example]):
             if draw < self.config.drop_caption:
                 caption = None
             elif draw >= 1.0 - self.config.drop_picture:
-                return Example(None, None, caption, target, key)
-        return Example(*self._picture(index, flips, rng), caption, target, key)
+                return Example(None, None, caption, target, key, known)
+        return Example(*self._picture(index, flips, rng), caption, target, key, known)
 
     def __getitems__(self, keys: list[Key]) -> "list[Example] | MlicError":
         """Return the rows of one batch, or the error of a picture, which `batch_loader` raises."""
@@ -152,11 +157,26 @@ def target_of(record: Record, num_labels: int) -> npt.NDArray[np.float32]:
     return target
 
 
+def unknown_of(record: Record) -> tuple[int, ...]:
+    """Return the indices of the labels about which the target says nothing: a teacher says something about all."""
+    return () if record.soft is not None else record.unknown
+
+
+def known_of(record: Record, num_labels: int) -> npt.NDArray[np.bool_] | None:
+    """Return which entries of the target count, bool (L,); None where all do."""
+    if not (unknown := unknown_of(record)):
+        return None
+    known = np.full(num_labels, True)
+    known[list(unknown)] = False
+    return known
+
+
 class Collate:
     """Examples to a Batch: stacks pictures, tokenises captions with the runtime's tokenizer.
 
     With `config` they are training batches, and pictures without a caption may be mixed (mixup). A row with a caption
-    is never mixed, since captions cannot be mixed, and neither is an all-zero picture.
+    is never mixed, since captions cannot be mixed, and neither is an all-zero picture. A mixed target is known only
+    where both are.
     """
 
     def __init__(self, tokenizer: CaptionTokenizer | None, config: TrainConfig | None = None) -> None:
@@ -173,12 +193,19 @@ class Collate:
         features = _stack([example.features for example in examples])
         present = [example.pixels is not None or example.features is not None for example in examples]
         targets = torch.from_numpy(np.stack([example.target for example in examples]))
+        known = _stack_known([example.known for example in examples], targets.shape[1])
         if self.config is not None and self.config.mixup > 0 and pixels is not None:
             alone = pixels.flatten(1).any(dim=1)
             if attention_mask is not None:
                 alone &= ~attention_mask.any(dim=1)
             rng = np.random.default_rng((self.config.seed, *(part for example in examples for part in example.key)))
-            pixels, targets = mixup(pixels, targets, alone.nonzero()[:, 0].numpy(), self.config.mixup, rng)
+            rows = alone.nonzero()[:, 0].numpy()
+            if known is None:
+                pixels, targets = mixup(pixels, targets, rows, self.config.mixup, rng)
+            else:  # ones and zeros, mixed like the targets: 1 stays where both are known
+                beside = torch.cat([targets, known.float()], dim=1)
+                pixels, beside = mixup(pixels, beside, rows, self.config.mixup, rng)
+                targets, known = beside[:, : targets.shape[1]], beside[:, targets.shape[1] :] == 1
         return Batch(
             pixels=pixels,
             features=features,
@@ -186,6 +213,7 @@ class Collate:
             input_ids=input_ids,
             attention_mask=attention_mask,
             targets=targets,
+            known=known,
         )
 
 
@@ -196,6 +224,14 @@ def _stack(arrays: list[npt.NDArray[np.uint8] | None] | list[npt.NDArray[np.floa
         return None
     empty = np.zeros_like(given)
     return torch.from_numpy(np.stack([empty if array is None else array for array in arrays]))
+
+
+def _stack_known(masks: list[npt.NDArray[np.bool_] | None], num_labels: int) -> Tensor | None:
+    """Stack to bool (B, L); None where every row knows all its labels."""
+    if all(mask is None for mask in masks):
+        return None
+    every = np.full(num_labels, True)
+    return torch.from_numpy(np.stack([every if mask is None else mask for mask in masks]))
 
 
 def plan_epoch(records: Sequence[Record], config: TrainConfig, epoch: int) -> list[list[Key]]:

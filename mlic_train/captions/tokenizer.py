@@ -10,6 +10,9 @@ _WORD_START = "▁"  # U+2581, which Metaspace puts before every word
 def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequency: int = 2) -> bytes:
     """Train a lower-casing byte-pair encoding (Sennrich et al. 2016) on captions.
 
+    Marks stay, because they tell words apart: vowel signs of Indic scripts and Thai, tones of Vietnamese, accents. Both
+    ways to write a letter with its mark (Unicode's NFC and NFD) are one. The tokenizer's file says all this itself.
+
     Equal captions give equal bytes. (The library's WordPiece trainer does not: it numbers its "##" pieces in the order
     of a hash table, which differs between processes, so that two runs of one seed would give different models.)
 
@@ -24,13 +27,23 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 8000, min_frequen
     Raises:
         DataError: there are no captions.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    from mlic_runtime.caption.tokenizer_safety import INVISIBLE
 
     texts = [caption for caption in captions if caption.strip()]
     if not texts:
         raise DataError("no captions to train a tokenizer on: add captions, or train --model cnn, which reads none")
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN_TOKEN, fuse_unk=True))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace("\u200b", " "),  # between words of Thai and Khmer
+            normalizers.Replace(Regex(INVISIBLE), ""),
+            normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=True),
+            normalizers.NFC(),
+            normalizers.Replace("i\u0307", "i"),  # lower case of the Turkish capital with a dot
+        ]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )

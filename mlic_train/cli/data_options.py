@@ -2,19 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mlic_runtime.base.option import options_of
 from mlic_runtime.base.override import override
 from mlic_runtime.cli.fields import field_options
-from mlic_train.base.progress import log_line
 from mlic_train.config import DataOptions
 from mlic_train.data.source.addresses import is_pattern, is_remote, is_shards
-
-if TYPE_CHECKING:
-    from mlic_train.data import Split
 
 
 class DataPath(click.Path):
@@ -42,14 +38,3 @@ data_options = field_options(DataOptions, path_types=DATA_PATHS)
 def data_from(options: Mapping[str, Any]) -> DataOptions:
     """Return what the values of these options say."""
     return DataOptions(**{name: options[name] for name in options_of(DataOptions)})
-
-
-def list_skipped(split: "Split") -> None:
-    """Log the bad rows that were left out, and what else was not read."""
-    for problem in split.warnings:
-        if problem.kind == "ignored" or problem.number is None:  # what is said once, with a count
-            log_line(f"warning: {problem}")
-    for problem in split.skipped:
-        log_line(f"skipped {problem}")
-    if split.skipped:
-        log_line(f"skipped {len(split.skipped)} bad rows")

@@ -27,8 +27,8 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 
 @click.command(cls=MlicCommand, context_settings={"show_default": True})
 @click.version_option(package_name="mlic-train")
-@click.option("--model", "name", type=click.Choice(MODELS), help="What to export.  [default: that of --run, or hybrid]")
-@click.option("--run", type=FOLDER, help="A run folder.  [default: the newest of the model, else the released one]")
+@click.option("--model", "name", type=click.Choice(MODELS), help="What to export.  [default: that of the run]")
+@click.option("--run", type=FOLDER, help="A run folder.  [default: the newest, else the released model]")
 @click.option("--runs", type=NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
 @click.option(
     "--layout",
@@ -84,7 +84,7 @@ def export(name: str | None, **options: Any) -> None:
     The same model, data and options give the same bytes, unless --latency puts measured times into the package.
 
     \b
-    mlic-export --model hybrid
+    mlic-export
     mlic-export --run runs/hybrid --data my-data --precision fp32,fp16,int8 --latency --output packages/hybrid
     mlic-export --run runs/hybrid --layout triton --output model-repository
     """  # noqa: D301 # click needs the backspace itself
@@ -104,17 +104,22 @@ def export(name: str | None, **options: Any) -> None:
         raise click.UsageError("--single-file and --wheel write a model package; leave --layout triton out")
     if options["wheel"]:
         normalise_version(options["package_version"])  # refused now, not when everything is measured
-    folder = options["run"] or find_run(options["runs"], name or "hybrid")
+    folder = options["run"] or find_run(options["runs"], name)
     trained = load_trained(folder)
     if name not in (None, trained.config.model.name):
         raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; leave --model out")
-    name = trained.config.model.name
+    given, name = name, trained.config.model.name
     output = options["output"] or (Path("exported", name) if options["layout"] == "package" else Path("triton"))
-    log_line(f"exporting {folder} to {output}")
+    chosen = "" if options["run"] else f", the newest run in {options['runs']}"
+    if not options["run"] and folder.parent != options["runs"]:
+        chosen = f", the released model, as {options['runs']} has no finished run" + (f" of {name}" if given else "")
+    log_line(f"exporting {folder} ({name}{chosen}) to {output}")
     if options["save_checkpoint"]:
         trained = save_half(trained, options["save_checkpoint"])
     data = data_from(options)
-    splits = load_splits(data) if data.has_training_rows else None
+    splits = load_splits(data, runs=[folder]) if data.has_training_rows else None
+    for line in splits.lines() if splits is not None else ():
+        log_line(line)
     write = export_package if options["layout"] == "package" else export_triton
     wanted = ExportOptions(
         version=options["package_version"],

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.command import MlicCommand, MlicGroup
 from mlic_runtime.cli.fields import FILE, FOLDER, NEW_FILE
 from mlic_train.base.progress import log_line
 
@@ -14,7 +14,7 @@ from .data_options import data_from, data_options
 _SPLIT = click.option("--split", type=click.Choice(["val", "test"]), default="val", help="The rows to measure on.")
 
 
-@click.group(context_settings={"show_default": True})
+@click.group(cls=MlicGroup, context_settings={"show_default": True})
 @click.version_option(package_name="mlic-train")
 def report() -> None:
     """Look at data and at runs: every report is one HTML file that opens without a network."""

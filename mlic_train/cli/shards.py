@@ -6,9 +6,9 @@ import click
 
 from mlic_runtime.cli.command import MlicCommand
 from mlic_runtime.cli.fields import FOLDER, NEW_FOLDER
-from mlic_train.base.progress import progress_bar
+from mlic_train.base.progress import log_line, progress_bar
 
-from .data_options import data_from, data_options, list_skipped
+from .data_options import data_from, data_options
 
 
 @click.command(cls=MlicCommand, context_settings={"show_default": True})
@@ -40,15 +40,11 @@ def shards(**options: Any) -> None:
             return
     if options["output"] is None:
         raise click.UsageError("no folder for the shards; give --output FOLDER")
-    from mlic_train.data.check import leave_out_undecodable
-    from mlic_train.data.splits import read_splits
+    from mlic_train.data.splits import problem_lines, read_divided
 
-    splits = read_splits(data_from(options))
-    if options["skip_bad_rows"]:
-        with progress_bar("pictures") as progress:
-            splits = leave_out_undecodable(splits, progress)
-    for split in splits.values():
-        list_skipped(split)
+    splits, _, notes = read_divided(data_from(options), decode=True)
+    for line in (*notes, *problem_lines(splits)):
+        log_line(line)
     with progress_bar("records", "record") as progress:
         written = write_shards(
             splits,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.command import MlicCommand, MlicGroup
 from mlic_runtime.cli.fields import FILE, NEW_FILE
 
 
-@click.group()
+@click.group(cls=MlicGroup)
 @click.version_option(package_name="mlic-train")
 def main() -> None:
     """Sign model packages with a key of your own, and verify them.
@@ -45,7 +45,7 @@ def sign(package: str, key: Path, password_env: str | None, output: Path | None)
         if password_env not in os.environ:
             raise click.BadParameter(f"there is no environment variable {password_env!r}", param_hint="--password-env")
         password = os.fsencode(os.environ[password_env])
-    elif is_encrypted(key) and sys.stdin.isatty():  # in a pipe nobody could answer
+    elif is_encrypted(key) and sys.stdin is not None and sys.stdin.isatty():  # in a pipe nobody could answer
         password = click.prompt(f"Password of {key}", hide_input=True, err=True).encode()
     else:
         password = None

@@ -6,21 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlic_runtime.base.progress import duration
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
-from mlic_train.base.progress import log_line, progress_bar
-from mlic_train.config import DataOptions, read_options, resolve
-from mlic_train.config.options import OPTION_CLASSES
+from mlic_train.base.progress import is_first_process, log_line, progress_bar
+from mlic_train.base.stopwatch import Stopwatch
+from mlic_train.config import PRESETS, Options, for_whom, read_options, resolve, usual_options
+from mlic_train.config.options import OPTION_CLASSES, command_line
 
-from .data_options import DATA_PATHS, list_skipped
+from .check_text import check_lines, verdict
+from .data_options import DATA_PATHS
 
 if TYPE_CHECKING:
-    from mlic_train.data import LabelSet
+    from mlic_train.data.splits import Splits
     from mlic_train.runs.checkpoint import State
 
+_OF_THE_CHECK = ("check", "list_all", "output_format")
 
-@click.command(cls=GroupedCommand)
+
+_PRESETS = "\n".join(f"  {name:<10}{for_whom(name)}" for name in PRESETS)
+
+
+@click.command(cls=GroupedCommand, epilog=f"\b\nPresets:\n{_PRESETS}")
 @click.version_option(package_name="mlic-train")
-@field_options(*OPTION_CLASSES, path_types=DATA_PATHS)
+@field_options(*OPTION_CLASSES, path_types=DATA_PATHS, shown=usual_options())
 @click.option(
     "--config",
     "config_file",
@@ -33,55 +41,78 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
 
     \b
     mlic-train --data my-data --check
-    mlic-train --data my-data --backbone tf_efficientnet_lite0
-               --backbone-weights package --freeze-backbone --cache-features
+    mlic-train --data my-data
+    mlic-train --data my-data --preset best --epochs 5
     """  # noqa: D301 # click needs the backspace itself
-    given = read_options(config_file) if config_file else {}
-    options = resolve({**given, **given_options(ctx, *OPTION_CLASSES)})
+    stopwatch = Stopwatch()
+    given = given_options(ctx, *OPTION_CLASSES)
+    file = read_options(config_file, given.get("device")) if config_file else {}
+    options = resolve({**file, **given})
     if options.run.check:
-        _check(ctx, options.data)
+        _check(ctx, options)
         return
-    from mlic_train.data.splits import load_splits
-    from mlic_train.training.run import is_started, resume_run, start_run
+    from mlic_train.training.loggers import require_loggers
+    from mlic_train.training.run import read_rows, resume_run, start_run
 
-    splits = load_splits(options.data)
-    for split in splits.named().values():
-        list_skipped(split)
+    require_loggers(options.run.loggers)
+    begun = stopwatch.seconds()
+    options, splits, resume = read_rows(options)
     folder, device = options.folder, options.run.device
-    if options.run.resume or (options.run.auto_resume and is_started(folder, device)):
-        state = resume_run(folder, splits, wanted=options.wanted, device=device, log=log_line)
+    for line in splits.lines():
+        log_line(line)
+    rows = ", ".join(f"{name} {len(split.records)}" for name, split in splits.named().items())
+    log_line(
+        f"read the data in {duration(stopwatch.seconds() - begun)}: {len(splits.labels.names)} labels, rows: {rows}"
+    )
+    if resume:
+        state = resume_run(
+            folder,
+            splits,
+            wanted=options.wanted,
+            device=device,
+            loggers=options.run.loggers,
+            log=log_line,
+            stopwatch=stopwatch,
+        )
     else:
-        state = start_run(options, folder, splits, log=log_line)
+        state = start_run(options, folder, splits, log=log_line, stopwatch=stopwatch)
     if not state.finished:
         log_line(f"interrupted in epoch {state.epoch + 1}; go on with the same command and --resume")
         ctx.exit(130)
-    _report(folder, splits.labels, state, options.run.output_format)
+    if is_first_process():
+        _report(folder, splits, state, options.run.output_format)
 
 
-def _check(ctx: click.Context, data: DataOptions) -> None:
+def _check(ctx: click.Context, options: Options) -> None:
+    from mlic_train.data.problems import EXAMPLES
     from mlic_train.data.splits import check_data
 
-    with progress_bar("pictures") as progress:
-        problems = check_data(data, progress)
-    for problem in problems:
-        click.echo(f"{problem.severity}: {problem}")
-    errors = sum(problem.severity == "error" for problem in problems)
-    click.echo(f"{errors} errors, {len(problems) - errors} warnings", err=True)
-    ctx.exit(1 if errors else 0)
+    with progress_bar("decoding pictures", "picture", 10.0) as progress:
+        found = check_data(options.data, progress, examples=None if options.run.list_all else EXAMPLES)
+    if options.run.output_format == "json":
+        click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        for line in check_lines(found, list_all=options.run.list_all):
+            click.echo(line)
+    command = command_line({name: value for name, value in options.given.items() if name not in _OF_THE_CHECK})
+    click.echo(verdict(found, command), err=True)
+    ctx.exit(1 if found.errors else 0)
 
 
-def _report(folder: Path, labels: "LabelSet", state: "State", output_format: str) -> None:
-    thresholds = dict(zip(labels.names, state.thresholds, strict=True))
+def _report(folder: Path, splits: "Splits", state: "State", output_format: str) -> None:
+    """Print the metrics as data; where the run is, and what to do next, goes to stderr."""
+    from mlic_train.runs.checkpoint import BEST_NAME, read_run_config
+
+    from .train_summary import metrics_table, next_commands
+
+    model = read_run_config(folder).model
     if output_format == "json":
+        thresholds = dict(zip(splits.labels.names, state.thresholds, strict=True))
         result = {"run": str(folder), "metrics": state.metrics, "thresholds": thresholds, "history": state.history}
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
-        return
-    from mlic_train.runs.checkpoint import BEST_NAME
-
-    names = ("samples_f1", "micro_f1", "macro_f1", "map", "false_labels_per_negative")
-    click.echo(f"{'split':<20}" + "".join(f"  {name:>10}" for name in names))
-    for split, metrics in state.metrics.items():
-        cells = (f"{metrics[name]:.4f}" if name in metrics else "" for name in names)
-        row = "".join(f"  {cell:>{max(10, len(name))}}" for name, cell in zip(names, cells, strict=True))
-        click.echo(f"{split:<20}{row}".rstrip())
-    click.echo(f"best checkpoint: {folder / BEST_NAME}")
+    else:
+        click.echo(metrics_table(state.metrics, reads_captions=model.reads_captions))
+    log_line(f"run folder: {folder} (best checkpoint: {BEST_NAME})")
+    log_line("to export it, and to predict with it:")
+    for line in next_commands(folder, model, splits):
+        log_line(f"    {line}")

@@ -9,7 +9,7 @@ from mlic_train.errors import ConfigError
 
 DATA_FORMATS = (
     *("auto", "open-images", "vertex", "csv", "competition", "coco", "label-studio", "cvat", "datumaro", "createml"),
-    *("jsonl", "shards", "voc", "yolo", "tags", "imagefolder", "captions"),
+    *("jsonl", "json", "parquet", "shards", "voc", "yolo", "tags", "imagefolder", "captions"),
 )
 
 _data = partial(option, group="Data")
@@ -34,9 +34,20 @@ class DataOptions:
     val: tuple[Path, ...] = _data((), "Validation rows.", path="data file", common=True)
     test: tuple[Path, ...] = _data((), "Test rows, measured once at the end.", path="data file")
     captions: tuple[Path, ...] = _data((), "More captions with labels, without pictures.", path="data file")
+    also: tuple[Path, ...] = _data(
+        (), "More labelled training rows, such as corrections; their labels replace older ones.", path="data file"
+    )
+    val_fraction: float = _data(
+        0.15, "Share of the training rows that becomes val where the data has none.", low=0, high=0.5, open_low=True
+    )
+    split_seed: int = _data(0, "Seed of that division; apart from --seed, which may differ.", low=0, high=2**32)
     labels_file: Path | None = _data(None, "labels.csv: LabelID,Name.", flag="labels", path="file")
     images: Path | None = _data(None, "The pictures' folder.", path="folder", follows="images/ beside the rows")
     data_format: str = _data("auto", "Format of the files with rows.", choices=DATA_FORMATS)
+    image_column: str | None = _data(None, "Column of a table with the pictures.", follows="found by its name")
+    caption_column: str | None = _data(None, "Column of a table with the captions.", follows="found by its name")
+    labels_column: tuple[str, ...] = _data((), "Column of a table with labels; may be repeated.")
+    split_column: str | None = _data(None, "Column of a table with train, val or test.", follows="found by its name")
     pictures: bool = _data(True, "Read pictures; without them only captions and labels are read.")
     skip_bad_rows: bool = _data(False, "Leave out, and list, every row that --check calls an error.")
 

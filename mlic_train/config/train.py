@@ -7,6 +7,7 @@ from functools import partial
 from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
 
+from .duration import parse_duration
 from .model import by_model
 
 LOSSES = ("bce", "multilabel_soft_margin", "softmax_bce", "asymmetric")
@@ -15,6 +16,7 @@ OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("constant", "cosine")
 CALIBRATIONS = ("none", "temperature", "platt")
 MIXED_PRECISIONS = ("none", "fp16", "bf16")
+MAX_EPOCHS = 10_000_000
 
 _training = partial(option, group="Training")
 _loss = partial(option, group="Loss", low=0, high=1)
@@ -41,6 +43,7 @@ class TrainConfig:
         "Learning rate; cosine: to 0 along half a cosine, after a short warm-up (Loshchilov and Hutter 2017).",
         "Optimizer",
         choices=SCHEDULES,
+        follows="with --time-limit cosine",
     )
     learning_rate: float = _optimizer(0.001, "Step size of the optimizer.", high=10, common=True)
     backbone_learning_rate: float | None = _optimizer(
@@ -60,13 +63,36 @@ class TrainConfig:
     shuffle_shards: int = _batches(
         0, "Shards that are mixed at a time; an epoch goes through them in random order; 0: all.", low=0, high=2**32
     )
-    epochs: int = _training(10, "Passes over the training rows.", low=1, high=10_000_000, common=True)
+    epochs: int = _training(
+        10,
+        "Passes over the training rows.",
+        low=1,
+        high=MAX_EPOCHS,
+        common=True,
+        follows="with --time-limit as many as fit",
+    )
+    min_steps: int = _training(
+        0,
+        "Where --epochs is not given: as many epochs as few rows need for this many steps, up to 60.",
+        low=0,
+        high=2**32,
+    )
+    time_limit: str | None = _training(
+        None,
+        "Plan to end within 20m, 1h30m, ...",
+        metavar="TIME",
+        common=True,
+    )
     patience: int = _training(
-        3, "Epochs without a better validation score before stopping; 0: never stop.", low=0, high=2**32
+        3,
+        "Epochs without a better validation score before stopping; 0: never stop.",
+        low=0,
+        high=2**32,
+        follows="with --time-limit 0",
     )
     monitor: str = _training("samples_f1", "What makes a checkpoint the best.", choices=MONITORS)
     seed: int = _training(0, "Of all random numbers.", low=0, high=2**32, common=True)
-    freeze_backbone: bool = _backbone(False, "Do not train the backbone.", common=True)
+    freeze_backbone: bool = _backbone(False, "Do not train the backbone.")
     freeze_batch_statistics: bool = _backbone(
         None,
         "Keep the backbone's batch statistics; pretrained ones beat those of a few small batches.",
@@ -75,7 +101,6 @@ class TrainConfig:
     cache_features: bool = _backbone(
         None,
         "Keep a frozen backbone's features on disk.",
-        common=True,
         follows="on with --freeze-backbone, unless augmentation changes more than flips",
     )
     drop_caption: float = _regularisation(
@@ -109,7 +134,10 @@ class TrainConfig:
         "platt", "Fitted on val, by mode.", choices=CALIBRATIONS, follows=by_model("calibration")
     )
     empty_odds: float = _decision(
-        1.0, "Odds of a row without labels in use, over those in training; in the calibration.", low=0.001, high=1
+        1.0,
+        "Odds of a row without labels in use, over those in training; in the calibration. Presets: val says it.",
+        low=0.001,
+        high=1,
     )
     threshold_for: str = _decision(
         "samples_f1",
@@ -125,6 +153,8 @@ class TrainConfig:
         check(self, ConfigError)
         if self.threshold_for is not None:
             threshold_goal(self.threshold_for)
+        if self.time_limit is not None:
+            parse_duration(self.time_limit, "--time-limit")
         dropped = (self.drop_caption or 0) + (self.drop_picture or 0)
         if dropped > 1.0:
             raise ConfigError(f"drop_caption + drop_picture is {dropped}; at most 1")
@@ -133,6 +163,11 @@ class TrainConfig:
         if self.cache_features and (changing := self.endless_augmentation):
             option = "--" + changing[0].replace("_", "-")
             raise ConfigError(f"--cache-features does not go with {option}: every variant has other features")
+
+    @property
+    def limit_seconds(self) -> float | None:
+        """The seconds of `time_limit`; None without one."""
+        return None if self.time_limit is None else parse_duration(self.time_limit, "--time-limit")
 
     @property
     def endless_augmentation(self) -> list[str]:

@@ -12,10 +12,11 @@ from mlic_runtime.errors import ImageError
 from mlic_train.data.source.members import PictureFile, image_source, size_of
 from mlic_train.errors import DataError
 
+from .formats.format import ColumnNames
 from .labels import LabelSet
-from .problems import Problem
+from .problems import Problem, Severity
 from .reader import read_split
-from .records import Record, Split
+from .records import Record, Split, contradict
 from .summary import summarise
 
 
@@ -48,36 +49,71 @@ def check_splits(
     Returns:
         The problems by split, file and record; empty when there is none.
     """
-    problems: dict[str, list[Problem]] = {}
     read: dict[str, Split] = {}
+    bad: list[Problem] = []
     for name, files in splits.items():
-        problems[name] = []
-        try:
-            read[name] = read_split(
-                files,
-                labels,
-                images=images,
-                data_format=data_format,
-                skip_bad_rows=True,
-                pictures=pictures,
-                allow_empty=True,
-            )
-        except DataError as caught:
-            problems[name].append(_bad_file(files, str(caught)))
-            continue
-        problems[name] += [*read[name].skipped, *read[name].warnings, *_missing(files, read[name])]
-    digests, errors = _check_pictures(read, progress, workers)
-    for name, split in read.items():
-        problems[name] += _undecodable(split, errors)
-    for name, problem in _find_repeated(read, digests):
-        problems[name].append(problem)
-    return [problem for name, files in splits.items() for problem in _sort(files, problems[name])]
+        split = read_leniently(files, labels, images=images, data_format=data_format, pictures=pictures)
+        if isinstance(split, Problem):
+            bad.append(split)
+        else:
+            read[name] = split
+    return sort_problems([*bad, *find_problems(read, splits, progress, workers)], splits)
+
+
+def read_leniently(
+    files: tuple[Path, ...],
+    labels: LabelSet,
+    *,
+    images: Path | None,
+    data_format: str,
+    pictures: bool,
+    columns: ColumnNames | None = None,
+) -> Split | Problem:
+    """Return a split with its bad rows listed as skipped, or the problem of a file that cannot be used at all."""
+    try:
+        return read_split(
+            files,
+            labels,
+            images=images,
+            data_format=data_format,
+            skip_bad_rows=True,
+            pictures=pictures,
+            allow_empty=True,
+            columns=columns,
+        )
+    except DataError as caught:
+        return _bad_file(files, str(caught))
+
+
+def find_problems(
+    splits: Mapping[str, Split],
+    files: Mapping[str, tuple[Path, ...]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: int | None = None,
+) -> list[Problem]:
+    """Return the problems of splits that were read, in no order; see `check_splits`."""
+    problems: list[Problem] = []
+    for name, split in splits.items():
+        problems += [*split.skipped, *split.warnings, *_missing(name, files, split)]
+    digests, errors = _check_pictures(splits, progress, workers)
+    for split in splits.values():
+        problems += _undecodable(split, errors)
+    problems += [problem for _, problem in _find_repeated(splits, digests)]
+    return problems
+
+
+def sort_problems(problems: Iterable[Problem], splits: Mapping[str, tuple[Path, ...]]) -> list[Problem]:
+    """Return the problems in the order of the splits, of their files and of the records."""
+    places = {file: place for place, file in enumerate(file for files in splits.values() for file in files)}
+    return sorted(problems, key=lambda problem: (places.get(problem.file, -1), problem.number or 0))
 
 
 def leave_out_undecodable(
     splits: Mapping[str, Split], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Split]:
     """Decode every picture; return the splits without the records whose picture cannot be, listed as skipped.
+
+    A record whose picture an earlier split has too is left out as well: `check_splits` calls both errors.
 
     Args:
         splits: by name.
@@ -86,11 +122,16 @@ def leave_out_undecodable(
     Raises:
         DataError: a split has no other records.
     """
-    _, errors = _check_pictures(splits, progress, None)
+    digests, errors = _check_pictures(splits, progress, None)
+    overlap: dict[str, list[Problem]] = {name: [] for name in splits}
+    for name, problem in _find_repeated(splits, digests):
+        if problem.kind == "split-overlap":
+            overlap[name].append(problem)
     kept = {}
     for name, split in splits.items():
-        problems = _undecodable(split, errors)
-        records = tuple(record for record in split.records if record.image not in errors)
+        problems = _undecodable(split, errors) + overlap[name]
+        bad = {(problem.file, problem.number) for problem in problems}
+        records = tuple(record for record in split.records if (record.file, record.number) not in bad)
         if problems and not records:
             raise DataError(f"{problems[0]}; found no usable record in the split {name!r}, expected at least one")
         kept[name] = dataclasses.replace(split, records=records, skipped=(*split.skipped, *problems))
@@ -129,22 +170,30 @@ def _bad_file(files: tuple[Path, ...], message: str) -> Problem:
     return Problem(files[0] if files else Path(), None, "bad-file", message)
 
 
-def _missing(files: tuple[Path, ...], split: Split) -> Iterable[Problem]:
+def _missing(name: str, files: Mapping[str, tuple[Path, ...]], split: Split) -> Iterable[Problem]:
     """Yield what a split lacks as a whole: records, labelled records, records with a label."""
+    first = next((record.file for record in split.records), next(iter(files.get(name) or files["train"]), Path()))
     if not split.records:
-        yield Problem(files[0], None, "empty-split", "found no usable record; expected at least one")
+        yield Problem(first, None, "empty-split", f"found no usable record of {name}; expected at least one")
         return
-    for file in files:
-        records = [record for record in split.records if record.file == file]
+    summary = summarise(split)
+    by_file: dict[Path, list[Record]] = {}
+    for record in split.records:
+        by_file.setdefault(record.file, []).append(record)
+    for file, records in by_file.items():
         unlabelled = [record for record in records if record.labels is None]
         if unlabelled:
-            first = f"record {unlabelled[0].number}"
-            message = f"{len(unlabelled)} of {len(records)} records have no labels, the first is {first}"
-            yield Problem(file, None, "unlabelled", message, "warning")
-    summary = summarise(split)
-    for name, count in summary.label_counts.items():
+            example = f"record {unlabelled[0].number}"
+            message = f"{len(unlabelled)} of {len(records)} records have no labels, the first is {example}"
+            stops = not summary.labelled and name != "test"
+            yield Problem(file, None, "unlabelled", message, "error" if stops else "warning")
+    for label, count in summary.label_counts.items():
         if not count and summary.labelled:
-            yield Problem(files[0], None, "unused-label", f"no record has the label {name!r}", "warning")
+            unknown = summary.unknown_counts[label]
+            beside = f", and in {unknown} of {summary.labelled} it is unknown" if unknown else ""
+            severity: Severity = "error" if name == "train" and unknown == summary.labelled else "warning"
+            message = f"no record of {name} has the label {label!r}{beside}"
+            yield Problem(first, None, "unused-label", message, severity)
 
 
 def _check_pictures(
@@ -210,14 +259,10 @@ def _find_repeated(
 
 def _describe_repeated(name: str, record: Record, other_name: str, other: Record) -> Problem:
     where = f"record {other.number} of {other.file}"
-    labels = "" if record.labels is None or record.labels == other.labels else ", with other labels"
+    same = record.labels is None or (other.labels is not None and not contradict(record, other))
+    labels = "" if same else ", with other labels"
     if name == other_name:
         message = f"{record.image_id!r} has the same bytes as {other.image_id!r}, {where}{labels}"
         return Problem(record.file, record.number, "duplicate-picture", message, "warning")
     message = f"{record.image_id!r} is also in the split {other_name!r} as {other.image_id!r}, {where}{labels}"
     return Problem(record.file, record.number, "split-overlap", message)
-
-
-def _sort(files: tuple[Path, ...], problems: list[Problem]) -> list[Problem]:
-    places = {file: place for place, file in enumerate(files)}
-    return sorted(problems, key=lambda problem: (places.get(problem.file, -1), problem.number or 0))

@@ -93,8 +93,8 @@ def find_splits(folder: Path, data_format: str = "auto") -> SplitFiles:
         else:  # its files may have the names of another format's
             inner, splits = _search(folder, FORMATS)
     if not splits.get("train"):
-        found = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-        listing = ", ".join(found[:12]) + (f", ... ({len(found)} in all)" if len(found) > 12 else "")
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+        listing = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
         raise DataError(f"{folder}: no training split; found {listing or 'nothing'}; expected {_LAYOUT}")
     check_listed((file for files in splits.values() for file in files if is_shards(file.name)), whole=True)
     notes = () if inner == folder else (f"{folder}: found the data in its folder {inner.relative_to(folder)}",)
@@ -183,7 +183,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     """
     found = {}
     for split, names in SPLIT_NAMES.items():
-        folders = [(folder / name,) for name in subfolders(folder) if name.lower() in names]
+        folders: list[tuple[Path, ...]] = [(folder / name,) for name in subfolders(folder) if name.lower() in names]
         if chosen := _only(folder, f"the split {split!r}", folders):
             found[split] = chosen[0]
     return found

@@ -27,7 +27,7 @@ class Record:
         file: the file of the (first) row.
         number: the 1-based number of that row in its file; the header is not counted.
         soft: the targets of training instead of `labels`: a teacher's probabilities in 0..1, one per label, or their
-            mixture with the record's own labels; None without a teacher.
+            mixture with the record's own labels (the teacher's alone for unknown ones); None without a teacher.
         unknown: sorted indices of labels that the record neither has nor lacks; none of them is in `labels`.
         split: the split that the row itself names; None where its file or folder says it.
     """
@@ -41,6 +41,12 @@ class Record:
     soft: tuple[float, ...] | None = None
     unknown: tuple[int, ...] = ()
     split: str | None = None
+
+
+def contradict(first: Record, second: Record) -> bool:
+    """Return whether two labelled records say different things of a label that both know."""
+    unknown = {*first.unknown, *second.unknown}
+    return bool(({*(first.labels or ())} ^ {*(second.labels or ())}) - unknown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import OutputError
-from mlic_runtime.rows.columns import PICTURE_SUFFIXES
+from mlic_runtime.picture.signatures import PICTURE_SUFFIXES
 from mlic_train.base.files import atomic_folder, write_bytes
 from mlic_train.data.formats.shard_index import index_bytes, index_of
 from mlic_train.data.formats.shards import SCHEMA_VERSION, SUMMARY_NAME, UNKNOWN_PICTURE, read_rows, read_summary
@@ -183,6 +183,8 @@ def _members(key: str, record: Record, labels: LabelSet) -> Iterator[bytes]:
     if len(record.captions) > 1:
         known["captions"] = record.captions
     known["labels"] = None if record.labels is None else [labels.names[index] for index in record.labels]
+    if record.unknown:
+        known["unknown"] = [labels.names[index] for index in record.unknown]
     yield _member(f"{key}.json", json.dumps(known, ensure_ascii=False).encode())
     if len(record.captions) == 1:
         yield _member(f"{key}.txt", record.captions[0].encode())

@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 
 from mlic_runtime.package.manifest import AgreementSpec, EvidenceSpec, Manifest, Metrics
-from mlic_train.runs.checkpoint import RunConfig
+from mlic_train.runs.checkpoint import NEVER_SEEN, RunConfig
 
 from .latency import by_provider
 
@@ -78,9 +78,16 @@ def _metrics(manifest: Manifest, config: RunConfig) -> list[str]:
 
 
 def _table(splits: Mapping[str, Metrics]) -> list[str]:
-    rows = ["| split | " + " | ".join(_TITLES.values()) + " |", "|---" * (len(_TITLES) + 1) + "|"]
+    unknown = {"unknown": "unknown labels"} if any("unknown" in metrics for metrics in splits.values()) else {}
+    titles = {**_TITLES, **unknown}
+    rows = ["| split | " + " | ".join(titles.values()) + " |", "|---" * (len(titles) + 1) + "|"]
     for split, metrics in splits.items():
-        rows.append(f"| {split} | " + " | ".join(_cell(metrics, name) for name in _TITLES) + " |")
+        rows.append(f"| {split} | " + " | ".join(_cell(metrics, name) for name in titles) + " |")
+    if unknown:
+        rows += [
+            "",
+            "Unknown labels (a row neither has nor lacks them) count nowhere; a row with some is no negative.",
+        ]
     return rows
 
 
@@ -215,6 +222,8 @@ def _limits(manifest: Manifest) -> list[str]:
         "- It knows the labels above and nothing else; other things should get no label, but may.",
         "- The probabilities are those of pictures like the training data; elsewhere measure before you trust them.",
     ]
+    if manifest.provenance.get(NEVER_SEEN) == "pictures":
+        limits.append("- It never saw a picture in training: it reads captions, and a picture changes nothing.")
     if manifest.text is not None:
         limits.append("- A caption that does not belong to the picture misleads it: it believes what it reads.")
     return limits

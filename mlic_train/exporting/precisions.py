@@ -99,7 +99,7 @@ def largest_drop(trained: TrainedModel, expected: Mapping[str, Outputs], outputs
     thresholds = np.asarray(trained.state.thresholds)
 
     def f1(rows: Outputs) -> float:
-        return compute_metrics(sigmoid(rows.logits), rows.targets, thresholds)["samples_f1"]
+        return compute_metrics(sigmoid(rows.logits), rows.targets, thresholds, rows.known)["samples_f1"]
 
     modes = [key for key in expected if key.split("-")[0] == "val"]
     return max(100 * (f1(expected[key]) - f1(outputs[key])) for key in modes)

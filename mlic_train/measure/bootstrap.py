@@ -5,16 +5,23 @@ import numpy.typing as npt
 
 from mlic_runtime.base.arrays import Bools, Floats
 
+from .scored import scored_rows
+
 _QUANTILES = (0.025, 0.975)
 _MAX_VALUES = 4_000_000  # resamples x rows at a time, 32 MB an array; bounds memory, does not change the result
 
 
 def bootstrap_intervals(
-    probabilities: Floats, targets: Bools, thresholds: Floats, resamples: int = 1000, seed: int = 0
+    probabilities: Floats,
+    targets: Bools,
+    thresholds: Floats,
+    resamples: int = 1000,
+    seed: int = 0,
+    known: Bools | None = None,
 ) -> dict[str, float]:
     """Return 95 % percentile intervals (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife").
 
-    Each resample draws with replacement as many rows as have at least one label; model and thresholds stay.
+    Each resample draws with replacement as many rows as are scored (see `scored_rows`); model and thresholds stay.
 
     Args:
         probabilities: float (N, L) in 0..1.
@@ -22,14 +29,16 @@ def bootstrap_intervals(
         thresholds: float (L).
         resamples: R, the number of resamples.
         seed: of the random draws.
+        known: bool (N, L), False where a label is unknown; None where none is.
 
     Returns:
         samples_f1_low and samples_f1_high, and the bounds of micro_f1, macro_f1 and map; empty without a labelled row.
     """
-    labelled = targets.any(axis=1)
+    labelled = scored_rows(targets, known)
     probabilities, targets = probabilities[labelled], targets[labelled]
+    known = None if known is None else known[labelled]
     rows = len(targets)
-    if rows == 0:
+    if not (targets if known is None else targets & known).any():
         return {}
     rng = np.random.default_rng(seed)
     chunk = max(1, _MAX_VALUES // rows)
@@ -39,36 +48,51 @@ def bootstrap_intervals(
             targets,
             thresholds,
             rng.multinomial(rows, np.full(rows, 1 / rows), size=min(chunk, resamples - start)),
+            known,
         )
         for start in range(0, resamples, chunk)
     ]
     result: dict[str, float] = {}
     for name in parts[0]:
-        low, high = np.quantile(np.concatenate([part[name] for part in parts]), _QUANTILES)
+        values = np.concatenate([part[name] for part in parts])
+        low, high = np.quantile(values[~np.isnan(values)], _QUANTILES)
         result |= {f"{name}_low": round(float(low), 5), f"{name}_high": round(float(high), 5)}
     return result
 
 
 def weighted_metrics(
-    probabilities: Floats, targets: Bools, thresholds: Floats, weights: npt.NDArray[np.integer]
+    probabilities: Floats,
+    targets: Bools,
+    thresholds: Floats,
+    weights: npt.NDArray[np.integer],
+    known: Bools | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Compute samples_f1, micro_f1, macro_f1 and map, each float64 (R), for R sets of weights of the rows.
 
-    They are those of `compute_metrics`, with arguments as there, for targets with a label in every row. `weights` int
-    (R, N) says how often each row counts, 0 included.
+    They are those of `compute_metrics`, with arguments as there, for rows that are all scored. `weights` int (R, N)
+    says how often each row counts, 0 included. Where no label is true in a set of rows that count, its map is NaN.
     """
+    if known is not None:
+        targets = targets & known
     counts = weights.astype(np.float64)
-    decisions = probabilities >= thresholds
+    decisions = probabilities >= thresholds if known is None else (probabilities >= thresholds) & known
     hits = (decisions & targets).astype(np.float64)  # (N, L)
     total = decisions.astype(np.float64) + targets  # F1 = 2 hits / total
     per_label = 2 * (counts @ hits) / np.maximum(counts @ total, 1)  # (R, L); an absent label has 0
     scores, by_row = probabilities.astype(np.float32), np.ascontiguousarray(counts.T)
-    precisions = np.stack([average_precision(scores[:, i], targets[:, i], by_row) for i in range(targets.shape[1])])
+    rows = [slice(None) if known is None else known[:, i] for i in range(targets.shape[1])]
+    precisions = np.stack(
+        [average_precision(scores[row, i], targets[row, i], by_row[row]) for i, row in enumerate(rows)]
+    )
+    occurs = ~np.isnan(precisions)  # (L, R)
+    of_row = total.sum(axis=1)
+    by_known = np.divide(2 * hits.sum(axis=1), of_row, out=np.ones(len(of_row)), where=of_row > 0)
+    area = np.where(occurs, precisions, 0).sum(axis=0)
     return {
-        "samples_f1": counts @ (2 * hits.sum(axis=1) / total.sum(axis=1)) / counts.sum(axis=1),
-        "micro_f1": 2 * (counts @ hits.sum(axis=1)) / (counts @ total.sum(axis=1)),
+        "samples_f1": counts @ by_known / counts.sum(axis=1),
+        "micro_f1": 2 * (counts @ hits.sum(axis=1)) / np.maximum(counts @ of_row, 1),
         "macro_f1": per_label.mean(axis=1),
-        "map": np.nanmean(precisions, axis=0),  # over the labels that occur; every row has one
+        "map": np.divide(area, occurs.sum(axis=0), out=np.full(len(area), np.nan), where=occurs.any(axis=0)),
     }
 
 

@@ -11,6 +11,7 @@ from mlic_runtime.base.arrays import Bools, Floats
 from mlic_train.models.calibration import BOTH, CAPTION_ONLY, PICTURE_ONLY, Calibration
 
 from .predict import Outputs
+from .scored import scored_rows
 
 # Penalties are in units of positives: near its minimum the log-loss of a rare label's n positives grows at most like
 # n / 2 * bias ** 2. Cross-validated on coco18's validation rows, where all values from 5 to 50 are about as good.
@@ -25,7 +26,7 @@ _MODES = {
 
 
 def fit_calibration(
-    logits: Floats, targets: Bools, kind: str
+    logits: Floats, targets: Bools, kind: str, known: Bools | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Fit scale and bias per label, which minimise the log-loss of sigmoid(scale * logit + bias).
 
@@ -38,25 +39,29 @@ def fit_calibration(
 
     over every label's scale and bias and the shared S and B. At 20 positives a label's own optimum and the shared
     numbers have about equal weight; the identity has the weight of one positive ("temperature" has this last term too).
-    Rows without any label are left out, as in thresholds and metrics. A label in none or in all of the other rows gets
-    the shared numbers.
+    Rows without any label are left out, as in thresholds and metrics (see `scored_rows`), and unknown labels of the
+    other rows. A label that is true in none or in all of the rows that know it gets the shared numbers.
 
     Args:
         logits: float (N, L), not calibrated.
         targets: bool (N, L).
         kind: "none", "temperature" or "platt".
+        known: bool (N, L), False where a label is unknown; None where none is.
 
     Returns:
         scale float32 (L), greater than 0, and bias float32 (L); 1 and 0 for "none" and where nothing can be fitted.
     """
-    rows = targets.any(axis=1)
-    logits, targets = logits[rows], targets[rows]
-    mixed = targets.any(axis=0) & ~targets.all(axis=0)
+    rows = scored_rows(targets, known)
+    logits, targets, known = logits[rows], targets[rows], known if known is None else known[rows]
+    if known is not None:
+        targets = targets & known
+    mixed = targets.any(axis=0) & ~(targets if known is None else targets | ~known).all(axis=0)
     shared = torch.zeros(2, 1, dtype=torch.float64, requires_grad=True)  # log(S) and B
     own = torch.zeros(2, int(mixed.sum()), dtype=torch.float64, requires_grad=True)  # log(scale / S) and bias - B
     if kind != "none" and mixed.any():
         values = torch.from_numpy(logits[:, mixed].astype(np.float64))
         truth = torch.from_numpy(targets[:, mixed].astype(np.float64))
+        counted = None if known is None else torch.from_numpy(known[:, mixed].astype(np.float64))
         free = torch.tensor([[1.0], [1.0 if kind == "platt" else 0.0]])  # a temperature has no bias
         optimizer = torch.optim.LBFGS(
             [shared, own] if kind == "platt" else [shared],
@@ -70,7 +75,7 @@ def fit_calibration(
             optimizer.zero_grad()
             log_scale, bias = shared * free + own
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                log_scale.exp() * values + bias, truth, reduction="sum"
+                log_scale.exp() * values + bias, truth, counted, reduction="sum"
             )
             penalty = _TO_IDENTITY / 2 * (shared**2).sum() + _TO_SHARED / 2 * (own**2).sum()
             loss = (loss + penalty) / truth.sum()
@@ -100,7 +105,7 @@ def calibrate(
         rows = outputs.get(mode, outputs["both"])  # a model that reads only pictures has the mode "both" alone
         exact = (rows.has_picture == has_picture) & (rows.has_caption == has_caption)
         shifted = calibration.with_fewer_empty_rows(torch.from_numpy(rows.logits[exact])).numpy()
-        scale, bias = fit_calibration(shifted, rows.targets[exact], kind)
+        scale, bias = fit_calibration(shifted, rows.targets[exact], kind, rows.known_in(exact))
         calibration.set(index, torch.from_numpy(scale), torch.from_numpy(bias))
     return {mode: apply_calibration(calibration, rows) for mode, rows in outputs.items()}
 

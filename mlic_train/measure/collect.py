@@ -49,7 +49,7 @@ def report(outputs: Mapping[str, Outputs], thresholds: Sequence[float]) -> dict[
 def score(outputs: Outputs, thresholds: Sequence[float]) -> dict[str, float]:
     """Return metrics with their bootstrap intervals."""
     arrays = (sigmoid(outputs.logits), outputs.targets, np.asarray(thresholds))
-    return {**compute_metrics(*arrays), **bootstrap_intervals(*arrays)}
+    return {**compute_metrics(*arrays, outputs.known), **bootstrap_intervals(*arrays, known=outputs.known)}
 
 
 def mode_suffix(mode: str) -> str:

@@ -18,13 +18,19 @@ MODES = ("both", "picture-only", "caption-only")
 class Outputs:
     """The outputs of a model for N rows: `logits` float32 (N, L), beside the true labels, `targets` bool (N, L).
 
-    `has_picture` and `has_caption` bool (N) say which inputs the model was given of each row.
+    `has_picture` and `has_caption` bool (N) say which inputs the model was given of each row. `known` bool (N, L) is
+    False where a label is unknown, whatever `targets` says; None where none is.
     """
 
     logits: npt.NDArray[np.float32]
     targets: npt.NDArray[np.bool_]
     has_picture: npt.NDArray[np.bool_]
     has_caption: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_] | None = None
+
+    def known_in(self, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
+        """Return `known` of some rows, chosen by bool (N)."""
+        return None if self.known is None else self.known[rows]
 
 
 def predict_modes(
@@ -59,15 +65,22 @@ def predict_modes(
                 rows = np.full(len(has_picture), True) if mode == "both" else has_picture | has_caption
                 if rows.any():
                     logits, targets = run(part).float().cpu().numpy(), part.targets.numpy() > 0.5
-                    outputs = Outputs(logits[rows], targets[rows], has_picture[rows], has_caption[rows])
+                    known = None if part.known is None else part.known.numpy()[rows]
+                    outputs = Outputs(logits[rows], targets[rows], has_picture[rows], has_caption[rows], known)
                     parts.setdefault(mode, []).append(outputs)
             done += len(batch.targets)
             progress(done, len(examples))
+    return {mode: _join(of_mode) for mode, of_mode in parts.items()}
+
+
+def _join(parts: Sequence[Outputs]) -> Outputs:
     names = [field.name for field in dataclasses.fields(Outputs)]
-    return {
-        mode: Outputs(**{name: np.concatenate([getattr(part, name) for part in of_mode]) for name in names})
-        for mode, of_mode in parts.items()
-    }
+    if all(part.known is None for part in parts):
+        names.remove("known")
+    else:
+        every = [np.full(part.targets.shape, True) if part.known is None else part.known for part in parts]
+        parts = [dataclasses.replace(part, known=known) for part, known in zip(parts, every, strict=True)]
+    return Outputs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def in_mode(batch: Batch, mode: str) -> Batch:

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from mlic_runtime.base.arrays import Bools, Floats
 from mlic_train.config import threshold_goal
 
+from .scored import scored_rows
+
 _GRID = np.round(np.arange(0.10, 0.901, 0.01), 2)  # (G,)
 _FINE_GRID = np.round(np.arange(0.01, 0.991, 0.01), 2)  # for a precision or recall close to 1
 _SHRINKAGE = 50.0  # the positives at which a label's own optimum and the global threshold have equal weight
@@ -27,7 +29,9 @@ def micro_f1(decisions: Bools, targets: Bools) -> float:
     return float(_rows_f1(hits.sum(), total.sum()))
 
 
-def fit_thresholds(probabilities: Floats, targets: Bools, goal: str = "samples_f1") -> npt.NDArray[np.float64]:
+def fit_thresholds(
+    probabilities: Floats, targets: Bools, goal: str = "samples_f1", known: Bools | None = None
+) -> npt.NDArray[np.float64]:
     """Fit thresholds (L) for a goal.
 
     First the best global threshold g is found, then the best threshold t of each label (for F1 with the other labels at
@@ -41,10 +45,13 @@ def fit_thresholds(probabilities: Floats, targets: Bools, goal: str = "samples_f
     that still finds a positive. For "recall=R" it is the highest that reaches R, or else 0.01. After shrinking, a label
     with few positives may miss its goal on these rows. For "fixed=T" every threshold is T, and nothing is fitted.
 
+    Unknown labels are left out of every count. A label that is unknown in all rows gets g, as one without positives.
+
     Args:
         probabilities: float (B, L) in 0..1.
-        targets: bool (B, L); rows without any label are left out.
+        targets: bool (B, L); rows without any label are left out (see `scored_rows`).
         goal: "samples_f1", "micro_f1", "precision=P", "recall=R" or "fixed=T".
+        known: bool (B, L), False where a label is unknown; None where none is.
 
     Raises:
         ConfigError: the goal is none of these.
@@ -52,9 +59,11 @@ def fit_thresholds(probabilities: Floats, targets: Bools, goal: str = "samples_f
     name, level = threshold_goal(goal)
     if name == "fixed":
         return np.full(targets.shape[1], level)
-    rows = targets.any(axis=1)
+    rows = scored_rows(targets, known)
+    if known is not None:  # neither true nor predicted at any threshold, which no count sees
+        probabilities, targets = np.where(known, probabilities, -1.0), targets & known
     probabilities, targets = probabilities[rows], targets[rows]
-    if len(targets) == 0:
+    if not targets.any():
         return np.full(probabilities.shape[1], 0.5)
     if level is None:
         overall, own = _fit_f1(probabilities, targets, by_row=name == "samples_f1")

@@ -8,6 +8,7 @@ from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.config import TrainConfig
 from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.predict import Outputs
+from mlic_train.measure.scored import scored_rows
 
 from .measurement import MODE_NAMES, Measurement
 from .page import Plot, Section, Table, facts
@@ -19,10 +20,12 @@ BINS = 15  # as for the expected calibration error, see `compute_metrics`
 def reliability_bins(outputs: Outputs) -> tuple[npt.NDArray[np.float64], ...]:
     """Return for each of BINS bins of probability its decisions, their mean probability, and the share that is true.
 
-    Over rows with at least one label. Three float64 (BINS); NaN where a bin is empty.
+    Over the known labels of the rows that are scored. Three float64 (BINS); NaN where a bin is empty.
     """
-    labelled = outputs.targets.any(axis=1)
-    values, truth = sigmoid(outputs.logits[labelled]).ravel(), outputs.targets[labelled].ravel()
+    scored = scored_rows(outputs.targets, outputs.known)
+    known = np.full(outputs.targets.shape, True) if outputs.known is None else outputs.known
+    counted = scored[:, None] & known
+    values, truth = sigmoid(outputs.logits)[counted], outputs.targets[counted]
     count, said, true = (
         np.histogram(values, bins=BINS, range=(0, 1), weights=weights)[0].astype(np.float64)
         for weights in (None, values.astype(np.float64), truth.astype(np.float64))
@@ -34,7 +37,7 @@ def reliability_bins(outputs: Outputs) -> tuple[npt.NDArray[np.float64], ...]:
 def calibration_error(outputs: Outputs) -> float:
     """Return the expected calibration error, as everywhere else."""
     probabilities = sigmoid(outputs.logits)
-    return compute_metrics(probabilities, outputs.targets, np.full(probabilities.shape[1], 0.5))["ece"]
+    return compute_metrics(probabilities, outputs.targets, np.full(probabilities.shape[1], 0.5), outputs.known)["ece"]
 
 
 def calibration_section(config: TrainConfig, measurement: Measurement, split: str) -> Section:

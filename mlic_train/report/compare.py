@@ -13,7 +13,7 @@ from .measurement import MODE_NAMES
 from .page import Part, Plot, Section, Table, facts, left_out, render_page, side_by_side, write_page
 from .plots import bar_positions, drawable, plot
 from .run_facts import history, model_facts
-from .run_tables import METRICS_CAPTION, SCORES, metrics_table
+from .run_tables import SCORES, metrics_caption, metrics_table
 
 
 def write_comparison(comparison: Comparison, output: Path) -> None:
@@ -60,9 +60,8 @@ def _metrics_section(comparison: Comparison) -> Section:
         if comparison.measurements
         else "in each run, on the data that it was trained with, which may differ"
     )
-    return Section(
-        "Metrics", METRICS_CAPTION, [metrics_table(("run", "split", "input"), rows), facts([("measured", where)])]
-    )
+    caption = metrics_caption(metrics for _, metrics in rows)
+    return Section("Metrics", caption, [metrics_table(("run", "split", "input"), rows), facts([("measured", where)])])
 
 
 def _difference_section(comparison: Comparison) -> Section:
@@ -94,14 +93,16 @@ def _label_section(comparison: Comparison) -> Section:
         return left_out("Labels", "give --data, and every label is measured")
     names = next(iter(comparison.runs.values())).config.model.labels
     by_run = {
-        run: label_metrics(names, measurement.probabilities, measurement.targets, measurement.thresholds)
-        for run, measurement in comparison.measurements.items()
+        run: label_metrics(names, each.probabilities, each.targets, each.thresholds, each.known)
+        for run, each in comparison.measurements.items()
     }
-    header = ("label", "true", *(f"{kind}: {run}" for kind in ("F1", "AP") for run in by_run))
-    rows = [
-        (labels[0].name, labels[0].support, *(label.f1 for label in labels), *(label.ap for label in labels))
-        for labels in zip(*by_run.values(), strict=True)
-    ]
+    unknown = any(label.unknown for label in next(iter(by_run.values())))
+    header = ("label", "true", *(["unknown"] if unknown else []))
+    header = (*header, *(f"{kind}: {run}" for kind in ("F1", "AP") for run in by_run))
+    rows = []
+    for labels in zip(*by_run.values(), strict=True):
+        counts = (labels[0].support, labels[0].unknown) if unknown else (labels[0].support,)
+        rows.append((labels[0].name, *counts, *(label.f1 for label in labels), *(label.ap for label in labels)))
     return Section(
         "Labels", "Lines and brackets are 95 % bootstrap intervals.", [_label_plot(names, by_run), Table(header, rows)]
     )

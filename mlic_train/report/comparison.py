@@ -21,6 +21,7 @@ from mlic_train.errors import ConfigError, DataError
 from mlic_train.measure.bootstrap import weighted_metrics
 from mlic_train.measure.collect import usable_records
 from mlic_train.measure.predict import Outputs
+from mlic_train.measure.scored import scored_rows
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 from .label_metrics import Number, resampled
@@ -81,7 +82,9 @@ def compare_runs(folders: Sequence[Path], data: DataOptions | None, *, split: st
     if data is None:
         comparison = Comparison(runs, _stored_results(runs), {}, _fingerprint_warnings(runs))
     else:
-        splits = load_splits(data)
+        splits = load_splits(data, runs=folders)
+        for line in () if splits.division is None else splits.division.notes:
+            log_line(line)
         seen = {name: as_seen(trained, splits) for name, trained in runs.items()}
         warnings = [f"{name}: {text}" for name in runs if (text := data_warning(runs[name], seen[name])) is not None]
         rows = _common_rows(runs, seen, split)
@@ -103,16 +106,17 @@ def paired_differences(
     Rows that are hard for both move both metrics and not their difference: the interval is narrower than two intervals
     that are compared with each other.
     """
-    labelled = first.targets.any(axis=1)
-    targets = first.targets[labelled]
+    labelled = scored_rows(first.targets, first.known)
+    targets, known = first.targets[labelled], first.known_in(labelled)
     probabilities = [sigmoid(outputs.logits[labelled]) for outputs in (first, other)]
     parts: dict[str, list[npt.NDArray[np.float64]]] = {}
     for weights in resampled(len(targets)):
-        before = weighted_metrics(probabilities[0], targets, first_thresholds, weights)
-        after = weighted_metrics(probabilities[1], targets, other_thresholds, weights)
+        before = weighted_metrics(probabilities[0], targets, first_thresholds, weights, known)
+        after = weighted_metrics(probabilities[1], targets, other_thresholds, weights, known)
         for name in before:
             parts.setdefault(name, []).append(after[name] - before[name])
-    quantiles = {name: np.quantile(np.concatenate(values), (0.025, 0.975)) for name, values in parts.items()}
+    joined = {name: np.concatenate(values) for name, values in parts.items()}
+    quantiles = {name: np.quantile(values[~np.isnan(values)], (0.025, 0.975)) for name, values in joined.items()}
     return {name: (round(float(low), 5), round(float(high), 5)) for name, (low, high) in quantiles.items()}
 
 

@@ -30,7 +30,7 @@ class Confusion:
 
 
 def confusion(targets: Bools, decisions: Bools) -> Confusion:
-    """Count over all rows; both bool (N, L)."""
+    """Count over all rows; both bool (N, L), and False where a label is unknown."""
     missed, wrong = (targets & ~decisions).astype(np.int64), (decisions & ~targets).astype(np.int64)
     nothing_wrong = (wrong.sum(axis=1) == 0).astype(np.int64)
     return Confusion(missed.sum(axis=0), missed.T @ wrong, missed.T @ nothing_wrong)

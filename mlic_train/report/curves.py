@@ -64,18 +64,24 @@ def _name_epochs(axes: Axes, title: str) -> None:
     axes.grid(alpha=0.25)
 
 
-def shown_labels(targets: Bools) -> list[int]:
+def shown_labels(targets: Bools, known: Bools | None = None) -> list[int]:
     """Return the labels that have a curve: those that are true somewhere and not everywhere, at most MOST_PANELS.
 
-    Of more labels, those that are true in most rows; in the order of the labels.
+    Of more labels, those that are true in most rows; in the order of the labels. Only rows that know a label count.
+    Both are bool (N, L); None: all are known.
     """
     positives = targets.sum(axis=0)
-    known = [i for i, count in enumerate(positives.tolist()) if 0 < count < len(targets)]
-    return sorted(sorted(known, key=lambda i: (-positives[i], i))[:MOST_PANELS])
+    counted = np.full(len(positives), len(targets)) if known is None else known.sum(axis=0)
+    drawn = [i for i, count in enumerate(positives.tolist()) if 0 < count < counted[i]]
+    return sorted(sorted(drawn, key=lambda i: (-positives[i], i))[:MOST_PANELS])
 
 
 def precision_recall_curves(
-    names: Sequence[str], probabilities: Floats, targets: Bools, points: Mapping[int, tuple[float, float]]
+    names: Sequence[str],
+    probabilities: Floats,
+    targets: Bools,
+    points: Mapping[int, tuple[float, float]],
+    known: Bools | None = None,
 ) -> Plot:
     """Return precision over recall, one panel per label.
 
@@ -84,12 +90,14 @@ def precision_recall_curves(
         probabilities: float (N, L).
         targets: bool (N, L).
         points: the (recall, precision) at its threshold of each label that is drawn.
+        known: bool (N, L), False where a label is unknown; None where none is.
     """
     figure, panels = small_multiples([names[i] for i in points])
     for axes, (i, point) in zip(panels, points.items(), strict=True):
-        precision, recall, _ = _curve(probabilities[:, i], targets[:, i])
+        row = _rows_of(known, i)
+        precision, recall, _ = _curve(probabilities[row, i], targets[row, i])
         axes.step(recall, precision, where="post", linewidth=1.2, label="precision over recall")
-        axes.axhline(targets[:, i].mean(), color="tab:gray", linewidth=0.8, linestyle="--", label="chance")
+        axes.axhline(targets[row, i].mean(), color="tab:gray", linewidth=0.8, linestyle="--", label="chance")
         axes.plot(*point, "o", color="tab:red", markersize=4, clip_on=False, label="at the threshold")
     figure.supxlabel("recall", fontsize=9)
     figure.supylabel("precision", fontsize=9)
@@ -98,7 +106,11 @@ def precision_recall_curves(
 
 
 def threshold_curves(
-    names: Sequence[str], probabilities: Floats, targets: Bools, thresholds: Mapping[int, float]
+    names: Sequence[str],
+    probabilities: Floats,
+    targets: Bools,
+    thresholds: Mapping[int, float],
+    known: Bools | None = None,
 ) -> Plot:
     """Return precision, recall and F1 over the threshold, one panel per label with its own threshold marked.
 
@@ -107,10 +119,12 @@ def threshold_curves(
         probabilities: float (N, L).
         targets: bool (N, L).
         thresholds: the threshold of each label that is drawn.
+        known: bool (N, L), False where a label is unknown; None where none is.
     """
     figure, panels = small_multiples([names[i] for i in thresholds])
     for axes, (i, threshold) in zip(panels, thresholds.items(), strict=True):
-        curve = _curve(probabilities[:, i], targets[:, i], _GRID)
+        row = _rows_of(known, i)
+        curve = _curve(probabilities[row, i], targets[row, i], _GRID)
         precision, recall = curve[0][:-1], curve[1][:-1]  # the last point has no threshold
         f1 = 2 * precision * recall / (precision + recall).clip(min=1e-9)
         axes.plot(curve[2], precision, linewidth=0.8, color="tab:blue", alpha=0.7, label="precision")
@@ -120,6 +134,11 @@ def threshold_curves(
     figure.supxlabel("threshold", fontsize=9)
     legend_above(figure, panels[0])
     return plot(figure, f"Precision, recall and F1 of {len(panels)} labels over the threshold")
+
+
+def _rows_of(known: Bools | None, label: int) -> Bools | slice:
+    """Return the rows that know a label."""
+    return slice(None) if known is None else known[:, label]
 
 
 def _curve(

@@ -5,18 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlic_runtime.base.text import printable
-from mlic_train.base.progress import progress_bar
+from mlic_train.base.progress import log_line, progress_bar
 from mlic_train.config import DataOptions
 from mlic_train.data import PROBLEM_KINDS, Problem, Split, fingerprint, summarise
+from mlic_train.data.divide import Division
+from mlic_train.data.picture_info import read_pictures
 from mlic_train.data.source.members import PictureFile
-from mlic_train.data.splits import read_splits
+from mlic_train.data.splits import read_divided
 
 from .captions import caption_length_section, captions_of, find_repeated
 from .duplicates import Duplicates, find_duplicates, rows_of
 from .label_counts import label_sections
 from .leakage import leakage_facts, leakage_section
 from .page import Part, Section, Table, facts, left_out, render_page, table, write_page
-from .picture_info import read_pictures
 from .pictures import sample_section, size_section
 from .words import word_sections
 
@@ -33,7 +34,9 @@ def write_data_report(options: DataOptions, output: Path) -> None:
         DataError: a file or row cannot be used.
         TrainError: the file cannot be written.
     """
-    splits = read_splits(options)
+    splits, division, _ = read_divided(options)  # the page lists what was left out
+    for line in () if division is None else division.notes:
+        log_line(line)
     with progress_bar("pictures") as show:
         pictures, broken = read_pictures(splits, show)
     names = next(iter(splits.values())).labels.names
@@ -48,7 +51,7 @@ def write_data_report(options: DataOptions, output: Path) -> None:
         reason = "there is no picture" if options.pictures else "pictures were not read, because of --no-pictures"
         sizes, samples = left_out("Picture sizes", reason), left_out("Sample pictures", reason)
     parts: list[Part] = [
-        _facts(splits, names, duplicates, compared=bool(pictures)),
+        _facts(splits, names, duplicates, division, compared=bool(pictures)),
         _summary_section(splits),
         _problem_section(splits, broken),
         *label_sections(splits),
@@ -62,13 +65,19 @@ def write_data_report(options: DataOptions, output: Path) -> None:
 
 
 def _facts(
-    splits: Mapping[str, Split], names: tuple[str, ...], duplicates: Mapping[str, Duplicates], *, compared: bool
+    splits: Mapping[str, Split],
+    names: tuple[str, ...],
+    duplicates: Mapping[str, Duplicates],
+    division: Division | None,
+    *,
+    compared: bool,
 ) -> Table:
     return facts(
         [
             ("labels", len(names)),
             ("fingerprint", fingerprint(splits)),
             ("splits that are missing", ", ".join(name for name in ("val", "test") if name not in splits) or "none"),
+            *([] if division is None else [("division", note) for note in division.notes]),
             ("pictures", "compared by name, bytes and pixels" if compared else "not read, compared by name only"),
             *leakage_facts(splits, duplicates),
         ]
@@ -77,8 +86,10 @@ def _facts(
 
 def _summary_section(splits: Mapping[str, Split]) -> Section:
     rows = []
-    for name, split in splits.items():
-        summary = summarise(split)
+    summaries = {name: summarise(split) for name, split in splits.items()}
+    some_unknown = any(any(summary.unknown_counts.values()) for summary in summaries.values())
+    for name, summary in summaries.items():
+        unknown = summary.unknown_counts.values()
         rows.append(
             {
                 "split": name,
@@ -90,6 +101,7 @@ def _summary_section(splits: Mapping[str, Split]) -> Section:
                 "rows not labelled": summary.records - summary.labelled,
                 "labels that occur": sum(map(bool, summary.label_counts.values())),
                 "skipped rows": summary.skipped,
+                **({"unknown labels, of all rows together": sum(unknown)} if some_unknown else {}),
             }
         )
     files = Counter((name, record.file) for name, split in splits.items() for record in split.records)
@@ -133,7 +145,7 @@ def _problem_section(splits: Mapping[str, Split], broken: Mapping[PictureFile, s
         for problems in kinds.values()
         for problem in problems[:_LISTED]
     ]
-    caption = f"The second table has the first {_LISTED} of each kind; mlic-train --check lists all."
+    caption = f"The second table has the first {_LISTED} of each kind; mlic-train --check --all lists all."
     return Section(title, caption, [table(times), table(listed)])
 
 

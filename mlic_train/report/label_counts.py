@@ -26,12 +26,14 @@ def label_sections(splits: Mapping[str, Split]) -> list[Section]:
     titles = ("Label counts", "Labels per row", "Labels that occur together")
     names = next(iter(splits.values())).labels.names
     matrices = {name: matrix for name, split in splits.items() if len(matrix := label_matrix(split))}
+    known = {name: known_matrix(splits[name]) for name in matrices}
     if not matrices:
         return [left_out(title, "no row is labelled") for title in titles]
-    sections = [_counts_section(titles[0], names, matrices), _per_row_section(titles[1], matrices)]
+    sections = [_counts_section(titles[0], names, matrices, known), _per_row_section(titles[1], matrices, known)]
     if len(names) < 2:
         return [*sections, left_out(titles[2], "there is only one label")]
-    return [*sections, _together_section(titles[2], names, *next(iter(matrices.items())))]
+    first, matrix = next(iter(matrices.items()))
+    return [*sections, _together_section(titles[2], names, first, matrix, known[first])]
 
 
 def label_matrix(split: Split) -> Bools:
@@ -43,45 +45,68 @@ def label_matrix(split: Split) -> Bools:
     return matrix
 
 
-def _counts_section(title: str, names: Sequence[str], matrices: Mapping[str, Bools]) -> Section:
+def known_matrix(split: Split) -> Bools:
+    """Return which labels of these rows are known: bool (N, L)."""
+    unknown = [record.unknown for record in split.records if record.labels is not None]
+    matrix = np.full((len(unknown), len(split.labels)), True)
+    for row, labels in zip(matrix, unknown, strict=True):
+        row[list(labels)] = False
+    return matrix
+
+
+def _counts_section(
+    title: str, names: Sequence[str], matrices: Mapping[str, Bools], known: Mapping[str, Bools]
+) -> Section:
     counts = {split: matrix.sum(axis=0) for split, matrix in matrices.items()}
+    totals = {split: matrix.sum(axis=0) for split, matrix in known.items()}
+    some_unknown = not all(matrix.all() for matrix in known.values())
     first = next(iter(matrices))
     order = np.argsort(-counts[first], kind="stable")
     header, columns = ["label"], [[names[i] for i in order]]
     for split, matrix in matrices.items():
         header += [f"{split} rows", "share"]
-        columns += [[counts[split][i] for i in order], [share(counts[split][i], len(matrix)) for i in order]]
+        columns += [[counts[split][i] for i in order], [share(counts[split][i], totals[split][i]) for i in order]]
+        if some_unknown:
+            header.append("unknown")
+            columns.append([len(matrix) - totals[split][i] for i in order])
         if split != first:
             header.append(f"z against {first}")
-            columns.append([f"{z:+.1f}" for z in _z_scores(matrices[first], matrix)[order]])
+            columns.append(
+                [f"{z:+.1f}" for z in _z_scores(counts[first], totals[first], counts[split], totals[split])[order]]
+            )
     return Section(
         title,
         f"A label with fewer than {_FEW} rows can hardly be learned or measured; a z beyond +{_CHANCE} or -{_CHANCE} "
-        f"says that its share differs from that in {first} by more than chance.",
-        [_counts_plot(names, matrices, counts, order), Table(header, list(zip(*columns, strict=True)))],
+        f"says that its share differs from that in {first} by more than chance."
+        + (" Shares are of the rows in which the label is not unknown." if some_unknown else ""),
+        [_counts_plot(names, totals, counts, order), Table(header, list(zip(*columns, strict=True)))],
     )
 
 
-def _z_scores(first: Bools, other: Bools) -> npt.NDArray[np.float64]:
-    """Return by how many standard errors the shares of `other` differ; the pooled two-proportion z test."""
-    pooled = (first.sum(axis=0) + other.sum(axis=0)) / (len(first) + len(other))
-    error = np.sqrt(np.maximum(pooled * (1 - pooled) * (1 / len(first) + 1 / len(other)), 1e-12))
-    z: npt.NDArray[np.float64] = (other.mean(axis=0) - first.mean(axis=0)) / error
-    return z
+def _z_scores(first: Ints, first_rows: Ints, other: Ints, other_rows: Ints) -> npt.NDArray[np.float64]:
+    """Return by how many standard errors the shares of `other` differ; the pooled two-proportion z test.
+
+    All are int (L): the rows with each label, and the rows that know it. Where no row of a split does, z is 0.
+    """
+    m, n = np.maximum(first_rows, 1), np.maximum(other_rows, 1)
+    pooled = (first + other) / (m + n)
+    error = np.sqrt(np.maximum(pooled * (1 - pooled) * (1 / m + 1 / n), 1e-12))
+    z: npt.NDArray[np.float64] = (other / n - first / m) / error
+    return np.where((first_rows > 0) & (other_rows > 0), z, 0.0)
 
 
 def _counts_plot(
-    names: Sequence[str], matrices: Mapping[str, Bools], counts: Mapping[str, Ints], order: npt.NDArray[np.intp]
+    names: Sequence[str], totals: Mapping[str, Ints], counts: Mapping[str, Ints], order: npt.NDArray[np.intp]
 ) -> Plot:
     size, line = (9, 0.32) if len(names) <= 40 else (7, 0.24)
     figure = Figure(figsize=(9.5, 1.1 + line * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    offsets, height = bar_positions(len(matrices))
-    for offset, (split, matrix) in zip(offsets, matrices.items(), strict=True):
+    offsets, height = bar_positions(len(totals))
+    for offset, (split, total) in zip(offsets, totals.items(), strict=True):
         values, colour = counts[split][order], SPLIT_COLOURS[split]
         positions = np.arange(len(names)) + offset
         left.barh(positions, values, height, label=split, color=colour)
-        right.barh(positions, 100 * values / len(matrix), height, color=colour)
+        right.barh(positions, 100 * values / np.maximum(total[order], 1), height, color=colour)
     logarithmic = max(int(values.max()) for values in counts.values()) >= 100
     if logarithmic:
         left.set_xscale("log")
@@ -97,14 +122,14 @@ def _counts_plot(
     return plot(figure, "Rows with each label, and their share, for every split")
 
 
-def _per_row_section(title: str, matrices: Mapping[str, Bools]) -> Section:
+def _per_row_section(title: str, matrices: Mapping[str, Bools], known: Mapping[str, Bools]) -> Section:
     numbers = {split: matrix.sum(axis=1) for split, matrix in matrices.items()}
     rows = [
         {
             "split": split,
             "labels of a row, on average": f"{values.mean():.2f}",
             "at most": values.max(),
-            "rows with none of the labels": share(int((values == 0).sum()), len(values)),
+            "rows with none of the labels": share(int(((values == 0) & known[split].all(axis=1)).sum()), len(values)),
         }
         for split, values in numbers.items()
     ]
@@ -127,23 +152,25 @@ def _per_row_section(title: str, matrices: Mapping[str, Bools]) -> Section:
     )
 
 
-def _together_section(title: str, names: Sequence[str], split: str, matrix: Bools) -> Section:
-    values = matrix.astype(np.float32)
+def _together_section(title: str, names: Sequence[str], split: str, matrix: Bools, known: Bools) -> Section:
+    values, counted = matrix.astype(np.float32), known.astype(np.float32)
     together = (values.T @ values).astype(np.int64)  # exact up to 2 ** 24 rows
+    # [i, j]: of the rows that know label j, those with label i; of the rows that know i, those that know j.
+    having, knowing = ((left.T @ counted).astype(np.int64) for left in (values, counted))
     alone = together.diagonal()
-    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if alone[i] and alone[j]]
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if having[i, j] and having[j, i]]
     often = [(i, j) for i, j in pairs if together[i, j] >= _FEW]
     never = sum(int(together[pair] == 0) for pair in pairs)
     # How many times as often as if the two had nothing to do with each other.
-    lift = {(i, j): together[i, j] * len(matrix) / (alone[i] * alone[j]) for i, j in often}
+    lift = {(i, j): together[i, j] * knowing[i, j] / (having[i, j] * having[j, i]) for i, j in often}
     furthest = sorted(often, key=lambda pair: (-abs(np.log(lift[pair])), pair))[:_LISTED]
     rows = [
         {
             "label": names[i],
             "with": names[j],
             "rows with both": together[i, j],
-            "share of the first": share(together[i, j], alone[i]),
-            "share of the second": share(together[i, j], alone[j]),
+            "share of the first": share(together[i, j], having[i, j]),
+            "share of the second": share(together[i, j], having[j, i]),
             "times as often as by chance": f"{lift[i, j]:.2f}",
         }
         for i, j in sorted(furthest, key=lambda pair: (-lift[pair], pair))
@@ -153,7 +180,7 @@ def _together_section(title: str, names: Sequence[str], split: str, matrix: Bool
         (f"pairs in {_FEW} rows or more", f"{len(often):,} of {len(pairs):,}"),
         ("of these, listed: those furthest from chance", f"{len(rows):,} of {len(often):,}"),
     ]
-    shares = together / np.maximum(alone, 1)[:, None]
+    shares = together / np.maximum(having, 1)
     np.fill_diagonal(shares, np.nan)  # a label always occurs with itself; in grey it does not drown the others
     beside = [f"{drawable(name)} ({n:,})" for name, n in zip(names, alone, strict=True)]
     alt = "Of the rows with one label, the share that has another label too"

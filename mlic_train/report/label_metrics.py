@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from mlic_runtime.predict.prediction import decide
 from mlic_train.measure.bootstrap import average_precision
+from mlic_train.measure.scored import scored_rows
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
@@ -37,7 +38,10 @@ class Number:
 
 @dataclass(frozen=True)
 class LabelMetrics:
-    """One label: `support` rows are true, `predicted` rows are decided so; `ap` is None where none is true."""
+    """One label: `support` rows are true, `predicted` rows are decided so; `ap` is None where none is true.
+
+    `unknown` rows count nowhere else.
+    """
 
     name: str
     threshold: float
@@ -47,23 +51,26 @@ class LabelMetrics:
     recall: Number
     f1: Number
     ap: Number | None
+    unknown: int = 0
 
 
 def label_metrics(
-    names: Sequence[str], probabilities: Floats, targets: Bools, thresholds: Floats
+    names: Sequence[str], probabilities: Floats, targets: Bools, thresholds: Floats, known: Bools | None = None
 ) -> list[LabelMetrics]:
-    """Return the metrics of every label over the rows with at least one label, as `compute_metrics` averages them.
+    """Return the metrics of every label over the rows that are scored, as `compute_metrics` averages them.
 
     Args:
         names: L of them.
         probabilities: float (N, L) in 0..1.
         targets: bool (N, L).
         thresholds: float (L).
+        known: bool (N, L), False where a label is unknown; None where none is.
     """
-    labelled = targets.any(axis=1)
-    probabilities, targets = probabilities[labelled], targets[labelled]
-    decisions = decide(probabilities, thresholds)
-    arrays = (probabilities.astype(np.float32), targets, decisions)
+    labelled = scored_rows(targets, known)
+    known = np.full(targets.shape, True)[labelled] if known is None else known[labelled]
+    probabilities, targets = probabilities[labelled], targets[labelled] & known
+    decisions = decide(probabilities, thresholds) & known
+    arrays = (probabilities.astype(np.float32), targets, decisions, known)
     values = _weighted(*arrays, np.ones((1, len(targets)), dtype=np.int64))[:, 0]  # (4, L)
     samples = np.concatenate([_weighted(*arrays, weights) for weights in resampled(len(targets))], axis=1)  # (4, R, L)
     result = []
@@ -72,7 +79,8 @@ def label_metrics(
         # As in `compute_metrics`, a ratio over no rows is 0; a label without rows has no average precision.
         precision, recall, f1 = (number or Number(0.0) for number in defined)
         support, predicted = int(targets[:, i].sum()), int(decisions[:, i].sum())
-        result.append(LabelMetrics(name, float(thresholds[i]), support, predicted, precision, recall, f1, ap))
+        unknown = int((~known[:, i]).sum())
+        result.append(LabelMetrics(name, float(thresholds[i]), support, predicted, precision, recall, f1, ap, unknown))
     return result
 
 
@@ -85,20 +93,28 @@ def resampled(rows: int) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _weighted(
-    probabilities: npt.NDArray[np.float32], targets: Bools, decisions: Bools, weights: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32],
+    targets: Bools,
+    decisions: Bools,
+    known: Bools,
+    weights: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float64]:
     """Return precision, recall, F1 and AP, float64 (4, R, L), where row n counts weights[r, n] times; NaN over no rows.
 
     Args:
         probabilities: float32 (N, L).
-        targets: bool (N, L).
-        decisions: bool (N, L).
+        targets: bool (N, L), False where unknown.
+        decisions: bool (N, L), False where unknown.
+        known: bool (N, L).
         weights: int (R, N).
     """
     counts = weights.astype(np.float64)
     hits, predicted, positive = (counts @ rows for rows in (decisions & targets, decisions, targets))  # (R, L)
     by_row = np.ascontiguousarray(counts.T)
-    areas = [average_precision(probabilities[:, i], targets[:, i], by_row) for i in range(targets.shape[1])]
+    areas = [
+        average_precision(probabilities[row, i], targets[row, i], by_row if row.all() else by_row[row])
+        for i, row in enumerate(known.T)
+    ]
     ratios = ((hits, predicted), (hits, positive), (2 * hits, predicted + positive))
     return np.stack(
         [

@@ -6,9 +6,11 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 
 from mlic_train.data import Split
+from mlic_train.data.near_duplicates import MAX_BITS, MAX_GREY
+from mlic_train.data.records import contradict
 
 from .captions import RepeatedCaptions, repeated_section
-from .duplicates import MAX_BITS, MAX_GREY, NEAR, SAME_BYTES, SAME_ID, Duplicate, Duplicates
+from .duplicates import NEAR, SAME_BYTES, SAME_ID, Duplicate, Duplicates
 from .page import Pair, Part, Section, Table, facts
 from .pictures import row_picture
 
@@ -111,8 +113,9 @@ def _examples(names: Sequence[str], kind: str, duplicates: Duplicates) -> Sectio
 
 
 def _note(kind: str, pair: Duplicate) -> str:
-    first, second = pair.first.record.labels, pair.second.record.labels
-    labels = "" if first is None or second is None or first == second else "; the labels differ"
+    first, second = pair.first.record, pair.second.record
+    differ = first.labels is not None and second.labels is not None and contradict(first, second)
+    labels = "; the labels differ" if differ else ""
     if kind == NEAR:
         return f"{pair.bits} of 64 bits differ, {pair.grey:.1f} of 255 on average{labels}"
     other = ", but other bytes: two pictures, or two versions of one" if pair.same_bytes is False else ""

@@ -49,9 +49,15 @@ class Measurement:
         return self.calibrated["both"].targets
 
     @property
+    def known(self) -> Bools | None:
+        """Where it is known whether a row has a label, bool (N, L); None: everywhere."""
+        return self.calibrated["both"].known
+
+    @property
     def decisions(self) -> Bools:
-        """The predicted labels, bool (N, L)."""
-        return decide(self.probabilities, self.thresholds)
+        """The predicted labels, bool (N, L), False where nobody knows whether that is right."""
+        decisions = decide(self.probabilities, self.thresholds)
+        return decisions if self.known is None else decisions & self.known
 
 
 def as_seen(trained: TrainedModel, splits: Splits) -> Splits:

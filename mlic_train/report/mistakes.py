@@ -36,7 +36,7 @@ def worst_mistakes(
     Args:
         probabilities: float (N, L).
         targets: bool (N, L).
-        decisions: bool (N, L).
+        decisions: bool (N, L), False where a label is unknown.
         count: how many of each to return at most.
     """
     result = []
@@ -74,6 +74,8 @@ def _section(
         record = measurement.records[mistake.row]
         label, threshold = names[mistake.label], float(measurement.thresholds[mistake.label])
         true = ", ".join(names[i] for i in record.labels or ()) or "none of the labels"
+        if record.unknown:
+            true += f" (unknown: {', '.join(names[i] for i in record.unknown)})"
         text = f"“{record.captions[0]}”" if record.captions else "(no caption)"
         where = f"{printable(record.file.name)}, record {record.number}"
         if record.image is None:

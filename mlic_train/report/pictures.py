@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlic_runtime.picture.decode import load_image
+from mlic_train.data.picture_info import PictureInfo
 from mlic_train.data.source.members import image_source
 
 from .duplicates import Row
 from .page import Picture, Plot, Section, side_by_side, thumbnail
-from .picture_info import PictureInfo
 from .plots import SPLIT_COLOURS, SPLIT_WIDTHS, draw_histograms, legend_above, plot
 from .text import share, shorten
 
@@ -96,7 +96,7 @@ def sample_section(rows: Sequence[Row], names: Sequence[str]) -> Section:
     number = max(least, min(most, _SAMPLES // len(names)))
     seen = [row for row in rows if row.picture is not None]
     groups = {name: [row for row in seen if index in (row.record.labels or ())] for index, name in enumerate(names)}
-    groups["None of the labels"] = [row for row in seen if row.record.labels == ()]
+    groups["None of the labels"] = [row for row in seen if row.record.labels == () and not row.record.unknown]
     sections = []
     for name, members in groups.items():
         first = [row for row in members if row.split == members[0].split]
@@ -116,6 +116,8 @@ def row_picture(row: Row, names: Sequence[str]) -> Picture:
     if record.image is None:
         raise ValueError("the row has no picture")
     labels = "not labelled" if record.labels is None else ", ".join(names[i] for i in record.labels) or "no label"
+    if record.unknown:
+        labels += f" (unknown: {', '.join(names[i] for i in record.unknown)})"
     lines = [f"{shorten(record.image_id or '', 40)} ({row.split})", shorten(labels)]
     if record.captions:
         lines.append(f"“{shorten(record.captions[0], 80)}”")

@@ -12,6 +12,7 @@ from mlic_train.config import DataOptions
 from mlic_train.data import Record
 from mlic_train.data.source.members import PictureFile, image_source
 from mlic_train.data.splits import load_splits
+from mlic_train.measure.scored import scored_rows
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 from .calibration import calibration_section
@@ -23,7 +24,7 @@ from .measurement import MODE_NAMES, Measurement, as_seen, choose_split, data_wa
 from .mistakes import mistake_sections
 from .page import Section, check_writable, facts, left_out, render_page, write_page
 from .run_facts import history, run_name, run_parts, sees_pictures
-from .run_tables import METRICS_CAPTION, history_table, labels_table, metrics_table
+from .run_tables import history_table, labels_table, metrics_caption, metrics_table
 
 
 def write_run_report(
@@ -45,7 +46,10 @@ def write_run_report(
     """
     check_writable(output)
     trained = load_trained(folder)
-    splits = as_seen(trained, load_splits(data))
+    loaded = load_splits(data, runs=[folder])
+    for line in () if loaded.division is None else loaded.division.notes:
+        log_line(line)
+    splits = as_seen(trained, loaded)
     warning = data_warning(trained, splits)
     if warning is not None:
         log_line(warning)
@@ -79,15 +83,17 @@ def _training_section(trained: TrainedModel) -> Section:
 
 def _metrics_section(measurement: Measurement) -> Section:
     rows = [((MODE_NAMES[mode],), metrics) for mode, metrics in measurement.metrics.items()]
-    return Section("Metrics", METRICS_CAPTION, [metrics_table(("input",), rows)])
+    return Section("Metrics", metrics_caption(measurement.metrics.values()), [metrics_table(("input",), rows)])
 
 
 def _label_sections(trained: TrainedModel, measurement: Measurement) -> list[Section]:
     """Return the sections on metrics, curves and thresholds of the labels, over the rows with at least one label."""
     names = trained.config.model.labels
-    labelled = measurement.targets.any(axis=1)
+    known = measurement.known
+    labelled = scored_rows(measurement.targets, known)
     probabilities, targets = measurement.probabilities[labelled], measurement.targets[labelled]
-    labels = label_metrics(names, probabilities, targets, measurement.thresholds)
+    known = np.full(targets.shape, True) if known is None else known[labelled]
+    labels = label_metrics(names, probabilities, targets, measurement.thresholds, known)
     table = Section(
         "Labels",
         "In brackets 95 % bootstrap intervals over the rows with at least one label; the mean of the F1 column is the "
@@ -95,7 +101,7 @@ def _label_sections(trained: TrainedModel, measurement: Measurement) -> list[Sec
         [labels_table(labels)],
     )
     titles = ("Precision and recall", "Thresholds")
-    drawn = shown_labels(targets)
+    drawn = shown_labels(targets, known)
     if not drawn:
         return [table, *(left_out(title, "no label is true in some rows and not in others") for title in titles)]
     points = {i: (labels[i].recall.value, labels[i].precision.value) for i in drawn}
@@ -108,13 +114,13 @@ def _label_sections(trained: TrainedModel, measurement: Measurement) -> list[Sec
         Section(
             titles[0],
             "A label that no row or every row has is not drawn.",
-            [precision_recall_curves(names, probabilities, targets, points), facts([missing])],
+            [precision_recall_curves(names, probabilities, targets, points, known), facts([missing])],
         ),
         Section(
             titles[1],
             "Thresholds for all labels together need not be where the label's own F1 is highest.",
             [
-                threshold_curves(names, probabilities, targets, thresholds),
+                threshold_curves(names, probabilities, targets, thresholds, known),
                 facts([("thresholds of" if goal.startswith("fixed") else "thresholds for", goal), fitted, missing]),
             ],
         ),

@@ -1,6 +1,6 @@
 """The tables that reports on runs share: metrics, epochs and labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .label_metrics import LabelMetrics, Number
 from .page import Table
@@ -15,6 +15,10 @@ METRICS_CAPTION = (
     "In brackets: 95 % bootstrap intervals over the rows with at least one label; negatives are rows with none; "
     "ECE: expected calibration error over all decisions."
 )
+UNKNOWN_CAPTION = (
+    " Unknown labels count nowhere; rows in which no label is true and some are unknown are not negatives, and are "
+    "scored by the labels that they lack."
+)
 
 
 def metrics_table(first: Sequence[str], rows: Sequence[tuple[Sequence[object], Mapping[str, float]]]) -> Table:
@@ -28,13 +32,23 @@ def metrics_table(first: Sequence[str], rows: Sequence[tuple[Sequence[object], M
     negatives = any("negatives" in metrics for _, metrics in rows)
     if negatives:
         header += ["negatives", "false labels per negative"]
+    unknown = any("unknown" in metrics for _, metrics in rows)
+    if unknown:
+        header.append("unknown labels")
     cells = []
     for names, metrics in rows:
         line = [*names, metrics.get("rows", 0), *(_score(metrics, name) for name in SCORES), metrics.get("ece")]
         if negatives:
             line += [metrics.get("negatives", 0), metrics.get("false_labels_per_negative")]
+        if unknown:
+            line.append(metrics.get("unknown", 0))
         cells.append(line)
     return Table(header, cells)
+
+
+def metrics_caption(every: Iterable[Mapping[str, float]]) -> str:
+    """Return the caption of a table of these metrics."""
+    return METRICS_CAPTION + (UNKNOWN_CAPTION if any("unknown" in metrics for metrics in every) else "")
 
 
 def _score(metrics: Mapping[str, float], name: str) -> Number | None:
@@ -59,4 +73,8 @@ def labels_table(labels: Sequence[LabelMetrics]) -> Table:
         (row.name, row.support, row.predicted, row.threshold, row.precision, row.recall, row.f1, row.ap)
         for row in labels
     ]
-    return Table(("label", "true", "predicted", "threshold", "precision", "recall", "F1", "AP"), rows)
+    header = ("label", "true", "predicted", "threshold", "precision", "recall", "F1", "AP")
+    if not any(row.unknown for row in labels):
+        return Table(header, rows)
+    unknown = [(*cells, row.unknown) for cells, row in zip(rows, labels, strict=True)]
+    return Table((*header, "unknown"), unknown)

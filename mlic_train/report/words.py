@@ -34,7 +34,7 @@ class LabelWords:
 
 
 def label_words(split: Split, most: int = _CLOUD) -> list[LabelWords]:
-    """Return for each label the words whose mean TF-IDF in its rows most exceeds that in all other rows.
+    """Return for each label the words whose mean TF-IDF in its rows most exceeds that in all other rows that know it.
 
     A row's captions are one document. Left out are English function words and, in data of 50 rows or more, words of a
     single row.
@@ -58,8 +58,15 @@ def label_words(split: Split, most: int = _CLOUD) -> list[LabelWords]:
         members[list(record.labels or ()), index] = 1
     inside = np.asarray((weights.T @ members.T).T)  # (L, V)
     total = np.asarray(weights.sum(axis=0, dtype=np.float64)).reshape(1, -1)
+    known = np.full((len(split.labels), 1), len(rows))
+    if any(record.unknown for record in rows):
+        unknown = np.zeros_like(members)
+        for index, record in enumerate(rows):
+            unknown[list(record.unknown), index] = 1
+        total = total - np.asarray((weights.T @ unknown.T).T)
+        known = known - unknown.sum(axis=1, keepdims=True).astype(np.int64)
     sizes = members.sum(axis=1, keepdims=True)
-    excess = inside / np.maximum(sizes, 1) - (total - inside) / np.maximum(len(rows) - sizes, 1)
+    excess = inside / np.maximum(sizes, 1) - (total - inside) / np.maximum(known - sizes, 1)
     return [
         LabelWords(name, int(size), _best(vocabulary, values, most))
         for name, size, values in zip(split.labels.names, sizes[:, 0], excess, strict=True)

@@ -31,6 +31,7 @@ from mlic_train.models import Cnn, Model, create_model
 CONFIG_NAME = "config.json"
 BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
+NEVER_SEEN = "never_seen"  # in the provenance: "pictures", where no training row had one
 _MODEL = "model."
 _OPTIMIZER = "optimizer."
 _AVERAGE = "average."
@@ -51,7 +52,8 @@ class State:
 
     `epoch` and `step` are those of the next batch to train on (`step` counts batches inside the epoch). `history` has
     one row per finished epoch. `thresholds` (L) and `metrics` {split: {metric: number}} belong to these weights.
-    `scaler` is the loss scale of float16 training.
+    `scaler` is the loss scale of float16 training. `time` is what a run with a time limit has measured and planned (see
+    `training.time_limit`).
     """
 
     epoch: int = 0
@@ -65,6 +67,7 @@ class State:
     thresholds: list[float] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
+    time: dict[str, float] = field(default_factory=dict)
 
 
 def write_run_config(folder: Path, config: RunConfig, tokenizer: bytes | None) -> None:

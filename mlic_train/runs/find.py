@@ -9,11 +9,16 @@ from .checkpoint import BEST_NAME, read_run_config
 _RELEASED = Path(__file__).parents[1] / "released"
 
 
-def newest_run(root: Path, name: str) -> Path | None:
-    """Return the run folder below `root` with the newest best checkpoint of a model of that name; None without one."""
+def newest_run(root: Path, name: str | None = None) -> Path | None:
+    """Return the run folder below `root` with the newest best checkpoint; None without one.
+
+    Args:
+        root: the folder of runs.
+        name: of the model; None stands for any.
+    """
     runs = []
     for best in sorted(root.glob(f"*/{BEST_NAME}")):
-        if read_run_config(best.parent).model.name == name:
+        if name is None or read_run_config(best.parent).model.name == name:
             runs.append((best.stat().st_mtime_ns, best.parent))
     return max(runs)[1] if runs else None
 
@@ -24,13 +29,17 @@ def released_run(name: str) -> Path | None:
     return folder if (folder / BEST_NAME).is_file() else None
 
 
-def find_run(root: Path, name: str) -> Path:
+def find_run(root: Path, name: str | None = None) -> Path:
     """Return the newest run's folder, else the released checkpoint's.
+
+    Args:
+        root: the folder of runs.
+        name: of the model; None stands for any run's, and for the released hybrid.
 
     Raises:
         CheckpointError: there is neither.
     """
-    folder = newest_run(root, name) or released_run(name)
+    folder = newest_run(root, name) or released_run(name or "hybrid")
     if folder is None:
         raise CheckpointError(
             f"no finished run of {name} in {root} and no released one; train it: mlic-train --model {name}"

@@ -16,7 +16,7 @@ from mlic_train.config import Distillation
 from mlic_train.data import Record, fingerprint, read_split
 from mlic_train.data.check import find_overlap, leave_out_undecodable
 from mlic_train.data.source.members import from_json, to_json
-from mlic_train.data.splits import Splits
+from mlic_train.data.splits import Splits, problem_lines
 from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.runs.checkpoint import checkpoint_digest
 
@@ -36,9 +36,10 @@ def teach(
 ) -> tuple[Splits, dict[str, str | int | float]]:
     """Add the pseudo-labelled records to the training split, and mix the teachers into the targets of its own records.
 
-    The target of a record with labels y becomes (1 - w) * y + w * teacher, where w is `teacher_weight`. A record keeps
-    y if no teacher can see anything of it, or if teachers see only its caption and it also has a picture (or the
-    reverse): the student sees more than they do, and the labels y describe all of it.
+    The target of a record with labels y becomes (1 - w) * y + w * teacher, where w is `teacher_weight`. An unknown
+    label takes the teacher's value in full, whatever w is. A record keeps y, and its unknown labels, if no teacher can
+    see anything of it, or if teachers see only its caption and it also has a picture (or the reverse): the student sees
+    more than they do, and the labels y describe all of it.
 
     Args:
         splits: the labelled data.
@@ -59,14 +60,15 @@ def teach(
         if teacher_weight:
             raise ConfigError(f"teacher_weight is {teacher_weight}, but there is no teacher: give --teacher RUN")
         return splits, {}
-    if not options.files and not teacher_weight:
+    own = splits.train.records
+    if not options.files and not teacher_weight and not any(record.unknown for record in own):
         raise ConfigError(
             "a teacher has nothing to teach: give --pseudo-label FILE, --pseudo-captions FILE or --teacher-weight W"
         )
     pseudo = _read_pseudo(splits, options, log)
     teachers = load_teachers(options.teachers, splits.labels.names)
-    own = splits.train.records
-    places = [i for i, record in enumerate(own) if _all_is_seen(record, options.sees)] if teacher_weight else []
+    taught_rows = (i for i, record in enumerate(own) if teacher_weight or record.unknown)
+    places = [i for i in taught_rows if _all_is_seen(own[i], options.sees)]
     records = [*(own[i] for i in places), *pseudo]
     with progress_bar("soft labels", "record") as progress:
         soft = soft_labels(records, teachers, options.sees, device, progress)
@@ -162,8 +164,8 @@ def _read_pseudo(splits: Splits, options: Distillation, log: Callable[[str], Non
         if options.skip_bad_rows:
             with progress_bar("pictures") as progress:
                 split = leave_out_undecodable({"pseudo": split}, progress)["pseudo"]
-        for problem in split.skipped:
-            log(f"skipped {problem}")
+        for line in problem_lines({"pseudo": split}):
+            log(line)
         labelled = next((record for record in split.records if record.labels is not None), None)
         if labelled is not None:
             raise DataError(
@@ -190,7 +192,8 @@ def _soften(record: Record, probabilities: Sequence[float], weight: float) -> Re
     if np.isnan(mixed).any():
         return record
     if record.labels is not None:
-        mixed = (1.0 - weight) * target_of(record, len(mixed)) + weight * mixed
+        known = [index for index in range(len(mixed)) if index not in record.unknown]
+        mixed[known] = (1.0 - weight) * target_of(record, len(mixed))[known] + weight * mixed[known]
     return dataclasses.replace(record, soft=tuple(round(float(value), _DIGITS) for value in mixed))
 
 

@@ -9,10 +9,20 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from mlic_runtime.base.progress import duration
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.progress import progress_bar
-from mlic_train.batches.dataset import Batch, Examples, Key, batch_loader, plan_epoch, reading_errors, share_out
+from mlic_train.batches.dataset import (
+    Batch,
+    Examples,
+    Key,
+    batch_loader,
+    plan_epoch,
+    reading_errors,
+    share_out,
+    unknown_of,
+)
 from mlic_train.config import TrainConfig
 from mlic_train.data import Record
 from mlic_train.errors import TrainError
@@ -28,6 +38,7 @@ from .learner import Learner
 from .losses import create_loss, positive_weight, total_loss
 from .optimizer import create_optimizer, set_learning_rate
 from .parallel import any_process, average_statistics, mean_over_processes, on_first_process
+from .time_limit import EpochClock, TimeBudget
 
 CHECKPOINT_SECONDS = 300.0  # the most work that a kill within an epoch costs
 
@@ -51,8 +62,9 @@ def fit(
     resume: Checkpoint | None = None,
     log: Callable[[str], None] = lambda _: None,
     keep_going: Callable[[State], bool] = lambda _: True,
+    budget: TimeBudget | None = None,
 ) -> State:
-    """Train until `config.epochs`, early stopping or Ctrl-C; write the best and the last checkpoint to `folder`.
+    """Train until `config.epochs`, early stopping, a time limit or Ctrl-C; write the best and the last checkpoint.
 
     Every random choice is a function of the seed and the step, so a resumed run equals an uninterrupted one.
 
@@ -70,6 +82,8 @@ def fit(
         log: called with one line per epoch.
         keep_going: called after each epoch, with an equal result in every process; False ends training there, as an
             interruption does, except that the epoch is not in the last checkpoint.
+        budget: the time that there is; `TimeBudget.begin` was called. It plans the epochs, the last of which may be a
+            part of one, and the learning rates with them. Only the first process's decides.
 
     Returns:
         The last state, equal in every process; `finished` is False where training was interrupted.
@@ -83,7 +97,7 @@ def fit(
     weights = positive_weight(data.train.records, data.train.num_labels, config.balance)
     loss_function = create_loss(config.loss, config.label_smoothing, weights)
     state = State() if resume is None else resume.state
-    state.finished = _is_finished(state, config)  # a resumed run may have more epochs or patience than before
+    state.finished = is_finished(state, config)  # a resumed run may have more epochs or patience than before
     wrapped, optimizer = fabric.setup(learner, optimizer)
     if resume is not None and resume.moments:
         restore_optimizer(optimizer, resume.moments)  # after setup: the tensors follow the parameters to their device
@@ -93,14 +107,20 @@ def fit(
     if average is not None and resume is not None and resume.average:
         average.module.model.load_state_dict(dict(resume.average))
 
-    steps_per_epoch = math.ceil(len(plan_epoch(data.train.records, config, 0)) / config.accumulate)
+    per_epoch = len(plan_epoch(data.train.records, config, 0))
+    steps_per_epoch = math.ceil(per_epoch / config.accumulate)
+    begun, first_epoch = time.monotonic(), state.epoch
+    some_unknown = any(unknown_of(record) for record in data.train.records)
 
     def train_batch(batch: Batch, weight: float, plan: list[list[Key]]) -> bool:
         """Add a batch to the gradient and, after the last batch of an optimizer step, step; return whether it was."""
         step = state.epoch * steps_per_epoch + state.step // config.accumulate
         batches, complete = _accumulation(state.step, len(plan), config.accumulate)
         torch.manual_seed(_step_seed(config.seed, state.global_step, fabric.global_rank))
-        set_learning_rate(optimizer, config, step, steps_per_epoch * config.epochs)
+        steps = steps_per_epoch * config.epochs if budget is None else budget.steps(state, per_epoch)
+        set_learning_rate(optimizer, config, step, steps)
+        if some_unknown and fabric.world_size > 1:
+            weight = _known_weight(fabric, batch, weight)
         with fabric.no_backward_sync(wrapped, enabled=not complete):
             loss = weight * total_loss(loss_function, wrapped(batch), batch, config.auxiliary_weight)
             fabric.backward(loss / batches)
@@ -123,6 +143,8 @@ def fit(
 
     def save_last() -> None:
         if fabric.is_global_zero:
+            if budget is not None:
+                state.time["spent"] = budget.spent()
             state.scaler = fabric.strategy.precision.state_dict()
             averaged = None if average is None else average.module.model.state_dict()
             save_checkpoint(folder / LAST_NAME, model.state_dict(), state, optimizer, averaged)
@@ -134,25 +156,34 @@ def fit(
             shares = [share_out(keys, fabric.global_rank, fabric.world_size) for keys in plan[state.step :]]
             loader = batch_loader(data.train, data.tokenizer, [keys for keys, _ in shares], config.workers)
             learner.train()
-            with reading_errors(), progress_bar(f"epoch {state.epoch + 1}", "step") as show:
+            cut, clock = False, None if budget is None else EpochClock(budget, fabric, data.train.records, plan)
+            with reading_errors(), progress_bar(f"epoch {state.epoch + 1}", "step", 60.0) as show:
                 for batch, (_, weight) in zip(loader, shares, strict=True):
                     complete = train_batch(batch.to(fabric.device), weight, plan)
-                    show(state.step, len(plan), _progress_text(state))
+                    show(state.step, len(plan) if clock is None else clock.end(state), _progress_text(state))
+                    if clock is not None:
+                        clock.count(state)
                     if not complete:
                         continue  # training cannot resume between the batches of one optimizer step
+                    cut = clock is not None and clock.is_over(state)
                     stop = any_process(fabric, interrupted())
                     if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
                         save_last()
                         saved = time.monotonic()
                     if stop:
                         return state
+                    if cut:
+                        break
             seconds = time.monotonic() - started
             validated = learner if average is None else average.module
-            state = on_first_process(fabric, partial(_finish_epoch, validated, data, config, state, folder, seconds))
+            finish = partial(_finish_epoch, validated, data, config, state, folder, seconds)
+            state = on_first_process(fabric, finish if clock is None else partial(clock.finish, finish, cut))
+            state.finished = is_finished(state, config)
             go_on = keep_going(state)
             if go_on:
                 save_last()
-            log(_epoch_text(state.history[-1], config.epochs))  # last, because readers take the epoch for saved
+            # Last, because readers take the epoch for saved.
+            log(_epoch_text(state, config, per_epoch, (time.monotonic() - begun) / (state.epoch - first_epoch), budget))
             if not go_on or any_process(fabric, interrupted()):
                 return state
     return state
@@ -166,6 +197,14 @@ def _accumulation(step: int, batches: int, accumulate: int) -> tuple[int, bool]:
     first = step - step % accumulate
     size = min(accumulate, batches - first)
     return size, step + 1 == first + size
+
+
+def _known_weight(fabric: Fabric, batch: Batch, weight: float) -> float:
+    """Return the weight of this process's loss in place of that of `share_out`, by known entries instead of rows."""
+    counted = batch.targets.numel() if batch.known is None else int(batch.known.sum())
+    own = float(counted) if weight else 0.0
+    mean = mean_over_processes(fabric, torch.tensor(own, device=fabric.device))
+    return own / mean if mean else 0.0
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
@@ -199,16 +238,17 @@ def _finish_epoch(
         return logits
 
     outputs = predict_modes(run, data.val, data.tokenizer, config.batch_size, config.workers)["both"]
-    logits, targets = outputs.logits, outputs.targets
-    loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)))
+    logits, targets, known = outputs.logits, outputs.targets, outputs.known
+    counted = None if known is None else torch.from_numpy(known)
+    loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)), counted)
     if not math.isfinite(loss):
         raise TrainError(
             f"the loss on val is {float(loss)} after epoch {state.epoch + 1} (step {state.global_step}); "
             "the last checkpoint is kept: lower --learning-rate and start again"
         )
     probabilities = sigmoid(logits)
-    thresholds = fit_thresholds(probabilities, targets, config.threshold_for)
-    metrics = compute_metrics(probabilities, targets, thresholds)
+    thresholds = fit_thresholds(probabilities, targets, config.threshold_for, known)
+    metrics = compute_metrics(probabilities, targets, thresholds, known)
     state.history.append(
         {
             "epoch": state.epoch + 1,
@@ -221,20 +261,25 @@ def _finish_epoch(
     score = metrics[config.monitor]
     gained = score > state.best_score
     state.epochs_without_gain = 0 if gained else state.epochs_without_gain + 1
-    if gained:
+    # Few validation rows soon reach mAP 1, and then go on learning: of equal scores the lower loss is the better.
+    equal = [row["val_loss"] for row in state.history[:-1] if row[f"val_{config.monitor}"] == score]
+    if gained or (score == state.best_score and state.history[-1]["val_loss"] < min(equal, default=0.0)):
+        gained = True
         state.best_score = score
         state.thresholds = [float(value) for value in thresholds]
         state.metrics = {"val": metrics}
     state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
-    state.finished = _is_finished(state, config)
+    state.finished = is_finished(state, config)
     if gained:
         save_checkpoint(folder / BEST_NAME, learner.model.state_dict(), state)
     return state
 
 
-def _is_finished(state: State, config: TrainConfig) -> bool:
+def is_finished(state: State, config: TrainConfig) -> bool:
+    """Return whether training has come to its end, not to an interruption."""
     stop_early = bool(config.patience) and state.epochs_without_gain >= config.patience
-    return state.epoch >= config.epochs or stop_early
+    out_of_time = bool(state.time.get("over")) and state.time["limit"] == config.limit_seconds
+    return state.epoch >= config.epochs or stop_early or out_of_time
 
 
 def _not_finite(what: str, value: float, state: State, keys: list[tuple[int, int]], records: Sequence[Record]) -> str:
@@ -251,8 +296,15 @@ def _progress_text(state: State) -> str:
     return f"loss {state.loss_sum / state.step:.4f}{before}"
 
 
-def _epoch_text(row: dict[str, float], epochs: int) -> str:
+def _epoch_text(
+    state: State, config: TrainConfig, per_epoch: int, epoch_seconds: float, budget: TimeBudget | None
+) -> str:
+    row, epochs = state.history[-1], config.epochs
+    left: float | None = epoch_seconds * (epochs - state.epoch)
+    if budget is not None:
+        epochs, left = max(state.epoch, math.ceil(state.time["batches"] / per_epoch)), budget.left()
+    ends = f", {duration(left)} left" if left and (budget is not None or not state.finished) else ""
     return (
         f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}, "
-        f"val samples F1 {row['val_samples_f1']:.4f}, mAP {row['val_map']:.4f}, {row['seconds']:.0f} s"
+        f"val samples F1 {row['val_samples_f1']:.4f}, mAP {row['val_map']:.4f}, {row['seconds']:.0f} s{ends}"
     )

@@ -2,7 +2,8 @@
 
 import dataclasses
 import platform
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from itertools import product
@@ -12,11 +13,13 @@ import torch
 from lightning_fabric import Fabric
 
 from mlic_runtime.base.files import remove_abandoned
+from mlic_runtime.base.progress import duration
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.files import write_bytes
 from mlic_train.base.progress import progress_bar
-from mlic_train.batches.dataset import Examples
+from mlic_train.base.stopwatch import Stopwatch
+from mlic_train.batches.dataset import Batch, Examples, unknown_of
 from mlic_train.batches.features import FeatureCache, build_cache
 from mlic_train.config import (
     DataOptions,
@@ -29,21 +32,26 @@ from mlic_train.config import (
     resolve_configs,
     to_toml,
 )
-from mlic_train.config.options import changed_options, repeatable
+from mlic_train.config.options import MAY_CHANGE, changed_options, repeatable
+from mlic_train.config.preset import NONE
 from mlic_train.data import Record
-from mlic_train.data.splits import Splits
+from mlic_train.data.divide import write_division
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.data.summary import fingerprint
 from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.measure.calibration import calibrate
 from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import Hybrid, Model, create_model
+from mlic_train.models.calibration import BOTH, CAPTION_ONLY
 from mlic_train.runs.checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
     LAST_NAME,
+    NEVER_SEEN,
     RunConfig,
     State,
+    TrainedModel,
     create_tokenizer,
     load_backbone,
     load_checkpoint,
@@ -54,18 +62,20 @@ from mlic_train.runs.checkpoint import (
     write_run_config,
 )
 
+from .adapt import adapt, pictures_are_missing, remarks
 from .caption_setup import set_up_captions
 from .distillation import FINGERPRINT, read_soft_labels, teach, write_soft_labels
-from .fit import FitData, fit
+from .fit import FitData, fit, is_finished
 from .learner import Learner
+from .loggers import RunLog
 from .parallel import create_fabric, on_first_process
+from .time_limit import TimeBudget, seconds_to_finish, seconds_to_validate
 
 Log = Callable[[str], None]
 KeepGoing = Callable[[State], bool]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
-# What may differ in a resumed run: nothing that an earlier step depended on.
-_MAY_CHANGE = ("epochs", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 _CACHE_FOLDER = "feature-cache"
+_SECONDS_BETWEEN_LINES = 10.0  # of progress where there is no terminal
 OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
 
 
@@ -108,8 +118,8 @@ def train_run(
     weights = FirstWeights(None if backbone_weights is None else str(backbone_weights), embedding)
     run, teacher = RunOptions(device=device), distillation or Distillation()
     given = changed_options(run, model_config, weights, train_config, teacher)
-    configs = resolve_configs(model_config, train_config, pretrained=backbone_weights is not None)
-    options = Options(DataOptions(), run, configs[0], weights, configs[1], teacher, given)
+    configs = resolve_configs(model_config, train_config, pretrained=weights.pretrained is not None)
+    options = Options(DataOptions(), run, configs[0], weights, configs[1], teacher, given, given)
     return start_run(options, folder, splits, provenance=provenance, log=log, keep_going=keep_going)
 
 
@@ -121,13 +131,18 @@ def start_run(
     provenance: Mapping[str, str] | None = None,
     log: Log = lambda _: None,
     keep_going: KeepGoing = lambda _: True,
+    stopwatch: Stopwatch | None = None,
 ) -> State:
-    """Train a model into a new run folder with options that were given together; see `train_run`."""
+    """Train a model into a new run folder with options that were given together; see `train_run`.
+
+    `stopwatch` was started with the command, for `time_limit`; None starts it now.
+    """
+    stopwatch = stopwatch or Stopwatch()
     note = {"data_note": options.run.note} if options.run.note else {}
     fabric = create_fabric(options.run.device, options.train.mixed_precision)
     facts = {**note, **(provenance or {})}
     on_first_process(fabric, partial(_start, options, folder, splits, facts, fabric.device.type, log))
-    return _resume(fabric, folder, read_run_config(folder), splits, log, keep_going)
+    return _resume(fabric, folder, read_run_config(folder), splits, log, keep_going, stopwatch, options.run.loggers)
 
 
 def is_started(folder: Path, device: str = "auto") -> bool:
@@ -138,14 +153,36 @@ def is_started(folder: Path, device: str = "auto") -> bool:
     return on_first_process(create_fabric(device), (folder / CONFIG_NAME).exists)
 
 
+def read_rows(options: Options) -> tuple[Options, Splits, bool]:
+    """Read the data; return the options with what follows from the rows, the splits, and whether a run is resumed.
+
+    Raises:
+        MlicError: see `load_splits`, `adapt` and `is_started`.
+    """
+    resume = _is_resumed(options)
+    splits = load_splits(options.data, divided=options.folder if resume else None)
+    adapted = adapt(options, splits)
+    if adapted.folder == options.folder:
+        return adapted, splits, resume
+    resume = _is_resumed(adapted)  # the rows decide about the model, and so about its usual folder
+    return adapted, load_splits(options.data, divided=adapted.folder) if resume else splits, resume
+
+
+def _is_resumed(options: Options) -> bool:
+    run = options.run
+    return run.resume or (run.auto_resume and is_started(options.folder, run.device))
+
+
 def resume_run(
     folder: Path,
     splits: Splits,
     *,
     wanted: Mapping[str, object] | None = None,
     device: str = "auto",
+    loggers: Sequence[str] = (),
     log: Log = lambda _: None,
     keep_going: KeepGoing = lambda _: True,
+    stopwatch: Stopwatch | None = None,
 ) -> State:
     """Resume a run from its last checkpoint.
 
@@ -153,35 +190,39 @@ def resume_run(
         folder: the run folder.
         splits: the same labelled data as before (its fingerprint is compared); soft labels are in the folder.
         wanted: configuration values that the run must have; only those that earlier steps do not depend on may differ
-            (epochs, patience, workers, calibration, empty_odds, threshold_for).
+            (epochs, time_limit, patience, workers, calibration, empty_odds, threshold_for).
         device: see `create_fabric`.
+        loggers: where to log too (see `RunLog`); logs that the run has already go on in any case.
         log: called with lines of progress.
         keep_going: see `fit`.
+        stopwatch: see `start_run`. A run with a `time_limit` keeps its plan, and the time that it has taken counts.
 
     Raises:
         CheckpointError: there is no run to resume, or its data was different.
         DataError: a pseudo-labelled picture is missing.
         ConfigError: `wanted` differs from the run's own configuration.
     """
+    stopwatch = stopwatch or Stopwatch()
     config = read_run_config(folder)
     if fingerprint(splits.named()) != config.provenance.get("data_fingerprint"):
         raise CheckpointError(f"{folder} was trained on other data; resume it with the data it was started with")
     saved = {**dataclasses.asdict(config.model), **dataclasses.asdict(config.train)}
+    saved["preset"] = config.provenance.get("preset", NONE)
     changes = {name: value for name, value in (wanted or {}).items() if saved[name] != value}
     pieces = changes.get("vocab_size")
     if isinstance(pieces, int) and pieces > saved["vocab_size"]:
         del changes["vocab_size"]  # the captions gave fewer pieces than the option allows
     for name, value in changes.items():
-        if name not in _MAY_CHANGE:
+        if name not in MAY_CHANGE:
             raise ConfigError(
                 f"{folder} was started with {name} {saved[name]!r}, not {value!r}; "
-                f"leave the option out, or start a new run (only {', '.join(_MAY_CHANGE)} may change)"
+                f"leave the option out, or start a new run (only {', '.join(MAY_CHANGE)} may change)"
             )
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))  # type: ignore[arg-type] # names and values come from these dataclasses
     fabric = create_fabric(device, config.train.mixed_precision)
     if changes:
         on_first_process(fabric, partial(write_run_config, folder, config, None))
-    return _resume(fabric, folder, config, splits, log, keep_going)
+    return _resume(fabric, folder, config, splits, log, keep_going, stopwatch, loggers)
 
 
 def _start(
@@ -190,7 +231,10 @@ def _start(
     """Write a run folder that every process can resume, as it resumes an interrupted run."""
     if (folder / CONFIG_NAME).exists():
         raise CheckpointError(f"{folder} holds a run already; continue with --resume or choose another --output")
-    data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.backbone_weights
+    for line in remarks(options, splits):
+        log(line)
+    ignores_pictures = pictures_are_missing(options, splits)
+    data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.pretrained
     splits, taught = teach(splits, options.teacher, train.teacher_weight, device, log)
     captions = set_up_captions(options.model, splits.train.records, options.weights.embedding)
     config = dataclasses.replace(captions.config, labels=splits.labels.names)
@@ -198,13 +242,18 @@ def _start(
     model = _with_backbone(config, backbone)
     if isinstance(model, Hybrid):
         model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
+        if ignores_pictures:
+            model.ignore_pictures()
     facts: dict[str, str | int | float] = {
         "data_fingerprint": data_fingerprint,
         "seed": train.seed,
+        "preset": options.run.preset or NONE,
+        **({NEVER_SEEN: "pictures"} if ignores_pictures else {}),
         "backbone_weights": "none" if backbone is None else Path(backbone).name,
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         **captions.facts,
+        **({} if splits.division is None else {"division": splits.division.notes[0]}),
         **taught,
         **provenance,
     }
@@ -216,12 +265,23 @@ def _start(
     save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
     if taught:
         write_soft_labels(folder, splits)
+    if splits.division is not None:
+        write_division(folder, splits.division)
     # A path may hold bytes that are no text; that is no reason not to train.
-    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.given)).encode("utf-8", "backslashreplace"))
+    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.chosen)).encode("utf-8", "backslashreplace"))
     write_run_config(folder, run_config, captions.tokenizer)
 
 
-def _resume(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log: Log, keep_going: KeepGoing) -> State:
+def _resume(
+    fabric: Fabric,
+    folder: Path,
+    config: RunConfig,
+    splits: Splits,
+    log: Log,
+    keep_going: KeepGoing,
+    stopwatch: Stopwatch,
+    loggers: Sequence[str],
+) -> State:
     """Train from the last checkpoint to the end, in every process; only the first one logs, writes and measures."""
     if not fabric.is_global_zero:
         log = _log_nothing
@@ -231,9 +291,52 @@ def _resume(fabric: Fabric, folder: Path, config: RunConfig, splits: Splits, log
     model = create_model(config.model)
     checkpoint = load_checkpoint(folder / LAST_NAME)
     load_weights(model, checkpoint.model, folder / LAST_NAME)
-    data = _fit_data(fabric, config, tokenizer, splits, folder, model, log)
-    state = fit(model, data, config.train, folder, fabric, resume=checkpoint, log=log, keep_going=keep_going)
-    return on_first_process(fabric, partial(_finish, folder, state, splits, log))
+    run_log: RunLog | None = None
+
+    def open_log() -> None:
+        nonlocal run_log
+        run_log = RunLog(folder, loggers, checkpoint.state.epoch)
+        run_log.start(config)
+
+    on_first_process(fabric, open_log)
+    budget = None
+    if config.train.time_limit is not None and not is_finished(checkpoint.state, config.train):
+        budget = TimeBudget(config.train, stopwatch, checkpoint.state.time.get("spent", 0.0), log)
+    data = _fit_data(fabric, config, tokenizer, splits, folder, model, log, budget)
+    if budget is not None:
+        trained = TrainedModel(folder, config, model, tokenizer, State())
+        begin = partial(_begin, budget, checkpoint.state, trained, splits, data, stopwatch)
+        checkpoint.state.time = on_first_process(fabric, begin)
+
+    def after_epoch(state: State) -> bool:
+        if run_log is not None:
+            run_log.epoch(state)
+        return keep_going(state)
+
+    state = fit(
+        model, data, config.train, folder, fabric, resume=checkpoint, log=log, keep_going=after_epoch, budget=budget
+    )
+    state = on_first_process(fabric, partial(_finish, folder, state, splits, log))
+    if run_log is not None:
+        run_log.end(state)
+    if budget is not None:
+        log(f"ended after {duration(budget.spent())} of --time-limit {config.train.time_limit}")
+    return state
+
+
+def _begin(
+    budget: TimeBudget, state: State, trained: TrainedModel, splits: Splits, data: FitData, stopwatch: Stopwatch
+) -> dict[str, float]:
+    """Measure what follows training and take up the plan of a resumed run; return the new `State.time`."""
+    learner = Learner(trained.model, trained.config.train).eval()
+
+    def run(batch: Batch) -> torch.Tensor:
+        logits: torch.Tensor = learner(batch)
+        return logits
+
+    validation = seconds_to_validate(run, data.val, data.tokenizer, trained.config.train, stopwatch)
+    budget.begin(state, seconds_to_finish(trained, splits, stopwatch), validation)
+    return state.time
 
 
 def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
@@ -259,15 +362,41 @@ def _usable_rows(config: RunConfig, splits: Splits, log: Log) -> dict[str, list[
             raise DataError(f"the split {name!r} has no row that {config.model.name} can use: it reads only pictures")
         if not any(record.labels for record in rows[name]):
             raise DataError(f"no row of the split {name!r} has a label: there is nothing to learn or to measure")
+        _check_unknown(name, rows[name], config.model.labels, log)
         if left_out:
             log(f"{name}: {left_out} rows without a picture are left out, {config.model.name} reads only pictures")
     return rows
 
 
+def _check_unknown(name: str, records: Sequence[Record], labels: Sequence[str], log: Log) -> None:
+    """Say how many labels of the rows are unknown; refuse a label about which no training row says anything."""
+    unknown = Counter(index for record in records for index in unknown_of(record))
+    if not unknown:
+        return
+    nowhere = [label for index, label in enumerate(labels) if unknown[index] == len(records)]
+    shown = ", ".join(map(repr, nowhere[:3])) + (f" and {len(nowhere) - 3} more" if len(nowhere) > 3 else "")
+    if nowhere and name == "train":
+        raise DataError(
+            f"no training row says whether it has {shown}: {len(nowhere)} of {len(labels)} labels are unknown in all "
+            f"{len(records)} rows and cannot be learned; leave them out of the data and of the labels file"
+        )
+    text = f"{name}: {unknown.total()} of {len(records) * len(labels)} labels of rows are unknown, and count nowhere"
+    if nowhere:
+        text += f"; {len(nowhere)} labels are unknown in every row, and get the thresholds of all together: {shown}"
+    log(text)
+
+
 def _fit_data(
-    fabric: Fabric, config: RunConfig, tokenizer: bytes | None, splits: Splits, folder: Path, model: Model, log: Log
+    fabric: Fabric,
+    config: RunConfig,
+    tokenizer: bytes | None,
+    splits: Splits,
+    folder: Path,
+    model: Model,
+    log: Log,
+    budget: TimeBudget | None,
 ) -> FitData:
-    """Return the rows that the model can use, with their feature caches if `cache_features` is set."""
+    """Return the rows that the model can use, with their feature caches if `cache_features` is set and time allows."""
     rows = _usable_rows(config, splits, log)
     spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels
     caches: dict[str, FeatureCache] = {}
@@ -278,7 +407,10 @@ def _fit_data(
             if all(record.image is None for record in rows[name]):
                 continue
             build = partial(build_cache, model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER)
-            caches[name] = _feature_cache(fabric, name, build)
+            if not on_first_process(fabric, partial(_compute_features, name, build, budget, log)):
+                caches.clear()
+                break
+            caches[name] = build()
     return FitData(
         train=Examples(rows["train"], num_labels, spec, train, caches.get("train")),
         val=Examples(rows["val"], num_labels, spec, None, caches.get("val")),
@@ -286,15 +418,37 @@ def _fit_data(
     )
 
 
-def _feature_cache(fabric: Fabric, name: str, open_cache: Callable[..., FeatureCache]) -> FeatureCache:
-    """Compute the cache in the first process, if it does not exist; then open it in all."""
+class _TooSlowError(Exception):
+    """Caching would leave no time for training."""
 
-    def compute() -> None:
-        with progress_bar(f"features of {name}", "picture") as progress:
-            open_cache(progress)
 
-    on_first_process(fabric, compute)
-    return open_cache()
+def _compute_features(name: str, build: Callable[..., FeatureCache], budget: TimeBudget | None, log: Log) -> bool:
+    """Compute a cache, if it does not exist; return False, and say so, where the time limit does not allow it."""
+    with progress_bar(f"caching features of {name}", "picture", seconds_between_lines=0.0) as show:
+        if budget is None:
+            build(show)
+            return True
+        ticks: list[tuple[int, float]] = []
+
+        def progress(done: int, total: int) -> None:
+            show(done, total)
+            ticks.append((done, budget.spent()))
+            (first, begun), (_, now) = ticks[0], ticks[-1]
+            if not budget.can_judge(now - begun):
+                return
+            seconds = (now - begun) / (done - first) * total
+            if not budget.allows_caching(seconds * (total - done) / total):
+                raise _TooSlowError(
+                    f"features are not cached: those of the {total} pictures of {name} would take {duration(seconds)}, "
+                    "too much of the time limit; the backbone computes them anew in every epoch"
+                )
+
+        try:
+            build(progress)
+        except _TooSlowError as error:
+            log(str(error))
+            return False
+    return True
 
 
 def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
@@ -310,13 +464,17 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
     best, model, config = trained.state, trained.model, trained.config.train
     model.calibration.reset()
     log("calibrating the best checkpoint on val")
-    raw = collect(trained, trained.run, splits.val.records)
+    with progress_bar("calibration", "row", _SECONDS_BETWEEN_LINES) as show:
+        raw = collect(trained, trained.run, splits.val.records, show)
     outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
+    if NEVER_SEEN in trained.config.provenance:
+        model.calibration.set(BOTH, model.calibration.scale[CAPTION_ONLY], model.calibration.bias[CAPTION_ONLY])
     val = outputs["val"]["both"]
-    best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for).tolist()
+    best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for, val.known).tolist()
     if splits.test is not None:
         log("measuring the best checkpoint on test")
-        outputs["test"] = collect(trained, trained.run, splits.test.records)
+        with progress_bar("measurement", "row", _SECONDS_BETWEEN_LINES) as show:
+            outputs["test"] = collect(trained, trained.run, splits.test.records, show)
     for name, by_mode in outputs.items():
         for mode, metrics in report(by_mode, best.thresholds).items():
             best.metrics[name + mode] = metrics

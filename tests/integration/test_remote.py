@@ -14,6 +14,7 @@ from pyarrow import fs, parquet
 
 from mlic_runtime import InputError, Predictor, Row, RowError, open_rows
 from mlic_runtime.base.far_files import FarFile, absolute, without_file_scheme
+from mlic_runtime.batch.label_studio import PictureAddresses
 from mlic_runtime.rows import far_folder as remote_module
 from mlic_runtime.rows.far_folder import FarFolder
 
@@ -129,14 +130,14 @@ def test_names_that_stay_are_taken_as_they_are(memory: Any, name: str, where: st
     ("source", "message"),
     [
         ("memory://bucket/no.csv", "cannot read the input 'memory://bucket/no.csv': there is no such file"),
-        ("memory://bucket/rows.txt", "the input 'memory://bucket/rows.txt' has an unknown ending; expected .csv"),
-        ("memory://bucket/empty", "there is no picture in 'memory://bucket/empty'; expected files in .jpg"),
+        ("memory://bucket/rows.xlsx", "the input 'memory://bucket/rows.xlsx' has an unknown ending; expected .csv"),
+        ("memory://bucket/empty", "there is no picture in 'memory://bucket/empty'; passed over 1 file that is not a"),
         ("nix://bucket/rows.csv", "cannot use the URI 'nix://bucket/rows.csv': "),
         ("file://host/rows.csv", "expected file:///FOLDER/NAME, a path of this machine"),
     ],
 )
 def test_what_cannot_be_read_is_said(memory: Any, source: str, message: str) -> None:
-    memory.pipe("/bucket/rows.txt", b"x")
+    memory.pipe("/bucket/rows.xlsx", b"x")
     memory.pipe("/bucket/empty/x", b"x")
     with pytest.raises(InputError) as error:
         rows_of(source)
@@ -245,3 +246,31 @@ def test_file_uris_are_paths(tmp_path: Path) -> None:
 def test_paths_become_absolute_and_uris_stay() -> None:
     assert absolute("memory://bucket/x") == "memory://bucket/x"
     assert absolute("x") == str(Path("x").absolute())
+
+
+def test_label_studio_gets_the_uri_of_a_picture(memory: Any) -> None:
+    for root in ("memory://bucket/pics", "memory://bucket/pics/"):
+        addresses = PictureAddresses(root)
+        assert addresses.address("sub/a.png") == "memory://bucket/pics/sub/a.png"
+        assert addresses.advice() == ""
+        with pytest.raises(InputError, match="outside of the image root"):
+            addresses.address("../a.png")
+
+
+def test_in_a_folder_elsewhere_the_content_decides_where_the_ending_does_not(memory: Any, tmp_path: Path) -> None:
+    names = ["IMG_1", "a/b.dat", "a/c.png", "a.png", "notes.md", "a/lonely.txt"]
+    for name in names:
+        memory.pipe(f"/bucket/{name}", b"text" if name.endswith(("md", "txt")) else CAT)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"text" if name.endswith(("md", "txt")) else CAT)
+    memory.pipe("/bucket/IMG_1.txt", b"a cat")
+    (tmp_path / "IMG_1.txt").write_bytes(b"a cat")
+    found = []
+    for source in ("memory://bucket", str(tmp_path)):
+        with open_rows(source) as reader:
+            rows = [(row.name, row.caption) for row in reader]
+            assert reader.passed_over is not None
+            found.append((rows, reader.passed_over()))
+    assert found[0] == found[1]
+    assert found[0][0] == [("IMG_1", "a cat"), ("a/b.dat", None), ("a/c.png", None), ("a.png", None)]
+    assert found[0][1].endswith("TIFF or HEIC pictures: a/lonely.txt, notes.md")

@@ -230,7 +230,10 @@ def test_columns_that_are_not_read_are_said_on_stderr(rows: Path) -> None:
         (["a.jpg", "--batch-size", "32"], "'--batch-size' needs '--input'"),
         (["a.jpg", "--no-pictures"], "'--pictures/--no-pictures' needs '--input'"),
         (["a.jpg", "--format", "submission"], "'--format submission' needs '--input'"),
-        (["--input", "-", "--format", "table"], "'--input' needs '--format' jsonl, csv or submission; found table"),
+        (
+            ["--input", "-", "--format", "table"],
+            "'--input' needs '--format' jsonl, csv, submission or label-studio; found table",
+        ),
         (["--input", "-", "--resume"], "'--resume' needs '--output'"),
         (["--input", "-", "--label-ids", "x"], "'--label-ids' needs '--format submission'"),
         (["--input", "-", "--no-pictures", "--no-captions"], "exclude each other"),
@@ -248,7 +251,10 @@ def test_options_that_do_not_go_together_are_wrong_usage(arguments: list[str], m
 
 def test_the_help_names_the_columns() -> None:
     text = " ".join(run("--help").stdout.split())
-    assert "a column ImageID, image or path, a column Caption, or both" in text
+    assert (
+        "a column for pictures (ImageID, image, file_name, image_path, ...), for captions (Caption, text, sentence"
+        in text
+    )
 
 
 def test_an_output_that_is_no_regular_file_or_is_the_input_is_refused(rows: Path) -> None:

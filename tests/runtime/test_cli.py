@@ -174,7 +174,6 @@ def test_the_model_can_be_given(picture: Path, tiny_picture: Path) -> None:
     ("arguments", "error"),
     [
         (["missing.jpg"], "cannot read picture 'missing.jpg': there is no such file or folder"),
-        (["."], "cannot read picture '.': it is a directory"),
         (["PICTURE", "--model", "unknown"], "there is no folder, .mlic file or model named 'unknown'"),
         (["PICTURE", "--model", "./unknown"], "there is no folder or .mlic file './unknown'"),
         (["PICTURE", "--precision", "int8"], "has no int8 graph; it has: fp32, fp16"),
@@ -416,6 +415,41 @@ def test_a_second_picture_is_not_read_as_a_caption(picture: Path, tmp_path: Path
     assert result.stderr.count("Error: ") == 1
     assert f"CAPTION {str(second)!r} is a picture file" in " ".join(result.stderr.split())
     assert "'--input'" in result.stderr
+
+
+@pytest.mark.usefixtures("use_tiny")
+def test_a_second_picture_without_an_ending_is_not_read_as_a_caption_either(picture: Path, tmp_path: Path) -> None:
+    second = tmp_path / "IMG_1234"
+    second.write_bytes(picture.read_bytes())
+    assert f"CAPTION {str(second)!r} is a picture file" in run_infer(picture, second).stderr
+    second.write_text("words")
+    assert run_infer(picture, second).exit_code == 0
+
+
+@pytest.mark.usefixtures("use_tiny")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["PICTURE", "PICTURE", "PICTURE"],
+            "IMAGE is one picture; found 3, the second is 'PICTURE'. Give several with",
+        ),
+        (["PICTURE", "A", "dog", "runs"], "CAPTION is one argument; found 3: put it in quotes, 'A dog runs'."),
+        (["FOLDER"], "IMAGE 'FOLDER' is a folder: give the pictures of a folder with '--input'."),
+        (["*.jpg"], "IMAGE '*.jpg' is not there. Give several with '--input', a folder or a file of rows."),
+        (["PICTURE", "--input", "FOLDER"], "'--input' is one folder or one file of rows."),
+        (["PICTURE", "PICTURE", "PICTURE", "--input", "FOLDER"], "'--input' is one folder or one file of rows."),
+    ],
+)
+def test_how_to_give_several_pictures_is_said(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture.rename("PICTURE")
+    Path("FOLDER").mkdir()
+    result = run_infer(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Error: {message}" in result.stderr or f"exclude each other: {message}" in result.stderr
 
 
 @pytest.mark.usefixtures("use_tiny")

@@ -14,7 +14,7 @@ from PIL import Image
 from mlic_runtime.errors import ImageError
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import load_image
-from mlic_runtime.picture.formats import FORMATS
+from mlic_runtime.picture.signatures import FORMATS
 
 Encode = Callable[..., bytes]
 Pixels = npt.NDArray[np.uint8]

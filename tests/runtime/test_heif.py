@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 from mlic_runtime.errors import ImageError
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import load_image, read_pixels
-from mlic_runtime.picture.heif import is_heic
+from mlic_runtime.picture.signatures import is_heic
 
 Encode = Callable[..., bytes]
 Pixels = npt.NDArray[np.uint8]
@@ -138,7 +138,4 @@ def test_the_plugin_is_not_asked_for_other_files(
     ],
 )
 def test_heic_is_told_by_the_first_box(head: bytes, expected: bool) -> None:
-    stream = BytesIO(head)
-    stream.seek(len(head))
-    assert is_heic(stream) is expected
-    assert stream.tell() == 0
+    assert is_heic(head) is expected

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from mlic_runtime.picture.formats import FORMATS, open_picture
+from mlic_runtime.picture.formats import open_picture
+from mlic_runtime.picture.signatures import FORMATS
 
 # Prints, after each of the files, which of Pillow's readers are loaded.
 READERS = """

@@ -64,3 +64,26 @@ def test_a_pipe_sees_nothing() -> None:
     progress.close()
     clear_line(pipe)
     assert pipe.getvalue() == ""
+
+
+def test_a_pipe_may_see_a_line_at_every_tenth() -> None:
+    pipe, done = io.StringIO(), 0
+    progress = Progress(
+        pipe, "row", lambda: done / 40, "reading: ", clock=iter(range(100)).__next__, seconds_between_lines=0.0
+    )
+    for done in range(41):
+        progress.show(done, "1 failed" if done == 40 else "")
+    progress.close()
+    lines = pipe.getvalue().split("\n")
+    assert len(lines) == 11
+    assert lines[0] == "reading: 4 rows, 10%, 1.0 rows/s, 0:36 left"
+    assert lines[-2:] == ["reading: 40 rows, 100%, 1.0 rows/s, 0:00 left, 1 failed", ""]
+    assert "\r" not in pipe.getvalue()
+
+
+def test_a_pipe_sees_lines_so_many_seconds_apart() -> None:
+    pipe, done = io.StringIO(), 0
+    progress = Progress(pipe, "row", lambda: done / 40, clock=iter(range(100)).__next__, seconds_between_lines=15.0)
+    for done in range(41):
+        progress.show(done)
+    assert pipe.getvalue() == "15 rows, 38%, 1.0 rows/s, 0:25 left\n30 rows, 75%, 1.0 rows/s, 0:10 left\n"

@@ -32,13 +32,13 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def shell(redirect: str, code: str, *arguments: "str | Path") -> "subprocess.CompletedProcess[str]":
+def shell(redirect: str, code: str, *arguments: "str | Path", before: str = "") -> "subprocess.CompletedProcess[str]":
     """Run a Python program in a shell that closes some of its streams."""
     here = str(Path(mlic_runtime.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
     command = shlex.join([sys.executable, "-c", code, *map(str, arguments)])
     return subprocess.run(
-        ["/bin/sh", "-c", f"{command} {redirect}"], capture_output=True, text=True, env=environment, check=False
+        ["/bin/sh", "-c", f"{before}{command} {redirect}"], capture_output=True, text=True, env=environment, check=False
     )
 
 
@@ -113,3 +113,60 @@ def test_streams_that_were_closed_are_as_missing(closed: bool, picture: Path, mo
         with pytest.raises(SystemExit) as end:
             infer(arguments)
         assert end.value.code == 1
+
+
+# A command of several, and a library in C that complains while a file is open.
+GROUP = """
+import os
+import click
+from mlic_runtime.cli.command import MlicCommand, MlicGroup
+
+@click.group(cls=MlicGroup)
+def main(): pass
+
+@main.command(cls=MlicCommand)
+@click.argument("path")
+def work(path):
+    with open(path, "wb") as file:
+        for descriptor in (1, 2):
+            try:
+                os.write(descriptor, b"noise\\n")
+            except OSError:
+                pass
+        file.write(b"result")
+    click.echo("done")
+    click.echo("trouble", err=True)
+
+main()
+"""
+
+
+@pytest.mark.parametrize("redirect", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_nothing_but_the_result_is_written_into_files(redirect: str, tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    done = shell(redirect, GROUP, "work", result)
+    assert done.returncode == 0
+    assert result.read_bytes() == b"result"
+    assert done.stdout == ("" if ">&-" in redirect.split() else "noise\ndone\n")
+    assert done.stderr == ("" if "2>&-" in redirect else "noise\ntrouble\n")
+
+
+def test_errors_of_a_command_of_several_do_not_go_to_standard_output() -> None:
+    done = shell("2>&-", GROUP, "nothing")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, picture: Path) -> None:
+    """A limit of 0 blocks, by the kernel's own word: no file grows."""
+    commands = ((GROUP, ("work", os.devnull)), (GROUP, ("--help",)), (INFER, (picture, "red")), (INFER, ("--help",)))
+    for code, arguments in commands:
+        done = shell(f"> {shlex.quote(str(tmp_path / 'full'))}", code, *arguments, before="ulimit -f 0; ")
+        assert done.returncode == 1
+        error = "Error: cannot write the output: File too large; make room, or choose another place\n"
+        assert done.stderr.removeprefix("noise\n") == error
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("--version",), ("--list-models",)])
+def test_a_reader_that_goes_away_leaves_no_traceback(arguments: "tuple[str, ...]", picture: Path) -> None:
+    done = shell("| true", INFER, *(arguments or (picture, "red")))
+    assert (done.stdout, done.stderr) == ("", "")

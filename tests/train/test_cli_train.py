@@ -1,5 +1,9 @@
+import csv
+import dataclasses
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,14 +15,19 @@ import torch
 from click.testing import CliRunner, Result
 from torch.utils.data import get_worker_info
 
+import mlic_train
+from mlic_train.api import Run
 from mlic_train.base.progress import log_line
 from mlic_train.batches.dataset import Example, Examples, Key
 from mlic_train.cli.export import export
 from mlic_train.cli.train import train
+from mlic_train.cli.train_summary import next_commands
+from mlic_train.config import DataOptions, ModelConfig
+from mlic_train.data.splits import load_splits
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
-SMALL += ["--learning-rate", "0.01", "--device", "cpu"]
+SMALL += ["--learning-rate", "0.01", "--device", "cpu", "--preset", "none"]
 
 
 def run(command: object, *arguments: object) -> Result:
@@ -47,16 +56,84 @@ def test_training_prints_metrics_as_data(colours: Path, tmp_path: Path) -> None:
 def test_a_table_has_one_row_per_split_and_mode(colours: Path, tmp_path: Path) -> None:
     result = run(train, "--data", colours, "--output", tmp_path / "run", *SMALL)
     assert result.exit_code == 0, result.output
-    rows = [line.split()[0] for line in result.stdout.splitlines()]
-    assert rows[:7] == [
-        "split",
-        "val",
-        "val-picture-only",
-        "val-caption-only",
-        "test",
-        "test-picture-only",
-        "test-caption-only",
+    lines = [re.split(r"  +", line) for line in result.stdout.splitlines()]
+    assert lines[0][:7] == ["split", "mode", "rows", "samples F1", "micro F1", "macro F1", "mAP"]
+    modes = ["both", "picture only", "caption only"]
+    assert [line[:2] for line in lines[1:]] == [[split, mode] for split in ("val", "test") for mode in modes]
+    assert lines[1][2] == "12"
+    assert len(lines) == 7  # stdout has nothing else
+    assert f"run folder: {tmp_path / 'run'} (best checkpoint: best.safetensors)\n" in result.stderr
+
+
+def test_every_phase_has_a_line_with_the_time_left_in_a_pipe(colours: Path, tmp_path: Path) -> None:
+    result = run(train, "--data", colours, "--output", tmp_path / "run", *SMALL, "--freeze-backbone")
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    beginnings = [
+        "read the data in 0:",
+        "caching features of train: 32 pictures",
+        "caching features of train: 36 pictures, 100%",
+        "caching features of val: 12 pictures, 100%",
+        "epoch 1/2: ",
+        "epoch 2/2: ",
+        "calibrating the best checkpoint on val",
+        "measuring the best checkpoint on test",
+        "run folder: ",
+        "to export it",
+        "    mlic-export",
+        "    mlic-infer",
     ]
+    assert [line[: len(start)] for line, start in zip(lines, beginnings, strict=True)] == beginnings
+    assert "3 labels, rows: train 54, val 12, test 9" in lines[0]
+    assert re.search(r", \d+:\d\d left$", lines[4])
+    assert not lines[5].endswith("left")
+
+
+def test_the_next_two_commands_run_as_they_are_printed(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(train, "--data", colours, "--output", "runs/my first run", *SMALL, "--format", "json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["run"] == "runs/my first run"
+    exporting, predicting = result.stderr.splitlines()[-2:]
+    assert exporting == "    mlic-export --run 'runs/my first run'"
+    assert re.fullmatch(
+        rf"    mlic-infer {colours}/images/test\d.png 'a wall in .*' --model exported/hybrid", predicting
+    )
+    entries = {"mlic-export": "mlic_train.cli.export:export", "mlic-infer": "mlic_runtime.cli.infer:infer"}
+    script = []
+    for name, entry in entries.items():
+        module, function = entry.split(":")
+        code = f"import sys; sys.argv[0] = {name!r}; from {module} import {function}; {function}()"
+        script.append(f'{name}() {{ {shlex.join([sys.executable, "-c", code])} "$@"; }}')
+    done = subprocess.run(
+        ["bash", "-ec", "\n".join([*script, exporting, predicting])], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "exporting runs/my first run (hybrid) to exported/hybrid\n" in done.stderr
+    assert {"red", "green", "blue"} <= set(done.stdout.split())
+
+
+def test_rows_that_cannot_be_typed_are_not_suggested(colours: Path) -> None:
+    splits = load_splits(DataOptions(colours))
+    model = ModelConfig(labels=splits.labels.names)
+    first = splits.val.records[0]
+    assert first.captions
+    assert isinstance(first.image, Path)
+    bad: list[tuple[str | Path | None, tuple[str, ...]]]
+    bad = [("-a.png", first.captions), (first.image, ("-x",)), (first.image, ("a\0",)), (first.image, ("a" * 101,))]
+    bad += [(None, first.captions)]
+    records = tuple(
+        dataclasses.replace(first, image=None if image is None else Path(image), captions=captions)
+        for image, captions in bad
+    )
+    for rows, shown in ((records, "PICTURE"), ((*records, first), f"{first.image} '{first.captions[0]}'")):
+        split = dataclasses.replace(splits.val, records=rows)
+        lines = next_commands(Path("runs/x"), model, dataclasses.replace(splits, val=split, test=None))
+        assert lines[1] == f"mlic-infer {shown} --model exported/hybrid"
+    cnn = next_commands(Path("runs/x"), dataclasses.replace(model, name="cnn"), splits)[1]
+    assert cnn.split()[2:] == ["--model", "exported/cnn"]
 
 
 def test_resume_goes_on_and_refuses_other_options(colours: Path, tmp_path: Path) -> None:
@@ -80,10 +157,10 @@ def test_check_reports_file_and_record_and_does_not_train(data: Path, tmp_path: 
         file.write("train0.png,9,again\n")
     result = run(train, "--data", data, "--check", "--output", tmp_path / "run")
     assert result.exit_code == 1
-    assert f"{data / 'train.csv'}:record 4: missing-picture" in result.stdout
-    assert f"{data / 'val.csv'}:record 3: undecodable-picture" in result.stdout
-    assert f"{data / 'train.csv'}:record 37: unknown-label" in result.stdout
-    assert "3 errors" in result.stderr
+    assert f"error: 1 x missing-picture: {data / 'train.csv'}:record 4: " in result.stdout
+    assert f"error: 1 x undecodable-picture: {data / 'val.csv'}:record 3: " in result.stdout
+    assert f"error: 1 x unknown-label: {data / 'train.csv'}:record 37: " in result.stdout
+    assert f"3 errors, 9 warnings; mend them, or leave these rows out: mlic-train --data {data}" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -106,7 +183,7 @@ def test_a_bad_row_stops_training_by_name_unless_skipped(data: Path, tmp_path: P
     assert skipped.exit_code == 0, skipped.output
     assert "record 37" in skipped.stderr
     assert "skipped 2 bad rows" in skipped.stderr
-    assert "record 1: undecodable-picture" in skipped.stderr
+    assert f"skipped: 1 x undecodable-picture: {data / 'train.csv'}:record 1: " in skipped.stderr
 
 
 @pytest.mark.usefixtures("at_most_a_minute")
@@ -134,7 +211,10 @@ def test_what_is_not_read_on_purpose_is_said(data: Path, tmp_path: Path) -> None
     (data / "train.csv").write_text("\n".join(lines))
     result = run(train, "--data", data, "--output", tmp_path / "run", *SMALL)
     assert result.exit_code == 0, result.output
-    assert "train.csv: ignored: found the column ''; its row numbers are not read\n" in result.stderr
+    assert (
+        f"warning: 1 x ignored: {data / 'train.csv'}: found the column ''; its row numbers are not read"
+        in result.stderr
+    )
     assert run(train, "--data", data, "--check").exit_code == 0
 
 
@@ -146,8 +226,14 @@ def test_what_is_not_read_on_purpose_is_said(data: Path, tmp_path: Path) -> None
         (["--data", "{tmp}/nowhere"], 2, "does not exist"),
         (["--model", "gpt"], 2, "'gpt' is not one of 'cnn', 'hybrid'"),
         (["--data", "{data}", "--loss", "hinge"], 2, "is not one of"),
-        (["--data", "{data}", "--cache-features"], 1, "--cache-features needs --freeze-backbone"),
-        (["--data", "{data}", "--backbone", "nonsense"], 1, "neither 'conv3' nor a timm model"),
+        (["--data", "{data}", "--preset", "none", "--cache-features"], 1, "--cache-features needs --freeze-backbone"),
+        (["--data", "{data}", "--backbone", "nonsense", "--backbone-weights", "none"], 1, "'conv3' nor a timm model"),
+        (
+            ["--data", "{data}", "--backbone", "resnet18"],
+            1,
+            "resnet18 would start from random weights: give",
+        ),
+        (["--data", "{data}", "--preset", "quick"], 2, "'quick' is not one of 'balanced', 'best'"),
         (["--data", "{data}", "--dropout", "2"], 2, "--dropout"),
         (["--data", "{data}", "--resume"], 1, "not a run folder"),
     ],
@@ -189,7 +275,8 @@ def test_export_takes_the_newest_run(colours: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("precision  check                   rows  max |difference|  equal decisions\n")
     assert result.stdout.count("100.000%") == 1
-    assert f"exporting {tmp_path / 'runs' / 'a'}" in result.stderr
+    runs = tmp_path / "runs"
+    assert f"exporting {runs / 'a'} (hybrid, the newest run in {runs}) to {tmp_path / 'package'}" in result.stderr
     wrong = run(export, "--model", "cnn", "--run", tmp_path / "runs" / "a", "--output", tmp_path / "other")
     assert wrong.exit_code == 2
     assert "holds a hybrid, not a cnn; leave --model out" in wrong.stderr
@@ -199,6 +286,17 @@ def test_export_learns_the_model_from_the_run(cnn: TrainedModel, tmp_path: Path)
     result = run(export, "--run", cnn.folder, "--output", tmp_path / "package")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "package" / "manifest.json").read_text())["text"] is None
+
+
+def test_a_plain_export_takes_the_newest_run_of_any_model(
+    cnn: TrainedModel, trained: TrainedModel, tmp_path: Path
+) -> None:
+    os.utime(trained.folder / "best.safetensors", ns=(1, 1))
+    result = run(export, "--runs", tmp_path, "--output", tmp_path / "package")
+    assert result.exit_code == 0, result.output
+    assert f"exporting {cnn.folder} (cnn, the newest run in {tmp_path}) to {tmp_path / 'package'}" in result.stderr
+    older = run(export, "--runs", tmp_path, "--model", "hybrid", "--output", tmp_path / "package")
+    assert f"exporting {trained.folder} (hybrid, the newest run in {tmp_path})" in older.stderr
 
 
 def test_help_loads_no_torch() -> None:
@@ -278,3 +376,87 @@ def test_of_several_processes_one_speaks(
     monkeypatch.setenv("RANK", rank)
     log_line("once")
     assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_a_run_keeps_what_was_divided_and_every_command_measures_the_same_rows(data: Path, tmp_path: Path) -> None:
+    (data / "val.csv").unlink()
+    folder, package = tmp_path / "run", tmp_path / "package"
+    given = ["--data", data, "--output", folder, *SMALL]
+    started = run(train, *given, "--split-seed", "3", "--val-fraction", "0.25")
+    assert started.exit_code == 0, started.output
+    assert "val: 9 of 36 rows, chosen by --split-seed 3, stratified by label" in started.stderr
+    with (folder / "splits.csv").open(newline="") as file:
+        val = {row["image_id"] for row in csv.DictReader(file) if row["split"] == "val"}
+    assert len(val) == 9
+
+    # Neither of the later commands is told the seed: they find the rows in the run.
+    resumed = run(train, *given, "--resume", "--epochs", "3")
+    assert resumed.exit_code == 0, resumed.output
+    assert f"val: 9 of 36 rows, as in {folder / 'splits.csv'}" in resumed.stderr
+    exported = run(export, "--run", folder, "--data", data, "--output", package)
+    assert exported.exit_code == 0, exported.output
+    metrics = json.loads((package / "manifest.json").read_text())["metrics"]["fp32"]
+    opened = Run.open(folder)
+    assert metrics["val"]["rows"] == opened.metrics["val"]["rows"]
+    assert metrics["val"]["samples_f1"] == pytest.approx(opened.metrics["val"]["samples_f1"])
+    assert opened.evaluate(data)["val"] == pytest.approx(dict(opened.metrics["val"]))
+    assert {record.image_id for record in load_splits(DataOptions(data), runs=[folder]).val.records} == val
+    assert load_trained(folder).config.provenance["division"] in started.stderr.splitlines()
+
+    (data / "train.csv").write_text("ImageID,Labels,Caption\ntrain0.png,1,other\n")
+    other = run(export, "--run", folder, "--data", data, "--output", package)
+    assert other.exit_code == 1
+    assert f"rows that {folder / 'splits.csv'} names for val" in other.stderr
+
+
+def test_check_counts_each_kind_once_and_all_lists_them(data: Path) -> None:
+    with (data / "train.csv").open("a") as file:
+        file.writelines(f"gone{n}.png,1,again\n" for n in range(10_000))
+    short = run(train, "--data", data, "--check")
+    assert short.exit_code == 1
+    (line,) = [line for line in short.stdout.splitlines() if "missing-picture" in line]
+    assert line.startswith(f"error: 10,000 x missing-picture: {data / 'train.csv'}:record 37: ")
+    assert line.count(":record ") == 3
+    assert line.endswith("; ... 9,997 more")
+    assert len(short.stdout.splitlines()) < 30
+    listed = run(train, "--data", data, "--check", "--all")
+    assert sum(line.startswith("error: missing-picture: ") for line in listed.stdout.splitlines()) == 10_000
+    skipped = run(train, "--data", data, "--skip-bad-rows", "--backbone", "nonsense", "--output", data / "run")
+    assert sum("missing-picture" in line for line in skipped.stderr.splitlines()) == 1
+    assert "skipped 10,000 bad rows" in skipped.stderr
+
+
+def test_check_says_what_training_would_do(data: Path) -> None:
+    (data / "val.csv").unlink()
+    result = run(train, "--data", data, "--check")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    names = ", ".join(str(data / f"{name}.csv") for name in ("train", "captions", "test"))
+    assert lines[0] == f"read {names} as CSV table"
+    table = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert table["split"] == ["rows", "pictures", "captions", "labelled"]
+    assert table["label"] == ["train", "val", "test"]
+    assert int(table["train"][0]) + int(table["val"][0]) == 36 + 18  # with the rows of captions.csv
+    assert int(table["red"][1]) > 0
+    assert any(line.startswith("val: ") and "of 36 rows, chosen by --split-seed 0" in line for line in lines)
+    assert result.stderr.splitlines()[-1].endswith(f"warnings; next: mlic-train --data {data}")
+
+
+def test_check_as_json_is_what_python_returns(data: Path) -> None:
+    (data / "images" / "train3.png").unlink()
+    result = run(train, "--data", data, "--check", "--format", "json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert list(found) == ["read_as", "labels", "splits", "problems"]
+    assert found["read_as"] == {
+        str(data / f"{split}.csv"): "CSV table" for split in ("train", "captions", "val", "test")
+    }
+    assert found["labels"] == ["red", "green", "blue"]
+    assert found["splits"]["val"] == {"rows": 12, "pictures": 12, "captions": 10, "labelled": 12}
+    first = found["problems"][0]
+    assert list(first) == ["severity", "kind", "count", "examples"]
+    assert (first["severity"], first["kind"], first["count"]) == ("error", "missing-picture", 1)
+    assert first["examples"][0].startswith(f"{data / 'train.csv'}:record 4: no picture at ")
+    checked = mlic_train.check(data)
+    assert checked.to_json() == found
+    assert checked.errors == 1

@@ -36,7 +36,7 @@ def pets(tmp_path: Path, draw: Draw) -> Path:
             packed.write(draw(tmp_path / "pictures" / name, seed), f"pets/{name}")
             packed.writestr(f"__MACOSX/pets/{name.replace('/1', '/._1')}", b"x")
         packed.writestr("pets/.DS_Store", b"x")
-        packed.mkdir("pets/empty")
+        packed.writestr("pets/empty/", b"")
     return file
 
 

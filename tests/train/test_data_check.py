@@ -14,6 +14,7 @@ from mlic_train.data import (
     read_split,
     summarise,
 )
+from mlic_train.data.problems import count_problems
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import DataError
 
@@ -120,14 +121,14 @@ def test_records_without_labels_and_labels_without_records_are_warnings(data: Pa
     problems = check(data)
     assert kinds(problems) == [
         ("train.csv", None, "unused-label", "warning"),
-        ("val.csv", None, "unlabelled", "warning"),
+        ("val.csv", None, "unlabelled", "error"),  # training would stop
     ]
     assert "'cat'" in problems[0].message
     assert "1 of 1 records" in problems[1].message
 
 
 def test_unusable_files_do_not_hide_the_other_splits(data: Path) -> None:
-    write(data / "train.csv", "ImageID,Text\n")
+    write(data / "train.csv", "Where,Labels\n")
     write(data / "val.csv", HEADER + "x.jpg,1,Gone.\n")
     problems = check(data)
     assert kinds(problems) == [
@@ -222,6 +223,41 @@ def test_skipping_bad_rows_leaves_out_every_row_that_the_check_calls_an_error(da
         DataError, match=r"val.csv:record 1: undecodable-picture: .*no usable record in the split 'val'"
     ):
         load_splits(DataOptions(data, skip_bad_rows=True))
+
+
+def test_skipping_bad_rows_leaves_out_a_picture_that_an_earlier_split_has(data: Path) -> None:
+    shutil.copy(data / "images" / "b.jpg", data / "images" / "copy.jpg")
+    write(data / "val.csv", HEADER + "c.jpg,1 2,Pets.\ncopy.jpg,2,A cat.\n")
+    splits = load_splits(DataOptions(data, skip_bad_rows=True))
+    assert [record.number for record in splits.val.records] == [1]
+    assert [problem.kind for problem in splits.val.skipped] == ["split-overlap"]
+    assert len(splits.train.records) == 2
+
+
+def test_problems_are_counted_by_kind_errors_first() -> None:
+    found = [Problem(Path("a.csv"), n, "empty-caption", "blank", "warning") for n in range(1, 6)]
+    found += [Problem(Path("b.csv"), 7, "bad-row", "no"), Problem(Path("b.csv"), None, "bad-file", "gone")]
+    counts = count_problems(iter(found))
+    assert [(one.severity, one.kind, one.count, len(one.examples)) for one in counts] == [
+        ("error", "bad-file", 1, 1),
+        ("error", "bad-row", 1, 1),
+        ("warning", "empty-caption", 5, 3),
+    ]
+    assert counts[1].line() == "error: 1 x bad-row: b.csv:record 7: no"
+    assert counts[2].line().endswith("a.csv:record 3: blank; ... 2 more")
+    assert len(count_problems(found, examples=None)[2].examples) == 5
+
+
+def test_rows_without_labels_are_left_out_and_said(data: Path) -> None:
+    write(data / "test.csv", "ImageID,Caption\nd.jpg,Something.\n")
+    write(data / "more.jsonl", '{"caption": "E", "labels": [1]}\n{"caption": "F"}\n')
+    options = DataOptions(data, train=(data / "train.csv", data / "more.jsonl"))
+    splits = load_splits(options)
+    assert len(splits.train.records) == 3
+    assert splits.test is None
+    first = f"the first is {data / 'more.jsonl'}: record 2"
+    assert f"train: 1 rows that are not labelled are left out, {first}" in splits.lines()
+    assert "test: none of 1 rows is labelled; it is left out" in splits.lines()
 
 
 def test_without_pictures_none_is_decoded(data: Path) -> None:

@@ -269,6 +269,18 @@ def test_patience_stops_early(
     assert len(state.history) == 3
 
 
+def test_of_epochs_with_equal_scores_the_one_with_the_lowest_loss_is_kept(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    # On rows this easy mAP reaches 1 long before the loss stops falling.
+    config = dataclasses.replace(small_train, epochs=12, monitor="map", patience=0)
+    state = train_run(tmp_path / "run", small_model, config, splits)
+    best = max(row["val_map"] for row in state.history)
+    equal = [row for row in state.history if row["val_map"] == best]
+    assert len(equal) > 1
+    assert load_trained(tmp_path / "run").state.epoch == min(equal, key=lambda row: row["val_loss"])["epoch"]
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     tmp_path: Path,
     splits: Splits,
@@ -276,9 +288,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     small_train: TrainConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "mlic_train.training.fit.create_loss", lambda *_: lambda logits, targets: logits.sum() * torch.nan
-    )
+    monkeypatch.setattr("mlic_train.training.fit.create_loss", lambda *_: lambda logits, *_: logits.sum() * torch.nan)
     with pytest.raises(
         TrainError, match=r"the loss is nan in epoch 1, batch 1 \(step 1; .*(train|captions)\.csv, record \d+"
     ):
@@ -289,7 +299,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
 def test_a_gradient_that_is_not_finite_stops_too(
     tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(logits: torch.Tensor, *_: torch.Tensor | None) -> torch.Tensor:
         return (logits - logits.detach()).abs().sqrt().sum()  # 0, with an infinite slope
 
     monkeypatch.setattr("mlic_train.training.fit.create_loss", lambda *_: loss)
@@ -305,7 +315,7 @@ def test_a_gradient_that_is_not_finite_stops_without_a_bound_too(
     config, batches = dataclasses.replace(small_train, gradient_clip=0.0), 8
     left = batches
 
-    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(logits: torch.Tensor, *_: torch.Tensor | None) -> torch.Tensor:
         nonlocal left
         left -= torch.is_grad_enabled()
         return (logits - logits.detach()).abs().sqrt().sum() if left == 0 else logits.square().mean()
@@ -438,7 +448,8 @@ def test_the_feature_cache_changes_nothing(
     train_run(tmp_path / "cached" / "run", small_model, dataclasses.replace(config, cache_features=True), splits)
     plain, cached = weights(tmp_path / "plain" / "run"), weights(tmp_path / "cached" / "run")
     for name, tensor in plain.items():
-        torch.testing.assert_close(tensor, cached[name], rtol=1e-4, atol=1e-4, msg=name)
+        # Kept features are rounded to float16, once.
+        torch.testing.assert_close(tensor, cached[name], rtol=1e-2, atol=1e-2, msg=name)
 
 
 def test_the_feature_cache_is_reused_and_not_mistaken(

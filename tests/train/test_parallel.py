@@ -1,6 +1,7 @@
 """Two processes on the CPU, started by torchrun, against one; this file is also the program that torchrun starts."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -15,15 +16,18 @@ import torch
 import torch.distributed as dist
 
 from mlic_runtime.errors import MlicError
+from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.batches.dataset import Examples, plan_epoch, share_out
-from mlic_train.config import DataOptions, ModelConfig, TrainConfig
+from mlic_train.config import DataOptions, ModelConfig, TrainConfig, resolve
+from mlic_train.config.options import changed_options
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError
 from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, load_checkpoint
 from mlic_train.training.optimizer import set_learning_rate
 from mlic_train.training.parallel import average_statistics, create_fabric
-from mlic_train.training.run import resume_run, train_run
+from mlic_train.training.run import resume_run, start_run, train_run
 from tests.processes import torchrun
+from tests.unknown_labels import forget
 
 MODEL = ModelConfig(
     image_size=16, width=16, num_layers=1, num_heads=2, hidden=16, vocab_size=60, dropout=0.0, encoder_dropout=0.0
@@ -46,9 +50,15 @@ RUNS = {
     "plain": TRAIN,
     "accumulated": dataclasses.replace(TRAIN, accumulate=3),
     "cached": dataclasses.replace(TRAIN, freeze_backbone=True, cache_features=True),
+    "unknown": TRAIN,  # some labels are unknown, not as many in the rows of one process as in those of the other
 }
 STOPPED = 13  # batches before the interruption, in the second epoch
 TOLERANCE = 1e-3  # weights, after 20 steps at rate 0.01: sums in another order, and Adam divides small by small
+
+
+def splits_of(name: str, splits: Splits) -> Splits:
+    """The data of one of RUNS."""
+    return forget(splits) if name == "unknown" else splits
 
 
 def work(data: Path, output: Path) -> None:
@@ -60,7 +70,7 @@ def work(data: Path, output: Path) -> None:
 
     for name, config in RUNS.items():
         lines: list[str] = []
-        state = train_run(output / name / "run", MODEL, config, splits, device="cpu", log=lines.append)
+        state = train_run(output / name / "run", MODEL, config, splits_of(name, splits), device="cpu", log=lines.append)
         note(name, {"state": vars(state), "lines": lines})
 
     seeds: list[int] = []
@@ -78,6 +88,12 @@ def work(data: Path, output: Path) -> None:
     if rank == 0:
         shutil.copytree(output / "parts", output / "moved")
     note("parts", vars(resume_run(output / "parts" / "run", splits, device="cpu")))
+
+    given = {**changed_options(MODEL, dataclasses.replace(TRAIN, epochs=10)), "time_limit": "200s", "device": "cpu"}
+    lines = []
+    stopwatch = Stopwatch(itertools.count(0, 1 - rank).__next__)  # the clock of the second stands still
+    state = start_run(resolve(given), output / "limited" / "run", splits, log=lines.append, stopwatch=stopwatch)
+    note("limited", {"state": vars(state), "lines": lines})
 
     try:
         train_run(output / "plain" / "run", MODEL, TRAIN, splits, device="cpu")
@@ -124,8 +140,9 @@ def one(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
     """The same runs in this process alone."""
     output = tmp_path_factory.mktemp("one")
     return {
-        name: (output / name / "run", train_run(output / name / "run", MODEL, config, splits, device="cpu"))
+        name: (folder, train_run(folder, MODEL, config, splits_of(name, splits), device="cpu"))
         for name, config in RUNS.items()
+        for folder in (output / name / "run",)
     }
 
 
@@ -181,6 +198,17 @@ def test_both_processes_come_to_the_same_end(two: Path) -> None:
         first, second = noted(two, name)
         assert first["state"] == second["state"]
         assert first["state"]["metrics"]["test"]["rows"] == 9
+
+
+def test_the_first_process_measures_plans_and_ends_a_run_with_a_time_limit(two: Path) -> None:
+    first, second = noted(two, "limited")
+    assert first["state"] == second["state"]
+    assert first["state"]["finished"]
+    assert first["state"]["metrics"]["test"]["rows"] > 0
+    assert 0 < first["state"]["time"]["spent"] <= 200
+    assert second["lines"] == []
+    assert first["lines"][0].startswith("planned ")
+    assert "of --time-limit 200s" in first["lines"][-1]
 
 
 def test_only_the_first_process_logs_and_writes(two: Path) -> None:

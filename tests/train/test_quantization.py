@@ -200,7 +200,7 @@ def test_inputs_come_in_every_mode_that_the_model_knows(
 
 @pytest.mark.parametrize("mean_and_std", [(None, None), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
 def test_the_first_convolution_reads_the_pixels_themselves(
-    small_model: ModelConfig, mean_and_std: tuple[tuple[float, ...] | None, tuple[float, ...] | None]
+    small_model: ModelConfig, mean_and_std: tuple[tuple[float, float, float] | None, tuple[float, float, float] | None]
 ) -> None:
     torch.manual_seed(0)
     mean, std = mean_and_std

@@ -204,7 +204,9 @@ def test_the_pattern_of_training_shards_brings_what_lies_beside_them(written: Pa
 def test_commands_take_patterns(written: Path, tmp_path: Path) -> None:
     pattern = written / "train-{000000..000005}.tar"
     check = run(train, "--data", pattern, "--check")
-    assert (check.exit_code, check.stdout) == (0, "")
+    assert check.exit_code == 0, check.output
+    assert check.stdout.startswith(f"read {written / 'train-000000.tar'}, ")
+    assert "0 errors, 0 warnings; next: mlic-train --data " in check.stderr
     page = run(report, "data", "--data", pattern, "--output", tmp_path / "data.html")
     assert page.exit_code == 0, page.output
     missing = run(train, "--data", written / "train-{000004..000007}.tar", "--check")
@@ -321,20 +323,34 @@ def test_the_key_ends_at_the_first_dot_and_other_members_are_named_once(tmp_path
     file = tar(tmp_path / "x.tar", {f"{name}{suffix}": data for name in names for suffix, data in sample.items()})
     split = read_splits(DataOptions(file))["train"]
     assert [record.image_id for record in split.records] == ["x.y/000001.png", "x.y/000002.png"]
+    dotted, other = split.warnings
+    for warning in (dotted, other):
+        assert (warning.kind, warning.number, warning.severity) == ("ignored", None, "warning")
+    assert "found 4 members such as 'x.y/000001.seg.png', which are not read: the key" in dotted.message
+    assert "found 2 members such as 'x.y/000001.npy', which are not read: they are no picture" in other.message
+
+
+def test_a_picture_is_told_by_its_content_where_its_suffix_does_not_tell(tmp_path: Path, draw: Draw) -> None:
+    picture = draw(tmp_path / "a.jpg").read_bytes()
+    members = {
+        "0.jfif": picture, "0.cls": b"1", "1.apng": picture, "1.cls": b"1", "2.bin": picture, "2.cls": b"1",
+        "3.jpg": picture, "3.thumb": picture, "3.cls": b"1", "README": b"x", "__meta__": b"x", "._3.jpg": b"x",
+    }  # fmt: skip
+    split = read_splits(DataOptions(tar(tmp_path / "x.tar", members)))["train"]
+    assert [record.image_id for record in split.records] == ["0.jfif", "1.apng", "2.bin", "3.jpg"]
     (warning,) = split.warnings
-    assert (warning.kind, warning.number, warning.severity) == ("ignored", None, "warning")
-    assert "found 4 members such as 'x.y/000001.seg.png', which are not read" in warning.message
+    assert "found 2 members such as '3.thumb', which are not read" in warning.message
 
 
 def test_a_member_that_is_no_picture_is_found_like_any_other(written: Path, tmp_path: Path) -> None:
     file = tar(tmp_path / "train-0.tar", {"a.jpg": b"text", "a.cls": b"1"})
     check = run(train, "--data", file, "--val", file, "--check")
-    assert f"error: {file}:record 1: undecodable-picture: cannot read picture '{file}/a.jpg'" in check.stdout
+    assert f"error: 2 x undecodable-picture: {file}:record 1: cannot read picture '{file}/a.jpg'" in check.stdout
     (tmp_path / "rows.csv").write_text("Labels,Caption\n1,A dog.\n")
     both = ("--train", file, "--train", tmp_path / "rows.csv")
     written_without = run(shards, *both, "--output", tmp_path / "out", "--skip-bad-rows")
     assert written_without.exit_code == 0, written_without.output
-    assert "record 1: undecodable-picture" in written_without.stderr
+    assert f"skipped: 1 x undecodable-picture: {file}:record 1: " in written_without.stderr
     assert "train: 1 records" in written_without.stdout
     picture = read_splits(DataOptions(file))["train"].records[0].image
     assert picture is not None
@@ -370,7 +386,9 @@ def test_shards_may_lie_where_fsspec_finds_them(written: Path) -> None:
             written / "labels.csv",
             "--check",
         )
-        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith("read memory://far/train-000000.tar, ")
+        assert "0 errors, 0 warnings; next: mlic-train --data " in result.stderr
         options = DataOptions(Path("memory://far/train-000000.tar"), labels_file=written / "labels.csv")
         splits = load_splits(options)
         here = load_splits(DataOptions(written))

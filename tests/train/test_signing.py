@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import model_signing
 import pytest
 from click.testing import CliRunner, Result
@@ -521,6 +522,14 @@ def test_an_encrypted_key_takes_its_password_from_the_environment(
     assert not Path(f"{package}.sig").exists()
     assert run(*arguments, env={"SECRET": PASSWORD}).stdout == f"{package}.sig\n"
     verify_package(package, keys.public)
+
+
+def test_without_standard_input_nobody_is_asked_for_the_password(
+    package: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(click.ClickException, match="is encrypted: give its password with --password-env"):
+        main(["sign", str(package), "--key", str(keys.encrypted)], standalone_mode=False)
 
 
 def test_a_variable_that_is_not_there_is_a_usage_error(package: Path, keys: Keys) -> None:

@@ -1,41 +1,14 @@
-"""JSON lines: one object a line, with the keys image, caption or captions, and labels."""
+"""The JSON of a sample in a shard: an object with the keys image, caption or captions, labels, and unknown."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from mlic_runtime.base.override import override
-from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
-from mlic_train.data.source.files import read_text
 
-from .format import Format, Row, Rows, clean_row
+from .format import Row, clean_row
 
-_KEYS = ("image", "caption", "captions", "labels")
-
-
-class JsonLines(Format):
-    """JSON lines such as `{"image": "1.jpg", "captions": ["A dog."], "labels": ["dog"]}`.
-
-    `image` may be null or missing, `caption` (or `captions`) is a text or a list of texts, `labels` a list of names or
-    ids. Missing or null labels mean not labelled, [] means none of the labels. Blank lines are skipped but counted, so
-    that a record's number is its line.
-    """
-
-    name = "jsonl"
-    title = "JSON lines"
-    file_names = ("*.jsonl",)
-    split_files = ("{split}.jsonl",)
-
-    @override
-    def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
-        for number, line in enumerate(read_text(file).split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                yield parse_row(file, number, line)
-            except (ValueError, RecursionError) as error:
-                yield Problem(file, number, "bad-row", str(error))
+_KEYS = ("image", "caption", "captions", "labels", "unknown")
 
 
 def parse_row(file: Path, number: int, line: str) -> Row | Problem:
@@ -58,7 +31,10 @@ def parse_row(file: Path, number: int, line: str) -> Row | Problem:
     if "caption" in entry and "captions" in entry:
         raise ValueError("found both caption and captions; expected one of them")
     captions = _captions(entry.get("captions", entry.get("caption")))
-    return clean_row(file, number, _image(entry.get("image")), captions, _labels(entry.get("labels")))
+    labels, unsure = _labels(entry.get("labels")), _labels(entry.get("unknown"), "unknown") or ()
+    if unsure and labels is None:
+        raise ValueError("found unknown labels without labels; expected both ([]: none), or neither: not labelled")
+    return clean_row(file, number, _image(entry.get("image")), captions, labels, unsure)
 
 
 def _image(value: object) -> str:
@@ -75,11 +51,11 @@ def _captions(value: object) -> list[str]:
     return captions
 
 
-def _labels(value: object) -> tuple[str, ...] | None:
+def _labels(value: object, key: str = "labels") -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        raise ValueError(f"found labels {value!r}; expected a list of names or ids")
+        raise ValueError(f"found {key} {value!r}; expected a list of names or ids")
     # pandas writes whole numbers as 10.0 where a column has blanks
     value = [int(label) if isinstance(label, float) and label.is_integer() else label for label in value]
     for label in value:

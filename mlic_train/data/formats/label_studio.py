@@ -192,7 +192,7 @@ def _task(number: int, entry: Any, seen: _Seen) -> _Task:
             raise ValueError(f"found the result {_short(results)}; expected a list of objects")
         labelled = {str(each.get("id")) for each in results if _has_labels(each)}
         for result in results:
-            if result.get("type") not in _REGIONS or str(result.get("id")) not in labelled:
+            if _text(result.get("type")) not in _REGIONS or str(result.get("id")) not in labelled:
                 _add_result(answer, result, seen)
         answers.append(answer)
     return _Task(number, entry["data"], answers, bool(annotations) and not answers)

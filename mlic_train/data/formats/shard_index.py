@@ -84,11 +84,13 @@ def _to_sample(row: Row | Problem) -> dict[str, Any]:
         sample = {"number": row.number, "kind": row.kind, "message": row.message}
         return sample if row.severity == "error" else {**sample, "severity": row.severity}
     picture = row.picture
+    assert picture is None or isinstance(picture, Member)  # it is a row of a shard
     return {
         "number": row.number,
         "image": row.image_id or "",
         "captions": [*row.captions, *([""] if row.blank_caption else [])],
         "labels": row.labels,
+        **({"unknown": row.unknown} if row.unknown else {}),  # left out without: then the index is as it was before
         "picture": None if picture is None else [picture.name, picture.offset, picture.size],
     }
 
@@ -113,8 +115,10 @@ def _to_row(shard: Path, sample: dict[str, Any], size: int) -> Row | Problem:
         _require(list, labels)
         _require(str, *labels)
         labels = tuple(labels)
-    _require(str, image, *captions)
-    row = clean_row(shard, number, image, captions, labels)
+    unknown = sample.get("unknown", [])
+    _require(list, unknown)
+    _require(str, image, *captions, *unknown)
+    row = clean_row(shard, number, image, captions, labels, tuple(unknown))
     if isinstance(row, Problem) or picture is None:
         return row
     name, offset, length = picture

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.base.override import override
-from mlic_runtime.rows.columns import PICTURE_SUFFIXES
+from mlic_runtime.picture.signatures import HEAD_BYTES, PICTURE_SUFFIXES, is_picture
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.addresses import SHARD_SUFFIX, is_remote, is_shards, location_of
@@ -37,6 +37,8 @@ _MAX_TEXT = 1 << 20  # bytes of a caption, or of the JSON of a sample
 # As in webdataset: the key ends at the first dot; a file without one belongs to no sample, nor does __meta__.
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")
 _KEY_RULE = "the key of a sample ends at the first dot of a name"
+_UNSEEN = re.compile(r"^__[^/]*__(/|$)|(^|/)\.[^/]*$")  # __meta__, and hidden files such as ._1.jpg of a Mac
+_OTHER_RULE = "they are no picture, .txt, .json or .cls of a sample"
 _META = re.compile(r"__[^/]*__(/|$)")
 
 
@@ -83,9 +85,10 @@ def read_rows(file: Path) -> Rows:
 def scan_rows(file: Path) -> Rows:
     """Yield a row for each sample of a shard, from the shard itself.
 
-    In a sample, `KEY.json` is an object as in a JSON lines file (`image` is the picture's name, `captions`, `labels`),
-    `KEY.txt` is a caption, `KEY.cls` a cell of labels, and a picture is known by its suffix. Members with other
-    suffixes are ignored. Each of them may be missing.
+    In a sample, `KEY.json` is an object as in a JSON lines file (`image` is the picture's name, `captions`, `labels`,
+    `unknown`), `KEY.txt` is a caption, `KEY.cls` a cell of labels, and a picture is known by its suffix; where no
+    suffix is a picture's, by its content. Other members are ignored, with one warning for the shard. Each of them may
+    be missing.
 
     The key ends at the first dot of the file's name, as in webdataset: `dog.seg.png` is the member `.seg.png` of `dog`.
     Where `dog` has no picture but such a member, or no text but such a member, the sample is a bad row, because its
@@ -99,10 +102,12 @@ def scan_rows(file: Path) -> Rows:
     seen: dict[str, int] = {}
     number = 0
     ignored: list[Entry] = []
+    others: list[Entry] = []
     try:
         with open_file(file) as stream:
             for key, members in itertools.groupby(entries(stream), _key):
                 if key is None:
+                    others += (entry for entry in members if not _UNSEEN.search(entry.name))
                     continue
                 number += 1
                 if key in seen:
@@ -112,14 +117,24 @@ def scan_rows(file: Path) -> Rows:
                 seen[key] = number
                 try:
                     parts = _parts(members)
-                    yield _row(stream, file, number, key, parts)
-                    ignored += _dotted(parts, *_PICTURES, *_TEXTS)
+                    pictures = _pictures(stream, parts)
+                    yield _row(stream, file, number, key, parts, pictures)
+                    dotted = _dotted(parts, *_PICTURES, *_TEXTS)
+                    ignored += dotted
+                    others += (
+                        entry
+                        for suffix, entry in parts.items()
+                        if suffix not in _TEXTS and entry not in pictures and entry not in dotted
+                    )
                 except (ValueError, RecursionError) as error:
                     yield Problem(file, number, "bad-row", str(error))
     except TarError as error:
         raise DataError(f"{file}: {error}") from None
     if ignored:
         message = f"found {len(ignored)} members such as {ignored[0].name!r}, which are not read: {_KEY_RULE}"
+        yield Problem(file, None, "ignored", message, "warning")
+    if others:
+        message = f"found {len(others)} members such as {others[0].name!r}, which are not read: {_OTHER_RULE}"
         yield Problem(file, None, "ignored", message, "warning")
 
 
@@ -214,15 +229,29 @@ def _dotted(parts: dict[str, Entry], *suffixes: str) -> list[Entry]:
     return [entry for suffix, entry in parts.items() if suffix not in suffixes and suffix.endswith(suffixes)]
 
 
-def _row(stream: BinaryIO, file: Path, number: int, key: str, parts: dict[str, Entry]) -> Row | Problem:
+def _pictures(stream: BinaryIO, parts: dict[str, Entry]) -> list[Entry]:
+    """Return the members that are pictures: by their suffix, else by their content."""
+    pictures = [entry for suffix, entry in parts.items() if suffix in _PICTURES]
+    unclear = (entry for suffix, entry in parts.items() if not suffix.endswith((*_PICTURES, *_TEXTS)))
+    return pictures or [entry for entry in unclear if is_picture(_start(stream, entry))]
+
+
+def _start(stream: BinaryIO, entry: Entry) -> bytes:
+    stream.seek(entry.offset)
+    return stream.read(min(HEAD_BYTES, entry.size))
+
+
+def _row(
+    stream: BinaryIO, file: Path, number: int, key: str, parts: dict[str, Entry], pictures: list[Entry]
+) -> Row | Problem:
     """Return the row of a sample; ValueError or RecursionError where it is no sample."""
     for what, suffixes in (("picture", _PICTURES), ("caption or labels", _TEXTS)):
-        if not parts.keys() & set(suffixes) and (dotted := _dotted(parts, *suffixes)):
+        found = pictures if suffixes is _PICTURES else parts.keys() & set(suffixes)
+        if not found and (dotted := _dotted(parts, *suffixes)):
             raise ValueError(
                 f"found {dotted[0].name!r} but no {what} of the key {key!r}; {_KEY_RULE}: expected no other dot "
                 "than that of the suffix"
             )
-    pictures = [entry for suffix, entry in parts.items() if suffix in _PICTURES]
     if len(pictures) > 1:
         raise ValueError(f"found the pictures {', '.join(repr(entry.name) for entry in pictures)}; expected one")
     texts = {suffix: _text(stream, parts[suffix]) for suffix in (_TEXT, _JSON, _LABELS) if suffix in parts}
@@ -248,7 +277,7 @@ def _merge_texts(file: Path, number: int, texts: dict[str, str]) -> Row | Proble
     if _TEXT in texts and row.captions:
         raise ValueError("found captions in the JSON and in .txt; expected one of them")
     captions = [texts[_TEXT]] if _TEXT in texts else row.captions
-    return clean_row(file, number, row.image_id or "", captions, texts.get(_LABELS, row.labels))
+    return clean_row(file, number, row.image_id or "", captions, texts.get(_LABELS, row.labels), row.unknown)
 
 
 def _text(stream: BinaryIO, entry: Entry) -> str:

@@ -303,6 +303,7 @@ def _read_json(found: _Beside, name: str, text: str) -> None:
         raise ValueError(f"{name!r}, which is not JSON ({error}); expected an object with tags") from None
     if not isinstance(entry, dict):
         raise ValueError(f"{name!r}, a JSON {type(entry).__name__}; expected an object with tags")
+    tags: list[Any]
     if isinstance(shapes := entry.get("shapes"), list):  # labelme
         tags = [shape.get("label") if isinstance(shape, dict) else None for shape in shapes]
         flags = entry.get("flags")
@@ -315,7 +316,7 @@ def _read_json(found: _Beside, name: str, text: str) -> None:
             raise ValueError(f"{name!r} with none of the keys {', '.join((*_TAG_KEYS, *_CAPTION_KEYS))}, shapes")
         if not all(isinstance(each, str) for each in captions):
             raise ValueError(f"{name!r} with a caption that is no text")
-        found.captions += captions
+        found.captions += [each for each in captions if each.strip()]
         if not keys:
             return
     if not all(isinstance(tag, str) and tag.strip() for tag in tags):

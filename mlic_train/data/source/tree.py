@@ -7,16 +7,11 @@ from pathlib import Path, PurePosixPath
 
 from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.limits import MAX_ROW_BYTES
-from mlic_runtime.rows.columns import PICTURE_SUFFIXES
+from mlic_runtime.picture.signatures import has_picture_suffix, is_picture_file
 from mlic_train.errors import DataError
 
 from .files import decode
 
-# Other endings of JPEG and of animated PNG; the decoder goes by the content.
-_SUFFIXES = (*PICTURE_SUFFIXES, ".jpe", ".jif", ".jfif", ".apng")
-# Files with another ending, or with none, are pictures if they begin like one.
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II\x2a\0", b"MM\0\x2a")
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 # What is no picture for sure, so that it need not be opened.
 _NO_PICTURES = (
     *(".txt", ".caption", ".tags", ".json", ".jsonl", ".ndjson", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".toml"),
@@ -50,7 +45,8 @@ def walk(folder: Path) -> Tree:
     Raises:
         DataError: a folder cannot be listed.
     """
-    pictures, others = [], []
+    pictures: list[str] = []
+    others: list[str] = []
     for name in _files(folder):
         (pictures if is_picture(folder, name) else others).append(name)
     return Tree(tuple(sorted(pictures)), tuple(sorted(others)))
@@ -81,16 +77,7 @@ def files_in(folder: Path) -> list[str]:
 
 def is_picture(folder: Path, name: str) -> bool:
     """Return whether a file is a picture, by its ending, or without a known one by its first bytes."""
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix in _SUFFIXES or suffix in _NO_PICTURES:
-        return suffix in _SUFFIXES
-    try:
-        with open_regular(folder / name) as stream:
-            head = stream.read(16)
-    except OSError:
-        return False
-    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return head.startswith(_BEGINNINGS) or webp or (head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS)
+    return PurePosixPath(name).suffix.lower() not in _NO_PICTURES and is_picture_file(folder / name)
 
 
 def beside_pictures(folder: Path) -> frozenset[str]:
@@ -100,7 +87,7 @@ def beside_pictures(folder: Path) -> frozenset[str]:
         DataError: the folder cannot be listed.
     """
     names = [PurePosixPath(name) for name in files_in(folder)]
-    pictures = {name for name in names if name.suffix.lower() in _SUFFIXES}
+    pictures = {name for name in names if has_picture_suffix(name.name)}
     keys = {name.stem for name in pictures} | {name.name for name in pictures}
     return frozenset(name.name for name in names if name not in pictures and name.stem in keys)
 

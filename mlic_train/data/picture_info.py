@@ -16,9 +16,10 @@ from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.errors import ImageError
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import load_image
-from mlic_runtime.picture.formats import FORMATS
-from mlic_train.data import Split
+from mlic_runtime.picture.signatures import FORMATS
 from mlic_train.data.source.members import PictureFile
+
+from .records import Split
 
 GREY_SHAPE = (8, 9)  # (H, W): eight differences in each of eight lines
 # A large JPEG can be decoded at an eighth of its size, which is several times faster. With anything smaller, the points

@@ -1,0 +1,75 @@
+"""What `mlic-train` prints at its end: the metrics, where the run is, and the next two commands."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlic_train.config import ModelConfig
+from mlic_train.data import Record
+from mlic_train.data.splits import Splits
+
+_METRICS = {
+    "rows": "rows",
+    "samples_f1": "samples F1",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "map": "mAP",
+    "false_labels_per_negative": "false labels per empty row",
+}
+_MODES = {"": "both", "-picture-only": "picture only", "-caption-only": "caption only"}
+_LONGEST_CAPTION = 100  # characters of a caption in a command line
+
+
+def metrics_table(metrics: Mapping[str, Mapping[str, float]], *, reads_captions: bool) -> str:
+    """Return the metrics by split and mode, one row each.
+
+    Args:
+        metrics: by split and mode: {"val": ..., "val-picture-only": ..., "test": ...}.
+        reads_captions: False for a model that sees the picture only.
+    """
+    rows = [["split", "mode", *_METRICS.values()]]
+    for split in ("val", "test"):
+        for suffix, mode in _MODES.items():
+            found = metrics.get(split + suffix)
+            if found is not None:
+                cells = (_cell(found[name]) if name in found else "" for name in _METRICS)
+                rows.append([split, mode if reads_captions else "picture", *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) if index < 2 else cell.rjust(width) for index, (cell, width) in enumerate(line))
+        for line in (list(zip(row, widths, strict=True)) for row in rows)
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def next_commands(run: Path, model: ModelConfig, splits: Splits) -> list[str]:
+    """Return the command lines that export the run and predict with the package, to be typed as they are.
+
+    The picture and its caption are a row of test, or of val. PICTURE stands where no row's picture is a file of its
+    own.
+
+    Args:
+        run: the run folder.
+        model: of the run.
+        splits: the data.
+    """
+    split = splits.test or splits.val
+    record = next(filter(_can_be_typed, split.records), None)
+    picture = "PICTURE" if record is None else str(record.image)
+    caption = record.captions[0] if record is not None and record.captions else ""
+    arguments = [picture, *([caption] if caption and model.reads_captions else [])]
+    return [
+        shlex.join(["mlic-export", "--run", str(run)]),
+        shlex.join(["mlic-infer", *arguments, "--model", str(Path("exported", model.name))]),
+    ]
+
+
+def _can_be_typed(record: Record) -> bool:
+    """Return whether a row can stand in a command line: its picture is a file, its caption a short line."""
+    texts = [str(record.image), *record.captions[:1]]
+    usual = all(text.isprintable() and not text.startswith("-") for text in texts)
+    return isinstance(record.image, Path) and usual and all(len(text) <= _LONGEST_CAPTION for text in texts[1:])
+
+
+def _cell(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) and value > 1 else f"{value:.4f}"

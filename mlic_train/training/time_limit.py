@@ -1,0 +1,392 @@
+"""A training that ends within a given time: what is measured, what is planned, and when training has to stop.
+
+What a run knows of its time is `State.time`, numbers in the checkpoint, so that a resumed run goes on with its plan:
+
+    limit      the seconds that the whole run may take
+    spent      the seconds that it has taken, in all of its processes one after another, when it was last saved
+    batches    the batches that are planned in all, from the first epoch on; 0 before there is a plan
+    over       1 when training has ended because of the limit
+    rest       the seconds that calibration and measurement will take
+    cost       the seconds of a batch when the plan was made
+"""
+
+import copy
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from lightning_fabric import Fabric
+
+from mlic_runtime.base.progress import duration
+from mlic_runtime.caption.tokenizer import CaptionTokenizer
+from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.base.stopwatch import Stopwatch
+from mlic_train.batches.dataset import Examples, Key
+from mlic_train.config import TrainConfig
+from mlic_train.data import Record
+from mlic_train.data.splits import Splits
+from mlic_train.errors import ConfigError
+from mlic_train.measure.calibration import calibrate
+from mlic_train.measure.collect import collect, report
+from mlic_train.measure.predict import Outputs, Run, predict_modes
+from mlic_train.measure.thresholds import fit_thresholds
+from mlic_train.runs.checkpoint import State, TrainedModel
+
+from .parallel import any_process, on_first_process
+
+_PLANNED = 0.96  # the share of the limit that a plan uses
+_GUARDED = 0.985  # of the limit; a training that would end behind it stops early
+_SLOWER = 1.15  # calibration and measurement may take so much longer than estimated
+_SLOWEST = 2.0  # the most that a machine which has become slower since the plan is taken to need more time
+_CACHING = 0.4  # the largest share of the time left that caching features may take; the rest has to pay it back
+_SHORTEST = 0.1  # of an epoch: a smaller part is not worth its validation
+_REPLAN = 0.03  # of the planned batches: a smaller difference is no reason for a new plan
+_FIRST_SECONDS = 0.01  # of the limit: what is measured for so long says how long the rest will take
+_RECENT = 200  # batches whose mean time counts
+_SAMPLE = 64  # rows that stand for a split
+_SCORED = 2000  # rows that stand for a split where metrics are computed
+
+Log = Callable[[str], None]
+
+
+class TimeBudget:
+    """The time that a run may take, and the plan for it; see the module for what it keeps in `State.time`.
+
+    The first of several processes measures, plans and decides. The others get the numbers in the state.
+
+    Args:
+        config: has a `time_limit`.
+        stopwatch: started with the command.
+        spent: the seconds that earlier processes of the run have taken.
+        log: called with every plan.
+    """
+
+    def __init__(self, config: TrainConfig, stopwatch: Stopwatch, spent: float, log: Log) -> None:
+        self.limit = config.limit_seconds or math.inf
+        self._config = config
+        self._stopwatch = stopwatch
+        self._before = spent
+        self._log = log
+        self._seconds: dict[bool, deque[float]] = {True: deque(maxlen=_RECENT), False: deque(maxlen=_RECENT)}
+        self._measured = 0.0
+        self._latest = 0.0  # the last batch
+        self._last: float | None = None  # when the last batch ended
+        self._between = 0.0  # from the last batch of an epoch to the first of the next
+        self._ended = 0.0  # the last batch of the epoch before
+        self._end: float | None = None  # when the run will end
+
+    def spent(self) -> float:
+        """Return the seconds that the run has taken, earlier processes included."""
+        return self._before + self._stopwatch.seconds()
+
+    def left(self) -> float | None:
+        """Return the seconds until the planned end of the run; None before there is a plan."""
+        return None if self._end is None else max(0.0, self._end - self.spent())
+
+    def can_judge(self, seconds: float) -> bool:
+        """Return whether what was measured for so many seconds says how long the rest will take."""
+        return seconds >= _FIRST_SECONDS * self.limit
+
+    def allows_caching(self, seconds: float) -> bool:
+        """Return whether caching features may take so many seconds from now on."""
+        return seconds <= _CACHING * (self.limit - self.spent())
+
+    def begin(self, state: State, rest: float, validation: float) -> None:
+        """Take up the plan of a resumed run, unless its limit was another.
+
+        Args:
+            state: is changed. Training is over if no time is left and there is a best checkpoint.
+            rest: the seconds that calibration and measurement will take.
+            validation: the seconds that validation after an epoch will take.
+
+        Raises:
+            ConfigError: no time is left, and there is no checkpoint to calibrate and measure.
+        """
+        if state.time.get("limit") != self.limit:
+            state.time = {"limit": self.limit, "batches": 0, "over": 0, "cost": 0.0}
+        state.time |= {"rest": rest, "spent": self.spent()}
+        self._between = validation
+        needed = self.spent() + validation + _SLOWER * rest
+        if needed <= _GUARDED * self.limit:
+            return
+        passed = (
+            f"--time-limit {self._config.time_limit} leaves no time for training: {duration(self.spent())} have "
+            f"passed, calibration and measurement need about {duration(rest)}"
+        )
+        if not state.history:
+            enough = math.ceil((1.2 * needed + 30) / 60)
+            raise ConfigError(f"{passed}; go on with --resume --time-limit {enough}m or more")
+        self._log(f"{passed}; they follow now, for the best of {len(state.history)} epochs")
+        state.time["over"] = 1
+
+    def start_epoch(self) -> None:
+        """Note that an epoch begins."""
+        if self._ended:
+            self._between = self.spent() - self._ended
+        self._last = self.spent()
+
+    def count(self, with_picture: bool) -> None:
+        """Note that a batch, of rows with or without pictures, has ended."""
+        now = self.spent()
+        if self._last is not None:
+            self._seconds[with_picture].append(now - self._last)
+            self._latest = now - self._last
+            self._measured += self._latest
+        self._last = now
+
+    def first_plan(self, state: State, kinds: Sequence[bool], *, epoch_ends: bool) -> dict[str, float]:
+        """Plan the run, if enough batches were measured; return the new `State.time`.
+
+        Args:
+            state: as it is after a batch.
+            kinds: for each batch of an epoch, whether its rows have pictures.
+            epoch_ends: whether this was the last batch of the epoch: then those that there are must do.
+        """
+        batches = sum(len(seconds) for seconds in self._seconds.values())
+        if not epoch_ends and (batches < 3 or not self.can_judge(self._measured)):
+            return state.time
+        for seconds in self._seconds.values():
+            if batches > 2 and seconds is self._seconds[kinds[0]]:
+                seconds.popleft()  # the very first batch is slower than all others
+        return self._plan(state, kinds, "planned")
+
+    def must_stop(self, state: State, kinds: Sequence[bool]) -> bool:
+        """Return whether training has to end after this batch, within an epoch."""
+        if state.time["batches"] and state.epoch * len(kinds) + state.step >= state.time["batches"]:
+            return True
+        next_step = self._latest * self._config.accumulate
+        if self.spent() + next_step + self._between + self._rest(state, kinds) <= _GUARDED * self.limit:
+            return False
+        self._log(
+            f"--time-limit {self._config.time_limit} is near: training ends in epoch {state.epoch + 1} after "
+            f"{state.step} of {len(kinds)} steps, to leave time for calibration and measurement"
+        )
+        return True
+
+    def end_batches(self) -> None:
+        """Note that the last batch of an epoch has ended, before validation."""
+        self._ended = self.spent()
+
+    def end_epoch(self, state: State, kinds: Sequence[bool], *, cut: bool) -> None:
+        """Plan anew after an epoch if that changes much, and say in `state` whether training is over.
+
+        Args:
+            state: as it is after validation; it is changed.
+            kinds: see `first_plan`.
+            cut: whether the epoch was not trained to its end.
+        """
+        self._between = max(self.spent() - self._ended, 0.0)
+        if cut:
+            state.time["over"] = 1
+            self._end = self.spent() + self._rest(state, kinds)
+        else:
+            old = state.time["batches"]
+            new = self._fitting(state, kinds)
+            if abs(new - old) > _REPLAN * old:
+                state.time = self._plan(state, kinds, "planned anew")
+            else:
+                self._end = self._predict(state, kinds)
+            state.time["over"] = int(state.epoch * len(kinds) >= state.time["batches"])
+        state.time["spent"] = self.spent()
+
+    def steps(self, state: State, per_epoch: int) -> int:
+        """Return the planned number of optimizer steps; before there is a plan, that of ten epochs or more."""
+        guess = min(max(10, 2 * state.epoch + 2), self._config.epochs) * per_epoch
+        whole, part = divmod(int(state.time["batches"]) or guess, per_epoch)
+        accumulate = self._config.accumulate
+        return whole * math.ceil(per_epoch / accumulate) + math.ceil(part / accumulate)
+
+    def _cost(self, kinds: Sequence[bool]) -> float:
+        """Return the seconds of batches; a kind that was not measured is taken for the other."""
+        known = {kind: sum(times) / len(times) for kind, times in self._seconds.items() if times}
+        if not known:
+            return 0.0
+        return sum(known.get(kind, known.get(not kind, 0.0)) for kind in kinds)
+
+    def _rest(self, state: State, kinds: Sequence[bool]) -> float:
+        """Return the seconds to leave for calibration and measurement: more if the machine has become slower."""
+        before, now = state.time["cost"], self._cost(kinds) / len(kinds)
+        slower = min(_SLOWEST, max(1.0, now / before)) if before and now else 1.0
+        return _SLOWER * slower * state.time["rest"]
+
+    def _fitting(self, state: State, kinds: Sequence[bool]) -> int:
+        """Return how many batches fit into the limit in all, at most those of `epochs`."""
+        per_epoch = len(kinds)
+        left = _PLANNED * self.limit - self.spent() - self._rest(state, kinds)
+        begun = state.epoch * per_epoch
+        if state.step:  # within an epoch, whose other batches and validation come first
+            current = self._cost(kinds[state.step :]) + self._between
+            if current > left:
+                part = (left - self._between) / max(self._cost(kinds[state.step :]), 1e-9)
+                return begun + max(state.step, state.step + int(part * (per_epoch - state.step)))
+            left -= current
+            begun += per_epoch
+        epoch = max(self._cost(kinds), 1e-9)
+        whole = max(0, math.floor(left / (epoch + self._between)))
+        part = (left - whole * (epoch + self._between) - self._between) / epoch
+        fitting = begun + whole * per_epoch + (int(part * per_epoch) if part >= _SHORTEST else 0)
+        return min(fitting, self._config.epochs * per_epoch)
+
+    def _predict(self, state: State, kinds: Sequence[bool]) -> float:
+        """Return when the run will end as it is planned, in seconds after its start."""
+        per_epoch, done = len(kinds), state.epoch * len(kinds) + state.step
+        to_do = max(0, int(state.time["batches"]) - done)
+        validations = math.ceil(state.time["batches"] / per_epoch) - state.epoch
+        seconds = self._cost(kinds) / per_epoch * to_do + max(0, validations) * self._between
+        return self.spent() + seconds + state.time["rest"]
+
+    def _plan(self, state: State, kinds: Sequence[bool], what: str) -> dict[str, float]:
+        """Return the new `State.time`, and say the plan in one line."""
+        per_epoch, cost = len(kinds), self._cost(kinds)
+        planned = dataclasses.replace(state, time=dict(state.time))
+        planned.time["cost"] = planned.time["cost"] or cost / per_epoch
+        planned.time["batches"] = self._fitting(planned, kinds)
+        self._end = self._predict(planned, kinds)
+        epochs = planned.time["batches"] / per_epoch
+        why = f", as --time-limit {self._config.time_limit} is too short for a whole one" if epochs < 1 else ""
+        why = ", as --epochs says" if epochs == self._config.epochs else why
+        seconds = f"{cost + self._between:.0f} s" if cost + self._between >= 1 else f"{cost + self._between:.2f} s"
+        self._log(
+            f"{what} {epochs:.{1 if epochs >= 0.1 else 3}f} epochs{why}: {seconds} an epoch, "
+            f"{state.time['rest']:.0f} s for calibration and measurement, ends at "
+            f"{self._stopwatch.time_after(self._end - self.spent())}"
+        )
+        return planned.time
+
+
+class EpochClock:
+    """What a budget does within one epoch, in every process: the first one measures and decides, the others follow.
+
+    Args:
+        budget: is asked in the first process only.
+        fabric: the other processes.
+        records: of training.
+        plan: the batches of the epoch, see `plan_epoch`.
+    """
+
+    def __init__(
+        self, budget: TimeBudget, fabric: Fabric, records: Sequence[Record], plan: Sequence[list[Key]]
+    ) -> None:
+        self._budget = budget
+        self._fabric = fabric
+        self._kinds = [records[keys[0][1]].image is not None for keys in plan]
+        budget.start_epoch()
+
+    def count(self, state: State) -> None:
+        """Note that a batch has ended."""
+        self._budget.count(self._kinds[state.step - 1])
+
+    def end(self, state: State) -> int:
+        """Return how many batches of the epoch are planned."""
+        planned = int(state.time["batches"]) - state.epoch * len(self._kinds)
+        return len(self._kinds) if planned <= 0 else min(planned, len(self._kinds))
+
+    def is_over(self, state: State) -> bool:
+        """Return whether training has to end after this batch, before the last of the epoch; plan if there is no plan.
+
+        Args:
+            state: as it is after the batch; its `time` is changed.
+        """
+        ends = state.step == len(self._kinds)
+        if not state.time["batches"]:
+            plan = partial(self._budget.first_plan, state, self._kinds, epoch_ends=ends)
+            state.time = on_first_process(self._fabric, plan)
+        if ends:
+            return False
+        return any_process(self._fabric, self._fabric.is_global_zero and self._budget.must_stop(state, self._kinds))
+
+    def finish(self, validate: Callable[[], State], cut: bool) -> State:
+        """Validate in the first process, and plan anew; return the new state.
+
+        Args:
+            validate: returns the state of the next epoch.
+            cut: whether the epoch was not trained to its end.
+        """
+        self._budget.end_batches()
+        state = validate()
+        self._budget.end_epoch(state, self._kinds, cut=cut)
+        return state
+
+
+def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatch) -> float:
+    """Estimate the seconds that calibration, thresholds and the measurement of val and test take.
+
+    Some rows of each split go through the model. Their outputs, repeated, are calibrated and scored as the whole
+    split's will be. Nothing of the model or its calibration is changed.
+
+    Args:
+        trained: a model with any weights.
+        splits: all rows.
+        stopwatch: measures.
+    """
+    calibration = copy.deepcopy(trained.model.calibration)
+    config = trained.config.train
+    total = 0.0
+    for name, split in splits.named().items():
+        if name == "train":
+            continue
+        timer = _RowTimer(stopwatch)
+        outputs = collect(trained, trained.run, _spread(split.records), timer)
+        if not outputs:
+            continue
+        count = min(len(split.records), _SCORED)
+        report(outputs, [0.5] * trained.config.model.num_labels)  # a first call loads what it needs
+        begun = stopwatch.seconds()
+        outputs = {mode: _repeat(found, count) for mode, found in outputs.items()}
+        if name == "val":
+            outputs = calibrate(calibration, outputs, config.calibration, config.empty_odds)
+            _fit_thresholds(outputs["both"], config)
+        report(outputs, [0.5] * trained.config.model.num_labels)
+        scoring = (stopwatch.seconds() - begun) / count
+        total += (timer.seconds_per_row() + scoring) * len(split.records)
+    return total
+
+
+def seconds_to_validate(
+    run: Run, examples: Examples, tokenizer: CaptionTokenizer | None, config: TrainConfig, stopwatch: Stopwatch
+) -> float:
+    """Estimate the seconds that validation after an epoch takes, from its first rows."""
+    # Of a cache, the first rows are the first.
+    first = Examples(examples.records[:_SAMPLE], examples.num_labels, examples.image_spec, None, examples.cache)
+    timer = _RowTimer(stopwatch)
+    outputs = predict_modes(run, first, tokenizer, min(config.batch_size, _SAMPLE // 4), config.workers, progress=timer)
+    begun = stopwatch.seconds()
+    count = min(len(examples), _SCORED)
+    _fit_thresholds(_repeat(outputs["both"], count), config)
+    return (timer.seconds_per_row() + (stopwatch.seconds() - begun) / count) * len(examples)
+
+
+class _RowTimer:
+    """A `progress` that measures how long a row takes; the first batch is slower than others, and does not count."""
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
+        self._ticks = [(0, stopwatch.seconds())]
+
+    def __call__(self, done: int, total: int) -> None:
+        self._ticks.append((done, self._stopwatch.seconds()))
+
+    def seconds_per_row(self) -> float:
+        ticks = self._ticks[1:] if len(self._ticks) > 2 else self._ticks
+        (first, begun), (last, ended) = ticks[0], ticks[-1]
+        return (ended - begun) / max(1, last - first)
+
+
+def _fit_thresholds(outputs: Outputs, config: TrainConfig) -> None:
+    fit_thresholds(sigmoid(outputs.logits), outputs.targets, config.threshold_for, outputs.known)
+
+
+def _spread(records: Sequence[Record]) -> list[Record]:
+    """Return some records from all over a split."""
+    count = min(len(records), _SAMPLE)
+    return [records[int(index)] for index in np.linspace(0, len(records) - 1, count)]
+
+
+def _repeat(outputs: Outputs, count: int) -> Outputs:
+    """Return outputs for `count` rows, those of fewer rows again and again."""
+    rows = np.arange(count) % len(outputs.logits)
+    repeated = {name: array[rows] for name, array in vars(outputs).items() if array is not None}
+    return Outputs(**repeated)

@@ -1,0 +1,272 @@
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlic_train.base.stopwatch import Stopwatch
+from mlic_train.config import DataOptions, Options, resolve
+from mlic_train.config.duration import parse_duration
+from mlic_train.data import Split
+from mlic_train.data.splits import Splits, load_splits
+from mlic_train.errors import ConfigError
+from mlic_train.runs.checkpoint import LAST_NAME, State, load_checkpoint, load_trained
+from mlic_train.training.optimizer import set_learning_rate
+from mlic_train.training.run import resume_run, start_run
+
+BATCHES = 8  # an epoch: 5 of pictures, 3 of captions alone
+SMALL: dict[str, object] = {
+    "image_size": 16,
+    "width": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "hidden": 16,
+    "vocab_size": 60,
+}
+SMALL |= {"batch_size": 8, "text_batch_size": 8, "learning_rate": 0.01, "device": "cpu", "patience": 0}
+
+
+class Clock:
+    """A clock that only training, validation and the final measurement move, by given seconds each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: float = 1.0, row: float = 0.05) -> None:
+        self.now, self.step, self.row = 1000.0, step, row
+        self.totals: list[int] = []
+        self.interrupt_after: int | None = None
+
+        def set_rate(optimizer: Any, config: Any, step: int, total: int) -> None:
+            assert step < total
+            self.now += self.step
+            self.totals.append(total)
+            if len(self.totals) == self.interrupt_after:
+                os.kill(os.getpid(), signal.SIGINT)
+            set_learning_rate(optimizer, config, step, total)
+
+        def rows(original: Callable[..., Any]) -> Callable[..., Any]:
+            def predict(run: Any, examples: Any, *arguments: Any, **named: Any) -> Any:
+                last, progress = 0, named.pop("progress", lambda done, total: None)
+
+                def tick(done: int, total: int) -> None:
+                    nonlocal last
+                    self.now += self.row * (done - last)
+                    last = done
+                    progress(done, total)
+
+                return original(run, examples, *arguments, progress=tick, **named)
+
+            return predict
+
+        monkeypatch.setattr("mlic_train.training.fit.set_learning_rate", set_rate)
+        for module in ("training.fit", "training.time_limit", "measure.collect"):
+            name = f"mlic_train.{module}.predict_modes"
+            monkeypatch.setattr(name, rows(__import__(f"mlic_train.{module}", fromlist=["x"]).predict_modes))
+
+    def __call__(self) -> float:
+        return self.now
+
+    def stopwatch(self) -> Stopwatch:
+        return Stopwatch(self, lambda: self.now)
+
+
+@pytest.fixture(scope="module")
+def splits(colours: Path) -> Splits:
+    return load_splits(DataOptions(colours))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def options(**more: object) -> Options:
+    return resolve({**SMALL, **more})
+
+
+def test_durations_are_read() -> None:
+    found = [parse_duration(text, "--time-limit") for text in ("90s", "20m", "1h30m", "1.5h", "1h 5s")]
+    assert found == [90, 1200, 5400, 5400, 3605]
+
+
+@pytest.mark.parametrize("text", ["", "20", "m", "-3m", "0s", "0h0m", "1m2h", "inf", "nan", "1d", "5 minutes"])
+def test_other_durations_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="give hours, minutes and seconds, such as 90s, 20m or 1h30m"):
+        resolve({"time_limit": text})
+
+
+def test_a_limit_changes_defaults_and_no_given_option() -> None:
+    train = resolve({"time_limit": "20m"}).train
+    assert (train.schedule, train.patience) == ("cosine", 0)
+    assert train.epochs > 1000
+    train = resolve({"time_limit": "20m", "epochs": 4, "schedule": "constant", "patience": 2}).train
+    assert (train.epochs, train.schedule, train.patience) == (4, "constant", 2)
+    train = resolve({}).train
+    assert (train.epochs, train.schedule, train.patience, train.limit_seconds) == (10, "constant", 3, None)
+
+
+@pytest.mark.parametrize("limit", [60, 100, 333])
+def test_a_run_ends_within_its_limit_and_uses_it(tmp_path: Path, splits: Splits, clock: Clock, limit: int) -> None:
+    lines: list[str] = []
+    stopwatch = clock.stopwatch()
+    state = start_run(options(time_limit=f"{limit}s"), tmp_path / "run", splits, log=lines.append, stopwatch=stopwatch)
+    assert state.finished
+    assert 0.9 * limit <= stopwatch.seconds() <= limit
+    assert {"val", "test"} <= state.metrics.keys()
+    (plan,) = [line for line in lines if line.startswith("planned")]
+    # An epoch takes 8 s and its validation 12 * 0.05 s; 12 rows of val and 9 of test are measured at the end.
+    assert ": 9 s an epoch, 1 s for calibration and measurement, ends at " in plan
+    # All but the first few steps, for which there is no plan yet, have the learning rate of the whole.
+    assert len(set(clock.totals[8:])) == 1
+    assert clock.totals[-1] == len(clock.totals)
+    left = [line.rsplit(", ", 1)[1] for line in lines if line.startswith("epoch ")]
+    assert all(text.endswith(" left") for text in left)
+
+
+def test_epochs_are_an_upper_bound(tmp_path: Path, splits: Splits, clock: Clock) -> None:
+    lines: list[str] = []
+    run = options(time_limit="10m", epochs=2)
+    state = start_run(run, tmp_path / "run", splits, log=lines.append, stopwatch=clock.stopwatch())
+    assert state.finished
+    assert len(state.history) == 2
+    assert any(line.startswith("planned 2.0 epochs, as --epochs says: ") for line in lines)
+    assert clock.totals[-1] == 2 * BATCHES
+
+
+def test_a_part_of_an_epoch_gives_a_model(tmp_path: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, lines = Clock(monkeypatch, step=10.0), list[str]()
+    stopwatch = clock.stopwatch()
+    state = start_run(options(time_limit="60s"), tmp_path / "run", splits, log=lines.append, stopwatch=stopwatch)
+    assert state.finished
+    assert stopwatch.seconds() <= 60
+    assert 0 < len(clock.totals) < BATCHES
+    assert any("epochs, as --time-limit 60s is too short for a whole one: 81 s an epoch" in line for line in lines)
+    assert load_trained(tmp_path / "run").state.metrics["test"]["rows"] > 0
+
+
+def test_time_for_nothing_is_refused_in_one_line(
+    tmp_path: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, row=1.0)
+    with pytest.raises(ConfigError, match=r"leaves no time for training: .*; go on with --resume --time-limit 2m"):
+        start_run(options(time_limit="30s"), tmp_path / "run", splits, stopwatch=clock.stopwatch())
+    assert clock.totals == []
+    assert resume_run(
+        tmp_path / "run", splits, wanted={"time_limit": "4m"}, device="cpu", stopwatch=clock.stopwatch()
+    ).finished
+
+
+def test_a_machine_that_becomes_slower_stops_early_and_is_measured(
+    tmp_path: Path, splits: Splits, clock: Clock
+) -> None:
+    lines: list[str] = []
+
+    def slow_down(state: State) -> bool:
+        clock.step = 6.0
+        return True
+
+    stopwatch = clock.stopwatch()
+    run = options(time_limit="60s")
+    state = start_run(run, tmp_path / "run", splits, log=lines.append, keep_going=slow_down, stopwatch=stopwatch)
+    assert state.finished
+    assert stopwatch.seconds() <= 60
+    assert any("is near: training ends in epoch 2 after " in line for line in lines)
+    assert state.metrics["test"]["rows"] > 0
+
+
+def test_a_machine_that_becomes_faster_is_used(tmp_path: Path, splits: Splits, clock: Clock) -> None:
+    lines: list[str] = []
+
+    def speed_up(state: State) -> bool:
+        clock.step = 0.5
+        return True
+
+    stopwatch = clock.stopwatch()
+    run = options(time_limit="90s")
+    start_run(run, tmp_path / "run", splits, log=lines.append, keep_going=speed_up, stopwatch=stopwatch)
+    assert 80 <= stopwatch.seconds() <= 90
+    assert any(line.startswith("planned anew ") for line in lines)
+
+
+def test_a_resumed_run_keeps_its_plan_and_its_time(tmp_path: Path, splits: Splits, clock: Clock) -> None:
+    folder, lines = tmp_path / "run", list[str]()
+    clock.interrupt_after = 2 * BATCHES + 3
+    state = start_run(options(time_limit="100s"), folder, splits, stopwatch=clock.stopwatch())
+    assert not state.finished
+    saved = load_checkpoint(folder / LAST_NAME).state.time
+    planned, first = saved["batches"], len(clock.totals)
+    assert saved["spent"] == pytest.approx(clock.now - 1000.0)
+    clock.now += 5000  # nobody worked
+    again = clock.stopwatch()
+    state = resume_run(folder, splits, device="cpu", log=lines.append, stopwatch=again)
+    assert state.finished
+    assert not any(line.startswith("planned") for line in lines)
+    assert clock.totals[first] == clock.totals[first - 1] == planned
+    assert 85 <= saved["spent"] + again.seconds() <= 100
+    # It has come to its end: a second resumption only measures.
+    steps = len(clock.totals)
+    assert resume_run(folder, splits, device="cpu", stopwatch=clock.stopwatch()).finished
+    assert len(clock.totals) == steps
+    # A longer limit makes a new plan.
+    assert resume_run(
+        folder, splits, wanted={"time_limit": "150s"}, device="cpu", log=lines.append, stopwatch=clock.stopwatch()
+    ).finished
+    assert len(clock.totals) > steps
+    assert any(line.startswith("planned ") for line in lines)
+
+
+def test_a_resumed_run_without_time_left_is_measured(tmp_path: Path, splits: Splits, clock: Clock) -> None:
+    folder, lines = tmp_path / "run", list[str]()
+    clock.interrupt_after = 2 * BATCHES + 3
+    assert not start_run(options(time_limit="100s"), folder, splits, stopwatch=clock.stopwatch()).finished
+    state = resume_run(
+        folder, splits, wanted={"time_limit": "20s"}, device="cpu", log=lines.append, stopwatch=clock.stopwatch()
+    )
+    assert state.finished
+    assert any("leaves no time for training" in line and "for the best of 2 epochs" in line for line in lines)
+    assert state.metrics["test"]["rows"] > 0
+
+
+def test_features_that_take_too_long_are_not_cached(
+    tmp_path: Path, splits: Splits, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: Any) -> Any:
+        progress = arguments[-1]
+        for done in (4, 8):
+            clock.now += 20
+            progress(done, 36)
+        raise AssertionError("caching went on")
+
+    monkeypatch.setattr("mlic_train.training.run.build_cache", slow)
+    lines: list[str] = []
+    run = options(time_limit="100s", freeze_backbone=True)
+    stopwatch = clock.stopwatch()
+    state = start_run(run, tmp_path / "run", splits, log=lines.append, stopwatch=stopwatch)
+    assert state.finished
+    assert stopwatch.seconds() <= 100
+    assert any("those of the 36 pictures of train would take 3:00, too much of the time limit" in x for x in lines)
+
+
+def test_accumulated_batches_end_with_a_whole_step(tmp_path: Path, splits: Splits, clock: Clock) -> None:
+    stopwatch = clock.stopwatch()
+    state = start_run(options(time_limit="60s", accumulate=3), tmp_path / "run", splits, stopwatch=stopwatch)
+    assert state.finished
+    assert 50 <= stopwatch.seconds() <= 60
+    assert max(clock.totals[8:]) <= len(clock.totals) // 3 + 3
+
+
+def test_unknown_labels_do_not_hinder_a_plan(tmp_path: Path, splits: Splits, clock: Clock) -> None:
+    def less_known(split: Split) -> Split:
+        rows = (replace(row, labels=row.labels[:1], unknown=row.labels[1:]) for row in split.records if row.labels)
+        return replace(split, records=tuple(rows))
+
+    unknown = replace(splits, train=less_known(splits.train), val=less_known(splits.val))
+    stopwatch = clock.stopwatch()
+    assert start_run(options(time_limit="60s"), tmp_path / "run", unknown, stopwatch=stopwatch).finished
+    assert 50 <= stopwatch.seconds() <= 60
+
+
+def test_the_state_of_a_run_without_limit_says_nothing_of_time(tmp_path: Path, splits: Splits) -> None:
+    start_run(options(epochs=1), tmp_path / "run", splits)
+    assert load_checkpoint(tmp_path / "run" / LAST_NAME).state.time == {}
