@@ -14,9 +14,11 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx
 
+from mlic_runtime.graph.session import LOGITS
 from mlic_runtime.package.manifest import CARD_NAME, TOKENIZER_NAME, Manifest
 from mlic_train.base.files import atomic_folder
 from mlic_train.data.splits import Splits
@@ -103,7 +105,7 @@ def config_pbtxt(manifest: Manifest, graph: bytes) -> str:
             'backend: "onnxruntime"',
             f"max_batch_size: {MAX_BATCH_SIZE}",
             *_tensors("input", described.input),
-            *_tensors("output", described.output, f"label_filename: {_json(LABELS_NAME)}"),
+            *_tensors("output", described.output, {LOGITS: f"label_filename: {_json(LABELS_NAME)}"}),
             "dynamic_batching { }",
             "instance_group [ { count: 1 kind: KIND_AUTO } ]",
             *(
@@ -115,14 +117,19 @@ def config_pbtxt(manifest: Manifest, graph: bytes) -> str:
     )
 
 
-def _tensors(field: str, values: Iterable[onnx.ValueInfoProto], additional: str = "") -> list[str]:
-    """Return a block for each tensor; the axis B is left out (see `max_batch_size`), another dynamic axis is -1."""
+def _tensors(
+    field: str, values: Iterable[onnx.ValueInfoProto], additional: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Return a block for each tensor; the axis B is left out (see `max_batch_size`), another dynamic axis is -1.
+
+    `additional` is {name of a tensor: one more setting}.
+    """
     blocks = []
     for value in values:
         tensor = value.type.tensor_type
         sides = ", ".join(str(side.dim_value) if side.HasField("dim_value") else "-1" for side in tensor.shape.dim[1:])
         settings = [f"name: {_json(value.name)}", f"data_type: {_DATA_TYPES[tensor.elem_type]}", f"dims: [ {sides} ]"]
-        blocks.append("\n  ".join([f"{field} {{", *settings, *filter(None, [additional])]) + "\n}")
+        blocks.append("\n  ".join([f"{field} {{", *settings, *filter(None, [additional.get(value.name)])]) + "\n}")
     return blocks
 
 

@@ -163,8 +163,13 @@ def test_the_configuration_describes_the_graph(trained: TrainedModel, tmp_path: 
         ("input_ids", "TYPE_INT64", [-1]),
         ("attention_mask", "TYPE_INT64", [-1]),
     ]
-    assert tensors(config.output) == [("logits", "TYPE_FP32", [3])]
-    assert config.output[0].label_filename == "labels.txt"
+    height, width = trained.model.grid
+    assert tensors(config.output) == [
+        ("logits", "TYPE_FP32", [3]),
+        ("picture_evidence", "TYPE_FP32", [3, height, width]),
+        ("caption_evidence", "TYPE_FP32", [3, -1]),
+    ]
+    assert [output.label_filename for output in config.output] == ["labels.txt", "", ""]
     assert config.HasField("dynamic_batching")
     assert [(group.count, group.kind) for group in config.instance_group] == [(1, 0)]
 
@@ -199,7 +204,7 @@ def test_names_and_sides_come_from_the_graph(trained: TrainedModel) -> None:
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "L"
     config = parse(config_pbtxt(manifest, model.SerializeToString()))
     assert tensors(config.input)[0] == ("picture", "TYPE_UINT8", [48, 16, 3])
-    assert tensors(config.output) == [("logits", "TYPE_FP32", [-1])]
+    assert tensors(config.output)[0] == ("logits", "TYPE_FP32", [-1])
 
 
 def test_any_label_survives_the_text_format(trained: TrainedModel) -> None:
