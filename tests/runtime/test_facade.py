@@ -25,6 +25,11 @@ EXTRAS = {
     "ray/predictor.py": {"ray"},
     "ray/results.py": {"pyarrow"},
     "rows/formats.py": {"pyarrow"},
+    "serve/answers.py": {"starlette"},
+    "serve/application.py": {"starlette"},
+    "serve/metrics.py": {"prometheus_client"},
+    "serve/requests.py": {"starlette"},
+    "serve/server.py": {"h11", "uvicorn"},
 }
 
 
