@@ -11,7 +11,7 @@ from mlic_runtime.predict.evidence import Evidence
 from mlic_runtime.predict.prediction import Prediction
 
 
-def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(content: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer in JSON."""
     return Response(
         encode(to_json(content, indent=None)), status, media_type="application/json", headers=dict(headers or {})

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlic_runtime.errors import InputError, MlicError
-from mlic_runtime.predict.prediction import Prediction
+from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.version import __version__
 
@@ -156,7 +156,7 @@ class _Service:
             asked = await get_running_loop().run_in_executor(
                 None, lambda: parse_infer(body, self._settings, reads_caption=reads_caption)
             )
-            results = await self._answer(PredictRequest(asked.rows))
+            results = await self._answer(PredictRequest(asked.rows, PredictionOptions()))
         return json_response(infer_response(self._manifest, asked, results))
 
     def _check_model(self, request: Request) -> None:
