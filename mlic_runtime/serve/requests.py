@@ -12,6 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from mlic_runtime.base.override import override
 from mlic_runtime.base.typed_json import MAY_BE_MISSING, TypedJsonError, build, parse_object, shown
 from mlic_runtime.errors import InputError
 from mlic_runtime.limits import MAX_FORM_FIELDS, MAX_JSON_VALUES, MAX_ROW_BYTES
@@ -202,6 +203,17 @@ class _InMemory(MultiPartParser):
 
     spool_max_size = 2**62
 
+    ended = False
+
+    @override
+    def on_end(self) -> None:
+        self.ended = True
+
+    def close(self) -> None:
+        """Close all files, also that of a part that has no end."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 _FIELDS = ("image", "caption", "threshold", "top_k", "at_least_one", "evidence")
 _SWITCH = {"true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False, "no": False}
@@ -222,12 +234,13 @@ async def _parse_form(request: Request, body: bytes, settings: ServeSettings) ->
     )
     try:
         form = await parser.parse()
+        if not parser.ended:
+            raise RequestError("the body is not valid multipart/form-data: its end is missing, the last boundary")
+        return await _from_form(form, settings)
     except MultiPartException as error:
         raise RequestError(f"the body is not valid multipart/form-data: {error.message}") from None
-    try:
-        return await _from_form(form, settings)
     finally:
-        await form.close()
+        parser.close()
 
 
 async def _from_form(form: FormData, settings: ServeSettings) -> PredictRequest:

@@ -88,7 +88,7 @@ def refused(answer: httpx.Response) -> tuple[int, str, str]:
         (b'{"image": "A"}', "base64"),
         (b'{"image": "QUJD\\n"}', "base64"),
         (b'{"image": "data:image/png;base64,QUJD"}', "base64"),
-        ('{"image": "Ａ"}'.encode(), "a character beyond ASCII"),
+        ('{"image": "\uff21"}'.encode(), "a character beyond ASCII"),
         (b'{"image": "QUJD"}', "cannot read picture"),
     ],
 )
@@ -109,7 +109,10 @@ END = b"--x--\r\n"
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "found no input"),
+        (b"", "its end is missing"),
+        (END, "found no input"),
+        (part("caption"), "its end is missing"),
+        (part("caption") + part("image", RED, FILE)[:-30], "its end is missing"),
         (b"garbage", "not valid multipart/form-data"),
         (b"--x\r\n\r\nno name\r\n" + END, "not valid multipart/form-data"),
         (b"--x\r\nContent-Disposition: form-data\r\n\r\nred\r\n" + END, "not valid multipart/form-data"),
@@ -135,12 +138,6 @@ def test_a_form_that_is_wrong(predictor: Predictor, body: bytes, message: str) -
     status, _, found = refused(post(predictor, content=body, headers=FORM))
     assert status == 400
     assert message in found
-
-
-def test_a_form_without_its_end_is_no_crash(predictor: Predictor) -> None:
-    answer = post(predictor, content=part("caption") + part("image", RED, FILE)[:-30], headers=FORM)
-    assert answer.status_code == 400
-    refused(answer)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +191,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(predictor: Predictor) -> N
     assert refused(answer)[:2] == (413, "RequestTooLargeError")
 
 
-@pytest.mark.parametrize("length", ["-1", "1e9", "x", "０", ""])
+@pytest.mark.parametrize("length", ["-1", "1e9", "x", "\uff10", ""])
 def test_a_length_that_is_no_number_is_not_believed(predictor: Predictor, length: str) -> None:
     answer = post(predictor, content=b'{"caption": "red"}', headers={**JSON, "Content-Length": length.encode()})
     assert answer.status_code == 200
@@ -266,7 +263,7 @@ def test_the_limit_of_pixels_is_the_predictors(tiny: Path, encode: Encode) -> No
     assert post(predictor, files={"image": encode(Image.new("RGB", (10, 10)), "PNG")}).status_code == 200
     status, kind, message = refused(post(predictor, files={"image": encode(Image.new("RGB", (10, 11)), "PNG")}))
     assert (status, kind) == (400, "ImageError")
-    assert "110" in message
+    assert "10 x 11 pixels are more than the limit of 100" in message
 
 
 def test_a_picture_of_the_machine_cannot_be_named(predictor: Predictor, tmp_path: Path) -> None:
