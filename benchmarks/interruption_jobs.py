@@ -113,7 +113,7 @@ class Training(Job):
     @override
     def command(self) -> list[str]:
         given = ["mlic-train", "--data", str(self.data), "--output", str(self.run), "--epochs", str(self.epochs)]
-        return [*given, *SMALL, *(["--resume"] if (self.run / CONFIG_NAME).exists() else [])]
+        return [*given, "--preset", "none", *SMALL, *(["--resume"] if (self.run / CONFIG_NAME).exists() else [])]
 
     @override
     def begin(self, older: Path | None = None) -> None:
@@ -164,7 +164,20 @@ class Sweep(Job):
     @override
     def command(self) -> list[str]:
         given = ["--data", str(self.data), "--space", str(self.folder / "space.toml"), "--output", str(self.output)]
-        return ["mlic-sweep", *given, "--sampler", "grid", "--format", "json", "--", "--epochs", "2", *SMALL]
+        return [
+            "mlic-sweep",
+            *given,
+            "--preset",
+            "none",
+            "--sampler",
+            "grid",
+            "--format",
+            "json",
+            "--",
+            "--epochs",
+            "2",
+            *SMALL,
+        ]
 
     @override
     def begin(self) -> None:

@@ -15,6 +15,7 @@ MAX_CAPTION_CHARACTERS = 20_000  # the rest is cut, so that a huge text cannot s
 # Of a row, or of a caption that is a file of its own. So a quote that is never closed ends in an error and does not
 # fill the memory. (The csv module has its own limit for a cell, 131,072 characters.)
 MAX_ROW_BYTES = 1024 * 1024
+MAX_JSON_ARRAY_BYTES = 256 * 1024 * 1024  # of rows in one JSON array, which is read whole; JSON lines have no limit
 # Of a file of annotations that is parsed whole (JSON, XML); the largest in use, such as those of LVIS, have 1 to 2 GB.
 MAX_ANNOTATIONS_BYTES = 2**31 - 1
 

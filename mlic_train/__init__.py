@@ -15,6 +15,7 @@ import mlic_runtime  # noqa: F401 # before anything here imports onnxruntime: no
 
 if TYPE_CHECKING:
     from mlic_train.api import Run, check, export, train
+    from mlic_train.base.stopwatch import Stopwatch
     from mlic_train.batches.dataset import Batch
     from mlic_train.captions.tokenizer import train_tokenizer
     from mlic_train.config import DataOptions, Distillation, ModelConfig, TrainConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlic_train.data.problems import Problem, ProblemCount
     from mlic_train.data.records import Split
     from mlic_train.data.source.members import Member
+    from mlic_train.data.source.parquet import ParquetPicture
     from mlic_train.data.splits import DataCheck, Splits, load_splits
     from mlic_train.data.summary import SplitSummary
     from mlic_train.errors import CheckpointError, ConfigError, DataError, ExportError, SignatureError, TrainError
@@ -66,6 +68,7 @@ __all__ = [
     "Member",
     "ModelConfig",
     "OriginHybrid",
+    "ParquetPicture",
     "Problem",
     "ProblemCount",
     "Record",
@@ -76,6 +79,7 @@ __all__ = [
     "SplitSummary",
     "Splits",
     "State",
+    "Stopwatch",
     "TimmBackbone",
     "TrainConfig",
     "TrainError",
@@ -101,6 +105,7 @@ __all__ = [
 # Where each name is defined, below this package.
 _MODULES = {
     "api": ("Run", "check", "export", "train"),
+    "base.stopwatch": ("Stopwatch",),
     "batches.dataset": ("Batch",),
     "captions.tokenizer": ("train_tokenizer",),
     "config": ("DataOptions", "Distillation", "ModelConfig", "TrainConfig"),
@@ -108,6 +113,7 @@ _MODULES = {
     "data.problems": ("Problem", "ProblemCount"),
     "data.records": ("Split",),
     "data.source.members": ("Member",),
+    "data.source.parquet": ("ParquetPicture",),
     "data.divide": ("Division",),
     "data.splits": ("DataCheck", "Splits", "load_splits"),
     "data.summary": ("SplitSummary",),

@@ -12,15 +12,16 @@ from mlic_train.base.progress import log_line
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import DataOptions, resolve
 from mlic_train.config.options import OWNERS, changed_options, field_name
+from mlic_train.data.source.frames import is_frame, write_frame
 from mlic_train.data.splits import DataCheck, check_data, load_splits
 from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.measure.collect import collect_splits, score
 from mlic_train.runs.checkpoint import load_trained
 from mlic_train.training.loggers import require_loggers
-from mlic_train.training.run import is_started, resume_run, start_run
+from mlic_train.training.run import read_rows, resume_run, start_run
 
-Data = str | Path | DataOptions
+Data = str | Path | DataOptions | Any  # Any: a DataFrame, see `data.source.frames`
 Log = Callable[[str], None]
 _OF_THE_COMMAND = ("check", "list_all", "output_format")
 
@@ -61,7 +62,7 @@ class Run:
         Raises:
             DataError: the data cannot be used, or has other labels than the model.
         """
-        trained, splits = load_trained(self.folder), load_splits(_data_options(data), runs=[self.folder])
+        trained, splits = load_trained(self.folder), load_splits(data_options(data), runs=[self.folder])
         if splits.labels.names != self.labels:
             raise DataError(f"the data has the labels {splits.labels.names}, the model {self.labels}; give labels_file")
         outputs = collect_splits(trained, trained.run, splits)
@@ -72,7 +73,8 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
     """Train a model.
 
     Args:
-        data: a folder, a file with rows, shards, or a `DataOptions`.
+        data: a folder, a file with rows, shards, or a `DataOptions`; or a DataFrame of pandas or polars, whose columns
+            are found as in a table, and whose pictures lie below the working directory, or the folder `images`.
         output: the run folder; None means runs/MODEL.
         log: called with lines of progress; on stderr, if nothing is given.
         options: options of mlic-train by name, for instance `model="cnn"`, `epochs=20`, or `resume=True`.
@@ -91,11 +93,10 @@ def train(data: Data, output: str | Path | None = None, *, log: Log = log_line, 
         if name in given:
             raise ConfigError(f"{name} is for the command mlic-train; leave it out")
     given |= {} if output is None else {"output": output}
-    settings = resolve({**changed_options(_data_options(data)), **given})
+    settings = resolve({**changed_options(data_options(data)), **given})
     require_loggers(settings.run.loggers)
+    settings, splits, resume = read_rows(settings)
     folder, device = settings.folder, settings.run.device
-    resume = settings.run.resume or (settings.run.auto_resume and is_started(folder, device))
-    splits = load_splits(settings.data, divided=folder if resume else None)
     for line in splits.lines():
         log(line)
     if resume:
@@ -125,7 +126,7 @@ def check(data: Data) -> DataCheck:
         ConfigError: no training data was given.
         DataError: the labels cannot be read, or the data cannot be found.
     """
-    return check_data(_data_options(data))
+    return check_data(data_options(data))
 
 
 def export(
@@ -156,12 +157,27 @@ def export(
         if name not in known:
             raise ConfigError(f"unknown option {name!r}; {nearest(name, known)}")
     package = Path("exported", folder.resolve().name) if output is None else Path(output)
-    splits = None if data is None else load_splits(_data_options(data), runs=[folder])
+    splits = None if data is None else load_splits(data_options(data), runs=[folder])
     for line in splits.lines() if splits is not None else ():
         log(line)
     export_package(load_trained(folder), package, ExportOptions(**options), splits=splits, log=log)
     return load_package(package)
 
 
-def _data_options(data: Data) -> DataOptions:
-    return data if isinstance(data, DataOptions) else DataOptions(folder=Path(data))
+def data_options(data: Data) -> DataOptions:
+    """Return the options that say where some data is; see `train`.
+
+    Raises:
+        DataError: a DataFrame cannot be used.
+        OutputError: a DataFrame cannot be kept in the user's cache.
+    """
+    if isinstance(data, DataOptions):
+        return data
+    if is_frame(data):
+        return DataOptions(folder=write_frame(data), images=Path.cwd())
+    if not isinstance(data, str | Path):
+        raise DataError(
+            f"found a {type(data).__name__} as data; expected a folder, a file, a DataFrame or DataOptions (collect a "
+            "LazyFrame first)"
+        )
+    return DataOptions(folder=Path(data))

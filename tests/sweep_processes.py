@@ -7,7 +7,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 # Options of mlic-train for a trial of a few seconds, most of them Python's start.
-OPTIONS = ["--", "--image-size", "16", "--width", "16", "--num-layers", "1", "--num-heads", "2", "--device", "cpu"]
+OPTIONS = [
+    "--preset",
+    "none",
+    "--",
+    "--image-size",
+    "16",
+    "--width",
+    "16",
+    "--num-layers",
+    "1",
+    "--num-heads",
+    "2",
+    "--device",
+    "cpu",
+]
 OPTIONS += ["--batch-size", "36", "--text-batch-size", "18", "--calibration", "none", "--epochs", "2"]
 
 # Evaluated before every optimizer step, with the number of trials begun and whether it is in its second epoch.

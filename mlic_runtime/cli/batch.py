@@ -39,7 +39,14 @@ def run_batch(
     stream = input_stream("rows") if source == STDIN else source
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(
-            open_rows(stream, image_root=batch.image_root, pictures=batch.pictures, captions=batch.captions)
+            open_rows(
+                stream,
+                image_root=batch.image_root,
+                pictures=batch.pictures,
+                captions=batch.captions,
+                image_column=batch.image_column,
+                caption_column=batch.caption_column,
+            )
         )
         show_note(reader.note)
         more = {

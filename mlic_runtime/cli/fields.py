@@ -108,19 +108,23 @@ class GroupedCommand(MlicCommand):
 
 
 def field_options(
-    *kinds: Any, path_types: Mapping[str, click.ParamType[Any]] | None = None
+    *kinds: Any,
+    path_types: Mapping[str, click.ParamType[Any]] | None = None,
+    shown: Mapping[str, Option] | None = None,
 ) -> Callable[[_Command], _Command]:
     """Add the options of dataclasses to a command, in order; each sets the parameter of its field's name.
 
     Args:
         kinds: the dataclasses.
         path_types: what a path must be, by `Option.path`, besides `PATH_TYPES`.
+        shown: what the help says of some options, by field name, where a field itself says something else.
     """
     types = {**PATH_TYPES, **(path_types or {})}
 
     def add(command: _Command) -> _Command:
         for kind in reversed(kinds):
-            for name, about in reversed(options_of(kind).items()):
+            for name, own in reversed(options_of(kind).items()):
+                about = own if shown is None else shown.get(name, own)
                 declarations, settings = _click_option(kind, name, about, types)
                 command = click.option(*declarations, cls=FieldOption, about=about, **settings)(command)
         return command

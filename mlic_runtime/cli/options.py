@@ -12,7 +12,8 @@ from mlic_runtime.package.manifest import PRECISIONS
 from mlic_runtime.providers.names import AUTO, PROVIDERS
 from mlic_runtime.rows.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
 
-_IMAGE_NAMES = ", ".join(IMAGE_COLUMNS[:-1]) + f" or {IMAGE_COLUMNS[-1]}"
+_IMAGE_NAMES = ", ".join((*IMAGE_COLUMNS[:2], *IMAGE_COLUMNS[3:5]))
+_CAPTION_NAMES = ", ".join((CAPTION_COLUMNS[0], *CAPTION_COLUMNS[2:4]))
 
 COUNTS = "N,..."  # how help shows an option whose callback is `parse_counts`
 
@@ -107,6 +108,8 @@ class BatchOptions(NamedTuple):
     """The values of the options that need `--input`; see `batch_options` for their meaning."""
 
     image_root: str | None
+    image_column: str | None
+    caption_column: str | None
     pictures: bool
     captions: bool
     output: str | None
@@ -141,8 +144,9 @@ batch_options = add_options(
         "--input",
         "input_",
         metavar="ROWS|FOLDER|-",
-        help=f"Predict many rows. ROWS: a .csv, .jsonl or .parquet file with a column {_IMAGE_NAMES}, a "
-        f"column {CAPTION_COLUMNS[0]}, or both (in upper or lower case; other columns are ignored). FOLDER: "
+        help="Predict many rows. ROWS: a table (CSV, TSV, JSON lines or Parquet) with a column for pictures "
+        f"({_IMAGE_NAMES}, ...), for captions ({_CAPTION_NAMES}, ...), or both (in upper or lower case; other columns "
+        "are ignored). FOLDER: "
         "its pictures, also those in subfolders, in the order of their names, with the captions in .txt files "
         "of the same names. -: JSON lines from standard input. ROWS and FOLDER may be URIs, such as "
         "s3://bucket/rows.csv.",
@@ -154,6 +158,10 @@ batch_options = add_options(
         help="The folder of the pictures that ROWS names; a name that leads out of it is an error.  "
         "[default: the folder of ROWS]",
     ),
+    _input_option(
+        "--image-column", metavar="NAME", help="The column of ROWS with the pictures.  [default: by its name]"
+    ),
+    _input_option("--caption-column", metavar="NAME", help="The column of ROWS with captions.  [default: by its name]"),
     _input_option("--pictures/--no-pictures", default=True, help="--no-pictures: captions only."),
     _input_option("--captions/--no-captions", default=True, help="--no-captions: pictures only."),
     _input_option(

@@ -40,8 +40,9 @@ def run_on_ray(
     require_ray()
     source = absolute(source)
     image_root = None if batch.image_root is None else absolute(batch.image_root)
-    sides = {"pictures": batch.pictures, "captions": batch.captions}
-    with open_rows(source, image_root=image_root, **sides) as reader:
+    sides: dict[str, Any] = {"pictures": batch.pictures, "captions": batch.captions}
+    columns: dict[str, Any] = {"image_column": batch.image_column, "caption_column": batch.caption_column}
+    with open_rows(source, image_root=image_root, **sides, **columns) as reader:
         root, note = reader.root, reader.note
     show_note(note)
     # Rounded up to whole batches, so that batches are the same as without Ray.
@@ -61,6 +62,7 @@ def run_on_ray(
             source=source,
             image_root=image_root,
             **sides,
+            **columns,
             folder=folder.path,
             identity=identity,
             model=_for_workers(model),

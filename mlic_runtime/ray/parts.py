@@ -79,6 +79,8 @@ class Job:
     stop: bool  # when a row fails
     rows_per_part: int  # a multiple of `batch_size`, so that rows share a run of the graph as they do without Ray
     done: frozenset[int]  # indices of the parts that are written
+    image_column: str | None = None  # these two, see `open_rows`
+    caption_column: str | None = None
 
     def open_rows(self) -> RowReader:
         """Open the source.
@@ -86,7 +88,14 @@ class Job:
         Raises:
             InputError: it cannot be read.
         """
-        return open_rows(self.source, image_root=self.image_root, pictures=self.pictures, captions=self.captions)
+        return open_rows(
+            self.source,
+            image_root=self.image_root,
+            pictures=self.pictures,
+            captions=self.captions,
+            image_column=self.image_column,
+            caption_column=self.caption_column,
+        )
 
 
 def split_into_parts(rows: Iterable[Row], size: int) -> Iterator[Part]:

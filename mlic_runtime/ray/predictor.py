@@ -7,7 +7,7 @@ from mlic_runtime.base.text import normalize_whitespace
 from mlic_runtime.errors import CaptionError, InputError
 from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
-from mlic_runtime.rows.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
+from mlic_runtime.rows.columns import CAPTION_COLUMNS, EXPECTED_COLUMNS, IMAGE_COLUMNS
 from mlic_runtime.rows.reader import Row, RowError, picture_finder
 
 from .results import result_columns, result_fields
@@ -83,10 +83,7 @@ class RayPredictor:
         ]
         present = [name for name in names if name is not None]
         if not present:
-            raise InputError(
-                f"a batch has the columns {', '.join(columns) or '(none)'}; expected one with pictures "
-                f"({', '.join(IMAGE_COLUMNS)}), one with captions ({', '.join(CAPTION_COLUMNS)}), or both"
-            )
+            raise InputError(f"a batch has the columns {', '.join(columns) or '(none)'}; expected {EXPECTED_COLUMNS}")
         count = len(columns[present[0]])
         images, captions = ([None] * count if name is None else columns[name] for name in names)
         rows = [self._row(image, caption) for image, caption in zip(images, captions, strict=True)]

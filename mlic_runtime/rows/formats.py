@@ -1,119 +1,76 @@
-"""The files that rows are read from: CSV, JSON lines, Parquet.
+"""Rows of prediction from the records of a table.
 
-All are streamed: only one row is held, however large the file. A row names its picture (`Row.name`), or has its bytes
-(`Row.image`, from Parquet). A row that breaks the rules of its format has an `error`, and reading goes on with the next
-line.
+A row names its picture (`Row.name`), or has its bytes (`Row.image`, from Parquet). A row that breaks the rules of its
+format has an `error`, and reading goes on with the next one.
 """
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mlic_runtime.base.text import normalize_whitespace, not_utf8
 from mlic_runtime.errors import InputError
-from mlic_runtime.limits import MAX_ROW_BYTES
 
-from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS
-from .csv_records import TOO_LONG, BrokenRecord, CsvRecords
+from .columns import Columns, find_columns
 from .row import Row
-
-_EXPECTED = f"a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, or {CAPTION_COLUMNS[0]}, or both"
-_PARQUET_ROWS = 1024  # rows held at a time
+from .table import BrokenRow, Table, TableRow
 
 
-def read_csv(stream: BinaryIO, notes: list[str]) -> Iterator[Row]:
-    """Yield the rows of a CSV file in UTF-8: a header, then one row a record, without blank lines.
+def rows_of(table: Table, notes: list[str], image: str | None = None, caption: str | None = None) -> Iterator[Row]:
+    """Yield the rows of a table.
+
+    The objects of JSON lines may have different keys: then the columns are looked for in each of them.
 
     Args:
-        stream: the file.
+        table: the table.
         notes: a list that gets a line about the columns that are not read.
+        image: the column of the picture, if the user names it.
+        caption: the column of the captions, if the user names it.
 
     Raises:
-        InputError: the header has none of the columns, or two for the same, or the file is UTF-16.
+        InputError: the header of CSV or Parquet has no known column, or not the named ones.
     """
-    records = CsvRecords(_read_lines(stream))
-    header = next(records, None)
-    if not isinstance(header, list):
-        found = "" if header is None else f": is not CSV ({header.reason})"
-        raise InputError(f"the input has no header{found}; expected {_EXPECTED}")
-    columns = _find_columns([cell.strip() for cell in header], notes)
-    for number, record in enumerate(records, start=1):
-        if isinstance(record, BrokenRecord):
-            found = f"row {number} is not CSV ({record.reason})"
-            yield _bad_row(None, f"{found}; expected quotes inside a quoted cell to be doubled")
-        elif len(record) != len(header):
-            image = record[columns.image] if columns.image is not None and columns.image < len(record) else None
-            found = f"row {number} has {len(record)} cells; expected {len(header)} ({','.join(header)})"
-            yield _bad_row(image, one_line(found))
-        else:
-            yield columns.make_row(number, record)
+    notes += table.notes
+    json = table.title.startswith("JSON")
+    found: dict[tuple[str, ...], Columns | InputError] = {}
 
+    def columns_of(names: tuple[str, ...]) -> Columns | InputError:
+        if names not in found:
+            given = [name if not json or name in names else None for name in (image, caption)]
+            try:
+                found[names] = find_columns(names, *given)
+            except InputError as error:
+                found[names] = error
+        return found[names]
 
-def read_jsonl(stream: BinaryIO, notes: list[str]) -> Iterator[Row]:
-    """Yield the rows of JSON lines in UTF-8: an object a line, with the keys of IMAGE_COLUMNS and CAPTION_COLUMNS.
-
-    Args:
-        stream: the file.
-        notes: a list that gets a line about the keys of the first row that are not read.
-
-    Raises:
-        InputError: the file is UTF-16.
-    """
-    number = 0
-    for line in _read_lines(stream):
-        if line is not None and not line.strip():
-            continue
-        number += 1
-        try:
-            entry = _parse_object(line)
-            names = list(entry)
-            columns = _find_columns(names, notes if number == 1 else [])
-        except (InputError, ValueError, RecursionError) as error:
-            yield _bad_row(None, one_line(f"row {number}: {error}"))
-            continue
-        yield columns.make_row(number, list(entry.values()))
-
-
-def open_parquet(stream: BinaryIO, name: str, notes: list[str]) -> tuple[Iterator[Row], Callable[[], float]]:
-    """Read a Parquet file; its column for pictures holds names, or the bytes of picture files.
-
-    Args:
-        stream: the file.
-        name: of the file, for errors.
-        notes: a list that gets a line about the columns that are not read.
-
-    Returns:
-        The rows, and how much of the file has been read, in [0, 1].
-
-    Raises:
-        InputError: pyarrow is not installed, the file is not Parquet, or it has none of the columns.
-    """
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(f"cannot read {name!r}: Parquet needs pyarrow: pip install 'mlic-runtime[parquet]'") from error
-    try:
-        file = parquet.ParquetFile(stream)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
-        raise InputError(f"cannot read {name!r} as Parquet: {one_line(str(error))}") from error
-    names, total = list(file.schema_arrow.names), file.metadata.num_rows
-    columns = _find_columns(names, notes)
-    wanted = [names[index] for index in (columns.image, columns.caption) if index is not None]
-    columns = _find_columns(wanted, [])
-    done = 0
+    if table.header or not json:
+        columns = columns_of(table.header)
+        if isinstance(columns, Columns):
+            notes += _describe(table.header, columns)
+        elif not json:
+            raise columns
 
     def rows() -> Iterator[Row]:
-        nonlocal done
-        try:
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=wanted):
-                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    done += 1
-                    yield columns.make_row(done, values)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {name!r} after row {done}: {one_line(str(error))}") from error
+        for number, record in enumerate(table.rows, start=1):
+            columns = columns_of(tuple(record.cells) if json else table.header)
+            if isinstance(record, BrokenRow):
+                name = None if isinstance(columns, InputError) else record.cells.get(columns.image or "")
+                yield bad_row(name, f"row {number}: {record.message}")
+            elif isinstance(columns, InputError):
+                yield bad_row(None, f"row {number}: {columns}")
+            else:
+                yield _make_row(number, record, columns)
 
-    return rows(), lambda: done / total if total else 1.0
+    return rows()
+
+
+def parquet_columns(names: Sequence[str], image: str | None = None, caption: str | None = None) -> list[str]:
+    """Return the columns of a Parquet file that rows are made of; see `open_table`.
+
+    Raises:
+        InputError: see `find_columns`.
+    """
+    columns = find_columns(names, image, caption)
+    return [*([] if columns.image is None else [columns.image]), *columns.captions[:1]]
 
 
 def one_line(text: str) -> str:
@@ -121,78 +78,71 @@ def one_line(text: str) -> str:
     return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
 
 
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """The places of the picture's name and of the caption among the cells of a row; None without such a column."""
+def picture_of(value: Any) -> "tuple[str | None, bytes | None]":
+    """Return the name and the bytes of a picture in a cell.
 
-    image: int | None
-    caption: int | None
+    A cell holds a name, bytes, or Hugging Face's `Image`: an object with `bytes`, or `path`, or both.
 
-    def make_row(self, number: int, cells: Sequence[Any]) -> Row:
-        image = None if self.image is None else cells[self.image]
-        caption = None if self.caption is None else cells[self.caption]
-        name = image if isinstance(image, str) else None
-        for what, value, kinds in (("picture", image, (str, bytes)), ("caption", caption, (str,))):
-            if value is not None and not isinstance(value, kinds):
-                found = f"row {number} has a {what} that is {type(value).__name__}; expected a text"
-                return _bad_row(name, found)
-            broken = not_utf8(value) if isinstance(value, str) else None
-            if broken:
-                return _bad_row(None if what == "picture" else name, f"row {number}, {what}: {broken}")
-        return Row(None if isinstance(image, str) else image, normalize_whitespace(caption), _name(name))
+    Raises:
+        ValueError: it holds something else.
+    """
+    if isinstance(value, dict) and value.keys() & {"bytes", "path"} and value.keys() <= {"bytes", "path"}:
+        name, content = value.get("path"), value.get("bytes")
+    else:
+        name, content = (None, value) if isinstance(value, bytes) else (value, None)
+    if isinstance(name, (int, float)) and not isinstance(name, bool) and float(name).is_integer():
+        name = str(int(name))  # an id; pandas writes whole numbers as 10.0 where a column has blanks
+    if (name is not None and not isinstance(name, str)) or (content is not None and not isinstance(content, bytes)):
+        raise ValueError(f"found a picture that is {type(value).__name__}; expected a text")
+    return (name or "").strip() or None, content
 
 
-def _find_columns(names: Sequence[str], notes: list[str]) -> _Columns:
-    found: list[int | None] = []
-    for kind in (IMAGE_COLUMNS, CAPTION_COLUMNS):
-        known = {name.lower() for name in kind}
-        places = [index for index, name in enumerate(names) if name.lower() in known]
-        if len(places) > 1:
-            listed = ", ".join(names[index] for index in places)
-            raise InputError(f"the input has {listed}, which are the same; expected one of them")
-        found.append(places[0] if places else None)
-    if found == [None, None]:
-        raise InputError(f"the input has {one_line(', '.join(names))[:200] or 'nothing'}; expected {_EXPECTED}")
-    others = [name for index, name in enumerate(names) if index not in found]
-    if others:
-        notes.append(f"not read from the input: {one_line(', '.join(others))}")
-    return _Columns(*found)
+def captions_of(value: Any) -> list[str]:
+    """Return the captions of a cell: a text, a list of texts, or none.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    given = [] if value is None else value if isinstance(value, list) else [value]
+    for each in given:
+        if not isinstance(each, str):
+            raise ValueError(f"found a caption that is {type(each).__name__}; expected a text")
+    return given
 
 
-def _parse_object(line: str | None) -> dict[str, Any]:
-    if line is None:
-        raise ValueError(TOO_LONG)
+def bad_row(name: Any, message: str) -> Row:
+    """Return a row that could not be read."""
+    name = name.strip() or None if isinstance(name, str) and not not_utf8(name) else None
+    return Row(name=name, error=InputError(one_line(message)))
+
+
+def _make_row(number: int, record: TableRow, columns: Columns) -> Row:
+    name = None
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{line.strip()[:60]!r} is not JSON ({error}); expected one object a line") from None
-    if not isinstance(entry, dict):
-        raise ValueError(f'found {line.strip()[:60]!r}; expected an object such as {{"image": "1.jpg"}}')
-    if "captions" in entry and "caption" not in entry:
-        raise ValueError("found several captions; expected one: give each a row of its own")
-    return entry
+        value = record.cells.get(columns.image) if columns.image is not None else None
+        name, content = picture_of(value)
+        if name is not None and (broken := not_utf8(name)):
+            return bad_row(None, f"row {number}, picture: {broken}")
+        texts = captions_of(record.cells.get(columns.captions[0]) if columns.captions else None)
+    except ValueError as error:
+        return bad_row(name, f"row {number}: {error}")
+    captions = [caption for text in texts if (caption := normalize_whitespace(text)) is not None]
+    if len(captions) > 1:
+        return bad_row(name, f"row {number}: found {len(captions)} captions; expected one: give each a row of its own")
+    caption = captions[0] if captions else None
+    if caption is not None and (broken := not_utf8(caption)):
+        return bad_row(name, f"row {number}, caption: {broken}")
+    return Row(content, caption, name)
 
 
-def _read_lines(stream: BinaryIO) -> Iterator[str | None]:
-    """Yield lines with their ends; bytes that are not UTF-8 become lone surrogates, a line that is too long None."""
-    first = True
-    while line := stream.readline(MAX_ROW_BYTES + 1):
-        if first:
-            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise InputError("the input is UTF-16; expected UTF-8: save it again as UTF-8")
-            line = line.removeprefix(b"\xef\xbb\xbf") or b"\n"
-            first = False
-        if len(line) > MAX_ROW_BYTES:
-            while not line.endswith(b"\n") and (line := stream.readline(MAX_ROW_BYTES)):
-                pass
-            yield None
-        else:
-            yield line.decode("utf-8", "surrogateescape")
-
-
-def _name(text: str | None) -> str | None:
-    return None if text is None else text.strip() or None
-
-
-def _bad_row(name: str | None, message: str) -> Row:
-    return Row(name=_name(name), error=InputError(message))
+def _describe(names: Sequence[str], columns: Columns) -> Iterator[str]:
+    """Yield what is read as what where there was a choice, and what is not read."""
+    others = [*columns.others, *columns.captions[1:]]
+    if others:
+        if columns.image is not None:
+            yield f"the picture is in {columns.image}"
+        if columns.captions:
+            yield f"the caption is in {columns.captions[0]}"
+    unread = [name for name in names if name not in (columns.image, *columns.captions[:1])]
+    if unread:
+        yield f"not read from the input: {one_line(', '.join(unread))}"

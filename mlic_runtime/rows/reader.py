@@ -14,20 +14,19 @@ from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.errors import InputError
 from mlic_runtime.picture.signatures import KNOWN_FORMATS
 
-from .columns import STDIN
+from .columns import PICTURE_FOLDERS, PICTURE_SUFFIXES, STDIN
 from .far_folder import FarFolder
 from .folder import PassedOver, read_folder
-from .formats import one_line, open_parquet, read_csv, read_jsonl
+from .formats import one_line, parquet_columns, rows_of
 from .row import Row, RowError
+from .table import TABLE_SUFFIXES, open_table, read_json_lines
 
 if TYPE_CHECKING:
     from mlic_runtime.picture.decode import ImageSource
 
 __all__ = ["Row", "RowError", "RowReader", "locate", "open_rows", "picture_finder"]
 
-_PARQUET_SUFFIXES = (".parquet", ".pq")
-_SUFFIXES = (".csv", ".jsonl", ".ndjson", *_PARQUET_SUFFIXES)
-_KINDS = f".csv, .jsonl, .parquet, a folder, or {STDIN} for JSON lines on standard input"
+_KINDS = f"{', '.join(TABLE_SUFFIXES)}, a folder, or {STDIN} for JSON lines on standard input"
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,13 @@ def open_rows(
     image_root: str | os.PathLike[str] | None = None,
     pictures: bool = True,
     captions: bool = True,
+    image_column: str | None = None,
+    caption_column: str | None = None,
 ) -> RowReader:
     """Open a source of rows.
 
     Args:
-        source: a CSV, JSON lines or Parquet file (by the ending of its name), a folder of pictures, or a binary
+        source: a table (by the ending of its name, see `table.TABLE_SUFFIXES`), a folder of pictures, or a binary
             stream of JSON lines. See `columns` for the names of columns. A folder is searched with its subfolders, in
             the order of names, for pictures, whatever their names (see `folder.find_pictures`); the caption of a.jpg is
             the text of a.txt beside it, if there is one. File and folder may be URIs, see `base.far_files`.
@@ -78,6 +79,8 @@ def open_rows(
             folder of the file, and for a stream the current one. A folder of pictures is its own root.
         pictures: False leaves the pictures out: every row is its caption alone, and no picture has to be there.
         captions: False leaves the captions out.
+        image_column: the column of the pictures in a table; by default it is found by its name.
+        caption_column: the column of the captions in a table.
 
     A row that cannot be read is a `Row` with an `error`, in its place.
 
@@ -92,9 +95,10 @@ def open_rows(
         captions=captions,
     )
     notes: list[str] = []
+    named = (image_column, caption_column)
     passed_over = PassedOver()
     if not isinstance(source, (str, os.PathLike)):
-        return reader(read_jsonl(source, notes), os.curdir, notes)
+        return reader(rows_of(read_json_lines(source), notes, *named), os.curdir, notes)
     name = without_file_scheme(os.fspath(source))
     far = FarFile.from_uri(name) if is_uri(name) else None
     name = str(Path(name)) if far is None else name
@@ -108,7 +112,7 @@ def open_rows(
                 rows, share = FarFolder(name).rows(passed_over), lambda: None
             return reader(rows, name, share=share, passed_over=passed_over)
         suffix = PurePath(name if far is None else name.partition("?")[0]).suffix.lower()
-        if suffix not in _SUFFIXES:
+        if suffix not in TABLE_SUFFIXES:
             problem = "is not there" if far is None and not Path(name).exists() else "has an unknown ending"
             raise InputError(f"the input {name!r} {problem}; expected {_KINDS}")
         size = Path(name).stat().st_size if far is None else far.size()
@@ -116,7 +120,7 @@ def open_rows(
     except OSError as error:
         raise _cannot_read(name, error) from error
     try:
-        rows, share = _read_file(stream, size, suffix, name, notes)
+        rows, share = _read_file(stream, size, suffix, name, notes, named)
         return reader(_with_name(rows, name), _parent(name), notes, share, stream)
     except BaseException:
         stream.close()
@@ -127,30 +131,84 @@ def picture_finder(root: str) -> Callable[[str], "ImageSource"]:
     """Return what turns the name of a picture in a rows file into the picture under `root`, a path or a URI.
 
     It raises InputError for a name that leads out of the root; see `locate`. A path that is not there is tried in
-    Unicode's other normal forms: macOS writes "é" as two characters (NFD), most other programs as one (NFC).
+    Unicode's other normal forms: macOS writes "é" as two characters (NFD), most other programs as one (NFC). Then, for
+    a name that lacks the ending, the picture of that stem is taken if there is just one. Last, all of it is tried in
+    the folder of pictures in the root, if it has one (`images`, see PICTURE_FOLDERS).
     """
-    return FarFolder(root).picture if is_uri(root) else functools.partial(_find_picture, root)
+    return FarFolder(root).picture if is_uri(root) else _LocalPictures(root).find
 
 
-def _find_picture(root: str, name: str) -> str:
-    path = locate(root, name)
-    if name.isascii() or os.path.lexists(path):
+class _LocalPictures:
+    """The pictures under a folder of this machine; folders are listed when they are needed, and once."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._listings: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, name: str) -> str:
+        path = locate(self._root, name)
+        if os.path.lexists(path):
+            return path
+        for folder in ("", *self._picture_folders()):
+            if found := self._find_in(folder, name):
+                return found
         return path
-    forms = {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}
-    others = [other for other in (locate(root, form) for form in forms - {name}) if os.path.lexists(other)]
-    return others[0] if len(others) == 1 else path
+
+    def _find_in(self, folder: str, name: str) -> str | None:
+        """Return the picture in a folder of the root; None where it has none or several of that name."""
+        inside = f"{folder}/{name}" if folder else name
+        forms = dict.fromkeys([inside, unicodedata.normalize("NFC", inside), unicodedata.normalize("NFD", inside)])
+        if folder and Path(name).is_absolute():
+            return None
+        there = [path for path in (locate(self._root, form) for form in forms) if os.path.lexists(path)]
+        if not there:
+            path = locate(self._root, inside)
+            above = Path(path).parent
+            named = self._stems(str(above)).get(unicodedata.normalize("NFC", Path(path).name), [])
+            there = [str(above / each) for each in named]
+        if len(there) > 1 and there[0] != locate(self._root, inside):
+            raise InputError(f"picture {name!r} may be {' or '.join(map(repr, there[:3]))}: name one of them")
+        return there[0] if there else None
+
+    def _picture_folders(self) -> list[str]:
+        names = self._listings.setdefault("", {}).get("")
+        if names is None:
+            names = self._listings[""][""] = [
+                entry.name for entry in _scan(self._root) if entry.name.lower() in PICTURE_FOLDERS and entry.is_dir()
+            ]
+        return names
+
+    def _stems(self, folder: str) -> dict[str, list[str]]:
+        """Return the pictures of a folder by the names without their endings, in the normal form NFC."""
+        if folder not in self._listings:
+            stems: dict[str, list[str]] = {}
+            for entry in sorted(_scan(folder), key=lambda entry: entry.name):
+                path = Path(entry.name)
+                if path.suffix.lower() in PICTURE_SUFFIXES:
+                    stems.setdefault(unicodedata.normalize("NFC", path.stem), []).append(entry.name)
+            self._listings[folder] = stems
+        return self._listings[folder]
+
+
+def _scan(folder: str) -> "list[os.DirEntry[str]]":
+    """Return what is in a folder; nothing where it cannot be listed: then the picture is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def locate(root: str, name: str) -> str:
     """Return the path of a picture by its name in a rows file.
 
-    `..` removes the part before it in the name alone, before the file system is asked; symbolic links inside the root
-    are followed.
+    A backslash stands for a slash, as Windows writes it. `..` removes the part before it in the name alone, before the
+    file system is asked; symbolic links inside the root are followed.
 
     Raises:
         InputError: the name leads out of the root.
     """
-    path = Path(name)
+    path = Path(name if os.name == "nt" else name.replace("\\", "/"))
     try:
         if path.is_absolute():
             base = Path("/", *without_dots(Path(root).absolute().parts))
@@ -200,7 +258,7 @@ def _complete(row: Row, find: "Callable[[str], ImageSource] | None", captions: b
     if row.error is not None:
         return row
     image = row.image if find is not None else None
-    if find is not None and row.name is not None:
+    if find is not None and row.name is not None and not isinstance(image, bytes):
         try:
             image = find(row.name)
         except InputError as error:
@@ -209,13 +267,25 @@ def _complete(row: Row, find: "Callable[[str], ImageSource] | None", captions: b
 
 
 def _read_file(
-    stream: BinaryIO, size: int | None, suffix: str, name: str, notes: list[str]
+    stream: BinaryIO, size: int | None, suffix: str, name: str, notes: list[str], named: tuple[str | None, str | None]
 ) -> tuple[Iterator[Row], Callable[[], float | None]]:
-    """Return the rows of a file, and how much of it has been read."""
-    if suffix in _PARQUET_SUFFIXES:
-        return open_parquet(stream, name, notes)
-    rows = read_csv(stream, notes) if suffix == ".csv" else read_jsonl(stream, notes)
-    return rows, lambda: stream.tell() / size if size else None
+    """Return the rows of a table, and how much of it has been read; `named` are the columns that the user names."""
+    try:
+        table = open_table(stream, suffix, size, lambda names: parquet_columns(names, *named))
+        return _with_file(rows_of(table, notes, *named), name), table.share
+    except InputError as error:
+        raise _in_file(name, error) from error
+
+
+def _with_file(rows: Iterator[Row], name: str) -> Iterator[Row]:
+    try:
+        yield from rows
+    except InputError as error:
+        raise _in_file(name, error) from error
+
+
+def _in_file(name: str, error: InputError) -> InputError:
+    return InputError(f"the input {name!r}: {one_line(str(error))}")
 
 
 def _with_name(rows: Iterator[Row], name: str) -> Iterator[Row]:

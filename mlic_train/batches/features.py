@@ -1,44 +1,60 @@
 """Feature maps of a frozen backbone, computed once and then read from disk in every epoch."""
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import read_pixels
 from mlic_train.base.files import atomic_path
 from mlic_train.data import Record
 from mlic_train.data.source.members import PictureFile, image_source
+from mlic_train.errors import TrainError
 from mlic_train.models import Model
 
 from .transforms import flip
 
 Flips = tuple[bool, bool]
+_KEPT = np.dtype(np.float16)
 _CHUNK = 32  # pictures per forward pass; bounds memory, does not change the result
 
 
 class FeatureCache:
-    """A memory-mapped float32 array (V, N, C, h, w): V variants (flips) of N pictures.
+    """A memory-mapped float16 array (V, N, C, h, w): V variants (flips) of N pictures, and nothing else in the file.
 
-    Float32, so that training from the cache equals training without it.
+    Float16 has half the bytes of float32, and its rounding (2**-11 of a value) is far below what dropout adds.
+
+    Args:
+        path: the file.
+        variants: the flips, V of them.
+        rows: the row in 0..N-1 of each record with a picture, by its index.
+        shape: (C, h, w).
+
+    Raises:
+        TrainError: the file has another size.
     """
 
-    def __init__(self, path: Path, variants: Sequence[Flips], rows: dict[int, int]) -> None:
+    def __init__(self, path: Path, variants: Sequence[Flips], rows: dict[int, int], shape: tuple[int, ...]) -> None:
         self.path = path
         self.variants = {flips: index for index, flips in enumerate(variants)}
         self.rows = rows
-        self._array: npt.NDArray[np.float32] = np.load(path, mmap_mode="r")
+        whole = (len(variants), len(rows), *shape)
+        found, expected = path.stat().st_size, math.prod(whole) * _KEPT.itemsize
+        if found != expected:
+            raise TrainError(f"{path} has {found} bytes instead of {expected}: delete it, and it is computed again")
+        self._array: npt.NDArray[np.float16] = np.memmap(path, _KEPT, "r", shape=whole)
 
     def read(self, index: int, flips: Flips) -> npt.NDArray[np.float32]:
         """Feature maps float32 (C, h, w) of record `index`, mirrored by (horizontal, vertical)."""
-        return np.array(self._array[self.variants[flips], self.rows[index]])
+        kept: npt.NDArray[np.float32] = self._array[self.variants[flips], self.rows[index]].astype(np.float32)
+        return kept
 
 
 def build_cache(
@@ -61,14 +77,18 @@ def build_cache(
         variants: the (horizontal, vertical) flips of training.
         folder: the folder of all caches.
         progress: called with (pictures done, pictures in all).
+
+    Raises:
+        TrainError: a feature is not finite, or too large for float16.
     """
     indices = [index for index, record in enumerate(records) if record.image is not None]
     paths = [path for record in records if (path := record.image) is not None]
     rows = {index: row for row, index in enumerate(indices)}
-    file = folder / f"features-{_key(model, paths, spec, variants)}.npy"
+    file = folder / f"features-{_key(model, paths, spec, variants)}.float16"
+    shape = (model.backbone.num_features, *model.grid)
     if not file.exists():
-        _compute(model, paths, spec, variants, file, progress)
-    return FeatureCache(file, variants, rows)
+        _compute(model, paths, spec, variants, file, shape, progress)
+    return FeatureCache(file, variants, rows, shape)
 
 
 def _compute(
@@ -77,28 +97,43 @@ def _compute(
     spec: ImageSpec,
     variants: Sequence[Flips],
     file: Path,
+    shape: tuple[int, ...],
     progress: Callable[[int, int], None] | None,
 ) -> None:
     training = model.training
     model.eval()
     device = next(model.parameters()).device
     with atomic_path(file) as temporary, torch.inference_mode():
-        array: np.memmap[Any, np.dtype[np.float32]] | None = None
+        array = np.memmap(temporary, _KEPT, "w+", shape=(len(variants), len(paths), *shape))
+        _allocate(temporary)
         for start in range(0, len(paths), _CHUNK):
             pixels = [read_pixels(image_source(path), spec) for path in paths[start : start + _CHUNK]]
             for variant, flips in enumerate(variants):
                 batch = torch.from_numpy(np.stack([flip(picture, *flips) for picture in pixels]))
-                features = model.encode_picture(batch.to(device)).cpu().numpy()
-                if array is None:
-                    shape = (len(variants), len(paths), *features.shape[1:])
-                    array = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-                    _allocate(temporary)
-                array[variant, start : start + len(pixels)] = features
+                features = model.encode_picture(batch.to(device)).cpu()
+                array[variant, start : start + len(pixels)] = _to_float16(features, paths[start:])
             if progress is not None:
                 progress(start + len(pixels), len(paths))
-        if array is not None:
-            array.flush()
+        array.flush()
     model.train(training)
+
+
+def _to_float16(features: Tensor, paths: Sequence[PictureFile]) -> npt.NDArray[np.float16]:
+    """Round feature maps float32 (B, C, h, w) of the first B of the pictures to float16.
+
+    Raises:
+        TrainError: see `build_cache`.
+    """
+    largest = features.abs().flatten(1).amax(dim=1)  # NaN where one is
+    bad = ~(largest <= torch.finfo(torch.float16).max)
+    if bad.any():
+        row = int(bad.nonzero()[0, 0])
+        raise TrainError(
+            f"{paths[row]}: the backbone gives a feature of size {float(largest[row]):.4g}, and features "
+            "are kept in float16, up to 65504: give --no-cache-features, or other --backbone-weights"
+        )
+    kept: npt.NDArray[np.float16] = features.half().numpy()
+    return kept
 
 
 def _allocate(file: Path) -> None:

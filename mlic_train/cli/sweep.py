@@ -12,11 +12,11 @@ from mlic_runtime.base.override import override
 from mlic_runtime.cli.command import MlicCommand
 from mlic_runtime.cli.fields import FILE, NEW_FOLDER, given_options
 from mlic_train.base.progress import log_line
-from mlic_train.config import MODELS, DataOptions, RunOptions, read_options
+from mlic_train.config import MODELS, PRESETS, DataOptions, RunOptions, read_options
 from mlic_train.config.options import OPTION_CLASSES, OWNERS
 from mlic_train.errors import ConfigError, TrainError
 from mlic_train.sweep.options import Training
-from mlic_train.sweep.space import PRESETS, Space, Value, read_space
+from mlic_train.sweep.space import GRIDS, Space, Value, read_space
 
 from .data_options import data_from, data_options
 from .train import train
@@ -59,12 +59,17 @@ class _SweepCommand(MlicCommand):
 @click.version_option(package_name="mlic-train")
 @click.option("--model", "name", type=click.Choice(MODELS), default="hybrid", help="What to train.")
 @data_options
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="origin: the 16 combinations that the origin tried.")
+@click.option(
+    "--preset",
+    type=click.Choice(PRESETS),
+    help="What all trials start from, as in mlic-train; origin alone searches the origin's grid.  [default: balanced]",
+)
+@click.option("--grid", type=click.Choice(sorted(GRIDS)), help="origin: the 16 combinations that the origin tried.")
 @click.option("--space", "space_file", type=FILE, help="TOML file with the parameters to search and their values.")
 @click.option(
     "--sampler",
     type=click.Choice(["grid", "random", "tpe"]),
-    help="How trials are chosen; grid: all combinations.  [default: grid for a preset, tpe for a space]",
+    help="How trials are chosen; grid: all combinations.  [default: grid for --grid, tpe for --space]",
 )
 @click.option(
     "--trials", type=click.IntRange(1), help=f"Number of trials.  [default: all of a grid, else {_TPE_TRIALS}]"
@@ -95,7 +100,7 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     line are printed at the end.
 
     \b
-    mlic-sweep --model cnn --data my-data --preset origin -- --image-size 64
+    mlic-sweep --model cnn --data my-data --grid origin -- --image-size 64
     mlic-sweep --data my-data --space space.toml --trials 50 -- --epochs 20
     \b
     space.toml:  [learning_rate]      [dropout]
@@ -106,10 +111,11 @@ def sweep(ctx: click.Context, /, **options: Any) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise click.UsageError("a trial is one process; start mlic-sweep itself several times instead of by torchrun")
     space = _space(options)
-    sampler = options["sampler"] or ("grid" if options["preset"] else "tpe")
+    sampler = options["sampler"] or ("tpe" if options["space_file"] else "grid")
     points = _points(space, sampler, options["trials"])
     fixed = _fixed_options(options["training"], space.names)
-    given = {"name": options["name"], **given_options(ctx, DataOptions), **fixed}
+    preset = {} if options["preset"] is None else {"preset": options["preset"]}
+    given = {"name": options["name"], **preset, **given_options(ctx, DataOptions), **fixed}
     training = Training.build(given, space.names)
     example = _example(training, space)
     from mlic_train.data.splits import load_splits
@@ -146,8 +152,8 @@ def _fixed_options(arguments: tuple[str, ...], searched: list[str]) -> dict[str,
         click.UsageError: mlic-train would not take them, or the sweep decides about them.
     """
     context = train.make_context("mlic-train", list(arguments))
-    file = context.params["config_file"]
-    fixed = {**(read_options(file) if file else {}), **given_options(context, *OPTION_CLASSES)}
+    file, own = context.params["config_file"], given_options(context, *OPTION_CLASSES)
+    fixed = {**(read_options(file, own.get("device")) if file else {}), **own}
     for name in fixed:
         option = f"--{flag_of(OWNERS[name], name)}"
         if name in _NOT_FOR_TRIALS:
@@ -158,10 +164,12 @@ def _fixed_options(arguments: tuple[str, ...], searched: list[str]) -> dict[str,
 
 
 def _space(options: dict[str, Any]) -> Space:
-    preset, file = options["preset"], options["space_file"]
-    if (preset is None) == (file is None):
-        raise click.UsageError("give what to search: either --preset origin or --space FILE")
-    return PRESETS[preset] if file is None else read_space(file)
+    grid, file = options["grid"], options["space_file"]
+    if grid is None and file is None and options["preset"] in GRIDS:
+        grid = options["preset"]
+    if (grid is None) == (file is None):
+        raise click.UsageError("give what to search: either --grid origin or --space FILE")
+    return GRIDS[grid] if file is None else read_space(file)
 
 
 def _points(space: Space, sampler: str, trials: int | None) -> list[dict[str, Value]]:

@@ -10,7 +10,7 @@ from mlic_runtime.base.progress import duration
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
 from mlic_train.base.progress import is_first_process, log_line, progress_bar
 from mlic_train.base.stopwatch import Stopwatch
-from mlic_train.config import Options, read_options, resolve
+from mlic_train.config import PRESETS, Options, for_whom, read_options, resolve, usual_options
 from mlic_train.config.options import OPTION_CLASSES, command_line
 
 from .check_text import check_lines, verdict
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 _OF_THE_CHECK = ("check", "list_all", "output_format")
 
 
-@click.command(cls=GroupedCommand)
+_PRESETS = "\n".join(f"  {name:<10}{for_whom(name)}" for name in PRESETS)
+
+
+@click.command(cls=GroupedCommand, epilog=f"\b\nPresets:\n{_PRESETS}")
 @click.version_option(package_name="mlic-train")
-@field_options(*OPTION_CLASSES, path_types=DATA_PATHS)
+@field_options(*OPTION_CLASSES, path_types=DATA_PATHS, shown=usual_options())
 @click.option(
     "--config",
     "config_file",
@@ -38,24 +41,23 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
 
     \b
     mlic-train --data my-data --check
-    mlic-train --data my-data --backbone tf_efficientnet_lite0
-               --backbone-weights package --freeze-backbone --cache-features
+    mlic-train --data my-data
+    mlic-train --data my-data --preset best --epochs 5
     """  # noqa: D301 # click needs the backspace itself
     stopwatch = Stopwatch()
-    given = read_options(config_file) if config_file else {}
-    options = resolve({**given, **given_options(ctx, *OPTION_CLASSES)})
+    given = given_options(ctx, *OPTION_CLASSES)
+    file = read_options(config_file, given.get("device")) if config_file else {}
+    options = resolve({**file, **given})
     if options.run.check:
         _check(ctx, options)
         return
-    from mlic_train.data.splits import load_splits
     from mlic_train.training.loggers import require_loggers
-    from mlic_train.training.run import is_started, resume_run, start_run
+    from mlic_train.training.run import read_rows, resume_run, start_run
 
     require_loggers(options.run.loggers)
     begun = stopwatch.seconds()
+    options, splits, resume = read_rows(options)
     folder, device = options.folder, options.run.device
-    resume = options.run.resume or (options.run.auto_resume and is_started(folder, device))
-    splits = load_splits(options.data, divided=folder if resume else None)
     for line in splits.lines():
         log_line(line)
     rows = ", ".join(f"{name} {len(split.records)}" for name, split in splits.named().items())

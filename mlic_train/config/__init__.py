@@ -12,7 +12,8 @@ from .model import (
     OWN_TEXT_ENCODERS,
     ModelConfig,
 )
-from .options import Options, read_configs, read_options, resolve, resolve_configs
+from .options import Options, read_configs, read_options, resolve, resolve_configs, usual_options
+from .preset import PRESETS, for_whom
 from .run import LOGGERS, FirstWeights, RunOptions
 from .teacher import TEACHER_SEES, Distillation
 from .train import LOSSES, TrainConfig, threshold_goal
@@ -28,6 +29,7 @@ __all__ = [
     "ORIGIN_BACKBONE",
     "ORIGIN_HYBRID",
     "OWN_TEXT_ENCODERS",
+    "PRESETS",
     "TEACHER_SEES",
     "DataOptions",
     "Distillation",
@@ -36,6 +38,7 @@ __all__ = [
     "Options",
     "RunOptions",
     "TrainConfig",
+    "for_whom",
     "read_configs",
     "read_json",
     "read_options",
@@ -44,4 +47,5 @@ __all__ = [
     "resolve_configs",
     "threshold_goal",
     "to_toml",
+    "usual_options",
 ]

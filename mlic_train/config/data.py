@@ -9,7 +9,7 @@ from mlic_train.errors import ConfigError
 
 DATA_FORMATS = (
     *("auto", "open-images", "vertex", "csv", "competition", "coco", "label-studio", "cvat", "datumaro", "createml"),
-    *("jsonl", "shards", "voc", "yolo", "tags", "imagefolder", "captions"),
+    *("jsonl", "json", "parquet", "shards", "voc", "yolo", "tags", "imagefolder", "captions"),
 )
 
 _data = partial(option, group="Data")
@@ -44,6 +44,10 @@ class DataOptions:
     labels_file: Path | None = _data(None, "labels.csv: LabelID,Name.", flag="labels", path="file")
     images: Path | None = _data(None, "The pictures' folder.", path="folder", follows="images/ beside the rows")
     data_format: str = _data("auto", "Format of the files with rows.", choices=DATA_FORMATS)
+    image_column: str | None = _data(None, "Column of a table with the pictures.", follows="found by its name")
+    caption_column: str | None = _data(None, "Column of a table with the captions.", follows="found by its name")
+    labels_column: tuple[str, ...] = _data((), "Column of a table with labels; may be repeated.")
+    split_column: str | None = _data(None, "Column of a table with train, val or test.", follows="found by its name")
     pictures: bool = _data(True, "Read pictures; without them only captions and labels are read.")
     skip_bad_rows: bool = _data(False, "Leave out, and list, every row that --check calls an error.")
 

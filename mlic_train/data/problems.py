@@ -22,6 +22,7 @@ PROBLEM_KINDS = {
     "empty-split": "no usable record",
     "ignored": "something in a source that nothing is read from, such as a column or tasks without answers (warning)",
     "interpreted": "how a source was read where it could be read otherwise, such as boxes as labels (warning)",
+    "similar-labels": "labels that look alike and may be one (warning)",
     "unlabelled": "rows without labels, as from a file with no Labels column; training leaves them out",
     "unused-label": "a label that no record of the split has: it cannot be learned, tuned or measured (error: it is "
     "unknown in every training record)",

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mlic_train.data.source.members import PictureFile
-from mlic_train.data.source.pictures import PictureFolder
+from mlic_train.data.source.pictures import PictureFinder
 from mlic_train.errors import DataError
 
-from .formats.format import Row
+from .formats.format import ColumnNames, Row
 from .formats.registry import FORMATS, find_format
 from .labels import LabelSet, infer_labels
 from .problems import Problem
@@ -20,7 +20,12 @@ _Key: TypeAlias = PictureFile | str | tuple[Path, int]
 """Rows of one key are one record: the picture, else its name, else a row of a file."""
 
 
-def read_labels(files: Sequence[Path], data_format: str = "auto", labels_file: Path | None = None) -> LabelSet:
+def read_labels(
+    files: Sequence[Path],
+    data_format: str = "auto",
+    labels_file: Path | None = None,
+    columns: ColumnNames | None = None,
+) -> LabelSet:
     """Return the labels of a data set.
 
     They come from the labels file where there is one; else from the files whose format declares labels (COCO's
@@ -34,16 +39,16 @@ def read_labels(files: Sequence[Path], data_format: str = "auto", labels_file: P
         return LabelSet.from_file(labels_file)
     if not files:
         raise DataError("found no file to take the labels from; expected a labels file or the training files")
-    formats = {file: find_format(file, data_format) for file in files}
+    formats = {file: find_format(file, data_format, columns) for file in files}
     for each in FORMATS:
-        declaring = [file for file, found in formats.items() if found is each]
-        if declaring and (declared := each.read_labels(declaring)) is not None:
+        declaring = [file for file, found in formats.items() if found.name == each.name]
+        if declaring and (declared := formats[declaring[0]].read_labels(declaring)) is not None:
             return declared
     rows = (row for file, found in formats.items() for row in found.read_rows(file, None))
     labelled = [row for row in rows if isinstance(row, Row) and row.labels is not None]
     cells = [cell for row in labelled for cell in (row.labels, row.unknown) if cell is not None]
     try:
-        return infer_labels(cells)
+        return infer_labels(cells, files[0])
     except DataError as error:
         raise DataError(f"{', '.join(map(str, files))}: {error} in the rows; give a labels file") from None
 
@@ -57,6 +62,7 @@ def read_split(
     skip_bad_rows: bool = False,
     pictures: bool = True,
     allow_empty: bool = False,
+    columns: ColumnNames | None = None,
 ) -> Split:
     """Read one or more files into one split.
 
@@ -73,6 +79,7 @@ def read_split(
         skip_bad_rows: list bad rows in `Split.skipped`, instead of raising at the first.
         pictures: False reads captions and labels only: `Record.image` is None and no picture has to be there.
         allow_empty: return a split without records, instead of raising.
+        columns: the columns of tables that the user names.
 
     Raises:
         DataError: a file cannot be used, a row is bad (and bad rows are not skipped), or there is no record.
@@ -82,15 +89,22 @@ def read_split(
     if images is not None and not images.is_dir():
         raise DataError(f"{images}: not a folder; expected the pictures folder")
     builder = _SplitBuilder(labels, skip_bad_rows, pictures)
+    finders: dict[tuple[Path, ...], PictureFinder] = {}
     for file in files:
-        found = find_format(file, data_format)
-        folder = next((each for each in found.picture_folders(file, images) if each.is_dir()), None)
-        lookup = PictureFolder(folder) if pictures and folder is not None else None
+        found = find_format(file, data_format, columns)
+        folders = tuple(each for each in found.picture_folders(file, images) if each.is_dir())
+        lookup = finders.setdefault(folders, PictureFinder(folders)) if pictures and folders else None
         for row in found.read_rows(file, labels):
             if isinstance(row, Problem):
                 builder.refuse(row)
             else:
                 builder.add(file, row, lookup)
+    for finder in finders.values():
+        for note in finder.notes():
+            builder.refuse(Problem(files[0], None, "interpreted", note, "warning"))
+    for problem in labels.notes:
+        if problem.file in files:  # once, although all splits have the same labels
+            builder.refuse(problem)
     split = builder.finish()
     if not split.records and not allow_empty:
         why = f"all {len(split.skipped)} rows were bad, the first: {split.skipped[0]}" if split.skipped else "no rows"
@@ -109,6 +123,7 @@ class _SplitBuilder:
         self._records: dict[_Key, Record] = {}
         self._skipped: list[Problem] = []
         self._warnings: list[Problem] = []
+        self._missing: dict[Path, list[str]] = {}  # cells that say that there is no value
 
     def refuse(self, problem: Problem) -> None:
         if problem.severity == "warning":
@@ -118,8 +133,10 @@ class _SplitBuilder:
             raise DataError(f"{problem}; mend the row, or leave bad rows out with --skip-bad-rows")
         self._skipped.append(problem)
 
-    def add(self, file: Path, row: Row, folder: PictureFolder | None) -> None:
+    def add(self, file: Path, row: Row, finder: PictureFinder | None) -> None:
         labels, unknown = self._indices(row.labels), self._indices(row.unknown)
+        if labels is None and row.labels is not None:
+            self._missing.setdefault(file, []).append(str(row.labels).strip())
         if isinstance(labels, DataError) or isinstance(unknown, DataError):
             error = labels if isinstance(labels, DataError) else unknown
             return self.refuse(Problem(file, row.number, "unknown-label", str(error)))
@@ -130,17 +147,13 @@ class _SplitBuilder:
         if row.image_id is None and not row.captions:
             message = "found neither a picture nor a caption; expected at least one"
             return self.refuse(Problem(file, row.number, "bad-row", message))
-        if row.image_id is not None and folder is not None:
+        if row.image_id is not None and row.picture is None and finder is not None:
             try:
-                path = folder.path(row.image_id)
-                if not folder.has(path):
-                    path = next(filter(folder.has, map(folder.path, row.other_names)), path)
+                image = finder.find(row.image_id, row.other_names)
             except ValueError as error:
                 return self.refuse(Problem(file, row.number, "bad-row", str(error)))
-            if not folder.has(path):
-                message = f"no picture at {path}; expected it there, or another folder with --images"
-                return self.refuse(Problem(file, row.number, "missing-picture", message))
-            image = path
+            except LookupError as error:
+                return self.refuse(Problem(file, row.number, "missing-picture", str(error.args[0])))
         if row.blank_caption:
             message = "the caption is blank; the row counts as having none"
             self._warnings.append(Problem(file, row.number, "empty-caption", message, "warning"))
@@ -153,6 +166,9 @@ class _SplitBuilder:
         return None
 
     def finish(self) -> Split:
+        for file, cells in self._missing.items():
+            message = f"{len(cells)} cells of labels say that there is no value, such as {cells[0]!r}: not labelled"
+            self._warnings.append(Problem(file, None, "interpreted", message, "warning"))
         records = []
         for record in self._records.values():
             if record.image is None and not record.captions:
@@ -189,6 +205,8 @@ class _SplitBuilder:
 
     def _indices(self, cell: str | tuple[str, ...] | None) -> tuple[int, ...] | DataError | None:
         if cell is None:
+            return None
+        if isinstance(cell, str) and self._labels.is_missing(cell):
             return None
         if cell not in self._parsed:
             try:

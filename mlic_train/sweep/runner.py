@@ -14,6 +14,7 @@ from mlic_train.config import read_json
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, ConfigError, TrainError
 from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State
+from mlic_train.training.adapt import adapt
 from mlic_train.training.run import resume_run, start_run
 
 from .liveness import LivenessTracker
@@ -134,7 +135,7 @@ class Runner:
 
     def _train(self, trial: Trial, values: Mapping[str, Value], progress: "_Progress") -> State:
         """Train from the start, or from the last checkpoint of a process that died."""
-        folder, options = self.run_folder(trial.number), self._training.options(values)
+        folder, options = self.run_folder(trial.number), adapt(self._training.options(values), self._splits)
         log = _prefixed(f"trial {trial.number}: ", self._log)
         owner = {
             "study": self._study.identity,

@@ -1,4 +1,4 @@
-"""The space that a sweep searches: given by a preset or read from a TOML file, checked against mlic-train's options."""
+"""The space that a sweep searches: a named grid, or a TOML file, checked against mlic-train's options."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -96,7 +96,7 @@ class Space:
         return {parameter.name: parameter.describe() for parameter in self.parameters}
 
 
-PRESETS: dict[str, Space] = {
+GRIDS: dict[str, Space] = {
     # The origin's table of experiments, for each of its models.
     "origin": Space(
         (

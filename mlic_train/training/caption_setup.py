@@ -15,7 +15,7 @@ from mlic_train.data import Record
 from mlic_train.errors import ConfigError
 from mlic_train.models.huggingface import load_text_encoder
 
-from .embedding import initial_embedding
+from .embedding import PACKAGE, PACKAGE_NAME, initial_embedding, packaged_encoder
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,10 @@ def set_up_captions(config: ModelConfig, records: Sequence[Record], embedding: s
     config = dataclasses.replace(config, vocab_size=vocabulary_size(tokenizer))
     if embedding is None:
         return CaptionSetup(config, tokenizer)
-    weights = {"embedding.weight": initial_embedding(tokenizer, embedding, config.width)}
-    return CaptionSetup(config, tokenizer, weights, _text_facts("embedding", embedding))
+    source = packaged_encoder() if embedding == PACKAGE else embedding
+    weights = {"embedding.weight": initial_embedding(tokenizer, source, config.width)}
+    facts = _text_facts("embedding", PACKAGE_NAME if embedding == PACKAGE else embedding)
+    return CaptionSetup(config, tokenizer, weights, facts)
 
 
 def _pretrained_captions(config: ModelConfig) -> CaptionSetup:

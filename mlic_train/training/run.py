@@ -32,20 +32,23 @@ from mlic_train.config import (
     resolve_configs,
     to_toml,
 )
-from mlic_train.config.options import changed_options, repeatable
+from mlic_train.config.options import MAY_CHANGE, changed_options, repeatable
+from mlic_train.config.preset import NONE
 from mlic_train.data import Record
 from mlic_train.data.divide import write_division
-from mlic_train.data.splits import Splits
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.data.summary import fingerprint
 from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.measure.calibration import calibrate
 from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import Hybrid, Model, create_model
+from mlic_train.models.calibration import BOTH, CAPTION_ONLY
 from mlic_train.runs.checkpoint import (
     BEST_NAME,
     CONFIG_NAME,
     LAST_NAME,
+    NEVER_SEEN,
     RunConfig,
     State,
     TrainedModel,
@@ -59,6 +62,7 @@ from mlic_train.runs.checkpoint import (
     write_run_config,
 )
 
+from .adapt import adapt, pictures_are_missing, remarks
 from .caption_setup import set_up_captions
 from .distillation import FINGERPRINT, read_soft_labels, teach, write_soft_labels
 from .fit import FitData, fit, is_finished
@@ -70,8 +74,6 @@ from .time_limit import TimeBudget, seconds_to_finish, seconds_to_validate
 Log = Callable[[str], None]
 KeepGoing = Callable[[State], bool]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
-# What may differ in a resumed run: nothing that an earlier step depended on.
-_MAY_CHANGE = ("epochs", "time_limit", "patience", "workers", "calibration", "empty_odds", "threshold_for")
 _CACHE_FOLDER = "feature-cache"
 _SECONDS_BETWEEN_LINES = 10.0  # of progress where there is no terminal
 OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
@@ -116,8 +118,8 @@ def train_run(
     weights = FirstWeights(None if backbone_weights is None else str(backbone_weights), embedding)
     run, teacher = RunOptions(device=device), distillation or Distillation()
     given = changed_options(run, model_config, weights, train_config, teacher)
-    configs = resolve_configs(model_config, train_config, pretrained=backbone_weights is not None)
-    options = Options(DataOptions(), run, configs[0], weights, configs[1], teacher, given)
+    configs = resolve_configs(model_config, train_config, pretrained=weights.pretrained is not None)
+    options = Options(DataOptions(), run, configs[0], weights, configs[1], teacher, given, given)
     return start_run(options, folder, splits, provenance=provenance, log=log, keep_going=keep_going)
 
 
@@ -149,6 +151,26 @@ def is_started(folder: Path, device: str = "auto") -> bool:
     This is for a command that is started again, as torchrun does after it lost a process or a machine.
     """
     return on_first_process(create_fabric(device), (folder / CONFIG_NAME).exists)
+
+
+def read_rows(options: Options) -> tuple[Options, Splits, bool]:
+    """Read the data; return the options with what follows from the rows, the splits, and whether a run is resumed.
+
+    Raises:
+        MlicError: see `load_splits`, `adapt` and `is_started`.
+    """
+    resume = _is_resumed(options)
+    splits = load_splits(options.data, divided=options.folder if resume else None)
+    adapted = adapt(options, splits)
+    if adapted.folder == options.folder:
+        return adapted, splits, resume
+    resume = _is_resumed(adapted)  # the rows decide about the model, and so about its usual folder
+    return adapted, load_splits(options.data, divided=adapted.folder) if resume else splits, resume
+
+
+def _is_resumed(options: Options) -> bool:
+    run = options.run
+    return run.resume or (run.auto_resume and is_started(options.folder, run.device))
 
 
 def resume_run(
@@ -185,15 +207,16 @@ def resume_run(
     if fingerprint(splits.named()) != config.provenance.get("data_fingerprint"):
         raise CheckpointError(f"{folder} was trained on other data; resume it with the data it was started with")
     saved = {**dataclasses.asdict(config.model), **dataclasses.asdict(config.train)}
+    saved["preset"] = config.provenance.get("preset", NONE)
     changes = {name: value for name, value in (wanted or {}).items() if saved[name] != value}
     pieces = changes.get("vocab_size")
     if isinstance(pieces, int) and pieces > saved["vocab_size"]:
         del changes["vocab_size"]  # the captions gave fewer pieces than the option allows
     for name, value in changes.items():
-        if name not in _MAY_CHANGE:
+        if name not in MAY_CHANGE:
             raise ConfigError(
                 f"{folder} was started with {name} {saved[name]!r}, not {value!r}; "
-                f"leave the option out, or start a new run (only {', '.join(_MAY_CHANGE)} may change)"
+                f"leave the option out, or start a new run (only {', '.join(MAY_CHANGE)} may change)"
             )
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))  # type: ignore[arg-type] # names and values come from these dataclasses
     fabric = create_fabric(device, config.train.mixed_precision)
@@ -208,7 +231,10 @@ def _start(
     """Write a run folder that every process can resume, as it resumes an interrupted run."""
     if (folder / CONFIG_NAME).exists():
         raise CheckpointError(f"{folder} holds a run already; continue with --resume or choose another --output")
-    data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.backbone_weights
+    for line in remarks(options, splits):
+        log(line)
+    ignores_pictures = pictures_are_missing(options, splits)
+    data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.pretrained
     splits, taught = teach(splits, options.teacher, train.teacher_weight, device, log)
     captions = set_up_captions(options.model, splits.train.records, options.weights.embedding)
     config = dataclasses.replace(captions.config, labels=splits.labels.names)
@@ -216,9 +242,13 @@ def _start(
     model = _with_backbone(config, backbone)
     if isinstance(model, Hybrid):
         model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
+        if ignores_pictures:
+            model.ignore_pictures()
     facts: dict[str, str | int | float] = {
         "data_fingerprint": data_fingerprint,
         "seed": train.seed,
+        "preset": options.run.preset or NONE,
+        **({NEVER_SEEN: "pictures"} if ignores_pictures else {}),
         "backbone_weights": "none" if backbone is None else Path(backbone).name,
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
@@ -238,7 +268,7 @@ def _start(
     if splits.division is not None:
         write_division(folder, splits.division)
     # A path may hold bytes that are no text; that is no reason not to train.
-    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.given)).encode("utf-8", "backslashreplace"))
+    write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.chosen)).encode("utf-8", "backslashreplace"))
     write_run_config(folder, run_config, captions.tokenizer)
 
 
@@ -437,6 +467,8 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
     with progress_bar("calibration", "row", _SECONDS_BETWEEN_LINES) as show:
         raw = collect(trained, trained.run, splits.val.records, show)
     outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
+    if NEVER_SEEN in trained.config.provenance:
+        model.calibration.set(BOTH, model.calibration.scale[CAPTION_ONLY], model.calibration.bias[CAPTION_ONLY])
     val = outputs["val"]["both"]
     best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for, val.known).tolist()
     if splits.test is not None:

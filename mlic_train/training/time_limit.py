@@ -388,4 +388,5 @@ def _spread(records: Sequence[Record]) -> list[Record]:
 def _repeat(outputs: Outputs, count: int) -> Outputs:
     """Return outputs for `count` rows, those of fewer rows again and again."""
     rows = np.arange(count) % len(outputs.logits)
-    return Outputs(**{field.name: getattr(outputs, field.name)[rows] for field in dataclasses.fields(Outputs)})
+    repeated = {name: array[rows] for name, array in vars(outputs).items() if array is not None}
+    return Outputs(**repeated)

@@ -35,8 +35,21 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append((f"{split}{index}.png", name, f"a {name} wall"))
         with (root / f"{split}.csv").open("w", newline="") as file:
             csv.writer(file).writerows(rows)
-    options = ["--image-size", "16", "--epochs", "25", "--patience", "0", "--batch-size", "8", "--dropout", "0.1"]
-    options += ["--learning-rate", "0.01", "--device", "cpu", "--drop-caption", "0.5"]
+    options = [
+        "--preset",
+        "none",
+        "--image-size",
+        "16",
+        "--epochs",
+        "25",
+        "--patience",
+        "0",
+        "--batch-size",
+        "8",
+        "--dropout",
+        "0.1",
+    ]
+    options += ["--preset", "none", "--learning-rate", "0.01", "--device", "cpu", "--drop-caption", "0.5"]
     trained = command("mlic_train.cli.train:train", "--data", root, *options, cwd=root)
     assert trained.returncode == 0, trained.stderr
     exported = command("mlic_train.cli.export:export", "--model", "hybrid", cwd=root)

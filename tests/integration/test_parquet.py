@@ -38,10 +38,24 @@ def test_pictures_may_be_in_the_file(tmp_path: Path) -> None:
     assert bad.to_dict()["error"]["type"] == "ImageError"
 
 
+def test_hugging_face_s_pictures_are_read(tmp_path: Path) -> None:
+    cells = [{"bytes": CAT.read_bytes(), "path": "cat.png"}, {"bytes": None, "path": "b.png"}, None]
+    table = {"image": cells, "text": ["a cat", None, "green"], "labels": [["cat"], [], None]}
+    parquet.write_table(pa.table(table), tmp_path / "rows.parquet")
+    with open_rows(tmp_path / "rows.parquet") as reader:
+        assert reader.note == "not read from the input: labels"
+        rows = list(reader)
+    assert [(row.image, row.caption, row.name) for row in rows] == [
+        (CAT.read_bytes(), "a cat", "cat.png"),
+        (str(tmp_path / "b.png"), None, "b.png"),
+        (None, "green", None),
+    ]
+
+
 def test_values_of_other_types_cost_one_row(tmp_path: Path) -> None:
-    parquet.write_table(pa.table({"image": [1, None], "caption": ["red", "red"]}), tmp_path / "rows.parquet")
+    parquet.write_table(pa.table({"image": [1.5, None], "caption": ["red", "red"]}), tmp_path / "rows.parquet")
     bad, good = rows_of(tmp_path / "rows.parquet")
-    assert str(bad.error) == "row 1 has a picture that is int; expected a text"
+    assert str(bad.error) == "row 1: found a picture that is float; expected a text"
     assert good.caption == "red"
 
 
@@ -57,11 +71,11 @@ def test_rows_are_streamed(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(InputError, match=r"cannot read '.*rows\.parquet' as Parquet: "):
+    with pytest.raises(InputError, match=r"the input '.*rows\.parquet': found what is not Parquet: "):
         open_rows(tmp_path / "rows.parquet")
 
 
 def test_columns_that_are_not_known_are_refused(tmp_path: Path) -> None:
-    parquet.write_table(pa.table({"id": [1]}), tmp_path / "rows.parquet")
-    with pytest.raises(InputError, match="the input has id; expected a column"):
+    parquet.write_table(pa.table({"number": [1]}), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match="found number; expected a column"):
         open_rows(tmp_path / "rows.parquet")

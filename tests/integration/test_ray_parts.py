@@ -405,7 +405,7 @@ def test_its_options_are_checked_before_the_first_batch() -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({"x": np.array([1])}, r"a batch has the columns x; expected one with pictures \(ImageID, image, path\)"),
+        ({"x": np.array([1])}, r"a batch has the columns x; expected a column for pictures"),
         ({"path": np.array(["a"]), "image": np.array(["a"])}, "a batch has path, image, which are the same"),
     ],
 )

@@ -130,14 +130,14 @@ def test_names_that_stay_are_taken_as_they_are(memory: Any, name: str, where: st
     ("source", "message"),
     [
         ("memory://bucket/no.csv", "cannot read the input 'memory://bucket/no.csv': there is no such file"),
-        ("memory://bucket/rows.txt", "the input 'memory://bucket/rows.txt' has an unknown ending; expected .csv"),
+        ("memory://bucket/rows.xlsx", "the input 'memory://bucket/rows.xlsx' has an unknown ending; expected .csv"),
         ("memory://bucket/empty", "there is no picture in 'memory://bucket/empty'; passed over 1 file that is not a"),
         ("nix://bucket/rows.csv", "cannot use the URI 'nix://bucket/rows.csv': "),
         ("file://host/rows.csv", "expected file:///FOLDER/NAME, a path of this machine"),
     ],
 )
 def test_what_cannot_be_read_is_said(memory: Any, source: str, message: str) -> None:
-    memory.pipe("/bucket/rows.txt", b"x")
+    memory.pipe("/bucket/rows.xlsx", b"x")
     memory.pipe("/bucket/empty/x", b"x")
     with pytest.raises(InputError) as error:
         rows_of(source)

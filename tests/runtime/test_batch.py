@@ -251,7 +251,10 @@ def test_options_that_do_not_go_together_are_wrong_usage(arguments: list[str], m
 
 def test_the_help_names_the_columns() -> None:
     text = " ".join(run("--help").stdout.split())
-    assert "a column ImageID, image or path, a column Caption, or both" in text
+    assert (
+        "a column for pictures (ImageID, image, file_name, image_path, ...), for captions (Caption, text, sentence"
+        in text
+    )
 
 
 def test_an_output_that_is_no_regular_file_or_is_the_input_is_refused(rows: Path) -> None:

@@ -24,7 +24,7 @@ EXTRAS = {
     "ray/parts.py": {"pyarrow"},
     "ray/predictor.py": {"ray"},
     "ray/results.py": {"pyarrow"},
-    "rows/formats.py": {"pyarrow"},
+    "rows/table.py": {"pyarrow"},
     "serve/answers.py": {"starlette"},
     "serve/application.py": {"starlette"},
     "serve/metrics.py": {"prometheus_client"},

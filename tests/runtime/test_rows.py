@@ -67,8 +67,8 @@ def test_a_row_that_breaks_the_rules_costs_one_row(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.csv", "ImageID,Caption\n" + "\n".join(lines) + "\n")
     rows = rows_of(file)
     assert [row.caption for row in rows] == ["red", None, "green", None, None, "blue"]
-    assert problem(rows[1]).startswith("row 2 is not CSV (")
-    assert problem(rows[3]) == "row 4 has 1 cells; expected 2 (ImageID,Caption)"
+    assert problem(rows[1]).startswith("row 2: found 'b.jpg,\"never closed', which is not CSV (")
+    assert problem(rows[3]) == "row 4: found 1 columns; expected 2 (ImageID,Caption)"
     assert rows[3].name == "d.jpg"
     assert "expected quotes inside a quoted cell to be doubled" in problem(rows[4])
 
@@ -101,23 +101,92 @@ def test_a_quoted_cell_that_swallows_many_lines_ends_at_a_limit(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "the input has no header; expected a column ImageID, image or path, or Caption, or both"),
-        ("id,text\n1,red\n", "the input has id, text; expected a column"),
-        ("image,path\na,b\n", "the input has image, path, which are the same; expected one of them"),
-        ('"ImageID,Caption\n', "the input has no header: is not CSV"),
-        ("ImageID;Caption\n", "the input has ImageID;Caption; expected a column"),
-        (b"\xff\xfeI\0m\0", "the input is UTF-16; expected UTF-8"),
+        ("", "found no header"),
+        ("number,words\n1,red\n", "found number, words; expected a column for pictures (ImageID, image, file_name"),
+        ("image,Image\na,b\n", "found the columns image and Image, which are the same; expected one of them"),
+        ("image,image\na,b\n", "found the columns image and image, which are the same"),
+        ('"ImageID,Caption\n', "found a header that is not CSV"),
+        ("ImageID.Caption\n", "found ImageID.Caption; expected a column"),
+        (b"\xff\xfeI\0m\0d", "found UTF-16 that is cut off or damaged"),
     ],
 )
 def test_a_header_that_cannot_be_used_is_refused_at_once(tmp_path: Path, content: "str | bytes", message: str) -> None:
     file = write(tmp_path / "rows.csv", content)
     with pytest.raises(InputError) as caught:
         open_rows(file)
-    assert str(caught.value).startswith(message)
+    assert str(caught.value).startswith(f"the input {str(file)!r}: {message}")
 
 
 def test_a_header_alone_is_no_row(tmp_path: Path) -> None:
     assert rows_of(write(tmp_path / "rows.csv", "ImageID\n")) == []
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "txt"])
+def test_a_table_may_have_any_usual_separator_line_end_and_encoding(
+    tmp_path: Path, separator: str, end: str, encoding: str, ending: str
+) -> None:
+    lines = [["image", "caption"], ["a.jpg", "caf\u00e9"], ["b.jpg", '"red, green; blue"']]
+    text = "".join(separator.join(cells) + end for cells in lines)
+    file = write(tmp_path / f"rows.{ending}", text.encode(encoding))
+    with open_rows(file) as reader:
+        assert [said(row)[1:] for row in reader] == [("caf\u00e9", "a.jpg"), ("red, green; blue", "b.jpg")]
+        assert reader.note == ("it is UTF-16" if encoding == "utf-16" else "")
+        assert reader.share() == 1
+
+
+def test_spaces_after_separators_are_no_part_of_cells_where_the_header_has_them(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.csv", 'filename, text\na.jpg, "red, green"\nb.jpg, blue\n')
+    assert [said(row)[1:] for row in rows_of(file)] == [("red, green", "a.jpg"), ("blue", "b.jpg")]
+
+
+def test_of_several_columns_the_best_is_read_and_it_says_so(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.csv", "id,image_id,file_name,Title,text\n1,2,a.jpg,T,red\n")
+    with open_rows(file) as reader:
+        assert [said(row)[1:] for row in reader] == [("red", "a.jpg")]
+        assert reader.note == (
+            "the picture is in file_name; the caption is in text; not read from the input: id, image_id, Title"
+        )
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "caption"),
+    [("id,score", "1", None), ("id,title", "1", "2"), ("id,text", None, "2"), ("Id,caption_1", None, "2")],
+)
+def test_an_id_is_a_picture_only_where_nothing_else_is(
+    tmp_path: Path, header: str, name: "str | None", caption: "str | None"
+) -> None:
+    (row,) = rows_of(write(tmp_path / "rows.csv", f"{header}\n1,2\n"))
+    assert said(row)[1:] == (caption, name)
+
+
+def test_columns_may_be_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.csv", "image,where,what\na.jpg,b.jpg,red\n")
+    with open_rows(file, image_column="where", caption_column="what") as reader:
+        assert [said(row)[1:] for row in reader] == [("red", "b.jpg")]
+        assert reader.note == "not read from the input: image"
+    with pytest.raises(InputError, match="found no column 'wher'; expected one of: 'image', 'where', 'what'"):
+        open_rows(file, image_column="wher")
+
+
+def test_row_numbers_that_pandas_wrote_are_left_out(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.csv", ",image\n0,a.jpg\nx,b.jpg\n")
+    good, bad = rows_of(file)
+    assert good.name == "a.jpg"
+    assert problem(bad) == (
+        "row 2: found 'x' in a column without a name; expected a row number, or a name in the header"
+    )
+
+
+def test_a_json_array_of_objects_is_a_table(tmp_path: Path) -> None:
+    rows = rows_of(write(tmp_path / "rows.json", '[{"image": "a.jpg", "text": "red"}, 7, {"image": "b.jpg"}]'))
+    assert said(rows[0])[1:] == ("red", "a.jpg")
+    assert problem(rows[1]) == 'row 2: found \'7\'; expected an object such as {"image": "1.jpg"}'
+    assert rows[2].name == "b.jpg"
+    with pytest.raises(InputError, match="found a JSON object; expected an array of objects"):
+        open_rows(write(tmp_path / "other.json", "{}"))
 
 
 # --- JSON lines
@@ -139,14 +208,16 @@ def test_json_lines_are_read_from_a_file_and_from_a_stream(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "row 1: '{' is not JSON ("),
+        ("{", "row 1: found '{', which is not JSON ("),
         ("[1]", "row 1: found '[1]'; expected an object"),
-        ('{"image": 7}', "row 1 has a picture that is int; expected a text"),
-        ('{"image": "a.jpg", "caption": ["x"]}', "row 1 has a caption that is list; expected a text"),
-        ('{"image": "a.jpg", "captions": ["x"]}', "row 1: found several captions; expected one"),
+        ('{"image": 7.5}', "row 1: found a picture that is float; expected a text"),
+        ('{"image": {"path": 7.5}}', "row 1: found a picture that is dict; expected a text"),
+        ('{"image": "a.jpg", "caption": [7]}', "row 1: found a caption that is int; expected a text"),
+        ('{"image": "a.jpg", "captions": ["x", "y"]}', "row 1: found 2 captions; expected one"),
+        ('{"image": "a.jpg", "image": "b.jpg"}', "row 1: found a key twice in one object"),
         ('{"caption": "\\ud800"}', "row 1, caption: found the character \\ud800, which is not UTF-8"),
-        ('{"name": "a.jpg"}', "row 1: the input has name; expected a column"),
-        ('{"image": "a.jpg", "path": "b.jpg"}', "row 1: the input has image, path, which are the same"),
+        ('{"name": "a.jpg"}', "row 1: found name; expected a column"),
+        ('{"image": "a.jpg", "Image": "b.jpg"}', "row 1: found the columns image and Image, which"),
         ("[" * 100_000, "row 1: "),
         ('{"caption": "' + "x" * MAX_ROW_BYTES + '"}', f"row 1: it has more than {MAX_ROW_BYTES} bytes"),
     ],
@@ -303,7 +374,7 @@ def test_pictures_or_captions_can_be_left_out(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("missing.csv", "cannot read the input .*missing.csv': there is no such file"),
-        ("missing", "the input .*missing' is not there; expected .csv, .jsonl, .parquet, a folder, or -"),
+        ("missing", "the input .*missing' is not there; expected .csv, .tsv, .*.parquet, .pq, a folder, or -"),
         ("rows.xlsx", r"the input .*rows.xlsx' has an unknown ending; expected .csv"),
     ],
 )
@@ -353,6 +424,19 @@ def test_a_picture_is_found_by_its_name_in_the_other_normal_form(tmp_path: Path)
         found = find(f"{len(written)}/{given}/{given}.jpg")
         assert Path(str(found)).samefile(folder / f"{written}.jpg")
     assert find(f"{one}.jpg") == str(tmp_path / f"{one}.jpg")  # not there in any form
+
+
+def test_backslashes_missing_endings_and_the_folder_of_pictures_are_found(tmp_path: Path) -> None:
+    for name in ("Images/tt1.jpg", "Images/both.jpg", "Images/both.png", "sub/b.jpg"):
+        write(tmp_path / name, "")
+    find = picture_finder(str(tmp_path))
+    assert find("sub\\b.jpg") == str(tmp_path / "sub/b.jpg")
+    assert find("tt1") == find("tt1.jpg") == find("Images/tt1") == str(tmp_path / "Images/tt1.jpg")
+    assert find("none") == str(tmp_path / "none")
+    with pytest.raises(InputError, match=r"picture 'both' may be .*both.jpg' or .*both.png': name one of them"):
+        find("both")
+    with pytest.raises(InputError, match="lies outside"):
+        find("..\\a.jpg")
 
 
 def test_the_exact_name_comes_before_the_other_normal_form(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablation.py"
 PLAN = """
 data = "--data '{data}'"
-options = "--image-size 16 --epochs 1 --width 8 --num-layers 1 --num-heads 1 --device cpu"
+options = "--preset none --image-size 16 --epochs 1 --width 8 --num-layers 1 --num-heads 1 --device cpu"
 
 [variants."all parts"]
 seeds = [0, 1]

@@ -16,7 +16,14 @@ from mlic_train.training import fit
 
 PAGE = Path(__file__).parents[2] / "docs" / "train" / "python.md"
 SMALL: dict[str, Any] = {"image_size": 16, "width": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 60}
-SMALL |= {"epochs": 1, "batch_size": 12, "text_batch_size": 12, "learning_rate": 0.01, "device": "cpu"}
+SMALL |= {
+    "preset": "none",
+    "epochs": 1,
+    "batch_size": 12,
+    "text_batch_size": 12,
+    "learning_rate": 0.01,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from mlic_train.data.splits import load_splits
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
-SMALL += ["--learning-rate", "0.01", "--device", "cpu"]
+SMALL += ["--learning-rate", "0.01", "--device", "cpu", "--preset", "none"]
 
 
 def run(command: object, *arguments: object) -> Result:
@@ -226,8 +226,14 @@ def test_what_is_not_read_on_purpose_is_said(data: Path, tmp_path: Path) -> None
         (["--data", "{tmp}/nowhere"], 2, "does not exist"),
         (["--model", "gpt"], 2, "'gpt' is not one of 'cnn', 'hybrid'"),
         (["--data", "{data}", "--loss", "hinge"], 2, "is not one of"),
-        (["--data", "{data}", "--cache-features"], 1, "--cache-features needs --freeze-backbone"),
-        (["--data", "{data}", "--backbone", "nonsense"], 1, "neither 'conv3' nor a timm model"),
+        (["--data", "{data}", "--preset", "none", "--cache-features"], 1, "--cache-features needs --freeze-backbone"),
+        (["--data", "{data}", "--backbone", "nonsense", "--backbone-weights", "none"], 1, "'conv3' nor a timm model"),
+        (
+            ["--data", "{data}", "--backbone", "resnet18"],
+            1,
+            "resnet18 would start from random weights: give",
+        ),
+        (["--data", "{data}", "--preset", "quick"], 2, "'quick' is not one of 'balanced', 'best'"),
         (["--data", "{data}", "--dropout", "2"], 2, "--dropout"),
         (["--data", "{data}", "--resume"], 1, "not a run folder"),
     ],

@@ -128,7 +128,7 @@ def test_records_without_labels_and_labels_without_records_are_warnings(data: Pa
 
 
 def test_unusable_files_do_not_hide_the_other_splits(data: Path) -> None:
-    write(data / "train.csv", "ImageID,Text\n")
+    write(data / "train.csv", "Where,Labels\n")
     write(data / "val.csv", HEADER + "x.jpg,1,Gone.\n")
     problems = check(data)
     assert kinds(problems) == [

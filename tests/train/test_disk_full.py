@@ -23,6 +23,7 @@ from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, TrainedModel
 Room = Callable[[int], AbstractContextManager[None]]
 
 SMALL = ["--image-size", "16", "--width", "16", "--num-layers", "1", "--num-heads", "2", "--device", "cpu"]
+SMALL += ["--preset", "none"]
 SMALL += ["--batch-size", "18", "--text-batch-size", "18", "--calibration", "none"]
 
 
@@ -99,7 +100,7 @@ def test_a_feature_cache_is_refused_before_it_is_written(
     records = load_splits(DataOptions(colours)).val.records
     folder = tmp_path / "caches"
     given = (cnn.model, records, cnn.config.model.image_spec, [(False, False)], folder)
-    with room(200), pytest.raises(OutputError, match=r"cannot write .*features-\w+\.npy: File too large"):
+    with room(200), pytest.raises(OutputError, match=r"cannot write .*features-\w+\.float16: File too large"):
         build_cache(*given)
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", refuse, raising=False)

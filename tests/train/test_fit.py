@@ -436,7 +436,8 @@ def test_the_feature_cache_changes_nothing(
     train_run(tmp_path / "cached" / "run", small_model, dataclasses.replace(config, cache_features=True), splits)
     plain, cached = weights(tmp_path / "plain" / "run"), weights(tmp_path / "cached" / "run")
     for name, tensor in plain.items():
-        torch.testing.assert_close(tensor, cached[name], rtol=1e-4, atol=1e-4, msg=name)
+        # Kept features are rounded to float16, once.
+        torch.testing.assert_close(tensor, cached[name], rtol=1e-2, atol=1e-2, msg=name)
 
 
 def test_the_feature_cache_is_reused_and_not_mistaken(

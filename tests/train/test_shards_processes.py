@@ -28,8 +28,32 @@ PATTERN = "train-{000000..000005}.tar"
 # 36 pictures make 6 batches and 18 captions alone 3: no process is ever without a row.
 STEPS = 9  # of an epoch
 STOPPED = STEPS + 4  # batches before the second process is interrupted, or killed
-OPTIONS = ["--image-size", "16", "--width", "16", "--num-layers", "1", "--num-heads", "2", "--vocab-size", "60"]
-OPTIONS += ["--dropout", "0", "--encoder-dropout", "0", "--learning-rate", "0.01", "--device", "cpu"]
+OPTIONS = [
+    "--preset",
+    "none",
+    "--image-size",
+    "16",
+    "--width",
+    "16",
+    "--num-layers",
+    "1",
+    "--num-heads",
+    "2",
+    "--vocab-size",
+    "60",
+]
+OPTIONS += [
+    "--preset",
+    "none",
+    "--dropout",
+    "0",
+    "--encoder-dropout",
+    "0",
+    "--learning-rate",
+    "0.01",
+    "--device",
+    "cpu",
+]
 OPTIONS += ["--epochs", "2", "--batch-size", "6", "--text-batch-size", "6"]
 TOLERANCE = 1e-3  # as in test_parallel
 

@@ -23,6 +23,7 @@ from mlic_train.training import fit
 from mlic_train.training.run import start_run
 
 TINY = ["--image-size", "16", "--width", "16", "--num-layers", "1", "--calibration", "none", "--device", "cpu"]
+NO_PRESET = ["--preset", "none"]
 SMALL = ["--", *TINY, "--num-heads", "2", "--batch-size", "36", "--text-batch-size", "18"]
 QUICK = [*SMALL, "--epochs", "1"]
 DROPOUTS = "[dropout]\nchoices = [0.1, 0.2, 0.3]\n"
@@ -39,7 +40,7 @@ def grid(colours: Path, tmp_path: Path) -> Callable[..., Result]:
     def start(text: str, *arguments: object) -> Result:
         space = tmp_path / "space.toml"
         space.write_text(text)
-        given = ["--data", colours, "--space", space, "--output", tmp_path / "sweep", "--sampler", "grid"]
+        given = [*NO_PRESET, "--data", colours, "--space", space, "--output", tmp_path / "sweep", "--sampler", "grid"]
         return run(sweep, *given, *arguments)
 
     return start
@@ -245,8 +246,8 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--data", "{data}"], 2, "give what to search: either --preset origin or --space FILE"),
-        (["--data", "{data}", "--preset", "origin", "--space", "{space}"], 2, "either --preset origin or --space FILE"),
+        (["--data", "{data}"], 2, "give what to search: either --grid origin or --space FILE"),
+        (["--data", "{data}", "--grid", "origin", "--space", "{space}"], 2, "either --grid origin or --space FILE"),
         (["--preset", "origin"], 1, "no training data: give --data FOLDER"),
         (["--data", "{data}", "--preset", "origin", "--trials", "3"], 2, "the grid has 16 trials; leave --trials out"),
         (

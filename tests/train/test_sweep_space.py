@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mlic_train.errors import ConfigError
-from mlic_train.sweep.space import PRESETS, Parameter, Space, read_space
+from mlic_train.sweep.space import GRIDS, Parameter, Space, read_space
 
 
 def read(folder: Path, text: str) -> Space:
@@ -13,7 +13,7 @@ def read(folder: Path, text: str) -> Space:
 
 
 def test_the_preset_is_the_origins_grid() -> None:
-    grid = PRESETS["origin"].grid()
+    grid = GRIDS["origin"].grid()
     assert len(grid) == 16
     assert {tuple(point) for point in grid} == {("dropout", "batch_size", "epochs", "learning_rate")}
     expected = {(d, b, e, r) for d in (0.5, 0.7) for b in (30, 50) for e in (1, 3) for r in (0.001, 0.01)}

@@ -11,11 +11,11 @@ from optuna.trial import Trial, TrialState
 
 from mlic_train.errors import ConfigError
 from mlic_train.sweep.liveness import FolderLivenessTracker
-from mlic_train.sweep.space import PRESETS, Parameter, Space, Value
+from mlic_train.sweep.space import GRIDS, Parameter, Space, Value
 from mlic_train.sweep.storage import JOURNAL_NAME, open_storage, track_liveness
 from mlic_train.sweep.study import Plan, SweepStudy
 
-GRID = PRESETS["origin"]
+GRID = GRIDS["origin"]
 RANGE = Space((Parameter("learning_rate", (), 0.001, 0.1, log=True),))
 
 

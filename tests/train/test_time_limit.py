@@ -1,6 +1,7 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import DataOptions, Options, resolve
 from mlic_train.config.duration import parse_duration
+from mlic_train.data import Split
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError
 from mlic_train.runs.checkpoint import LAST_NAME, State, load_checkpoint, load_trained
@@ -252,6 +254,17 @@ def test_accumulated_batches_end_with_a_whole_step(tmp_path: Path, splits: Split
     assert state.finished
     assert 50 <= stopwatch.seconds() <= 60
     assert max(clock.totals[8:]) <= len(clock.totals) // 3 + 3
+
+
+def test_unknown_labels_do_not_hinder_a_plan(tmp_path: Path, splits: Splits, clock: Clock) -> None:
+    def less_known(split: Split) -> Split:
+        rows = (replace(row, labels=row.labels[:1], unknown=row.labels[1:]) for row in split.records if row.labels)
+        return replace(split, records=tuple(rows))
+
+    unknown = replace(splits, train=less_known(splits.train), val=less_known(splits.val))
+    stopwatch = clock.stopwatch()
+    assert start_run(options(time_limit="60s"), tmp_path / "run", unknown, stopwatch=stopwatch).finished
+    assert 50 <= stopwatch.seconds() <= 60
 
 
 def test_the_state_of_a_run_without_limit_says_nothing_of_time(tmp_path: Path, splits: Splits) -> None:

@@ -9,9 +9,9 @@ from mlic_train.data.problems import Problem
 from mlic_train.data.source.files import read_text
 from mlic_train.errors import DataError
 
-from .csv_table import COLUMNS, row_of
-from .format import Format, Row, Rows
+from .format import Format, Row, Rows, clean_row
 
+COLUMNS = ("ImageID", "Labels", "Caption")
 _START = re.compile(r"^(?=\d+\.jpg,)", re.MULTILINE)
 _LONE_QUOTE = re.compile(r'(?<!")"(?:"")*(?!")')
 
@@ -66,4 +66,6 @@ def _row(file: Path, number: int, header: list[str], record: str) -> Row | Probl
     if len(cells) != len(header):
         message = f"found {len(cells)} columns; expected {len(header)} ({','.join(header)})"
         return Problem(file, number, "bad-row", message)
-    return row_of(file, number, {name: unquote(cell.strip()) for name, cell in zip(header, cells, strict=True)})
+    values = {name: unquote(cell.strip()) for name, cell in zip(header, cells, strict=True)}
+    captions = [values["Caption"]] if "Caption" in values else []
+    return clean_row(file, number, values["ImageID"], captions, values.get("Labels"))

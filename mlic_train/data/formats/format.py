@@ -12,7 +12,9 @@ from mlic_runtime.base.text import not_utf8
 from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.members import Member
+from mlic_train.data.source.parquet import ParquetPicture
 from mlic_train.data.source.tree import beside_pictures
+from mlic_train.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Row:
         captions: whole captions, with one space for each run of whitespace, line breaks included; none is blank.
         labels: a Labels cell still to be split, or a list of ids and names; None when the row is not labelled.
         blank_caption: True when a caption was given but blank.
-        picture: where the picture lies, for a row of a shard; else it is looked for in the pictures folder.
+        picture: where the picture lies, for a row of a shard or of Parquet; else it is looked for in the folders.
         unknown: ids or names of labels that the row neither has nor lacks: nobody looked.
         split: "train", "val" or "test" where the row itself names its split; else None.
         other_names: names that the picture may have where there is none of the name `image_id`; the first that is there
@@ -37,7 +39,7 @@ class Row:
     captions: tuple[str, ...]
     labels: str | tuple[str, ...] | None
     blank_caption: bool = False
-    picture: Member | None = None
+    picture: Member | ParquetPicture | None = None
     unknown: tuple[str, ...] = ()
     split: str | None = None
     other_names: tuple[str, ...] = ()
@@ -53,6 +55,28 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 """What files and folders call each split, in lower case; the first is our own word."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames:
+    """The columns of a table that the user names; None and () for those that are found by their names.
+
+    Attributes:
+        image: of the pictures.
+        caption: of the captions.
+        labels: of the labels: one with Labels cells, or several with a label each, or with yes and no in each.
+        split: of the splits.
+    """
+
+    image: str | None = None
+    caption: str | None = None
+    labels: tuple[str, ...] = ()
+    split: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that are named."""
+        return tuple(name for name in (self.image, self.caption, *self.labels, self.split) if name is not None)
 
 
 class Format(ABC):
@@ -122,6 +146,16 @@ class Format(ABC):
         """Return the sources in a folder that holds one split, or a data set that is not divided; choices as above."""
         texts = beside_pictures(folder)
         return [(file,) for file in sorted(folder.iterdir()) if file.name not in texts and _is_source(self, file)]
+
+    def with_columns(self, names: ColumnNames) -> "Format":
+        """Return this format with the columns that the user names; formats that are no tables have none.
+
+        Raises:
+            DataError: it is no table.
+        """
+        if names != ColumnNames():
+            raise DataError(f"found names of columns for {self.title}, which has no columns; leave them out")
+        return self
 
     def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
         """Return where the pictures of a source may lie, best first; an empty list where its rows have them.

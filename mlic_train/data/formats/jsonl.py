@@ -1,42 +1,14 @@
-"""JSON lines: one object a line, with the keys image, caption or captions, labels, and unknown."""
+"""The JSON of a sample in a shard: an object with the keys image, caption or captions, labels, and unknown."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from mlic_runtime.base.override import override
-from mlic_train.data.labels import LabelSet
 from mlic_train.data.problems import Problem
-from mlic_train.data.source.files import read_text
 
-from .format import Format, Row, Rows, clean_row
+from .format import Row, clean_row
 
 _KEYS = ("image", "caption", "captions", "labels", "unknown")
-
-
-class JsonLines(Format):
-    """JSON lines such as `{"image": "1.jpg", "captions": ["A dog."], "labels": ["dog"]}`.
-
-    `image` may be null or missing, `caption` (or `captions`) is a text or a list of texts, `labels` a list of names or
-    ids. Missing or null labels mean not labelled, [] means none of the labels. `unknown`, beside `labels`, is a list of
-    those that the row neither has nor lacks, as nobody looked; null or [] where all are known. Blank lines are skipped
-    but counted, so that a record's number is its line.
-    """
-
-    name = "jsonl"
-    title = "JSON lines"
-    file_names = ("*.jsonl",)
-    split_files = ("{split}.jsonl",)
-
-    @override
-    def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
-        for number, line in enumerate(read_text(file).split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                yield parse_row(file, number, line)
-            except (ValueError, RecursionError) as error:
-                yield Problem(file, number, "bad-row", str(error))
 
 
 def parse_row(file: Path, number: int, line: str) -> Row | Problem:

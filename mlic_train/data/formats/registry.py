@@ -11,18 +11,17 @@ from mlic_train.errors import DataError
 from .coco import Coco
 from .competition import Competition
 from .createml import CreateMl
-from .csv_table import CsvTable
 from .cvat import Cvat
 from .datumaro import Datumaro
 from .folder_format import FolderFormat
-from .format import Format
+from .format import ColumnNames, Format
 from .imagefolder import ImageFolder
 from .json_files import describe_unknown
-from .jsonl import JsonLines
 from .label_studio import LabelStudio
 from .open_images import OpenImages
 from .shards import Shards
 from .sidecars import CaptionSidecars, TagSidecars
+from .table import CsvTable, JsonArray, JsonLines, ParquetTable
 from .vertex import Vertex
 from .voc import PascalVoc
 from .yolo import Yolo
@@ -38,6 +37,8 @@ FORMATS: tuple[Format, ...] = (
     Datumaro(),
     CreateMl(),
     JsonLines(),
+    JsonArray(),
+    ParquetTable(),
     Shards(),
     PascalVoc(),
     Yolo(),
@@ -48,8 +49,13 @@ FORMATS: tuple[Format, ...] = (
 """Of several formats that recognize a source, the first reads it."""
 
 
-def find_format(file: Path, name: str = "auto") -> Format:
+def find_format(file: Path, name: str = "auto", columns: ColumnNames | None = None) -> Format:
     """Return the format of that name, or for "auto" the one that recognizes the file.
+
+    Args:
+        file: the source.
+        name: one of DATA_FORMATS.
+        columns: the columns that the user names; formats that are no tables refuse them.
 
     Raises:
         DataError: there is no format of that name, or none recognizes the file.
@@ -58,7 +64,7 @@ def find_format(file: Path, name: str = "auto") -> Format:
         raise DataError(f"found the data format {name!r}; expected one of {', '.join(DATA_FORMATS)}")
     for each in FORMATS:
         if each.recognizes(file) if name == "auto" else each.name == name:
-            return each
+            return each.with_columns(columns or ColumnNames())
     if file.suffix.lower() == ".json" and file.is_file():
         raise DataError(describe_unknown(file, FORMATS))
     if file.is_dir():

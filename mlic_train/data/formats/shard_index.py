@@ -84,6 +84,7 @@ def _to_sample(row: Row | Problem) -> dict[str, Any]:
         sample = {"number": row.number, "kind": row.kind, "message": row.message}
         return sample if row.severity == "error" else {**sample, "severity": row.severity}
     picture = row.picture
+    assert picture is None or isinstance(picture, Member)  # it is a row of a shard
     return {
         "number": row.number,
         "image": row.image_id or "",

@@ -316,7 +316,7 @@ def _read_json(found: _Beside, name: str, text: str) -> None:
             raise ValueError(f"{name!r} with none of the keys {', '.join((*_TAG_KEYS, *_CAPTION_KEYS))}, shapes")
         if not all(isinstance(each, str) for each in captions):
             raise ValueError(f"{name!r} with a caption that is no text")
-        found.captions += captions
+        found.captions += [each for each in captions if each.strip()]
         if not keys:
             return
     if not all(isinstance(tag, str) and tag.strip() for tag in tags):

@@ -60,12 +60,12 @@ class Yolo(FolderFormat):
         declared = _declared_source(folder, split)
         places = [declared, folder / f"{split}.txt", folder / _IMAGES / split, folder / split / _IMAGES]
         found = [place for place in places if place is not None and self.recognizes(place)]
-        return [(place,) for place in found[:1]]  # what is declared wins over what is usual
+        return [(found[0],)] if found else []  # what is declared wins over what is usual
 
     @override
     def find_whole(self, folder: Path) -> list[tuple[Path, ...]]:
-        found = next((place for place in (folder / _IMAGES, folder) if self.recognizes(place)), None)
-        return [] if found is None else [(found,)]
+        found = [place for place in (folder / _IMAGES, folder) if self.recognizes(place)]
+        return [(found[0],)] if found else []
 
     @override
     def picture_folders(self, file: Path, images: Path | None) -> list[Path]:
@@ -73,11 +73,11 @@ class Yolo(FolderFormat):
 
     @override
     def read_labels(self, files: Sequence[Path]) -> LabelSet | None:
-        declared = {tuple(found.values()) for file in files if (found := _names(file)) is not None}
-        if len(declared) > 1:
+        named = {tuple(names.values()) for file in files if (names := _names(file)) is not None}
+        if len(named) > 1:
             raise DataError(f"{files[0]}: found other names of classes than for {files[-1]}; expected the same")
-        names = next(iter(declared), None)
-        return None if names is None else LabelSet(names, names)
+        labels = next(iter(named), None)
+        return None if labels is None else LabelSet(labels, labels)
 
     @override
     def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:

@@ -1,4 +1,4 @@
-"""Where a picture lies: a file of its own, or a member of a shard, which is read without unpacking the shard."""
+"""Where a picture lies: a file of its own, a member of a shard, read without unpacking it, or a cell of Parquet."""
 
 import errno
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from mlic_runtime.errors import ImageError
 
 from .addresses import is_remote
 from .files import read_range
+from .parquet import ParquetPicture
 from .tar import BLOCK, read_header
 
 
@@ -53,8 +54,8 @@ class Member:
         return len(self.name) >= 100 or not self.name.isascii() or str(PurePosixPath(header.name)) == self.name
 
 
-PictureFile: TypeAlias = Path | Member
-"""Where a picture lies; both have `name` and `read_bytes`, and are equal if they name the same place."""
+PictureFile: TypeAlias = Path | Member | ParquetPicture
+"""Where a picture lies; all have `name` and `read_bytes`, and are equal if they name the same place."""
 
 
 class _NamedBytes(BytesIO):
@@ -85,7 +86,7 @@ def size_of(picture: PictureFile) -> int:
     Raises:
         OSError: the file is not there.
     """
-    return picture.size if isinstance(picture, Member) else picture.stat().st_size
+    return picture.stat().st_size if isinstance(picture, Path) else picture.size
 
 
 def to_json(picture: PictureFile | None) -> str | dict[str, Any] | None:
@@ -93,6 +94,8 @@ def to_json(picture: PictureFile | None) -> str | dict[str, Any] | None:
     if isinstance(picture, Member):
         far = is_remote(Path(picture.shard))
         return asdict(picture if far else replace(picture, shard=str(Path(picture.shard).absolute())))
+    if isinstance(picture, ParquetPicture):
+        return asdict(replace(picture, parquet=str(Path(picture.parquet).absolute())))
     return None if picture is None else str(picture.absolute())
 
 
@@ -104,4 +107,6 @@ def from_json(value: str | Mapping[str, Any] | None) -> PictureFile | None:
     """
     if value is None:
         return None
-    return Member(**value) if isinstance(value, Mapping) else Path(value)
+    if isinstance(value, Mapping):
+        return ParquetPicture(**value) if "parquet" in value else Member(**value)
+    return Path(value)
