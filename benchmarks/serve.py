@@ -3,8 +3,8 @@
     python benchmarks/serve.py --output benchmarks/results/serve.json
 
 - `load`: so many clients, each of which sends its next request when it has the answer to the last one, beside a loop
-  over `predict` and beside `predict_rows` on the same pictures with the same threads, all in turns. Then requests at half
-  of the best rate, whether or not answers have come. Client and server share the machine.
+  over `predict` and beside `predict_rows` on the same pictures with the same threads, all in turns. Then requests at
+  half of the best rate, whether or not answers have come. Client and server share the machine.
 - `overload`: four times as many clients as the queue has places, for `--overload-seconds`.
 - `growth`: `--requests` small requests; the resident memory after the first tenth against the one at the end.
 - `hostile`: `--idle` connections that send nothing, while `--hostile` bad requests get answers, with a good one after

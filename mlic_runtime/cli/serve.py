@@ -54,8 +54,12 @@ _batch_option = functools.partial(click.option, cls=HeadedOption, heading="Batch
     metavar="FOLDER",
     help="Serve the static files of FOLDER at /.  [default: a plain form]",
 )
-@_batch_option(
-    "--batch-size", type=click.IntRange(1), default=16, help="The most pictures that share a run of the graph."
+@click.option(
+    "--batch-size",
+    cls=HeadedOption,
+    heading="Batches",
+    type=click.IntRange(1),
+    help="The most pictures that share a run of the graph.  [default: 4 on the CPU, else 16]",
 )
 @_batch_option(
     "--max-wait",

@@ -53,6 +53,7 @@ class Batcher:
     ) -> None:
         self._predictor = predictor
         self._settings = settings
+        self._batch_size = settings.largest_batch(predictor.session.provider)
         self._on_batch = on_batch
         self.accepted = 0
         self._decoding = 0
@@ -138,7 +139,7 @@ class Batcher:
                 self._changed.clear()
                 await self._changed.wait()
             await self._wait_for_more()
-            batch = [self._ready.popleft() for _ in range(min(len(self._ready), self._settings.batch_size))]
+            batch = [self._ready.popleft() for _ in range(min(len(self._ready), self._batch_size))]
             batch = [waiting for waiting in batch if not waiting.answer.done()]  # whoever asked may be gone
             if batch:
                 await self._run_batch(batch)
@@ -146,7 +147,7 @@ class Batcher:
     async def _wait_for_more(self) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.max_wait
-        while len(self._ready) < self._settings.batch_size and (self._decoding or self._last_batch > 1):
+        while len(self._ready) < self._batch_size and (self._decoding or self._last_batch > 1):
             left = end - loop.time()
             if left <= 0:
                 return
