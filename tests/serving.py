@@ -50,7 +50,7 @@ def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = 
 
 def pictures(count: int) -> list[bytes]:
     dice = np.random.default_rng(3)
-    return [picture(tuple(map(int, dice.integers(0, 256, 3))), (8 + index, 9)) for index in range(count)]
+    return [picture((int(dice.integers(256)), int(dice.integers(256)), 9), (8 + index, 9)) for index in range(count)]
 
 
 def base64_of(data: bytes) -> str:
