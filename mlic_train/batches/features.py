@@ -53,8 +53,8 @@ class FeatureCache:
 
     def read(self, index: int, flips: Flips) -> npt.NDArray[np.float32]:
         """Feature maps float32 (C, h, w) of record `index`, mirrored by (horizontal, vertical)."""
-        kept: npt.NDArray[np.float32] = self._array[self.variants[flips], self.rows[index]].astype(np.float32)
-        return kept
+        kept: npt.NDArray[np.float16] = self._array[self.variants[flips], self.rows[index]]
+        return kept.astype(np.float32)
 
 
 def build_cache(

@@ -261,7 +261,10 @@ def _finish_epoch(
     score = metrics[config.monitor]
     gained = score > state.best_score
     state.epochs_without_gain = 0 if gained else state.epochs_without_gain + 1
-    if gained:
+    # Few validation rows soon reach mAP 1, and then go on learning: of equal scores the lower loss is the better.
+    equal = [row["val_loss"] for row in state.history[:-1] if row[f"val_{config.monitor}"] == score]
+    if gained or (score == state.best_score and state.history[-1]["val_loss"] < min(equal, default=0.0)):
+        gained = True
         state.best_score = score
         state.thresholds = [float(value) for value in thresholds]
         state.metrics = {"val": metrics}

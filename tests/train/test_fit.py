@@ -269,6 +269,18 @@ def test_patience_stops_early(
     assert len(state.history) == 3
 
 
+def test_of_epochs_with_equal_scores_the_one_with_the_lowest_loss_is_kept(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
+) -> None:
+    # On rows this easy mAP reaches 1 long before the loss stops falling.
+    config = dataclasses.replace(small_train, epochs=12, monitor="map", patience=0)
+    state = train_run(tmp_path / "run", small_model, config, splits)
+    best = max(row["val_map"] for row in state.history)
+    equal = [row for row in state.history if row["val_map"] == best]
+    assert len(equal) > 1
+    assert load_trained(tmp_path / "run").state.epoch == min(equal, key=lambda row: row["val_loss"])["epoch"]
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     tmp_path: Path,
     splits: Splits,
