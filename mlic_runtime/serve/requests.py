@@ -8,11 +8,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from mlic_runtime.base.override import override
+from mlic_runtime.base.text import error_line
 from mlic_runtime.base.typed_json import MAY_BE_MISSING, TypedJsonError, build, parse_object, shown
 from mlic_runtime.errors import InputError
 from mlic_runtime.limits import MAX_FORM_FIELDS, MAX_JSON_VALUES, MAX_ROW_BYTES
@@ -237,8 +239,8 @@ async def _parse_form(request: Request, body: bytes, settings: ServeSettings) ->
         if not parser.ended:
             raise RequestError("the body is not valid multipart/form-data: its end is missing, the last boundary")
         return await _from_form(form, settings)
-    except MultiPartException as error:
-        raise RequestError(f"the body is not valid multipart/form-data: {error.message}") from None
+    except (MultiPartException, FormParserError) as error:
+        raise RequestError(f"the body is not valid multipart/form-data: {error_line(error)}") from None
     finally:
         parser.close()
 

@@ -402,4 +402,4 @@ def test_a_refused_picture_does_not_stay_in_memory(predictor: Predictor) -> None
             tracemalloc.stop()
             return kept
 
-    assert asyncio.run(run()) < 3_000_000  # ten requests have 14 MB
+    assert asyncio.run(run()) < 5_000_000  # the last one may still be there; ten have 37 MB
