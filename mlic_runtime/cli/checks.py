@@ -46,6 +46,8 @@ def check_infer(context: click.Context, image: str | None, input_: str | None, f
         return
     if image is not None:
         _refuse(context, "IMAGE and '--input' exclude each other: '--input' is one folder or one file of rows.")
+    if "explain" in given:
+        _refuse(context, "'--explain' shows one picture: give IMAGE instead of '--input', or use Python for many.")
     if context.params["sidecar"]:
         _refuse(context, "'--sidecar' needs IMAGE; '--input FOLDER' reads such files by itself.")
     _check_engine(context, input_, given)
@@ -86,7 +88,7 @@ def check_bench(context: click.Context) -> None:
 
 
 def _check_watch(context: click.Context, format_: str | None, given: dict[str, str]) -> None:
-    for name in ("image", "input_", "sidecar", *NOT_WATCHED):
+    for name in ("image", "input_", "sidecar", "explain", *NOT_WATCHED):
         if name in given:
             _refuse(context, f"'--watch' and '{given[name]}' exclude each other.")
     if context.params["engine"] != "local":

@@ -56,6 +56,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Decode a picture file without its end as far as it goes (not WebP).  [default: refuse it]",
 )
+@click.option(
+    "--explain",
+    metavar="FILE",
+    help="Also write where in the picture, and which words, the labels come from: a page that needs no other file "
+    "(.html) or a picture (.png). JSON then has the numbers, too.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show on standard error which graph runs, and why.")
 @click.option("--list-models", is_flag=True, help="List the models that can be used by name, and stop.")
 @click.option(
@@ -77,6 +83,7 @@ def infer(
     top_k: int | None,
     at_least_one: bool,
     format_: str | None,
+    explain: str | None,
     verbose: bool,
     list_models: bool,
     verify: str | None,
@@ -104,6 +111,8 @@ def infer(
     if verify is not None:
         _verify(verify)
         return
+    if explain is not None:
+        _check_explain(explain)
     from mlic_runtime.predict.predictor import Predictor
 
     batch = BatchOptions(**{name: more.pop(name) for name in BatchOptions._fields})
@@ -116,7 +125,16 @@ def infer(
     if input_ is None and watch is None:
         text = read_caption(image, caption, sidecar)
         picture = read_picture(image)
-        prediction = predictor.predict(picture, text, threshold=threshold, top_k=top_k, at_least_one=at_least_one)
+        prediction = predictor.predict(
+            picture,
+            text,
+            threshold=threshold,
+            top_k=top_k,
+            at_least_one=at_least_one,
+            evidence=explain is not None,
+        )
+        if explain is not None:
+            predictor.save_explanation(prediction, explain, threshold=threshold)
         write(FORMATS[format_ or "table"](prediction, predictor.labels))
         return
     from mlic_runtime.predict.prediction import PredictionOptions
@@ -141,6 +159,15 @@ def infer(
         from .batch import run_batch
 
         run_batch(predictor, input_, format_ or "jsonl", options, batch)
+
+
+def _check_explain(file: str) -> None:
+    """Refuse a file before the model is loaded, rather than after."""
+    from pathlib import Path
+
+    from mlic_runtime.explain.file import check_explanation_file
+
+    check_explanation_file(Path(file))
 
 
 def _show_what_runs(predictor: "Predictor") -> None:

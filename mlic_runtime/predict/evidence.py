@@ -1,7 +1,8 @@
 """Where in a picture, and which word, a prediction comes from: `Evidence`, by the graph itself or by occlusion."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ class Evidence:
         spans: where each word begins and ends in the caption, in characters.
         caption: {label: float32 (W,)} in logits, one for each word; None without a caption.
         rest: {label: the logit minus all of the above}; {} with "occlusion".
+        pixels: the picture as the model saw it, uint8 (H, W, 3); None without a picture, or where it was not kept.
     """
 
     method: str
@@ -42,6 +44,21 @@ class Evidence:
     spans: tuple[tuple[int, int], ...]
     caption: dict[str, npt.NDArray[np.float32]] | None
     rest: dict[str, float]
+    pixels: Pixels | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same content without `pixels`, ready for `json.dumps`: lists in place of arrays.
+
+        Each number is the shortest that is read back as the same float32.
+        """
+        return {
+            "method": self.method,
+            "picture": None if self.picture is None else _lists(self.picture),
+            "words": list(self.words),
+            "spans": [list(span) for span in self.spans],
+            "caption": None if self.caption is None else _lists(self.caption),
+            "rest": dict(self.rest),
+        }
 
 
 def from_graph(
@@ -96,23 +113,57 @@ def by_occlusion(
     # Without its only word a row has no caption, and without a picture nothing: the graph takes that as well.
     side = OCCLUSION_CELLS if has_picture else 0
     batch = np.repeat(pixels, 1 + side * side + len(words), axis=0)
-    rows, columns = (np.linspace(0, size, side + 1).astype(int) for size in pixels.shape[1:3])
     for cell in range(side * side):
-        y, x = divmod(cell, side)
-        batch[1 + cell, rows[y] : rows[y + 1], columns[x] : columns[x + 1]] = _GREY
+        cover(batch[1 + cell], (side, side), [cell])
     ids = mask = None
     if input_ids is not None and attention_mask is not None:
         ids, mask = (np.repeat(each, len(batch), axis=0) for each in (input_ids, attention_mask))
         for number, word in enumerate(words, start=1 + side * side):
-            kept = [token for token, span in enumerate(spans) if span != word]
-            ids[number], mask[number] = 0, 0
-            ids[number, : len(kept)], mask[number, : len(kept)] = input_ids[0, kept], attention_mask[0, kept]
-            if all(spans[token] is None for token in kept):
-                mask[number] = 0
+            leave_out(ids[number], mask[number], spans, [word])
     logits = run(batch, ids, mask)
     fall = logits[0] - logits[1:]
     picture = fall[: side * side].T.reshape(len(labels), side, side) if has_picture else None
     return _make("occlusion", labels, picture, caption, words, fall[side * side :].T, {})
+
+
+def cover(pixels: Pixels, grid: tuple[int, int], cells: Collection[int]) -> None:
+    """Paint cells of a picture grey.
+
+    Args:
+        pixels: uint8 (H, W, 3); it is changed.
+        grid: (h, w), into how many cells the picture is cut.
+        cells: their numbers, row by row from the top left.
+    """
+    rows, columns = (
+        np.linspace(0, size, parts + 1).astype(int) for size, parts in zip(pixels.shape, grid, strict=False)
+    )
+    for cell in cells:
+        y, x = divmod(cell, grid[1])
+        pixels[rows[y] : rows[y + 1], columns[x] : columns[x + 1]] = _GREY
+
+
+def leave_out(input_ids: Tokens, attention_mask: Tokens, spans: Spans, words: Collection[tuple[int, int]]) -> None:
+    """Remove the tokens of words from a caption; what follows moves up. Without any word there is no caption.
+
+    Args:
+        input_ids: int64 (T,); it is changed, and so is
+        attention_mask: int64 (T,).
+        spans: of the tokens, see `from_graph`.
+        words: spans of the words.
+    """
+    kept = [token for token, span in enumerate(spans) if span is None or span not in words]
+    ids, mask = input_ids[kept], attention_mask[kept]
+    input_ids[:], attention_mask[:] = 0, 0
+    if any(spans[token] is not None for token in kept):
+        input_ids[: len(kept)], attention_mask[: len(kept)] = ids, mask
+
+
+def _lists(parts: dict[str, npt.NDArray[np.float32]]) -> dict[str, Any]:
+    return {label: _shortest(part) for label, part in parts.items()}
+
+
+def _shortest(values: npt.NDArray[np.float32]) -> list[Any]:
+    return [float(str(value)) if values.ndim == 1 else _shortest(value) for value in values]
 
 
 def _make(

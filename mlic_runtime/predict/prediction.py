@@ -12,6 +12,10 @@ from mlic_runtime.base.text import printable
 from mlic_runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlic_runtime.explain.explanation import Explanation
+
     from .evidence import Evidence
 
 MAX_ROWS = 10  # of a notebook's table: labels that were not predicted fill what the predicted ones leave
@@ -53,7 +57,7 @@ class PredictionOptions:
 class Prediction:
     """What the model says about one picture with its caption.
 
-    A notebook shows it as a small table with bars.
+    A notebook shows it as a small table with bars and, if there is evidence, small heat maps and shaded words.
 
     Attributes:
         image: the path as it was given; None for a picture from memory and for no picture; for a `Row`, its title.
@@ -72,14 +76,15 @@ class Prediction:
     evidence: "Evidence | None" = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same content without evidence, ready for `json.dumps`."""
-        return {
+        """Return the same content, ready for `json.dumps`; "evidence" is there only if it was wanted."""
+        content = {
             "image": self.image,
             "caption": self.caption,
             "labels": list(self.labels),
             "probabilities": dict(self.probabilities),
             "model": self.model,
         }
+        return content if self.evidence is None else {**content, "evidence": self.evidence.to_dict()}
 
     def __repr__(self) -> str:
         labels = ", ".join(
@@ -90,7 +95,11 @@ class Prediction:
         return printable(f"<Prediction {self.image or '(no path)'}: {labels or 'no label'}>")
 
     def _repr_html_(self) -> str:
-        return to_html(self)
+        if self.evidence is None:
+            return to_html(self)
+        from mlic_runtime.explain.page import to_fragment  # here, because most predictions have no evidence
+
+        return f"<div>{to_html(self)}{to_fragment(explain(self))}</div>"
 
 
 def check_count(name: str, count: int) -> None:
@@ -156,6 +165,58 @@ def make_prediction(
         labels=tuple(labels[index] for index in order if chosen[index]),
         probabilities={labels[index]: float(probabilities[index]) for index in order[:top_k]},
         model=model,
+    )
+
+
+def explain(
+    prediction: Prediction, thresholds: "Mapping[str, float] | None" = None, resize: str | None = None
+) -> "Explanation":
+    """Choose what is shown of a prediction with evidence: the predicted labels, else the most probable ones.
+
+    Args:
+        prediction: has evidence.
+        thresholds: {label: its threshold}; None where they are not known.
+        resize: `ImageSpec.resize` of the model.
+
+    Raises:
+        InputError: there is no evidence.
+    """
+    from mlic_runtime.explain.explanation import (
+        MAX_EXPLAINED,
+        MOST_PROBABLE,
+        Explanation,
+        LabelEvidence,
+        LabelScore,
+    )
+
+    found = prediction.evidence
+    if found is None:
+        raise InputError("the prediction has no evidence: predict with evidence=True")
+    known = thresholds or {}
+    names = list(dict.fromkeys([*prediction.labels, *prediction.probabilities]))
+    explained = prediction.labels[:MAX_EXPLAINED] or names[:MOST_PROBABLE]
+    return Explanation(
+        image=prediction.image,
+        caption=prediction.caption,
+        model=prediction.model,
+        method=found.method,
+        resize=resize,
+        pixels=found.pixels,
+        spans=found.spans,
+        scores=tuple(
+            LabelScore(name, prediction.probabilities.get(name), known.get(name), name in prediction.labels)
+            for name in names
+        ),
+        evidence=tuple(
+            LabelEvidence(
+                name,
+                None if found.picture is None else found.picture[name],
+                None if found.caption is None else found.caption[name],
+                found.rest.get(name),
+            )
+            for name in explained
+        ),
+        unexplained=max(0, len(prediction.labels) - MAX_EXPLAINED),
     )
 
 

@@ -22,7 +22,7 @@ from mlic_runtime.package.manifest import TOKENIZER_NAME, Manifest
 from mlic_runtime.package.model_package import ModelPackage, load_package
 from mlic_runtime.providers.names import AUTO
 
-from .prediction import Prediction, PredictionOptions, check_count, decide, make_prediction, sigmoid
+from .prediction import Prediction, PredictionOptions, check_count, decide, explain, make_prediction, sigmoid
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -148,6 +148,29 @@ class Predictor:
         if evidence:
             return self._explain(image, caption, options)
         return self._predict_batch([image], [caption], options)[0]
+
+    def save_explanation(
+        self, prediction: Prediction, path: str | os.PathLike[str], *, threshold: float | None = None
+    ) -> None:
+        """Write a prediction with its evidence as a page (.html) or a picture (.png), by the ending of the file.
+
+        The page needs no other file and no network. Shown are the predicted labels; without any, the most probable.
+
+        Args:
+            prediction: from `predict` with evidence=True, by this model.
+            path: of the file. An earlier explanation there is replaced, anything else is kept.
+            threshold: that of `predict`.
+
+        Raises:
+            InputError: the prediction has no evidence, or the threshold is out of range.
+            OutputError: another ending, there is another file, or it cannot be written.
+        """
+        from mlic_runtime.explain.file import write_explanation  # here, because most predictions are not explained
+
+        options = PredictionOptions(threshold)
+        thresholds = self._thresholds if options.threshold is None else [options.threshold] * len(self.labels)
+        by_label = {label: float(value) for label, value in zip(self.labels, thresholds, strict=True)}
+        write_explanation(explain(prediction, by_label, self.manifest.image.resize), Path(path))
 
     def predict_many(
         self,
@@ -320,6 +343,8 @@ class Predictor:
             ids, mask = tokens or (None, None)
             found = by_occlusion(self.session.run, pixels, ids, mask, *about)
         prediction = self._postprocess([_path(image)], [caption], logits, options)[0]
+        if image is not None:
+            found = dataclasses.replace(found, pixels=pixels[0])
         return dataclasses.replace(prediction, evidence=found)
 
     def _prepare(self, row: Row, out: Pixels) -> None:

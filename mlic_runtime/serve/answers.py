@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from mlic_runtime.base.text import encode, to_json
 from mlic_runtime.errors import InputError, MlicError
-from mlic_runtime.predict.evidence import Evidence
 from mlic_runtime.predict.prediction import Prediction
 
 
@@ -28,23 +27,5 @@ def error_dict(error: MlicError) -> dict[str, str]:
 
 
 def result_dict(result: Prediction | InputError) -> dict[str, Any]:
-    """Return the answer to one input: as `mlic-infer` writes it and perhaps with "evidence", or an error."""
-    if isinstance(result, InputError):
-        return error_dict(result)
-    answer = result.to_dict()
-    if result.evidence is not None:
-        answer["evidence"] = evidence_dict(result.evidence)
-    return answer
-
-
-def evidence_dict(evidence: Evidence) -> dict[str, Any]:
-    """Return the fields of `Evidence`, with lists in place of arrays."""
-    picture, caption = evidence.picture, evidence.caption
-    return {
-        "method": evidence.method,
-        "picture": None if picture is None else {label: part.tolist() for label, part in picture.items()},
-        "words": list(evidence.words),
-        "spans": [list(span) for span in evidence.spans],
-        "caption": None if caption is None else {label: part.tolist() for label, part in caption.items()},
-        "rest": dict(evidence.rest),
-    }
+    """Return the answer to one input: a prediction, with "evidence" if it was asked for, or an error."""
+    return error_dict(result) if isinstance(result, InputError) else result.to_dict()

@@ -119,7 +119,11 @@ class _Service:
                 results = [error]
         errors = [result for result in results if isinstance(result, InputError)]
         status = getattr(errors[0], "status", 400) if errors else 200
-        content = plain_page(self._manifest.title, reads_caption=self._manifest.text is not None, results=results)
+        reads_caption = self._manifest.text is not None
+        # In a thread, because evidence is drawn.
+        content = await get_running_loop().run_in_executor(
+            None, lambda: plain_page(self._manifest.title, reads_caption=reads_caption, results=results)
+        )
         return HTMLResponse(content, status, headers=HEADERS)
 
     async def models(self, request: Request) -> Response:

@@ -4,11 +4,11 @@ import html
 from collections.abc import Sequence
 
 from mlic_runtime.errors import InputError
-from mlic_runtime.predict.prediction import Prediction, to_html
+from mlic_runtime.predict.prediction import Prediction
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -32,7 +32,8 @@ button {{ font: inherit; padding: .4rem 1.2rem }}
 <h1>{model}</h1>
 <form method="post" enctype="multipart/form-data">
 <label>Picture <input type="file" name="image" accept="image/*"></label>
-{caption}<button>Predict</button>
+{caption}<label><input type="checkbox" name="evidence" value="on"> Show where the labels come from</label>
+<button>Predict</button>
 </form>
 {results}</body>
 </html>
@@ -49,4 +50,4 @@ def plain_page(model: str, *, reads_caption: bool, results: Sequence[Prediction 
 def _result(result: Prediction | InputError) -> str:
     if isinstance(result, InputError):
         return f'<strong role="alert">{html.escape(str(result))}</strong>'
-    return to_html(result)
+    return result._repr_html_()

@@ -79,9 +79,9 @@ def export(name: str | None, **options: Any) -> None:
     """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
 
     The graph is compared with PyTorch first; if they differ, nothing is written. With --data it is compared on all rows
-    of val and test as well, and the package's metrics are measured anew, with the exported graph itself; without, they
-    are those of the checkpoint. What was compared is printed as a table. The same model, data and options give the same
-    bytes, unless --latency puts measured times into the package.
+    of val and test as well, and the package's metrics are measured anew, with the exported graph itself, and so is how
+    faithful its evidence is; without, the metrics are those of the checkpoint. What was compared is printed as a table.
+    The same model, data and options give the same bytes, unless --latency puts measured times into the package.
 
     \b
     mlic-export

@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 
-from mlic_runtime.package.manifest import AgreementSpec, Manifest, Metrics
+from mlic_runtime.package.manifest import AgreementSpec, EvidenceSpec, Manifest, Metrics
 from mlic_train.runs.checkpoint import NEVER_SEEN, RunConfig
 
 from .latency import by_provider
@@ -33,6 +33,7 @@ def write_card(manifest: Manifest, config: RunConfig) -> str:
         "Graphs": _graphs(manifest),
         "Metrics": _metrics(manifest, config),
         "Parity with PyTorch": _parity(manifest),
+        **({"Evidence": _evidence(manifest.evidence, manifest)} if manifest.evidence is not None else {}),
         "Training data and licences": [note],
         "Provenance": [f"- {key}: {value}" for key, value in manifest.provenance.items() if key != "data_note"],
         "How to reproduce": _reproduce(manifest),
@@ -151,6 +152,40 @@ def _parity(manifest: Manifest) -> list[str]:
     for name, agreements in checks:
         cells = [f"{agreement.max_abs_difference:.2g}, {agreement.equal_decisions:.3%}" for agreement in agreements]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _evidence(evidence: EvidenceSpec, manifest: Manifest) -> list[str]:
+    what = " and each word" if manifest.text is not None else ""
+    lines = [
+        f"The graphs say what each of {evidence.height} x {evidence.width} places{what} contributes to a logit, as",
+        "`mlic-infer picture.jpg --explain page.html` shows. The parts are exact in the features that the last layers",
+        "read. These features have also seen their surroundings.",
+    ]
+    measured = evidence.faithfulness
+    if not measured.get("rows"):
+        return [*lines, "", "Faithfulness was not measured: that needs data in which labels are predicted."]
+    lines += [
+        "",
+        f"Faithfulness of `{manifest.precisions[0]}` on {measured['rows']} rows of val: by how much the logit of a "
+        "predicted label falls",
+        "without the best fifth of the places or words, without as many random ones, and the rank correlation of the",
+        f"evidence with occlusion ({measured['occluded_rows']} rows).",
+        "",
+        "| | predicted labels | best fifth | random fifth | correlation |",
+        "|---|---|---|---|---|",
+    ]
+    for part, title in (("picture", "places"), ("caption", "words")):
+        if f"{part}_deletion" in measured:
+            correlation = measured.get(f"{part}_occlusion_correlation")
+            cells = [
+                title,
+                str(measured[f"{part}_labels"]),
+                f"{measured[f'{part}_deletion']:.2f}",
+                f"{measured[f'{part}_random']:.2f}",
+                "" if correlation is None else f"{correlation:.2f}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 

@@ -29,6 +29,7 @@ from mlic_train.measure.predict import Outputs
 from mlic_train.runs.checkpoint import TrainedModel, checkpoint_digest
 
 from .card import write_card
+from .faithfulness import faithfulness_on, summarise
 from .graph import OPSET
 from .latency import Latency, measure_graphs, recommend
 from .operators import check_operators
@@ -122,6 +123,11 @@ def build_package(
             if precision != FULL and drop > options.max_drop:
                 raise drop_error(precision, drop, options.max_drop)
             metrics[precision] = {key: score(rows, trained.state.thresholds) for key, rows in outputs.items()}
+    faithfulness: Mapping[str, float | int] = {}
+    if explains and splits is not None:
+        first = options.precisions[0]
+        faithfulness = faithfulness_on(trained, create_session(graphs[first].content), splits.val.records)
+        log(f"evidence of the {first} graph on {faithfulness['rows']} rows of val: {summarise(faithfulness)}")
     contents = {precision: graph.content for precision, graph in graphs.items()}
     latency: Latency = {}
     if options.latency:
@@ -145,7 +151,7 @@ def build_package(
         parity=parity,
         latency=latency,
         recommended=recommend(latency),
-        evidence=EvidenceSpec(*trained.model.grid) if explains else None,
+        evidence=EvidenceSpec(*trained.model.grid, faithfulness=faithfulness) if explains else None,
         provenance={
             **trained.config.provenance,
             "checkpoint_sha256": checkpoint_digest(trained.folder),

@@ -381,6 +381,11 @@ def test_the_plain_page_predicts_without_a_script(predictor: Predictor) -> None:
     assert "<i>red</i>" not in filled.text
     assert "&lt;i&gt;red&lt;/i&gt;" in filled.text
     assert "✓" in filled.text
+    fields = {"caption": "red", "evidence": "on"}
+    explained = ask(predictor, "POST", "/", files={"image": ("a.png", RED)}, data=fields)
+    assert "img-src data:" in explained.headers["content-security-policy"]
+    assert '<img src="data:image/png;base64,' in explained.text
+    assert "<script" not in explained.text
     # What a browser sends where nothing was filled in.
     part = '--x\r\nContent-Disposition: form-data; name="{}"\r\n\r\n\r\n'
     content = (part.format('image"; filename="') + part.format("caption") + "--x--\r\n").encode()

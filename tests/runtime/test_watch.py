@@ -366,6 +366,7 @@ def test_a_process_goes_on_where_the_one_before_was_killed(tiny: Path, folder: P
         (["--watch", "FOLDER", "--no-pictures"], "exclude each other"),
         (["--watch", "FOLDER", "--uncertain", "3"], "exclude each other"),
         (["--watch", "FOLDER", "--sidecar"], "exclude each other"),
+        (["--watch", "FOLDER", "--explain", "a.html"], "exclude each other"),
         (["--watch", "FOLDER", "--engine", "ray"], "'--watch' needs '--engine local'"),
         (["--watch", "FOLDER", "--actors", "2"], "'--actors' needs '--engine ray'"),
         (["--watch", "FOLDER", "--format", "table"], "'--watch' needs '--format' jsonl or csv; found table"),
