@@ -45,6 +45,16 @@ MAX_UNPACKED_MEMBERS = 5_000_000  # ImageNet has 1,431,167 pictures
 MAX_UNPACKED_BYTES = 2**30
 MAX_UNPACKED_GROWTH = 100  # pictures do not shrink; tables of text do by 20 times at the most
 
+# Requests to mlic-serve; the options of the same names change the first five
+MAX_REQUEST_BYTES = 32 * 1024 * 1024  # --max-body
+MAX_REQUEST_INPUTS = 64  # --max-inputs: pictures and captions in one request
+MAX_RECEIVED_BYTES = 256 * 1024 * 1024  # --max-received: of all requests that are not yet answered
+MAX_QUEUE = 256  # --max-queue: pictures that are accepted and not yet answered
+MAX_CONNECTIONS = 4096  # --max-connections
+MAX_JSON_VALUES = 100_000  # commas and brackets; 32 MB of "[[],[],[]" would be 700 MB of lists
+MAX_FORM_FIELDS = 256  # besides files
+MAX_TOKEN_BYTES = 4096  # of the first line of --token-file
+
 # Files of the user
 MAX_CACHE_ENTRIES = 16  # optimised graphs; the newest stay: five models with three precisions each
 MAX_CACHE_BYTES = 512 * 1024 * 1024  # of all optimised graphs together

@@ -12,7 +12,7 @@ from mlic_runtime.picture.signatures import is_picture_file
 from mlic_runtime.rows.columns import STDIN
 
 from .formats import BATCH_FORMATS, FORMATS, LABEL_STUDIO, MODEL_FORMATS
-from .options import RAY_OPTIONS, BatchOptions
+from .options import NOT_WATCHED, RAY_OPTIONS, BatchOptions
 
 # Options of mlic-bench that change what it measures, and what has no meaning with them.
 _BENCH_MODES = {
@@ -36,6 +36,11 @@ def check_infer(context: click.Context, image: str | None, input_: str | None, f
                     _refuse(context, f"'{given[option]}' and '{shown}' exclude each other.")
             _check_format(context, given[option], format_, MODEL_FORMATS)
             return
+    if "watch" in given:
+        _check_watch(context, format_, given)
+        return
+    if "watch_interval" in given:
+        _refuse(context, "'--watch-interval' needs '--watch'.")
     if input_ is None:
         _check_single(context, image, format_, given)
         return
@@ -80,6 +85,21 @@ def check_bench(context: click.Context) -> None:
     if len(threads) > 1:
         found = ",".join(map(str, threads))
         _refuse(context, f"'{given[mode]}' takes one number of threads; found '--threads' {found}.")
+
+
+def _check_watch(context: click.Context, format_: str | None, given: dict[str, str]) -> None:
+    for name in ("image", "input_", "sidecar", "explain", *NOT_WATCHED):
+        if name in given:
+            _refuse(context, f"'--watch' and '{given[name]}' exclude each other.")
+    if context.params["engine"] != "local":
+        _refuse(context, "'--watch' needs '--engine local'.")
+    for name in RAY_OPTIONS:
+        if name in given:
+            _refuse(context, f"'{given[name]}' needs '--engine ray'.")
+    _check_format(context, "--watch", format_, ("jsonl", "csv"))
+    output = context.params["output"]
+    if output is not None and Path(output).is_dir():
+        _refuse(context, f"'--output' needs a file; {output!r} is a folder.")
 
 
 def _check_single(context: click.Context, image: str | None, format_: str | None, given: dict[str, str]) -> None:

@@ -89,6 +89,8 @@ def infer(
     verify: str | None,
     model: str | None,
     input_: str | None,
+    watch: str | None,
+    watch_interval: float,
     **more: Any,
 ) -> None:
     """Predict the labels of IMAGE, a picture file, with its optional CAPTION; or of many rows, with --input.
@@ -99,7 +101,8 @@ def infer(
 
     With --input there is one result for each row, in the order of the rows. The result of a row that fails is {"image",
     "error": {"type", "message"}}, and the exit code is then 1. After an interruption of any kind, the same command with
-    --resume goes on. With --engine ray the results are Parquet files in a folder.
+    --resume goes on. With --engine ray the results are Parquet files in a folder. With --watch a folder is predicted
+    as pictures come into it.
     """
     check_infer(context, image, input_, format_)
     if list_models:
@@ -119,7 +122,7 @@ def infer(
     predictor = Predictor.load(model, **loading)
     if verbose:
         _show_what_runs(predictor)
-    if input_ is None:
+    if input_ is None and watch is None:
         text = read_caption(image, caption, sidecar)
         picture = read_picture(image)
         prediction = predictor.predict(
@@ -138,6 +141,12 @@ def infer(
 
     gc.enable()  # `main` turned it off
     options = PredictionOptions(threshold, top_k, at_least_one)
+    if watch is not None:
+        from .watch import run_watch
+
+        run_watch(predictor, watch, watch_interval, format_ or "jsonl", options, batch)
+        return
+    assert input_ is not None  # see `checks`
     if batch.engine == "ray":
         from .ray import run_on_ray
 

@@ -125,6 +125,17 @@ class BatchOptions(NamedTuple):
     rows_per_file: int
 
 
+# The options of `--input` that have no meaning with `--watch`.
+NOT_WATCHED = (
+    "image_root",
+    "image_column",
+    "caption_column",
+    "pictures",
+    "resume",
+    "on_error",
+    "label_ids",
+    "uncertain",
+)
 RAY_OPTIONS = ("address", "actors", "rows_per_file")  # of BatchOptions, those that need `--engine ray`
 
 
@@ -140,6 +151,22 @@ class _FolderOrUri(click.Path):
 
 # Adds `--input` and the options of BatchOptions to a command.
 batch_options = add_options(
+    _input_option(
+        "--watch",
+        type=click.Path(exists=True, file_okay=False),
+        metavar="FOLDER",
+        help="Predict what is in FOLDER and what comes into it, until Ctrl-C or SIGTERM: each picture once, by its "
+        "name, when it and the .txt file beside it have not changed between two looks. Results are appended to "
+        "--output; pictures that have one there, errors too, are not predicted again.",
+    ),
+    _input_option(
+        "--watch-interval",
+        type=click.FloatRange(0, min_open=True),
+        default=1.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Time between two looks at the folder of --watch.",
+    ),
     _input_option(
         "--input",
         "input_",

@@ -276,6 +276,32 @@ class Predictor:
             stop_on_error=on_error == "stop",
         )
 
+    def prepare(self, row: Row) -> Pixels:
+        """Check a row, and return its picture as the model sees it, uint8 (H, W, 3); black without a picture.
+
+        Raises:
+            InputError: as in `predict`.
+        """
+        spec = self.manifest.image
+        pixels = np.zeros((spec.height, spec.width, 3), dtype=np.uint8)
+        self._prepare(row, pixels)
+        return pixels
+
+    def predict_prepared(
+        self, rows: Sequence[Row], pixels: Pixels, options: Sequence[PredictionOptions]
+    ) -> list[Prediction]:
+        """Predict B rows that `prepare` has checked in one run of the graph, each with options of its own.
+
+        Args:
+            rows: B rows; only their titles and captions count.
+            pixels: uint8 (B, H, W, 3), of `prepare`.
+            options: B of them.
+        """
+        titles, captions = [row.title for row in rows], [row.caption for row in rows]
+        logits = self._run_graph(pixels, self._tokenise(captions))
+        made = {one: self._postprocess(titles, captions, logits, one) for one in dict.fromkeys(options)}
+        return [made[one][index] for index, one in enumerate(options)]
+
     def thresholds(self, options: PredictionOptions) -> npt.NDArray[np.float64]:
         """Return the threshold of every label, (L,) in [0, 1], with these options."""
         if options.threshold is None:

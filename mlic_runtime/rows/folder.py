@@ -90,7 +90,7 @@ def read_folder(folder: Path, passed_over: PassedOver) -> tuple[Iterator[Row], C
     def pictures(passed_over: PassedOver) -> Iterator[PurePath]:
         return find_pictures(
             PurePath(),
-            lambda inside: _entries(folder / inside),
+            lambda inside: entries_of(folder / inside),
             lambda inside: is_picture_file(folder / inside),
             passed_over,
         )
@@ -98,7 +98,7 @@ def read_folder(folder: Path, passed_over: PassedOver) -> tuple[Iterator[Row], C
     def rows() -> Iterator[Row]:
         nonlocal done
         for inside in pictures(passed_over):
-            yield _with_sidecar(str(inside), folder / inside)
+            yield with_sidecar(str(inside), folder / inside)
             done += 1
 
     def share() -> float:
@@ -109,7 +109,8 @@ def read_folder(folder: Path, passed_over: PassedOver) -> tuple[Iterator[Row], C
     return rows(), share
 
 
-def _with_sidecar(name: str, path: Path) -> Row:
+def with_sidecar(name: str, path: Path) -> Row:
+    """Return the row of a picture with the caption beside it, if any; with an `error` if that cannot be read."""
     try:
         return Row(name=name, caption=read_sidecar(path))
     except FileNotFoundError:
@@ -118,7 +119,7 @@ def _with_sidecar(name: str, path: Path) -> Row:
         return Row(name=name, error=InputError(str(error)))
 
 
-def _entries(folder: Path) -> list[tuple[str, bool]]:
+def entries_of(folder: Path) -> list[tuple[str, bool]]:
     """Return (name, whether it is a folder) of all that is in a folder.
 
     Links to folders do not count as folders: they may lead in a circle.

@@ -25,6 +25,11 @@ EXTRAS = {
     "ray/predictor.py": {"ray"},
     "ray/results.py": {"pyarrow"},
     "rows/table.py": {"pyarrow"},
+    "serve/answers.py": {"starlette"},
+    "serve/application.py": {"starlette"},
+    "serve/metrics.py": {"prometheus_client"},
+    "serve/requests.py": {"python_multipart", "starlette"},
+    "serve/server.py": {"h11", "uvicorn"},
 }
 
 
