@@ -151,4 +151,5 @@ def _problem_section(splits: Mapping[str, Split], broken: Mapping[PictureFile, s
 
 def _message(problem: Problem) -> str:
     # A page that is passed on must not say where the data lies.
-    return problem.message.replace(f"{problem.file.parent}/", "")
+    folder = str(problem.file.parent)
+    return problem.message.replace(f"{folder}/", "").replace(folder, "the folder of the file")

@@ -10,6 +10,7 @@ import pytest
 
 from mlic_runtime.cli.bench import bench
 from mlic_runtime.cli.infer import infer
+from mlic_runtime.cli.serve import serve
 from mlic_train.cli.export import export
 from mlic_train.cli.report import report
 from mlic_train.cli.shards import shards
@@ -18,7 +19,7 @@ from mlic_train.cli.sweep import sweep
 from mlic_train.cli.train import train
 
 ROOT = Path(__file__).parents[2]
-# "mlic-shards --index" names its command itself, and a command of another program is none of ours.
+# "mlic-shards --index" names its command itself, and an option of another program is none of ours.
 OPTION = re.compile(r"(?<![\w-])(?:(mlic-\w+|gunicorn: without) )?(--[a-z][a-z-]*[a-z])")
 
 READ_DATA: list[click.Command] = [train, export, shards, sweep, *report.commands.values()]
@@ -38,6 +39,8 @@ COMMANDS: dict[str, list[click.Command]] = {
     "mlic_runtime/batch": [infer],
     "mlic_runtime/ray": [infer],
     "mlic_runtime/cli": [infer],
+    "mlic_runtime/cli/serve.py": [serve],
+    "mlic_runtime/serve": [serve],
     "mlic_runtime/picture": [infer, bench, *READ_DATA],
     "mlic_runtime/caption": [infer, bench, *READ_DATA],
     "mlic_runtime/predict": [infer, bench],
@@ -53,7 +56,8 @@ def named_options(module: Path) -> Iterator[str]:
         if isinstance(node, ast.Raise):
             for part in ast.walk(node):
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                    yield from (option for command, option in OPTION.findall(part.value) if not command)
+                    text = re.sub("pip install [^;:]*", "", part.value)
+                    yield from (option for command, option in OPTION.findall(text) if not command)
 
 
 def options_of(command: click.Command) -> set[str]:

@@ -134,8 +134,6 @@ def test_no_limit_of_the_runtime_stands_in_another_module() -> None:
     }
     assert {name: names for name, names in found.items() if names} == {
         "base/typed_json.py": ["_MAX_SHOWN"],  # how much of a value a message shows
-        "explain/explanation.py": ["MAX_EXPLAINED"],  # how many labels are shown
-        "explain/page.py": ["MAX_SCORES"],
         "package/graph_safety.py": ["_MAX_FIELD_NUMBER"],  # of the file format
         "predict/prediction.py": ["MAX_ROWS", "MAX_CHARACTERS"],  # how much of a prediction a notebook shows
     }

@@ -68,7 +68,9 @@ def test_a_table_has_one_row_per_split_and_mode(colours: Path, tmp_path: Path) -
 def test_every_phase_has_a_line_with_the_time_left_in_a_pipe(colours: Path, tmp_path: Path) -> None:
     result = run(train, "--data", colours, "--output", tmp_path / "run", *SMALL, "--freeze-backbone")
     assert result.exit_code == 0, result.output
-    lines = result.stderr.splitlines()
+    # How the files are read, and what the rows have, is said by other tests.
+    about_rows = ("read /", "train: ", "rows without a label", "warning: ")
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(about_rows)]
     beginnings = [
         "read the data in 0:",
         "caching features of train: 32 pictures",
@@ -211,10 +213,8 @@ def test_what_is_not_read_on_purpose_is_said(data: Path, tmp_path: Path) -> None
     (data / "train.csv").write_text("\n".join(lines))
     result = run(train, "--data", data, "--output", tmp_path / "run", *SMALL)
     assert result.exit_code == 0, result.output
-    assert (
-        f"warning: 1 x ignored: {data / 'train.csv'}: found the column ''; its row numbers are not read"
-        in result.stderr
-    )
+    assert f"warning: 1 x ignored: {data / 'train.csv'}: " in result.stderr
+    assert "its row numbers are not read" in result.stderr
     assert run(train, "--data", data, "--check").exit_code == 0
 
 
@@ -421,7 +421,18 @@ def test_check_counts_each_kind_once_and_all_lists_them(data: Path) -> None:
     assert len(short.stdout.splitlines()) < 30
     listed = run(train, "--data", data, "--check", "--all")
     assert sum(line.startswith("error: missing-picture: ") for line in listed.stdout.splitlines()) == 10_000
-    skipped = run(train, "--data", data, "--skip-bad-rows", "--backbone", "nonsense", "--output", data / "run")
+    skipped = run(
+        train,
+        "--data",
+        data,
+        "--skip-bad-rows",
+        "--backbone",
+        "nonsense",
+        "--backbone-weights",
+        "none",
+        "--output",
+        data / "run",
+    )
     assert sum("missing-picture" in line for line in skipped.stderr.splitlines()) == 1
     assert "skipped 10,000 bad rows" in skipped.stderr
 
@@ -431,8 +442,10 @@ def test_check_says_what_training_would_do(data: Path) -> None:
     result = run(train, "--data", data, "--check")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    names = ", ".join(str(data / f"{name}.csv") for name in ("train", "captions", "test"))
-    assert lines[0] == f"read {names} as CSV table"
+    names = ", ".join(str(data / f"{name}.csv") for name in ("train", "test"))
+    columns = "captions in 'Caption', labels in 'Labels'"
+    assert f"read {names} as CSV: picture in 'ImageID', {columns}" in lines
+    assert f"read {data / 'captions.csv'} as CSV: {columns}" in lines
     table = {line.split()[0]: line.split()[1:] for line in lines if line}
     assert table["split"] == ["rows", "pictures", "captions", "labelled"]
     assert table["label"] == ["train", "val", "test"]
@@ -448,9 +461,8 @@ def test_check_as_json_is_what_python_returns(data: Path) -> None:
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert list(found) == ["read_as", "labels", "splits", "problems"]
-    assert found["read_as"] == {
-        str(data / f"{split}.csv"): "CSV table" for split in ("train", "captions", "val", "test")
-    }
+    assert set(found["read_as"]) == {str(data / f"{split}.csv") for split in ("train", "captions", "val", "test")}
+    assert found["read_as"][str(data / "val.csv")].startswith("CSV: picture in 'ImageID', captions in 'Caption'")
     assert found["labels"] == ["red", "green", "blue"]
     assert found["splits"]["val"] == {"rows": 12, "pictures": 12, "captions": 10, "labelled": 12}
     first = found["problems"][0]

@@ -102,7 +102,7 @@ def test_a_limit_changes_defaults_and_no_given_option() -> None:
     assert train.epochs > 1000
     train = resolve({"time_limit": "20m", "epochs": 4, "schedule": "constant", "patience": 2}).train
     assert (train.epochs, train.schedule, train.patience) == (4, "constant", 2)
-    train = resolve({}).train
+    train = resolve({"preset": "none"}).train
     assert (train.epochs, train.schedule, train.patience, train.limit_seconds) == (10, "constant", 3, None)
 
 
