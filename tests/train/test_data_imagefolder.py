@@ -159,3 +159,11 @@ def test_a_chosen_format_takes_any_folder_and_says_what_is_missing(tree: Callabl
     folder = tree("1.jpg", "2.jpg")
     with pytest.raises(DataError, match="found no picture in a class folder"):
         read_split(find_splits(folder, "imagefolder").train, LabelSet(("a",), ("a",)), data_format="imagefolder")
+
+
+def test_folders_called_training_set_and_test_set_are_splits(tmp_path: Path, draw: Callable[..., Path]) -> None:
+    for seed, name in enumerate(("training_set/dog/1.png", "training_set/cat/2.png", "test_set/dog/3.png")):
+        draw(tmp_path / name, seed)
+    found = find_splits(tmp_path)
+    assert (found.train, found.val, found.test) == ((tmp_path / "training_set",), (), (tmp_path / "test_set",))
+    assert read_labels(found.train).names == ("cat", "dog")

@@ -50,9 +50,9 @@ Rows = Iterator[Row | Problem]
 
 
 SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
+    "train": ("train", "training", "train_set", "training_set"),
+    "val": ("val", "valid", "validation", "dev", "val_set", "validation_set", "dev_set"),
+    "test": ("test", "testing", "test_set", "testing_set"),
 }
 """What files and folders call each split, in lower case; the first is our own word."""
 
