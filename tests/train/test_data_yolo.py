@@ -161,3 +161,13 @@ def test_random_damage_gives_rows_or_problems(make: Make) -> None:
         (folder / "labels/train/1.txt").write_bytes(content)
         split = read_split(files, labels, data_format="yolo", skip_bad_rows=True, allow_empty=True)
         assert len(split.records) + len(split.skipped) == 1
+
+
+def test_a_declared_split_without_texts_is_said(make: Make) -> None:
+    texts = {"data.yaml": YAML, "labels/train/1.txt": DOG}
+    folder = make({**texts, "images/train/1.jpg": "", "images/val/2.jpg": ""})
+    found = find_splits(folder)
+    assert found.val == ()
+    messages = [problem.message for problem in read_split(found.train, read_labels(found.train)).warnings]
+    expected = f"{folder / 'images' / 'val'}, which the YAML file names for val, has no texts with labels"
+    assert expected in messages

@@ -85,6 +85,11 @@ class Yolo(FolderFormat):
         pictures = _listed(file) if file.is_file() else [f"{_inside(file)}{name}" for name in walk(file).pictures]
         if not pictures:
             raise DataError(f"{file}: found no picture; expected {self.title}'s pictures and texts")
+        if file == _declared_source(root, "train"):
+            for split in ("val", "test"):
+                place = _declared_source(root, split)
+                if place is not None and not self.recognizes(place):
+                    yield note(file, f"{place}, which the YAML file names for {split}, has no texts with labels")
         counts = _Counts()
         for number, picture in enumerate(pictures, start=1):
             yield _row(file, root, number, picture, names, counts)
