@@ -167,8 +167,7 @@ class Predictor:
         """
         from mlic_runtime.explain.file import write_explanation  # here, because most predictions are not explained
 
-        options = PredictionOptions(threshold)
-        thresholds = self._thresholds if options.threshold is None else [options.threshold] * len(self.labels)
+        thresholds = self.thresholds(PredictionOptions(threshold))
         by_label = {label: float(value) for label, value in zip(self.labels, thresholds, strict=True)}
         write_explanation(explain(prediction, by_label, self.manifest.image.resize), Path(path))
 
