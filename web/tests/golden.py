@@ -30,8 +30,8 @@ CAPTIONS = [  # text, or (text, how often)
     "日本語の犬 한국어 हिन्दी ไทย ھندی",
     "👩‍👩‍👧 dog\u200b cat\ufeff \u00ad soft \u2028 line\u0085next",
     "[PAD] dog [UNK] cat ▁ dog",
-    "ａｂｃ ½ ² ⅷ \ue000 \ufffd",
-    "don't-stop…ok—yes ´ ` ^ ~ $ + < = > |",
+    "ａｂｃ ½ ² ⅷ \ue000 \ufffd",  # noqa: RUF001
+    "don't-stop…ok—yes ´ ` ^ ~ $ + < = > |",  # noqa: RUF001
     ("word ", 300),
     ("x", 25_000),
 ]
