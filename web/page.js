@@ -8,7 +8,7 @@ const SHOWN = 6; // labels that are seen at once; predicted ones always are
 const TYPING = 200; // milliseconds after the last key until the caption is read
 
 const element = (id) => document.getElementById(id);
-const percent = (value) => `${(100 * value).toFixed(value > 0.995 || value < 0.005 ? 1 : 0)} %`;
+const percent = (value) => (value > 0.995 && value < 1 ? ">99 %" : value > 0 && value < 0.005 ? "<1 %" : `${Math.round(100 * value)} %`);
 let predictor;
 let queue = Promise.resolve(); // the graph runs one row after the other
 
