@@ -88,7 +88,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option("--save-checkpoint", type=NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
 @data_options
 @click.pass_context
-def export(context: click.Context, name: str | None, **options: Any) -> None:
+def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
 
     The graph is compared with PyTorch first; if they differ, nothing is written. With --data it is compared on all rows

@@ -18,7 +18,8 @@ def predictor() -> Predictor:
 
 
 def titles(watched: Watched) -> list[str]:
-    return watched.page.locator("article h2").all_text_contents()
+    found: list[str] = watched.page.locator("article h2").all_text_contents()
+    return found
 
 
 def test_pictures_are_chosen_by_file_and_labelled_as_by_the_runtime(page: Watched, predictor: Predictor) -> None:
@@ -107,7 +108,7 @@ def test_all_labels_have_a_name_for_screen_readers(page: Watched, predictor: Pre
     page.wait_for_cards(2)
     page.page.locator("article").first.get_by_role("button", name="Show all 18 labels").click()
     rows = page.page.locator("article").first.locator(".scores button")
-    assert rows.count() == len(predictor.thresholds())
+    assert rows.count() == 18  # of the released model
     assert "threshold" in (rows.first.get_attribute("aria-label") or "")
 
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from mlic_runtime import Predictor
@@ -37,14 +38,15 @@ CAPTIONS = [  # text, or (text, how often)
 ]
 
 
-def picture(width: int, height: int) -> np.ndarray:
+def picture(width: int, height: int) -> npt.NDArray[np.uint8]:
     """Return uint8 (H, W, 3) by a formula that golden.test.js repeats."""
     at = np.arange(width * height * 3, dtype=np.uint64)
-    return (
+    pixels: npt.NDArray[np.uint8] = (
         ((at * at * np.uint64(31) + at * np.uint64(7)) // np.uint64(11) % np.uint64(256))
         .astype(np.uint8)
         .reshape(height, width, 3)
     )
+    return pixels
 
 
 def main() -> None:
