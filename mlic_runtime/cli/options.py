@@ -80,7 +80,8 @@ def model_options(several_threads: bool = False) -> Callable[[_Command], _Comman
             default=AUTO,
             show_default=True,
             help="Which graph of the package runs. auto: the one that mlic-bench --choose found best on this "
-            "machine, else the one that the package recommends for the provider, else the first one that it lists.",
+            "machine, else the one that the package recommends for the provider, else the first one that it lists. "
+            "Of two int8 graphs (int8-full: 8-bit weights, int8: 7-bit) the one that suits this processor runs.",
         ),
         _model_option(
             "--provider",
