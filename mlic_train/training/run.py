@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -73,8 +74,10 @@ from .time_limit import TimeBudget, seconds_to_finish, seconds_to_validate
 
 Log = Callable[[str], None]
 KeepGoing = Callable[[State], bool]
+Progress = Callable[[int, int], None]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
 _CACHE_FOLDER = "feature-cache"
+_FEWEST_PICTURES = 32  # with fewer features than these, the backbone computes them anew in every epoch
 _SECONDS_BETWEEN_LINES = 10.0  # of progress where there is no terminal
 OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
 
@@ -302,7 +305,7 @@ def _resume(
     budget = None
     if config.train.time_limit is not None and not is_finished(checkpoint.state, config.train):
         budget = TimeBudget(config.train, stopwatch, checkpoint.state.time.get("spent", 0.0), log)
-    data = _fit_data(fabric, config, tokenizer, splits, folder, model, log, budget)
+    data = _fit_data(fabric, config, tokenizer, splits, folder, model, log, budget, checkpoint.state)
     if budget is not None:
         trained = TrainedModel(folder, config, model, tokenizer, State())
         begin = partial(_begin, budget, checkpoint.state, trained, splits, data, stopwatch)
@@ -395,21 +398,40 @@ def _fit_data(
     model: Model,
     log: Log,
     budget: TimeBudget | None,
+    state: State,
 ) -> FitData:
-    """Return the rows that the model can use, with their feature caches if `cache_features` is set and time allows."""
+    """Return the rows that the model can use, with their feature caches if `cache_features` is set and time allows.
+
+    Where time allows some features of train only, the pictures of the other rows are left out, and `state.time` says
+    how many are kept: a resumed run trains with the same rows.
+    """
     rows = _usable_rows(config, splits, log)
     spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels
     caches: dict[str, FeatureCache] = {}
     if train.cache_features:
         flips = product({False, train.horizontal_flip}, {False, train.vertical_flip})
         variants = {"train": sorted(flips), "val": [(False, False)]}
-        for name in rows:
+        with_pictures = partial(_with_pictures, reads_captions=config.model.reads_captions, seed=train.seed, log=log)
+        decided = int(state.time.get("pictures", 0))
+        if decided:
+            rows["train"] = with_pictures(rows["train"], decided)
+        for name in ("val", "train"):  # what val takes is known when train is judged
             if all(record.image is None for record in rows[name]):
                 continue
-            build = partial(build_cache, model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER)
-            if not on_first_process(fabric, partial(_compute_features, name, build, budget, log)):
+
+            def build(progress: Progress | None = None, name: str = name) -> FeatureCache:
+                return build_cache(model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER, progress)
+
+            asked = None if decided and name == "train" else budget
+            fitting = on_first_process(fabric, partial(_compute_features, name, build, asked, log))
+            if fitting is not None and (name == "val" or fitting < _FEWEST_PICTURES):
+                log("features are not cached: the backbone computes features anew in every epoch")
                 caches.clear()
                 break
+            if fitting is not None:
+                state.time["pictures"] = float(fitting)
+                rows[name] = with_pictures(rows[name], fitting)
+                on_first_process(fabric, partial(_compute_features, name, build, None, log))
             caches[name] = build()
     return FitData(
         train=Examples(rows["train"], num_labels, spec, train, caches.get("train")),
@@ -418,16 +440,43 @@ def _fit_data(
     )
 
 
+def _with_pictures(records: Sequence[Record], count: int, *, reads_captions: bool, seed: int, log: Log) -> list[Record]:
+    """Return the rows with `count` of their pictures, drawn by `seed`; rows with nothing left to read are left out."""
+    having = [index for index, record in enumerate(records) if record.image is not None]
+    dropped = set(having) - set(random.Random(seed).sample(having, min(count, len(having))))
+    kept = [
+        dataclasses.replace(record, image=None) if index in dropped else record
+        for index, record in enumerate(records)
+        if index not in dropped or (reads_captions and record.captions)
+    ]
+    log(
+        f"train: {len(having) - len(dropped):,} of {len(having):,} pictures are used, drawn by the seed, as the time "
+        f"limit is too short for the features of all; {len(dropped) - len(records) + len(kept):,} other rows train "
+        f"with their caption alone, {len(records) - len(kept):,} are left out"
+    )
+    return kept
+
+
 class _TooSlowError(Exception):
-    """Caching would leave no time for training."""
+    """Caching would leave no time for training; `fitting` pictures would leave enough."""
+
+    def __init__(self, message: str, fitting: int) -> None:
+        super().__init__(message)
+        self.fitting = fitting
 
 
-def _compute_features(name: str, build: Callable[..., FeatureCache], budget: TimeBudget | None, log: Log) -> bool:
-    """Compute a cache, if it does not exist; return False, and say so, where the time limit does not allow it."""
+def _compute_features(
+    name: str, build: Callable[[Progress | None], FeatureCache], budget: TimeBudget | None, log: Log
+) -> int | None:
+    """Compute a cache, if it does not exist.
+
+    Returns:
+        None, or the number of pictures that the time limit allows, where it does not allow all; then it was said.
+    """
     with progress_bar(f"caching features of {name}", "picture", seconds_between_lines=0.0) as show:
         if budget is None:
             build(show)
-            return True
+            return None
         ticks: list[tuple[int, float]] = []
 
         def progress(done: int, total: int) -> None:
@@ -436,19 +485,20 @@ def _compute_features(name: str, build: Callable[..., FeatureCache], budget: Tim
             (first, begun), (_, now) = ticks[0], ticks[-1]
             if not budget.can_judge(now - begun):
                 return
-            seconds = (now - begun) / (done - first) * total
-            if not budget.allows_caching(seconds * (total - done) / total):
+            a_picture = (now - begun) / (done - first)
+            if not budget.allows_caching(a_picture * (total - done)):
                 raise _TooSlowError(
-                    f"features are not cached: those of the {total} pictures of {name} would take {duration(seconds)}, "
-                    "too much of the time limit; the backbone computes them anew in every epoch"
+                    f"features of all {total} pictures of {name} would take {duration(a_picture * total)}, too much of "
+                    "the time limit",
+                    int(budget.for_caching() / a_picture),
                 )
 
         try:
             build(progress)
         except _TooSlowError as error:
             log(str(error))
-            return False
-    return True
+            return error.fitting
+    return None
 
 
 def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:

@@ -8,14 +8,17 @@ What a run knows of its time is `State.time`, numbers in the checkpoint, so that
     over       1 when training has ended because of the limit
     rest       the seconds that calibration and measurement will take
     cost       the seconds of a batch when the plan was made
+    pictures   the pictures of train that are used, where the limit is too short for the features of all
 """
 
 import copy
 import dataclasses
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import median
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -41,6 +44,7 @@ _PLANNED = 0.96  # the share of the limit that a plan uses
 _GUARDED = 0.985  # of the limit; a training that would end behind it stops early
 _SLOWER = 1.15  # calibration and measurement may take so much longer than estimated
 _SLOWEST = 2.0  # the most that a machine which has become slower since the plan is taken to need more time
+_FASTEST = 0.5  # the same of a machine that has become faster
 _CACHING = 0.4  # the largest share of the time left that caching features may take; the rest has to pay it back
 _SHORTEST = 0.1  # of an epoch: a smaller part is not worth its validation
 _REPLAN = 0.03  # of the planned batches: a smaller difference is no reason for a new plan
@@ -90,9 +94,13 @@ class TimeBudget:
         """Return whether what was measured for so many seconds says how long the rest will take."""
         return seconds >= _FIRST_SECONDS * self.limit
 
+    def for_caching(self) -> float:
+        """Return the seconds from now on that caching features may take."""
+        return _CACHING * (self.limit - self.spent())
+
     def allows_caching(self, seconds: float) -> bool:
         """Return whether caching features may take so many seconds from now on."""
-        return seconds <= _CACHING * (self.limit - self.spent())
+        return seconds <= self.for_caching()
 
     def begin(self, state: State, rest: float, validation: float) -> None:
         """Take up the plan of a resumed run, unless its limit was another.
@@ -106,7 +114,7 @@ class TimeBudget:
             ConfigError: no time is left, and there is no checkpoint to calibrate and measure.
         """
         if state.time.get("limit") != self.limit:
-            state.time = {"limit": self.limit, "batches": 0, "over": 0, "cost": 0.0}
+            state.time |= {"limit": self.limit, "batches": 0, "over": 0, "cost": 0.0}
         state.time |= {"rest": rest, "spent": self.spent()}
         self._between = validation
         needed = self.spent() + validation + _SLOWER * rest
@@ -209,7 +217,7 @@ class TimeBudget:
     def _rest(self, state: State, kinds: Sequence[bool]) -> float:
         """Return the seconds to leave for calibration and measurement: more if the machine has become slower."""
         before, now = state.time["cost"], self._cost(kinds) / len(kinds)
-        slower = min(_SLOWEST, max(1.0, now / before)) if before and now else 1.0
+        slower = min(_SLOWEST, max(_FASTEST, now / before)) if before and now else 1.0
         return _SLOWER * slower * state.time["rest"]
 
     def _fitting(self, state: State, kinds: Sequence[bool]) -> int:
@@ -371,8 +379,9 @@ class _RowTimer:
 
     def seconds_per_row(self) -> float:
         ticks = self._ticks[1:] if len(self._ticks) > 2 else self._ticks
-        (first, begun), (last, ended) = ticks[0], ticks[-1]
-        return (ended - begun) / max(1, last - first)
+        steps = itertools.pairwise(ticks)
+        # The median: one moment in which the machine had other work says nothing of the rest.
+        return median((ended - begun) / max(1, last - first) for (first, begun), (last, ended) in steps)
 
 
 def _fit_thresholds(outputs: Outputs, config: TrainConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mlic_train.base.stopwatch import Stopwatch
+from mlic_train.batches.features import build_cache
 from mlic_train.config import DataOptions, Options, resolve
 from mlic_train.config.duration import parse_duration
 from mlic_train.data import Split
@@ -228,24 +229,57 @@ def test_a_resumed_run_without_time_left_is_measured(tmp_path: Path, splits: Spl
     assert state.metrics["test"]["rows"] > 0
 
 
-def test_features_that_take_too_long_are_not_cached(
-    tmp_path: Path, splits: Splits, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def slow(*arguments: Any) -> Any:
-        progress = arguments[-1]
-        for done in (4, 8):
-            clock.now += 20
-            progress(done, 36)
-        raise AssertionError("caching went on")
+def slow_caching(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, asked: list[int]) -> None:
+    """Let every four pictures of train whose features are computed take so many seconds."""
+
+    def slow(model: Any, records: Any, spec: Any, variants: Any, folder: Path, progress: Any = None) -> Any:
+        total = sum(record.image is not None for record in records)
+        if len(variants) > 1 and progress is not None:  # val has no flips
+            asked.append(total)
+            for done in range(4, total + 1, 4):
+                clock.now += seconds
+                progress(done, total)
+        return build_cache(model, records, spec, variants, folder)
 
     monkeypatch.setattr("mlic_train.training.run.build_cache", slow)
+
+
+def test_pictures_whose_features_take_too_long_are_left_out(
+    tmp_path: Path, splits: Splits, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    slow_caching(monkeypatch, clock, 7, asked)
+    monkeypatch.setattr("mlic_train.training.run._FEWEST_PICTURES", 8)
     lines: list[str] = []
-    run = options(time_limit="100s", freeze_backbone=True)
+    folder, stopwatch = tmp_path / "run", clock.stopwatch()
+    clock.interrupt_after = 2 * BATCHES + 3
+    run = options(time_limit="100s", freeze_backbone=True, horizontal_flip=True)
+    start_run(run, folder, splits, log=lines.append, stopwatch=stopwatch)
+    total, kept = asked
+    assert 8 <= kept < total
+    assert any(f"features of all {total} pictures of train would take" in line for line in lines)
+    note = next(line for line in lines if line.startswith(f"train: {kept} of {total} pictures are used"))
+    assert load_checkpoint(folder / LAST_NAME).state.time["pictures"] == kept
+    # A resumed run has the same rows.
+    lines.clear()
+    assert resume_run(folder, splits, device="cpu", log=lines.append, stopwatch=clock.stopwatch()).finished
+    assert note in lines
+    assert asked[2:] == [kept]
+
+
+def test_features_are_not_cached_where_hardly_any_would_fit(
+    tmp_path: Path, splits: Splits, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    slow_caching(monkeypatch, clock, 20, asked)
+    lines: list[str] = []
     stopwatch = clock.stopwatch()
+    run = options(time_limit="100s", freeze_backbone=True, horizontal_flip=True)
     state = start_run(run, tmp_path / "run", splits, log=lines.append, stopwatch=stopwatch)
     assert state.finished
     assert stopwatch.seconds() <= 100
-    assert any("those of the 36 pictures of train would take 3:00, too much of the time limit" in x for x in lines)
+    assert len(asked) == 1
+    assert any("the backbone computes features anew in every epoch" in line for line in lines)
 
 
 def test_accumulated_batches_end_with_a_whole_step(tmp_path: Path, splits: Splits, clock: Clock) -> None:
