@@ -5,13 +5,16 @@
 Pixels are made by a formula in both languages, so the file holds digests only.
 """
 
+import base64
 import hashlib
 import json
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from mlic_runtime import Predictor
@@ -67,7 +70,7 @@ def encode(tokenizer: CaptionTokenizer, text: str) -> list[int]:
 def tokenizer_files() -> dict[str, str]:
     """Return a small tokenizer.json of each kind: what mlic-train writes, and what encoders of Hugging Face have."""
     texts = ["a cat and a dog on a red bus", "two dogs, a cat's bus", "ti\u1ebfng vi\u1ec7t caf\xe9"] * 5
-    pieces = "[PAD] [UNK] [CLS] [SEP] a cat dog ##s on bus . , ' two word s".split()
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "dog", "##s", "on", "bus", ".", ",", "'", "two", "word"]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     wordpiece = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     wordpiece.normalizer = normalizers.BertNormalizer()
@@ -98,6 +101,20 @@ def main() -> None:
         pixels = np.asarray(Image.fromarray(picture(width, height)).reduce((by_x, by_y)))
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         reduced.append({"width": width, "height": height, "by": [by_x, by_y], "sha256": digest})
+    turned = []
+    for orientation in range(1, 9):
+        image = Image.fromarray(picture(7, 5))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        files = {}
+        for format_ in ("JPEG", "WEBP", "PNG"):
+            stream = BytesIO()
+            image.resize((1, 1)).save(stream, format_, exif=exif)
+            files[format_] = base64.b64encode(stream.getvalue()).decode()
+        image.info["exif"] = exif.tobytes()
+        upright = ImageOps.exif_transpose(image)
+        digest = hashlib.sha256(upright.tobytes()).hexdigest()
+        turned.append({"orientation": orientation, "width": upright.width, "sha256": digest, "files": files})
     tokenizers = []
     for name, json_text in tokenizer_files().items():
         size = len(json.loads(json_text)["model"]["vocab"])
@@ -119,9 +136,9 @@ def main() -> None:
         found = predictor.predict(image, caption)
         probabilities = [round(found.probabilities[label.name], 6) for label in manifest.labels]
         predictions.append({"picture": image is not None, "caption": caption, "probabilities": probabilities})
-    content = {"resized": resized, "reduced": reduced, "captions": captions}
+    content: dict[str, list[Any]] = {"resized": resized, "reduced": reduced, "turned": turned, "captions": captions}
     content |= {"tokenizers": tokenizers, "predictions": predictions}
-    lists = [f'"{key}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for key, rows in content.items()]
+    lists = [f'"{key}": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]" for key, rows in content.items()]
     (HERE / "golden.json").write_text("{\n" + ",\n".join(lists) + "\n}\n", encoding="ascii")
 
 

@@ -8,6 +8,7 @@ import * as tokenizers from "@huggingface/tokenizers";
 import * as ort from "onnxruntime-web";
 
 import { InputError, PackageError, Predictor } from "../predictor.js";
+import { splitOrientation, turn } from "../orientation.js";
 import { readPixels } from "../picture.js";
 import { reduce } from "../resize.js";
 import { CaptionTokenizer } from "../tokenizer.js";
@@ -48,6 +49,34 @@ for (const { width, height, by, sha256: expected } of GOLDEN.reduced) {
     assert.equal(sha256(reduce(picture(width, height), ...by).data), expected);
   });
 }
+
+for (const { orientation, width, sha256: expected, files } of GOLDEN.turned) {
+  test(`an orientation of ${orientation} is found and turned as Pillow does`, async () => {
+    const turned = turn(picture(7, 5), orientation);
+    assert.equal(turned.width, width);
+    assert.equal(sha256(turned.data), expected);
+    for (const [format, content] of Object.entries(files)) {
+      const blob = new Blob([Buffer.from(content, "base64")], { type: "image/x" });
+      const found = await splitOrientation(blob);
+      const read = format !== "PNG";
+      assert.equal(found.orientation, read ? orientation : 1, format);
+      assert.equal(found.upright.size, blob.size);
+      assert.equal(found.upright.type, "image/x");
+      assert.equal((await splitOrientation(found.upright)).orientation, 1);
+    }
+  });
+}
+
+test("a broken picture file has no orientation", async () => {
+  for (const format of ["JPEG", "WEBP"]) {
+    const content = Buffer.from(GOLDEN.turned[5].files[format], "base64");
+    for (let size = 0; size < content.length; size += 1) {
+      const { orientation, upright } = await splitOrientation(new Blob([content.subarray(0, size)]));
+      assert.ok(orientation === 1 || orientation === 6);
+      assert.equal(upright.size, size);
+    }
+  }
+});
 
 test("transparent and opaque bytes give the same pixels", async () => {
   const { data, width, height } = picture(30, 20);
