@@ -37,6 +37,7 @@ _PAGE_FILES = (
     "predictor.js",
     "package-reader.js",
     "picture.js",
+    "orientation.js",
     "resize.js",
     "tokenizer.js",
     "errors.js",

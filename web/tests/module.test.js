@@ -8,6 +8,7 @@ import * as tokenizers from "@huggingface/tokenizers";
 import * as ort from "onnxruntime-web";
 
 import { InputError, PackageError, Predictor } from "../predictor.js";
+import { splitOrientation, turn } from "../orientation.js";
 import { readPixels } from "../picture.js";
 import { reduce } from "../resize.js";
 import { CaptionTokenizer } from "../tokenizer.js";
@@ -49,6 +50,34 @@ for (const { width, height, by, sha256: expected } of GOLDEN.reduced) {
   });
 }
 
+for (const { orientation, width, sha256: expected, files } of GOLDEN.turned) {
+  test(`an orientation of ${orientation} is found and turned as Pillow does`, async () => {
+    const turned = turn(picture(7, 5), orientation);
+    assert.equal(turned.width, width);
+    assert.equal(sha256(turned.data), expected);
+    for (const [format, content] of Object.entries(files)) {
+      const blob = new Blob([Buffer.from(content, "base64")], { type: "image/x" });
+      const found = await splitOrientation(blob);
+      const read = format !== "PNG";
+      assert.equal(found.orientation, read ? orientation : 1, format);
+      assert.equal(found.upright.size, blob.size);
+      assert.equal(found.upright.type, "image/x");
+      assert.equal((await splitOrientation(found.upright)).orientation, 1);
+    }
+  });
+}
+
+test("a broken picture file has no orientation", async () => {
+  for (const format of ["JPEG", "WEBP"]) {
+    const content = Buffer.from(GOLDEN.turned[5].files[format], "base64");
+    for (let size = 0; size < content.length; size += 1) {
+      const { orientation, upright } = await splitOrientation(new Blob([content.subarray(0, size)]));
+      assert.ok(orientation === 1 || orientation === 6);
+      assert.equal(upright.size, size);
+    }
+  }
+});
+
 test("transparent and opaque bytes give the same pixels", async () => {
   const { data, width, height } = picture(30, 20);
   const rgba = new Uint8Array(width * height * 4).fill(255);
@@ -65,6 +94,34 @@ test("captions get the ids of the tokenizers library", async () => {
   }
   assert.deepEqual(tokenizer.encode("a \ud800 dog"), tokenizer.encode("a \ufffd dog"));
   assert.deepEqual(tokenizer.encode(null), []);
+});
+
+for (const { name, json, ids } of GOLDEN.tokenizers) {
+  test(`captions get the ids of a tokenizer ${name}`, () => {
+    const content = new TextEncoder().encode(JSON.stringify(json));
+    const tokenizer = new CaptionTokenizer(content, { max_length: 12, pad_id: 0 }, tokenizers);
+    GOLDEN.captions.forEach(({ text, times }, index) => {
+      const caption = text.repeat(times);
+      assert.deepEqual(tokenizer.encode(caption), ids[index], JSON.stringify(text));
+      const placed = tokenizer.words(caption).flatMap((word) => word.tokens);
+      assert.ok(placed.every((at) => at < ids[index].length));
+      assert.equal(placed.length > 0, ids[index].length > 0);
+    });
+  });
+}
+
+test("words of a tokenizer with special tokens know their tokens", () => {
+  const { json } = GOLDEN.tokenizers.find(({ name }) => name === "of BERT");
+  const content = new TextEncoder().encode(JSON.stringify(json));
+  const tokenizer = new CaptionTokenizer(content, { max_length: 12, pad_id: 0 }, tokenizers);
+  const words = tokenizer.words("A cat, dogs");
+  assert.deepEqual(words, [
+    { text: "A", start: 0, end: 1, tokens: [1] },
+    { text: "cat", start: 2, end: 5, tokens: [2] },
+    { text: ",", start: 5, end: 6, tokens: [3] },
+    { text: "dogs", start: 7, end: 11, tokens: [4, 5] },
+  ]);
+  assert.throws(() => new CaptionTokenizer(content, { max_length: 1, pad_id: 0 }, tokenizers), /adds 2 special tokens/);
 });
 
 test("words know their tokens", async () => {
@@ -136,6 +193,8 @@ test("bad input gets one line", async () => {
   const predictor = await load(await files());
   const bad = [
     [{ picture: null, caption: " " }, /nothing to predict/],
+    [{ picture: null, caption: "\x85" }, /nothing to predict/],
+    [{ caption: 5 }, /caption must be a text or null, found number/],
     [{ picture: { data: new Uint8Array(5), width: 2, height: 2 } }, /need 12 or 16 bytes, found 5/],
     [{ picture: { data: new Uint8Array(0), width: 0, height: 2 } }, /no pixels/],
     [{ picture: { data: new Uint8Array(0), width: 20_000, height: 20_000 } }, /more than the limit/],
