@@ -88,7 +88,8 @@ def model_options(several_threads: bool = False) -> Callable[[_Command], _Comman
             type=click.Choice([*PROVIDERS, AUTO]),
             default="cpu",
             show_default=True,
-            help="Execution provider of ONNX Runtime.",
+            help="What runs the graph: an execution provider of ONNX Runtime, or the package openvino. auto: the one "
+            "that mlic-bench --choose found best on this machine, else the best one that loads here.",
         ),
         _model_option(
             "--threads",

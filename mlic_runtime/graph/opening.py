@@ -167,7 +167,7 @@ class _Source:
         graph = self._read(name)  # even with a cache, which would hide that the package is damaged
         create = functools.partial(create_session, provider=provider, threads=threads, spin=spin)
         entry = find_entry(manifest.files[name].sha256, provider) if self._cache else None
-        session = None if entry is None else _load_entry(entry, create)
+        session = None if entry is None else _load_entry(entry, graph, create)
         if session is None:
             check_graph(graph, str(self._package.path / name))
             session = create(graph) if entry is None else _fill_entry(entry, graph, create)
@@ -175,13 +175,13 @@ class _Source:
         return session, "without the cache" if entry is None else entry.note
 
 
-def _load_entry(entry: CacheEntry, create: Callable[..., GraphSession]) -> GraphSession | None:
+def _load_entry(entry: CacheEntry, graph: bytes, create: Callable[..., GraphSession]) -> GraphSession | None:
     # The entry was made from a graph that passed `check_graph`.
     optimised = entry.read()
     if optimised is None:
         return None
     try:
-        return create(optimised, optimised=True)
+        return create(graph, optimised=optimised)
     except PackageError as error:  # such as a file that was truncated by a full disk before it was hashed
         entry.discard(str(error))
         return None
