@@ -2,7 +2,7 @@
 import { InputError, PackageError, reason } from "./errors.js";
 import { readFile, readManifest, TOKENIZER } from "./package-reader.js";
 import { readPixels } from "./picture.js";
-import { CaptionTokenizer } from "./tokenizer.js";
+import { CaptionTokenizer, isBlank } from "./tokenizer.js";
 
 export { InputError, PackageError } from "./errors.js";
 
@@ -110,7 +110,10 @@ export class Predictor {
     if (rows.length === 0) return [];
     if (rows.length > MAX_INPUTS) throw new InputError(`${rows.length} inputs are more than ${MAX_INPUTS} in one call`);
     for (const { picture, caption } of rows) {
-      if (picture == null && !(this.readsCaptions && typeof caption === "string" && caption.trim() !== "")) {
+      if (caption != null && typeof caption !== "string") {
+        throw new InputError(`a caption must be a text or null, found ${typeof caption}`);
+      }
+      if (picture == null && !(this.readsCaptions && !isBlank(caption))) {
         throw new InputError(`nothing to predict: give a picture${this.readsCaptions ? ", a caption or both" : ""}`);
       }
     }

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from mlic_runtime import Predictor
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
-from mlic_runtime.package.manifest import ImageSpec, parse_manifest
+from mlic_runtime.package.manifest import ImageSpec, TextSpec, parse_manifest
 from mlic_runtime.picture.decode import to_pixels
+from mlic_train.captions.characters import character_tokenizer
+from mlic_train.captions.tokenizer import train_tokenizer
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "exported" / "hybrid"
@@ -35,6 +38,11 @@ CAPTIONS = [  # text, or (text, how often)
     "don't-stop…ok—yes ´ ` ^ ~ $ + < = > |",  # noqa: RUF001
     ("word ", 300),
     ("x", 25_000),
+    "\x85",
+    "\ufeff",
+    "\x1c\x1f\xa0\u3000",
+    "a\x85cat\ufeffdog\x1cbus\ufe0f \U000e0065",
+    "\u0130stanbul i\u0307 Ti\u1ebfng Vi\u1ec7t \u0e01\u0e32\u0e41\u0e1f\u200b\u0e14\u0e33",
 ]
 
 
@@ -47,6 +55,30 @@ def picture(width: int, height: int) -> npt.NDArray[np.uint8]:
         .reshape(height, width, 3)
     )
     return pixels
+
+
+def encode(tokenizer: CaptionTokenizer, text: str) -> list[int]:
+    """Return the ids of one caption."""
+    ids, mask = tokenizer.encode([text])
+    found: list[int] = ids[mask == 1].tolist()
+    return found
+
+
+def tokenizer_files() -> dict[str, str]:
+    """Return a small tokenizer.json of each kind: what mlic-train writes, and what encoders of Hugging Face have."""
+    texts = ["a cat and a dog on a red bus", "two dogs, a cat's bus", "ti\u1ebfng vi\u1ec7t caf\xe9"] * 5
+    pieces = "[PAD] [UNK] [CLS] [SEP] a cat dog ##s on bus . , ' two word s".split()
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    wordpiece = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    wordpiece.normalizer = normalizers.BertNormalizer()
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    marks = [("[CLS]", 2), ("[SEP]", 3)]
+    wordpiece.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=marks)
+    return {
+        "of mlic-train": train_tokenizer(texts, 90).decode(),
+        "of letters": character_tokenizer().decode(),
+        "of BERT": wordpiece.to_str(),
+    }
 
 
 def main() -> None:
@@ -66,13 +98,19 @@ def main() -> None:
         pixels = np.asarray(Image.fromarray(picture(width, height)).reduce((by_x, by_y)))
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         reduced.append({"width": width, "height": height, "by": [by_x, by_y], "sha256": digest})
+    tokenizers = []
+    for name, json_text in tokenizer_files().items():
+        size = len(json.loads(json_text)["model"]["vocab"])
+        tokenizer = CaptionTokenizer(json_text.encode(), TextSpec(12, size))
+        texts = [each[0] * each[1] if isinstance(each, tuple) else each for each in CAPTIONS]
+        ids = [encode(tokenizer, text) for text in texts]
+        tokenizers.append({"name": name, "json": json.loads(json_text), "ids": ids})
     manifest = parse_manifest((PACKAGE / "manifest.json").read_bytes())
     assert manifest.text is not None
     tokenizer = CaptionTokenizer((PACKAGE / "tokenizer.json").read_bytes(), manifest.text)
     captions = []
     for text, times in (each if isinstance(each, tuple) else (each, 1) for each in CAPTIONS):
-        ids, mask = tokenizer.encode([text * times])
-        captions.append({"text": text, "times": times, "ids": ids[mask == 1].tolist()})
+        captions.append({"text": text, "times": times, "ids": encode(tokenizer, text * times)})
     predictor = Predictor.load(PACKAGE, precision="fp32")
     height, width = manifest.image.height, manifest.image.width
     rows = [(None, "a cat on a sofa"), (picture(width, height), None), (picture(width, height), "a cat on a sofa")]
@@ -81,8 +119,10 @@ def main() -> None:
         found = predictor.predict(image, caption)
         probabilities = [round(found.probabilities[label.name], 6) for label in manifest.labels]
         predictions.append({"picture": image is not None, "caption": caption, "probabilities": probabilities})
-    content = {"resized": resized, "reduced": reduced, "captions": captions, "predictions": predictions}
-    (HERE / "golden.json").write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
+    content = {"resized": resized, "reduced": reduced, "captions": captions}
+    content |= {"tokenizers": tokenizers, "predictions": predictions}
+    lists = [f'"{key}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for key, rows in content.items()]
+    (HERE / "golden.json").write_text("{\n" + ",\n".join(lists) + "\n}\n", encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,34 @@ test("captions get the ids of the tokenizers library", async () => {
   assert.deepEqual(tokenizer.encode(null), []);
 });
 
+for (const { name, json, ids } of GOLDEN.tokenizers) {
+  test(`captions get the ids of a tokenizer ${name}`, () => {
+    const content = new TextEncoder().encode(JSON.stringify(json));
+    const tokenizer = new CaptionTokenizer(content, { max_length: 12, pad_id: 0 }, tokenizers);
+    GOLDEN.captions.forEach(({ text, times }, index) => {
+      const caption = text.repeat(times);
+      assert.deepEqual(tokenizer.encode(caption), ids[index], JSON.stringify(text));
+      const placed = tokenizer.words(caption).flatMap((word) => word.tokens);
+      assert.ok(placed.every((at) => at < ids[index].length));
+      assert.equal(placed.length > 0, ids[index].length > 0);
+    });
+  });
+}
+
+test("words of a tokenizer with special tokens know their tokens", () => {
+  const { json } = GOLDEN.tokenizers.find(({ name }) => name === "of BERT");
+  const content = new TextEncoder().encode(JSON.stringify(json));
+  const tokenizer = new CaptionTokenizer(content, { max_length: 12, pad_id: 0 }, tokenizers);
+  const words = tokenizer.words("A cat, dogs");
+  assert.deepEqual(words, [
+    { text: "A", start: 0, end: 1, tokens: [1] },
+    { text: "cat", start: 2, end: 5, tokens: [2] },
+    { text: ",", start: 5, end: 6, tokens: [3] },
+    { text: "dogs", start: 7, end: 11, tokens: [4, 5] },
+  ]);
+  assert.throws(() => new CaptionTokenizer(content, { max_length: 1, pad_id: 0 }, tokenizers), /adds 2 special tokens/);
+});
+
 test("words know their tokens", async () => {
   const manifest = JSON.parse(await readFile(new URL("manifest.json", PACKAGE)));
   const tokenizer = new CaptionTokenizer(await readFile(new URL("tokenizer.json", PACKAGE)), manifest.text, tokenizers);
@@ -136,6 +164,8 @@ test("bad input gets one line", async () => {
   const predictor = await load(await files());
   const bad = [
     [{ picture: null, caption: " " }, /nothing to predict/],
+    [{ picture: null, caption: "\x85" }, /nothing to predict/],
+    [{ caption: 5 }, /caption must be a text or null, found number/],
     [{ picture: { data: new Uint8Array(5), width: 2, height: 2 } }, /need 12 or 16 bytes, found 5/],
     [{ picture: { data: new Uint8Array(0), width: 0, height: 2 } }, /no pixels/],
     [{ picture: { data: new Uint8Array(0), width: 20_000, height: 20_000 } }, /more than the limit/],
