@@ -140,6 +140,7 @@ class Card {
         this.#prediction = null;
         this.#one(".scores").replaceChildren();
         this.#one(".more").hidden = true;
+        this.#one(".key").hidden = true;
         this.#one("h2").textContent = this.#picture?.name ?? "No label";
         this.#one(".error").textContent = String(error?.message ?? error);
       }
@@ -160,6 +161,7 @@ class Card {
     const focused = this.#one(".scores :focus")?.dataset.label;
     this.#one(".scores").replaceChildren(...shown.map((score) => this.#row(score)));
     if (focused !== undefined) this.#one(`.scores [data-label="${CSS.escape(focused)}"]`)?.focus();
+    this.#one(".key").hidden = false;
     const more = this.#one(".more");
     more.hidden = shown.length === scores.length && !this.#all;
     more.textContent = this.#all ? "Show fewer labels" : `Show all ${scores.length} labels`;
