@@ -94,7 +94,7 @@ class Predictor:
 
         Args:
             path_or_name: a folder, a `.mlic` file or a name (see `model_package.find_package`); None means the default.
-            provider: ONNX Runtime's execution provider (see `session.create_session`).
+            provider: ONNX Runtime's execution provider, "openvino" or "auto" (see `session.create_session`).
             precision: "fp32", "fp16" or "int8"; "auto" means what `mlic-bench --choose` found best on this machine,
                 else what the package recommends for the provider, else the first graph that its manifest lists.
             threads: threads per run; None means one for every physical core that this process may use.

@@ -32,14 +32,15 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option("--runs", type=NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
 @click.option(
     "--layout",
-    type=click.Choice(("package", "triton")),
+    type=click.Choice(("package", "triton", "web")),
     default="package",
-    help="What to write: a model package, or instead of it the model's folder in a Triton model repository.",
+    help="What to write: a model package, or instead of it the model's folder in a Triton model repository, or a web "
+    "site that runs the model in the browser.",
 )
 @click.option(
     "--output",
     type=NEW_FOLDER,
-    help="The package's folder, or the Triton model repository.  [default: exported/MODEL, or triton]",
+    help="The package's folder, the Triton model repository or the site.  [default: exported/MODEL, triton or site]",
 )
 @click.option(
     "--precision",
@@ -47,7 +48,10 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
     callback=_precisions,
     default="fp32",
     metavar="NAME[,NAME...]",
-    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. fp16 and int8 are fitted to --data.",
+    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. All but fp32 are fitted to "
+    "--data. int8 has 7-bit weights, for every processor; int8-full has 8-bit ones, for those with VNNI or the ARM dot "
+    "product: give both, and --precision int8 of the runtime takes the right one. A site has one: int8, if it can be "
+    "had.",
 )
 @click.option(
     "--max-drop",
@@ -73,9 +77,20 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option("--package-version", default="0.1.0", help="The package's version.")
 @click.option("--single-file", is_flag=True, help="Write the package as one file too, OUTPUT.mlic.")
 @click.option("--wheel", is_flag=True, help="Write the package as a wheel too, beside OUTPUT; pip installs it.")
+@click.option(
+    "--package",
+    type=click.Path(path_type=Path),
+    help="With --layout web: a model package that exists, or the name of an installed one, instead of a run.",
+)
+@click.option(
+    "--npm-archives",
+    type=FOLDER,
+    help="With --layout web: a folder with the archives of the JavaScript libraries, where there is no network.",
+)
 @click.option("--save-checkpoint", type=NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
 @data_options
-def export(name: str | None, **options: Any) -> None:
+@click.pass_context
+def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
 
     The graph is compared with PyTorch first; if they differ, nothing is written. With --data it is compared on all rows
@@ -85,8 +100,9 @@ def export(name: str | None, **options: Any) -> None:
 
     \b
     mlic-export
-    mlic-export --run runs/hybrid --data my-data --precision fp32,fp16,int8 --latency --output packages/hybrid
+    mlic-export --run runs/hybrid --data my-data --precision fp32,int8-full,int8 --latency --output packages/hybrid
     mlic-export --run runs/hybrid --layout triton --output model-repository
+    mlic-export --layout web --output site
     """  # noqa: D301 # click needs the backspace itself
     from mlic_train.data.splits import load_splits
     from mlic_train.exporting.archive import write_archive
@@ -100,8 +116,17 @@ def export(name: str | None, **options: Any) -> None:
 
     if options["plot"] and not (options["latency"] and (options["folder"] or options["train"])):
         raise click.UsageError("--plot draws what --latency and --data measure; give both")
-    if options["layout"] == "triton" and (options["single_file"] or options["wheel"]):
-        raise click.UsageError("--single-file and --wheel write a model package; leave --layout triton out")
+    if options["layout"] != "package" and (options["single_file"] or options["wheel"]):
+        raise click.UsageError(
+            f"--single-file and --wheel write a model package; leave --layout {options['layout']} out"
+        )
+    for option in ("package", "npm_archives"):
+        if options[option] is not None and options["layout"] != "web":
+            raise click.UsageError(f"--{option.replace('_', '-')} belongs to --layout web")
+    if options["layout"] == "web":
+        precision_given = context.get_parameter_source("precisions") is not click.core.ParameterSource.DEFAULT
+        _export_site(name, options, precision_given)
+        return
     if options["wheel"]:
         normalise_version(options["package_version"])  # refused now, not when everything is measured
     folder = options["run"] or find_run(options["runs"], name)
@@ -138,3 +163,48 @@ def export(name: str | None, **options: Any) -> None:
         click.echo(file)
     if options["wheel"]:
         click.echo(write_wheel(output, output.parent))
+
+
+def _export_site(name: str | None, options: dict[str, Any], precision_given: bool) -> None:
+    """Write a web site, from a package that exists or from a run, which is exported first."""
+    from tempfile import TemporaryDirectory
+
+    from mlic_runtime.package.model_package import load_package
+    from mlic_train.data.splits import load_splits
+    from mlic_train.exporting.package import ExportOptions, export_package
+    from mlic_train.exporting.web import export_site
+    from mlic_train.runs.checkpoint import load_trained
+    from mlic_train.runs.find import newest_run
+
+    if options["package"] is not None and options["run"] is not None:
+        raise click.UsageError("give --package or --run, not both")
+    if precision_given and len(options["precisions"]) != 1:
+        raise click.UsageError(f"a site has one graph; give one --precision, not {', '.join(options['precisions'])}")
+    precision = options["precisions"][0] if precision_given else None
+    output = options["output"] or Path("site")
+    run = None if options["package"] is not None else options["run"] or newest_run(options["runs"], name)
+    with TemporaryDirectory() as temporary:
+        if run is None:
+            package = load_package(options["package"] or name)
+            log_line(f"making a site of {package.manifest.title} ({package.path}) in {output}")
+        else:
+            data = data_from(options)
+            splits = load_splits(data, runs=[run]) if data.has_training_rows else None
+            for line in splits.lines() if splits is not None else ():
+                log_line(line)
+            chosen = precision or ("int8" if splits is not None else "fp32")
+            hint = (
+                "" if chosen == "int8" or precision_given else "; with --data it would be int8, a quarter of the bytes"
+            )
+            log_line(f"making a site of {run} ({chosen}{hint}) in {output}")
+            wanted = ExportOptions(
+                version=options["package_version"],
+                precisions=(chosen,),
+                max_drop=options["max_drop"],
+                evidence=options["evidence"],
+            )
+            export_package(load_trained(run), Path(temporary, "package"), wanted, splits=splits, log=log_line)
+            package = load_package(Path(temporary, "package"))
+        export_site(package, output, precision=precision, archives=options["npm_archives"], log=log_line)
+    click.echo(f"python -m http.server --bind 127.0.0.1 --directory {output}")
+    log_line("to see it: run the line above, then open http://127.0.0.1:8000")

@@ -190,7 +190,7 @@ def test_bench_itself_saves_nothing(settings: Path, monkeypatch: pytest.MonkeyPa
 
 def test_help_says_what_auto_is_and_when_a_precision_earns_its_place() -> None:
     shown = " ".join(CliRunner().invoke(bench, ["--help"]).stdout.split())
-    assert "--precision [fp32|fp16|int8|auto]" in shown
+    assert "--precision [fp32|fp16|int8-full|int8|auto]" in shown
     assert "[default: auto]" in shown
     assert f"at least {WORTH_IT * 100:.0f} % faster at the median" in shown
 

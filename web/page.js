@@ -1,0 +1,276 @@
+/** The page: pictures and captions in, labels with bars, heat maps and shaded words out. */
+import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
+import * as tokenizers from "./vendor/tokenizers.min.mjs";
+import { drawHeatMap, largest, shadeWords } from "./heatmap.js";
+import { Predictor } from "./predictor.js";
+
+const SHOWN = 6; // labels that are seen at once; predicted ones always are
+const TYPING = 200; // milliseconds after the last key until the caption is read
+
+const element = (id) => document.getElementById(id);
+const percent = (value) => (value > 0.995 && value < 1 ? ">99 %" : value > 0 && value < 0.005 ? "<1 %" : `${Math.round(100 * value)} %`);
+let predictor;
+let queue = Promise.resolve(); // the graph runs one row after the other
+
+function say(error) {
+  element("problem").textContent = error === null ? "" : String(error?.message ?? error);
+}
+
+async function start() {
+  ort.env.wasm.wasmPaths = { wasm: new URL("vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
+  ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency ?? 1) : 1;
+  ort.env.logLevel = "error";
+  const bar = element("progress");
+  const onProgress = (loaded, total) => {
+    bar.value = loaded / total;
+    element("model").textContent = `Loading the model: ${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`;
+  };
+  try {
+    predictor = await Predictor.load(new URL("model/", document.baseURI), { ort, tokenizers, onProgress });
+  } catch (error) {
+    element("model").textContent = "There is no model.";
+    bar.hidden = true;
+    say(error);
+    return;
+  }
+  bar.hidden = true;
+  const { name, version, precision, labels, manifest } = predictor;
+  element("model").textContent = `${name} ${version}, ready: it knows ${labels.length} labels.`;
+  const size = manifest.files[Object.keys(manifest.files).find((file) => manifest.files[file].precision === precision)].bytes;
+  element("facts").textContent =
+    `Model ${name}@${version}, ${precision}, ${(size / 1e6).toFixed(1)} MB, pictures of ${manifest.image.width} x ` +
+    `${manifest.image.height} pixels; ONNX Runtime Web ${ort.env.versions.web}, ${ort.env.wasm.numThreads} thread(s). ` +
+    `Labels: ${labels.map((label) => label.name).join(", ")}.`;
+  for (const id of ["files", "example"]) element(id).disabled = false;
+  element("camera").disabled = navigator.mediaDevices === undefined;
+  element("words").disabled = !predictor.readsCaptions;
+  element("words").hidden = !predictor.readsCaptions;
+  document.body.dataset.ready = "true";
+}
+
+/** One picture or caption with what the model says about it. */
+class Card {
+  #picture;
+  #caption;
+  #article;
+  #prediction = null;
+  #all = false;
+  #pinned = null;
+  #timer;
+
+  constructor(picture, caption = "") {
+    this.#picture = picture;
+    this.#caption = caption;
+    this.#article = element("card").content.firstElementChild.cloneNode(true);
+    const [image, input] = [this.#one("img"), this.#one("input")];
+    if (picture === null) {
+      this.#one(".view").remove();
+      this.#article.classList.add("wordy");
+    } else {
+      image.alt = picture.name ?? "Picture from the camera";
+      image.src = URL.createObjectURL(picture);
+      image.addEventListener("error", () => this.#one(".view").remove(), { once: true });
+    }
+    this.#one(".caption").hidden = !predictor.readsCaptions;
+    input.value = caption;
+    input.addEventListener("input", () => {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => {
+        this.#caption = input.value;
+        this.predict();
+      }, TYPING);
+    });
+    this.#one(".more").addEventListener("click", () => {
+      this.#all = !this.#all;
+      this.#show();
+    });
+    this.#one(".remove").addEventListener("click", () => {
+      if (picture !== null) URL.revokeObjectURL(image.src);
+      this.#article.remove();
+      element("files").focus();
+    });
+    this.#one("h2").textContent = "…";
+    this.#one(".more").hidden = true;
+    element("results").prepend(this.#article);
+  }
+
+  focus() {
+    this.#one("input").focus();
+  }
+
+  predict() {
+    queue = queue.then(async () => {
+      if (!this.#article.isConnected) return;
+      try {
+        const input = { picture: this.#picture, caption: this.#caption };
+        this.#prediction = await predictor.predict(input, { evidence: true });
+        this.#one(".error").textContent = "";
+        this.#show();
+      } catch (error) {
+        this.#prediction = null;
+        this.#one(".scores").replaceChildren();
+        this.#one(".more").hidden = true;
+        this.#one("h2").textContent = this.#picture?.name ?? "No label";
+        this.#one(".error").textContent = String(error?.message ?? error);
+      }
+      this.#article.dataset.done = String(Number(this.#article.dataset.done ?? 0) + 1);
+    });
+    return queue;
+  }
+
+  #one(selector) {
+    return this.#article.querySelector(selector);
+  }
+
+  #show() {
+    const { labels, scores, milliseconds } = this.#prediction;
+    const sorted = scores.toSorted((left, right) => right.probability - left.probability);
+    const shown = this.#all ? sorted : sorted.filter((score, index) => score.chosen || index < SHOWN);
+    this.#one("h2").textContent = labels.length > 0 ? labels.join(", ") : "None of its labels";
+    const focused = this.#one(".scores :focus")?.dataset.label;
+    this.#one(".scores").replaceChildren(...shown.map((score) => this.#row(score)));
+    if (focused !== undefined) this.#one(`.scores [data-label="${CSS.escape(focused)}"]`)?.focus();
+    const more = this.#one(".more");
+    more.hidden = shown.length === scores.length && !this.#all;
+    more.textContent = this.#all ? "Show fewer labels" : `Show all ${scores.length} labels`;
+    const { picture, caption, graph } = milliseconds;
+    this.#one(".time").textContent = `${(picture + caption + graph).toFixed(0)} ms, ${graph.toFixed(0)} of them in the model`;
+    if (this.#pinned !== null && !shown.some(({ label }) => label === this.#pinned)) this.#pinned = null;
+    this.#pinned ??= this.#prediction.evidence === null ? null : (labels[0] ?? null);
+    this.#explain(this.#pinned);
+  }
+
+  #row({ label, probability, threshold, chosen }) {
+    const row = element("score").content.firstElementChild.cloneNode(true);
+    const button = row.firstElementChild;
+    row.classList.toggle("chosen", chosen);
+    button.dataset.label = label;
+    row.querySelector(".name").textContent = label;
+    row.querySelector(".fill").style.width = `${100 * probability}%`;
+    row.querySelector(".threshold").style.left = `${100 * threshold}%`;
+    row.querySelector(".number").textContent = percent(probability);
+    row.querySelector(".told").textContent = chosen ? "✓" : "";
+    const verdict = chosen ? "predicted" : "not predicted";
+    button.setAttribute("aria-label", `${label}, ${percent(probability)}, ${verdict}, threshold ${percent(threshold)}`);
+    button.title = `Threshold ${percent(threshold)}`;
+    button.disabled = this.#prediction.evidence === null;
+    button.addEventListener("click", () => {
+      this.#pinned = this.#pinned === label ? null : label;
+      this.#explain(this.#pinned);
+    });
+    for (const event of ["focus", "pointerenter"]) button.addEventListener(event, () => this.#explain(label));
+    for (const event of ["blur", "pointerleave"]) button.addEventListener(event, () => this.#explain(this.#pinned));
+    return row;
+  }
+
+  /** Show where a label comes from; nothing for null. */
+  #explain(label) {
+    const { evidence } = this.#prediction;
+    for (const button of this.#article.querySelectorAll(".scores button")) {
+      button.setAttribute("aria-pressed", String(button.dataset.label === this.#pinned));
+    }
+    const found = label === null ? null : evidence?.labels[label];
+    const [frame, legend, words] = [this.#one(".frame"), this.#one(".legend"), this.#one(".words")];
+    frame?.classList.toggle("explained", found != null);
+    words.textContent = this.#caption;
+    words.hidden = found == null || this.#caption.trim() === "";
+    if (legend !== null) legend.hidden = found == null;
+    if (found == null) return;
+    const all = Object.values(evidence.labels);
+    if (found.picture !== null && frame !== null) {
+      this.#place();
+      drawHeatMap(this.#one("canvas"), found.picture, evidence.width, largest(all.map(({ picture }) => picture)));
+    }
+    if (legend !== null) this.#one(".meaning").textContent = `speaks against and for “${label}”`;
+    shadeWords(words, this.#caption, evidence.words, found.words, largest(all.map((each) => each.words)));
+  }
+
+  /** Lay the heat map over what the model saw: the whole picture, or the middle of it. */
+  #place() {
+    const [image, { style }] = [this.#one("img"), this.#one("canvas")];
+    let [width, height] = [1, 1];
+    const spec = predictor.manifest.image;
+    if (spec.resize === "crop" && image.naturalWidth > 0) {
+      const wide = image.naturalWidth / image.naturalHeight / (spec.width / spec.height);
+      [width, height] = [Math.min(1, 1 / wide), Math.min(1, wide)];
+    }
+    style.width = `${100 * width}%`;
+    style.height = `${100 * height}%`;
+    style.left = `${50 * (1 - width)}%`;
+    style.top = `${50 * (1 - height)}%`;
+  }
+}
+
+function add(files) {
+  say(null);
+  for (const file of files) new Card(file).predict();
+}
+
+async function addExamples() {
+  say(null);
+  try {
+    const response = await fetch(new URL("examples/examples.json", document.baseURI));
+    if (!response.ok) throw new Error(`there are no examples here (the server answers ${response.status})`);
+    for (const { file, caption } of (await response.json()).toReversed()) {
+      const picture = await fetch(new URL(`examples/${file}`, document.baseURI));
+      const card = new Card(new File([await picture.blob()], file), predictor.readsCaptions ? caption : "");
+      await card.predict();
+    }
+  } catch (error) {
+    say(error);
+  }
+}
+
+async function openCamera() {
+  say(null);
+  const video = element("video");
+  try {
+    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    await video.play();
+    element("viewfinder").hidden = false;
+    element("shoot").focus();
+  } catch (error) {
+    say(`The camera cannot be used: ${error.message}`);
+  }
+}
+
+function closeCamera() {
+  const video = element("video");
+  for (const track of video.srcObject?.getTracks() ?? []) track.stop();
+  video.srcObject = null;
+  element("viewfinder").hidden = true;
+  element("camera").focus();
+}
+
+async function shoot() {
+  const video = element("video");
+  const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  add([await canvas.convertToBlob()]);
+}
+
+element("files").addEventListener("change", ({ target }) => {
+  add(target.files);
+  target.value = ""; // so that the same file can be chosen again
+});
+element("camera").addEventListener("click", openCamera);
+element("close").addEventListener("click", closeCamera);
+element("shoot").addEventListener("click", shoot);
+element("words").addEventListener("click", () => new Card(null).focus());
+element("example").addEventListener("click", addExamples);
+
+for (const name of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    document.body.classList.toggle("dropping", name === "dragover");
+    if (name !== "drop" || predictor === undefined) return;
+    const { files } = event.dataTransfer;
+    if (files.length > 0) add(files);
+    else say("That was no file; drop pictures from a folder of this device.");
+  });
+}
+document.addEventListener("paste", ({ clipboardData }) => {
+  if (predictor !== undefined && clipboardData.files.length > 0) add(clipboardData.files);
+});
+
+start();
