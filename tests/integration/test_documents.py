@@ -51,7 +51,7 @@ COMMANDS: dict[str, click.Command] = {
     "mlic-sweep": sweep,
     "mlic-train": train,
 }
-PROGRAMS = {"curl", "export", "npm", "openssl", "pip", "prlimit", "pytest", "python", "python3", "ruff"}
+PROGRAMS = {"curl", "export", "npm", "openssl", "sudo", "tee", "pip", "prlimit", "pytest", "python", "python3", "ruff"}
 PROGRAMS |= {
     "torchrun",
     "unshare",
@@ -160,6 +160,8 @@ def check_line(words: list[str]) -> None:
         AssertionError: a program or a script that is not known.
     """
     program, *arguments = words
+    if program.startswith(("~", "/", ".venv", "$")):  # a program somewhere else
+        program = program.rpartition("/")[2]
     if program == "torchrun" and "-m" in arguments:
         check_command("mlic-train", arguments[arguments.index("mlic_train") + 1 :])
     elif program in COMMANDS:
@@ -174,9 +176,9 @@ def check_line(words: list[str]) -> None:
             if argument.startswith("--"):
                 pattern = rf"[\"/]{re.escape(argument)}[\"/]"  # as in click.option("--plot/--no-plot")
                 assert re.search(pattern, code), f"{arguments[0]} has no {argument}"
-    elif "/" in program and not program.startswith((".venv", "$")):
+    elif "/" in program:
         assert (ROOT / program).exists(), f"there is no {program}"
-    elif not program.startswith((".venv", "$")) and "=" not in program:
+    elif "=" not in program:
         assert program in PROGRAMS or program.startswith("python3."), f"what is {program!r}?"
 
 
