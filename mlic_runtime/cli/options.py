@@ -198,7 +198,7 @@ batch_options = add_options(
     ),
     _input_option("--resume", is_flag=True, help="Go on with an interrupted run of the same command."),
     _input_option(
-        "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Rows per run of the graph."
+        "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Rows per run of the graph."
     ),
     _input_option(
         "--workers",
