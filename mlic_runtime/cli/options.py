@@ -203,7 +203,8 @@ batch_options = add_options(
     _input_option(
         "--workers",
         type=click.IntRange(1),
-        help="Threads that decode pictures.  [default: one per CPU that this process may use]",
+        help="Threads that decode pictures; with 2 or more, the graph runs on two batches at once.  "
+        "[default: one per CPU that this process may use]",
     ),
     _input_option(
         "--on-error",
