@@ -365,7 +365,7 @@ def _united(file: Path, layout: Layout, rows: Iterator[Row | Problem]) -> Rows:
         "warning",
     )
     for row in found:
-        if id(row) in first:
+        if isinstance(row, Row) and id(row) in first:
             names = [name for each in first[id(row)] for name in _names_in(each.labels)]
             yield dataclasses.replace(row, labels=_plain(names))
         elif id(row) not in rest:
