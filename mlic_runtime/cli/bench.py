@@ -54,8 +54,8 @@ _mode_option = functools.partial(click.option, cls=HeadedOption, heading="Other 
 @_mode_option(
     "--choose",
     help="Measure every precision of the model on every provider that loads here, or on that of --provider, and make "
-    "the best ones what --precision auto and --provider auto take on this machine. A less exact precision, or a provider "
-    "other than cpu, must be at least 5 % faster at the median.",
+    "the best ones what --precision auto and --provider auto take on this machine. A less exact precision, or a "
+    "provider other than cpu, must be at least 5 % faster at the median.",
 )
 @_mode_option(
     "--stages",
@@ -88,9 +88,9 @@ def bench(
     """Measure how fast a model runs on this machine.
 
     By default the graph alone is measured, warm: from pixels and tokens in memory to logits. Other installed backends
-    (mlic-train brings "pytorch" and "torch-compile"; "openvino" needs `pip install 'mlic-runtime[openvino]'`) take turns
-    with the runtime, and their logits are compared. --batch-size and --threads take several numbers, for a table of
-    all combinations.
+    (mlic-train brings "pytorch" and "torch-compile"; "openvino" needs `pip install 'mlic-runtime[openvino]'`) take
+    turns with the runtime, and their logits are compared. --batch-size and --threads take several numbers, for a table
+    of all combinations.
     """
     check_bench(context)
     from mlic_runtime.bench.inputs import BenchOptions
