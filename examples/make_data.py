@@ -2,7 +2,8 @@
 
     python examples/make_data.py my-data
 
-writes my-data/rows.csv (image, caption, labels) and my-data/images/. Every second row has a caption. It needs Pillow only.
+writes my-data/rows.csv (image, caption, labels) and my-data/images/. Every second row has a caption. It needs only
+Pillow.
 """
 
 import argparse

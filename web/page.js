@@ -1,51 +1,79 @@
 /** The page: pictures and captions in, labels with bars, heat maps and shaded words out. */
-import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
-import * as tokenizers from "./vendor/tokenizers.min.mjs";
 import { drawHeatMap, largest, shadeWords } from "./heatmap.js";
-import { Predictor } from "./predictor.js";
+import places from "./places.js";
 
+const MODULES = { browser: "./in-browser.js", server: "./on-server.js" };
 const SHOWN = 6; // labels that are seen at once; predicted ones always are
 const TYPING = 200; // milliseconds after the last key until the caption is read
 
 const element = (id) => document.getElementById(id);
 const percent = (value) => (value > 0.995 && value < 1 ? ">99 %" : value > 0 && value < 0.005 ? "<1 %" : `${Math.round(100 * value)} %`);
-let predictor;
-let queue = Promise.resolve(); // the graph runs one row after the other
+let predictor; // undefined until one is loaded
+let queue = Promise.resolve(); // the model takes one row after the other
+const cards = new Set();
 
 function say(error) {
   element("problem").textContent = error === null ? "" : String(error?.message ?? error);
 }
 
-async function start() {
-  ort.env.wasm.wasmPaths = { wasm: new URL("vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
-  ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency ?? 1) : 1;
-  ort.env.logLevel = "error";
-  const bar = element("progress");
+/** Load the model where it is to run, and predict what is already there. */
+async function start(place) {
+  const [bar, model] = [element("progress"), element("model")];
   const onProgress = (loaded, total) => {
     bar.value = loaded / total;
-    element("model").textContent = `Loading the model: ${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`;
+    model.textContent = `Loading the model: ${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`;
   };
+  say(null);
+  enable(false);
+  bar.hidden = place !== "browser";
+  bar.value = 0;
+  model.textContent = "Loading the model…";
+  const former = predictor;
+  predictor = undefined;
+  await queue; // what is running ends first
+  await former?.close();
+  let library;
   try {
-    predictor = await Predictor.load(new URL("model/", document.baseURI), { ort, tokenizers, onProgress });
+    library = await import(MODULES[place]);
+    predictor = await library.load(onProgress);
   } catch (error) {
-    element("model").textContent = "There is no model.";
-    bar.hidden = true;
+    model.textContent = "There is no model.";
     say(error);
+    allowChoice(true);
     return;
+  } finally {
+    bar.hidden = true;
   }
-  bar.hidden = true;
-  const { name, version, precision, labels, manifest } = predictor;
-  element("model").textContent = `${name} ${version}, ready: it knows ${labels.length} labels.`;
-  const size = manifest.files[Object.keys(manifest.files).find((file) => manifest.files[file].precision === precision)].bytes;
+  const { name, version, labels, manifest, readsCaptions } = predictor;
+  model.textContent = `${name} ${version}, ready: it knows ${labels.length} labels.`;
+  element("promise").textContent = library.PROMISE;
   element("facts").textContent =
-    `Model ${name}@${version}, ${precision}, ${(size / 1e6).toFixed(1)} MB, pictures of ${manifest.image.width} x ` +
-    `${manifest.image.height} pixels; ONNX Runtime Web ${ort.env.versions.web}, ${ort.env.wasm.numThreads} thread(s). ` +
-    `Labels: ${labels.map((label) => label.name).join(", ")}.`;
-  for (const id of ["files", "example"]) element(id).disabled = false;
-  element("camera").disabled = navigator.mediaDevices === undefined;
-  element("words").disabled = !predictor.readsCaptions;
-  element("words").hidden = !predictor.readsCaptions;
-  document.body.dataset.ready = "true";
+    `Model ${name}@${version}, ${library.facts(predictor)}, pictures of ${manifest.image.width} x ` +
+    `${manifest.image.height} pixels. Labels: ${labels.map((label) => label.name).join(", ")}.`;
+  element("words").hidden = !readsCaptions;
+  enable(true);
+  for (const card of cards) card.predict();
+  document.body.dataset.ready = place;
+}
+
+function enable(ready) {
+  for (const id of ["files", "example", "words"]) element(id).disabled = !ready;
+  element("camera").disabled = !ready || navigator.mediaDevices === undefined;
+  allowChoice(ready);
+  if (!ready) delete document.body.dataset.ready;
+}
+
+function allowChoice(allowed) {
+  for (const choice of document.querySelectorAll("#places input")) choice.disabled = !allowed;
+}
+
+/** Let the user choose where the model runs, if there is a choice. */
+function offerPlaces() {
+  element("places").hidden = places.length === 1;
+  for (const choice of document.querySelectorAll("#places input")) {
+    choice.checked = choice.value === places[0];
+    choice.addEventListener("change", () => start(choice.value));
+  }
 }
 
 /** One picture or caption with what the model says about it. */
@@ -87,11 +115,13 @@ class Card {
     this.#one(".remove").addEventListener("click", () => {
       if (picture !== null) URL.revokeObjectURL(image.src);
       this.#article.remove();
+      cards.delete(this);
       element("files").focus();
     });
     this.#one("h2").textContent = "…";
     this.#one(".more").hidden = true;
     element("results").prepend(this.#article);
+    cards.add(this);
   }
 
   focus() {
@@ -100,7 +130,7 @@ class Card {
 
   predict() {
     queue = queue.then(async () => {
-      if (!this.#article.isConnected) return;
+      if (!this.#article.isConnected || predictor === undefined) return;
       try {
         const input = { picture: this.#picture, caption: this.#caption };
         this.#prediction = await predictor.predict(input, { evidence: true });
@@ -110,6 +140,7 @@ class Card {
         this.#prediction = null;
         this.#one(".scores").replaceChildren();
         this.#one(".more").hidden = true;
+        this.#one(".key").hidden = true;
         this.#one("h2").textContent = this.#picture?.name ?? "No label";
         this.#one(".error").textContent = String(error?.message ?? error);
       }
@@ -130,11 +161,11 @@ class Card {
     const focused = this.#one(".scores :focus")?.dataset.label;
     this.#one(".scores").replaceChildren(...shown.map((score) => this.#row(score)));
     if (focused !== undefined) this.#one(`.scores [data-label="${CSS.escape(focused)}"]`)?.focus();
+    this.#one(".key").hidden = false;
     const more = this.#one(".more");
     more.hidden = shown.length === scores.length && !this.#all;
     more.textContent = this.#all ? "Show fewer labels" : `Show all ${scores.length} labels`;
-    const { picture, caption, graph } = milliseconds;
-    this.#one(".time").textContent = `${(picture + caption + graph).toFixed(0)} ms, ${graph.toFixed(0)} of them in the model`;
+    this.#one(".time").textContent = timeOf(milliseconds);
     if (this.#pinned !== null && !shown.some(({ label }) => label === this.#pinned)) this.#pinned = null;
     this.#pinned ??= this.#prediction.evidence === null ? null : (labels[0] ?? null);
     this.#explain(this.#pinned);
@@ -181,7 +212,8 @@ class Card {
       this.#place();
       drawHeatMap(this.#one("canvas"), found.picture, evidence.width, largest(all.map(({ picture }) => picture)));
     }
-    if (legend !== null) this.#one(".meaning").textContent = `speaks against and for “${label}”`;
+    const method = evidence.method === "occlusion" ? ", found by covering each place" : "";
+    if (legend !== null) this.#one(".meaning").textContent = `speaks against and for “${label}”${method}`;
     shadeWords(words, this.#caption, evidence.words, found.words, largest(all.map((each) => each.words)));
   }
 
@@ -199,6 +231,11 @@ class Card {
     style.left = `${50 * (1 - width)}%`;
     style.top = `${50 * (1 - height)}%`;
   }
+}
+
+function timeOf({ server, picture, caption, graph }) {
+  if (server !== undefined) return `${server.toFixed(0)} ms, to the server and back`;
+  return `${(picture + caption + graph).toFixed(0)} ms, ${graph.toFixed(0)} of them in the model`;
 }
 
 function add(files) {
@@ -273,4 +310,5 @@ document.addEventListener("paste", ({ clipboardData }) => {
   if (predictor !== undefined && clipboardData.files.length > 0) add(clipboardData.files);
 });
 
-start();
+offerPlaces();
+start(places[0]);

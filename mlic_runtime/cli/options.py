@@ -200,12 +200,13 @@ batch_options = add_options(
     ),
     _input_option("--resume", is_flag=True, help="Go on with an interrupted run of the same command."),
     _input_option(
-        "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Rows per run of the graph."
+        "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Rows per run of the graph."
     ),
     _input_option(
         "--workers",
         type=click.IntRange(1),
-        help="Threads that decode pictures.  [default: one per CPU that this process may use]",
+        help="Threads that decode pictures; with 2 or more, the graph runs on two batches at once.  "
+        "[default: one per CPU that this process may use]",
     ),
     _input_option(
         "--on-error",

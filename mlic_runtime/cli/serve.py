@@ -52,7 +52,8 @@ _batch_option = functools.partial(click.option, cls=HeadedOption, heading="Batch
     "--page",
     type=click.Path(exists=True, file_okay=False),
     metavar="FOLDER",
-    help="Serve the static files of FOLDER at /.  [default: a plain form]",
+    help="Serve the static files of FOLDER at /. The page of a site that mlic-export --layout web wrote then uses the "
+    "server or the browser.  [default: a page that uses the server]",
 )
 @click.option(
     "--batch-size",

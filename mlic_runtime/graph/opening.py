@@ -12,7 +12,7 @@ from mlic_runtime.package.model_package import ModelPackage
 from mlic_runtime.providers.names import AUTO
 
 from .cache import CacheEntry, find_entry
-from .saved_precision import find_saved_precision
+from .saved_precision import find_saved_precision, find_saved_provider
 from .session import GraphSession, check_agreement, create_session, first_that_loads
 
 
@@ -48,7 +48,8 @@ def open_graph(
     """Load a graph of a package.
 
     The precision "auto" means, for the provider that loads: the one that `mlic-bench --choose` found best on this
-    machine, else the one that the package recommends, else that of the first graph in the manifest.
+    machine, else the one that the package recommends, else that of the first graph in the manifest. The provider "auto"
+    means the one that `mlic-bench --choose` found best on this machine, else the best one that loads.
 
     Of two int8 graphs the one for this processor is taken, whichever of them was asked for, recommended or first: see
     `for_processor`. What `mlic-bench --choose` found on this processor stays.
@@ -79,7 +80,8 @@ def open_graph(
         session, origin = source.open(chosen, provider=name, threads=threads, spin=spin)
         return OpenedGraph(session, chosen, reason, origin)
 
-    opened, provider_reason = first_that_loads(provider, load)
+    preferred = find_saved_provider(package.manifest) if provider == AUTO else None
+    opened, provider_reason = first_that_loads(provider, load, preferred)
     return replace(opened, provider_reason=provider_reason)
 
 

@@ -157,7 +157,7 @@ class GraphSession:
         for name, output in zip(names, outputs, strict=True):
             if not np.isfinite(output).all():
                 raise PackageError(f"the graph gave {name} that are not finite on {_shapes(feed)}")
-        return outputs  # type: ignore[no-any-return] # onnxruntime has no annotations
+        return outputs
 
 
 def _keep_inherited() -> None:
@@ -212,29 +212,41 @@ def create_session(
     return session
 
 
-def first_that_loads(provider: str, load: Callable[[str], _Loaded]) -> tuple[_Loaded, str]:
+def first_that_loads(
+    provider: str, load: Callable[[str], _Loaded], preferred: str | None = None
+) -> tuple[_Loaded, str]:
     """Load something with the best execution provider that can.
 
     Args:
         provider: a key of `names.PROVIDERS`, or "auto" for the best one that loads here.
         load: called with the name of one provider after the other, best first, until it raises no ProviderError.
+        preferred: the provider that `mlic-bench --choose` found best here; "auto" tries it first.
 
     Returns:
-        What `load` returned; and why this provider was taken, for people: "as asked", or "the best that loads here" and
-        why better ones did not load.
+        What `load` returned; and why this provider was taken, for people: "as asked", "chosen by mlic-bench --choose",
+        or "the best that loads here" and why better ones did not load.
 
     Raises:
         ProviderError: an unknown provider, one that is not offered, or that of `load` for the last candidate.
         MlicError: any other that `load` raised; the remaining candidates were not tried.
     """
     names = candidates(provider, available_providers())
-    reason = "as asked" if provider in names else "the best that loads here"
+    if provider in names:
+        return load(provider), "as asked"
+    why, problems = "the best that loads here", ""
+    if preferred in names:
+        try:
+            return load(preferred), "chosen by mlic-bench --choose"
+        except ProviderError as error:  # the next one may load
+            names, problems = tuple(name for name in names if name != preferred), f"; {error}"
+    elif preferred is not None:
+        problems = f"; {preferred!r}, chosen by mlic-bench --choose, is not offered here"
     for name in names[:-1]:
         try:
-            return load(name), reason
-        except ProviderError as error:  # the next one may load
-            reason += f"; {error}"
-    return load(names[-1]), reason
+            return load(name), why + problems
+        except ProviderError as error:
+            problems += f"; {error}"
+    return load(names[-1]), why + problems
 
 
 def check_agreement(session: GraphSession, manifest: Manifest) -> None:

@@ -102,7 +102,7 @@ class OpenVINOSession:
     ) -> None:
         _require_no_fork()
         self._openvino = load_library()
-        self._core = self._openvino.Core()
+        self._core = _core()
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -167,6 +167,20 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     kept = [line for line in lines if line and not line.startswith("Exception from ")]
     return " ".join(" ".join(kept).split()) or error_line(error)
+
+
+@cache
+def _core() -> Any:
+    """Return the one `Core` of this process.
+
+    It is never freed: its threads wait for the next graph, and a forked child, which has the object and not the
+    threads, aborts if it frees it.
+    """
+    import ctypes
+
+    core = load_library().Core()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
+    return core
 
 
 _process = 0  # that first loaded a graph

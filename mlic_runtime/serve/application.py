@@ -7,14 +7,13 @@ import hmac
 import logging
 import time
 from asyncio import get_running_loop
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlic_runtime.errors import InputError, MlicError
@@ -28,7 +27,7 @@ from .errors import MethodNotAllowedError, NotFoundError, RequestError, Unauthor
 from .metrics import Metrics
 from .open_inference import infer_response, model_metadata, parse_infer
 from .openapi import describe
-from .page import HEADERS, plain_page
+from .page import page_application
 from .requests import PredictRequest, Receiver, parse_request
 from .settings import ServeSettings
 
@@ -54,10 +53,11 @@ class _Service:
         self._batcher = Batcher(predictor, settings, self.metrics.batch)
         self.metrics.watch_queue(lambda: self._batcher.accepted)
         self._receiver = Receiver(settings)
+        self._page = page_application(settings.page)
 
     def starlette(self) -> Starlette:
         """Return the application without what `_Guard` does."""
-        return Starlette(
+        starlette = Starlette(
             routes=self._routes(),
             lifespan=self._lifespan,
             exception_handlers={
@@ -67,6 +67,8 @@ class _Service:
                 Exception: _internal_error,
             },
         )
+        starlette.router.default = self._page  # after the routes, so that a wrong method for one of them is told
+        return starlette
 
     def _routes(self) -> list[BaseRoute]:
         routes: list[BaseRoute] = [
@@ -84,9 +86,7 @@ class _Service:
                 Route(f"{prefix}/ready", self.model_ready, methods=["GET"]),
                 Route(f"{prefix}/infer", self.infer, methods=["POST"]),
             ]
-        if self._settings.page is None:
-            return [*routes, Route("/", self.page, methods=["GET", "POST"])]
-        return [*routes, Mount("/", StaticFiles(directory=self._settings.page, html=True), name="page")]
+        return [*routes, Route("/", self._page, methods=["GET"])]
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -109,25 +109,9 @@ class _Service:
             raise results[0]
         return json_response(result_dict(results[0]))
 
-    async def page(self, request: Request) -> Response:
-        results: Sequence[Prediction | InputError] = ()
-        if request.method == "POST":
-            try:
-                async with self._receiver.body(request) as body:
-                    results = await self._answer(await parse_request(request, body, self._settings))
-            except InputError as error:
-                results = [error]
-        errors = [result for result in results if isinstance(result, InputError)]
-        status = getattr(errors[0], "status", 400) if errors else 200
-        reads_caption = self._manifest.text is not None
-        # In a thread, because evidence is drawn.
-        content = await get_running_loop().run_in_executor(
-            None, lambda: plain_page(self._manifest.title, reads_caption=reads_caption, results=results)
-        )
-        return HTMLResponse(content, status, headers=HEADERS)
-
     async def models(self, request: Request) -> Response:
         manifest, predictor = self._manifest, self._predictor
+        image = manifest.image
         model = {
             "name": manifest.name,
             "version": manifest.version,
@@ -135,6 +119,7 @@ class _Service:
             "provider": predictor.session.provider,
             "reads_caption": manifest.text is not None,
             "evidence": "contributions" if predictor.session.explains else "occlusion",
+            "image": {"height": image.height, "width": image.width, "resize": image.resize},
             "labels": [{"name": label.name, "threshold": label.threshold} for label in manifest.labels],
         }
         return json_response({"models": [model]})
@@ -238,7 +223,8 @@ class _Guard:
             # `_internal_error` has logged it and has answered; Starlette raises it again.
         finally:
             endpoint = scope.get("endpoint")
-            handler = getattr(endpoint, "__name__", "page") if endpoint is not None else "none"
+            # What is no route goes to the page, which may not know it either.
+            handler = getattr(endpoint, "__name__", "none" if status == 404 else "page")
             self._metrics.request(handler, status, time.perf_counter() - start)
 
     def _allowed(self, scope: Scope) -> bool:

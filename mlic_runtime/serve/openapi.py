@@ -126,9 +126,6 @@ def describe(manifest: Manifest, settings: ServeSettings) -> dict[str, Any]:
         "/openapi.json": {"get": _operation("This description.", [], other="application/json")},
         "/": {"get": _operation("A page to try the model.", [], other="text/html")},
     }
-    if settings.page is None:
-        form = _operation("The page, with an answer.", [], {"multipart/form-data": "PredictForm"}, other="text/html")
-        paths["/"]["post"] = form
     for prefix, names in (
         ("/v2/models/{name}", ["name"]),
         ("/v2/models/{name}/versions/{version}", ["name", "version"]),

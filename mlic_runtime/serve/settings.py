@@ -24,7 +24,7 @@ class ServeSettings:
 
     Attributes:
         token: who knows it may ask; None: everybody may.
-        page: a folder of static files that `/` serves; None: a plain form.
+        page: a folder of static files that `/` serves; None: the page that uses this server.
         batch_size: the most pictures in one run of the graph, >= 1; None: see `largest_batch`.
         max_wait: seconds that a picture waits for others to share its run, >= 0.
         workers: threads that decode pictures, >= 1; None means one for every CPU that this process may use.
@@ -58,7 +58,7 @@ class ServeSettings:
         """Return the most pictures in one run of the graph with an execution provider."""
         if self.batch_size is not None:
             return self.batch_size
-        return _CPU_BATCH if provider == "cpu" else _OTHER_BATCH
+        return _CPU_BATCH if provider in ("cpu", "openvino") else _OTHER_BATCH
 
     @property
     def decoding_threads(self) -> int:

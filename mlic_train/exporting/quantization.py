@@ -116,7 +116,7 @@ class Quantizer:
         rest = [[other for other in self.blocks if other is not block] for block in self.blocks]
         sessions = [create_session(self.quantize(blocks), threads=1) for blocks in (self.blocks, *rest)]
         row = [array[:1] for array in batches[0].values()]
-        calls = [functools.partial(session.run, *row) for session in sessions]
+        calls = [functools.partial(session.run, *row) for session in sessions]  # type: ignore[arg-type] # in order
         seconds, _ = call_in_turns(calls, rounds, 3, lambda: None)
         all_int8, *without = (float(np.median(measured)) for measured in seconds)
         return {block: median - all_int8 for block, median in zip(self.blocks, without, strict=True)}
@@ -143,7 +143,8 @@ def session_for_parity(graph: bytes, precision: str) -> GraphSession:
         return create_session(graph)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return GraphSession(onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]), "cpu", 1)
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return GraphSession(session, "cpu", 1, f"onnxruntime {onnxruntime.__version__}")
 
 
 class _PixelTensor(NamedTuple):

@@ -8,7 +8,6 @@ import base64
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import tarfile
 import urllib.error
@@ -17,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlic_runtime.base.page_files import read_page_files
 from mlic_runtime.base.text import error_line
 from mlic_runtime.base.user_folders import cache_folder
 from mlic_runtime.package.manifest import CARD_NAME, MANIFEST_NAME, Manifest, dump_manifest
@@ -24,24 +24,11 @@ from mlic_runtime.package.model_package import ModelPackage
 from mlic_train.base.files import atomic_folder, write_bytes
 from mlic_train.errors import ExportError
 
-MODEL_FOLDER, LIBRARY_FOLDER, EXAMPLE_FOLDER = "model", "vendor", "examples"
+MODEL_FOLDER, LIBRARY_FOLDER = "model", "vendor"
 PREFERRED = ("int8", "fp32")  # graphs for a page; fp16 is for graphics processors
 REGISTRY = "https://registry.npmjs.org"
 _SECONDS = 60.0  # without an answer of the registry
 _MARK = "predictor.js"  # a folder that has it and a model was written by this export
-_PAGE_FILES = (
-    "index.html",
-    "style.css",
-    "page.js",
-    "heatmap.js",
-    "predictor.js",
-    "package-reader.js",
-    "picture.js",
-    "orientation.js",
-    "resize.js",
-    "tokenizer.js",
-    "errors.js",
-)
 
 
 @dataclass(frozen=True)
@@ -78,12 +65,6 @@ LIBRARIES = (
         ("dist/tokenizers.min.mjs",),
     ),
 )
-# What "Try an example" shows: the pictures of examples/, with captions.
-_EXAMPLES = (
-    ("cat.png", "A tabby cat looks at the camera."),
-    ("astronaut.jpg", "A woman in an orange space suit smiles."),
-    ("coffee.jpg", "A cup of coffee on a red saucer."),
-)
 
 
 def export_site(
@@ -114,35 +95,17 @@ def export_site(
     """
     _check_replaceable(output)
     manifest = _with_one_graph(package.manifest, precision)
-    files = {name: (_sources() / name).read_bytes() for name in _PAGE_FILES}
+    files = read_page_files()
     files |= {f"{MODEL_FOLDER}/{name}": package.read(name) for name in manifest.files}
     files[f"{MODEL_FOLDER}/{MANIFEST_NAME}"] = dump_manifest(manifest).encode()
     for library in LIBRARIES:
         files |= _library_files(library, _archive(library, archives, log))
-    files |= _example_files()
     with atomic_folder(output) as folder:
         for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
     log(f"wrote {len(files)} files, {sum(map(len, files.values())) / 1e6:.1f} MB")
     return manifest
-
-
-def _sources() -> Path:
-    """Return the folder of the page: inside an installed package, at the top of a checkout."""
-    package = Path(__file__).parents[1]
-    return next(
-        (each for each in (package / "web", package.parent / "web") if (each / _MARK).is_file()), package / "web"
-    )
-
-
-def _example_files() -> dict[str, bytes]:
-    """Return the example pictures and what the page knows of them; none where they are not installed."""
-    folder = _sources().parent / EXAMPLE_FOLDER
-    found = [(name, caption) for name, caption in _EXAMPLES if (folder / name).is_file()]
-    listed = json.dumps([{"file": name, "caption": caption} for name, caption in found], indent=1) + "\n"
-    files = {f"{EXAMPLE_FOLDER}/{name}": (folder / name).read_bytes() for name, _ in found}
-    return {**files, f"{EXAMPLE_FOLDER}/examples.json": listed.encode()}
 
 
 def _check_replaceable(output: Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proce
     def pretend(line: str) -> None:
         (tmp_path / "cpuinfo").write_text(f"processor : 0\nmodel name : Z80\n{line}\n\nprocessor : 1\n")
         monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
-        monkeypatch.setattr(machine.sys, "platform", "linux")
+        monkeypatch.setattr(sys, "platform", "linux")
         has_dot_product.cache_clear()
 
     yield pretend
@@ -94,7 +95,7 @@ def test_macos_says_it_too(
     processor: Processor, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], expected: bool
 ) -> None:
     processor(VNNI)
-    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(machine, "_sysctl", lambda name: facts.get(name, ""))
     assert has_dot_product() == expected
 

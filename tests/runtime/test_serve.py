@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlic_runtime.base.arrays import Pixels
+from mlic_runtime.base.page_files import PAGE_FILES, read_page_files
 from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
 from mlic_runtime.rows.row import Row
@@ -19,6 +20,7 @@ from mlic_runtime.serve.application import create_application
 from mlic_runtime.serve.settings import ServeSettings
 from tests.serving import base64_of, client_of, picture, pictures
 
+ROOT = Path(__file__).parents[2]
 RED = picture((255, 0, 0))
 
 
@@ -370,29 +372,58 @@ def test_answers_and_requests_are_as_openapi_says(predictor: Predictor) -> None:
     asyncio.run(run())
 
 
-def test_the_plain_page_predicts_without_a_script(predictor: Predictor) -> None:
-    empty = ask(predictor, "GET", "/")
-    assert empty.headers["content-type"] == "text/html; charset=utf-8"
-    assert "default-src 'none'" in empty.headers["content-security-policy"]
-    assert "<script" not in empty.text
-    assert 'name="caption"' in empty.text
-    filled = ask(predictor, "POST", "/", files={"image": ("a.png", RED)}, data={"caption": "<i>red</i>"})
-    assert filled.status_code == 200
-    assert "<i>red</i>" not in filled.text
-    assert "&lt;i&gt;red&lt;/i&gt;" in filled.text
-    assert "✓" in filled.text
-    fields = {"caption": "red", "evidence": "on"}
-    explained = ask(predictor, "POST", "/", files={"image": ("a.png", RED)}, data=fields)
-    assert "img-src data:" in explained.headers["content-security-policy"]
-    assert '<img src="data:image/png;base64,' in explained.text
-    assert "<script" not in explained.text
-    # What a browser sends where nothing was filled in.
-    part = '--x\r\nContent-Disposition: form-data; name="{}"\r\n\r\n\r\n'
-    content = (part.format('image"; filename="') + part.format("caption") + "--x--\r\n").encode()
-    headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    nothing = ask(predictor, "POST", "/", content=content, headers=headers)
-    assert nothing.status_code == 400
-    assert "neither a picture nor a caption" in nothing.text
+def test_the_page_is_that_of_the_browser_and_uses_the_server(predictor: Predictor) -> None:
+    page = ask(predictor, "GET", "/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.content == ask(predictor, "GET", "/index.html").content == (ROOT / "web" / "index.html").read_bytes()
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; connect-src 'self'")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert ask(predictor, "GET", "/places.js").text == "export default ['server'];\n"
+    script = ask(predictor, "GET", "/page.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert script.headers["content-security-policy"] == policy
+    for name in re.findall(r'"\./([\w.-]+)"', page.text + script.text):
+        assert ask(predictor, "GET", f"/{name}").status_code == 200
+    examples = ask(predictor, "GET", "/examples/examples.json").json()
+    pictures = [ask(predictor, "GET", f"/examples/{example['file']}") for example in examples]
+    assert [picture.headers["content-type"] for picture in pictures] == ["image/png", "image/jpeg", "image/jpeg"]
+    assert ask(predictor, "HEAD", "/").content == b""
+    for method, path, status in (
+        ("GET", "/README.md", 404),
+        ("GET", "/tests/golden.json", 404),
+        ("GET", "/../README.md", 404),
+        ("GET", "/%2e%2e/README.md", 404),
+        ("POST", "/nowhere", 404),
+        ("POST", "/", 405),
+    ):
+        assert ask(predictor, method, path).status_code == status, path
+
+
+def test_the_wheel_carries_every_file_of_the_page() -> None:
+    lines = (ROOT / "mlic_runtime" / "pyproject.toml").read_text().splitlines()
+    carried = {line for line in lines if line.startswith(('"../web/', '"../examples/'))}
+    made = {"examples/examples.json"}
+    paths = [name if name.startswith("examples/") else f"web/{name}" for name in read_page_files().keys() - made]
+    assert carried == {f'"../{path}" = "{path}"' for path in paths}
+    sources = {path.name for path in (ROOT / "web").iterdir() if path.suffix in (".js", ".html", ".css")}
+    assert set(PAGE_FILES) == sources
+
+
+def test_the_page_of_a_site_may_use_the_server(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<h1>site</h1>")
+    (tmp_path / "places.js").write_text('export default ["browser"];')
+    settings = {"page": tmp_path}
+    assert ask(predictor, "GET", "/places.js", settings).text == "export default ['server', 'browser'];\n"
+    page = ask(predictor, "GET", "/", settings)
+    assert page.text == "<h1>site</h1>"
+    assert page.headers["cross-origin-opener-policy"] == "same-origin"
+    assert page.headers["cross-origin-embedder-policy"] == "require-corp"
+    refused = ask(predictor, "GET", "/none.txt", settings)
+    assert (refused.status_code, refused.json()["type"]) == (404, "NotFoundError")
 
 
 def test_a_folder_of_static_files_is_served(predictor: Predictor, tmp_path: Path) -> None:
