@@ -1,4 +1,4 @@
-"""How much of anything is read: the limits that SECURITY.md promises, by subject.
+"""How much of anything is read: the limits that docs/security/limits.md promises, by subject.
 
 No limit changes what an ordinary input gives. Each keeps one input from taking all of the memory or time of a device.
 """

@@ -6,8 +6,31 @@ import { PackageError, reason } from "./errors.js";
 
 const SCHEMA_VERSION = 1;
 const MANIFEST = "manifest.json";
+const CARD = "README.md";
+const PRECISIONS = ["fp32", "fp16", "int8"];
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
 const FILE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/;
+const SHA256 = /^[0-9a-f]{64}$/;
+const NOT_PRINTABLE = /(?! )[\p{C}\p{Z}]/u; // as `str.isprintable`
+// Keys that there must be, and that there may be: other ones are errors, for they could mean something.
+const KEYS = {
+  manifest: [
+    ["schema_version", "name", "version", "labels", "image", "text", "files", "metrics", "parity", "provenance"],
+    ["latency", "recommended", "evidence"],
+  ],
+  label: [["name", "threshold"], []],
+  image: [["height", "width", "interpolation", "resize"], []],
+  text: [["max_length", "vocab_size", "pad_id"], []],
+  file: [["sha256", "bytes", "precision"], []],
+  evidence: [["height", "width"], ["faithfulness"]],
+};
+// As mlic_runtime/limits.py has them.
 const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
+const MAX_GRAPH_BYTES = 2 ** 31 - 1;
+const MAX_OTHER_BYTES = 32 * 1024 * 1024;
+const MAX_SIDE = 4096;
+const MAX_TOKENS = 8192;
+const MAX_VOCABULARY = 2 ** 24;
 
 export const TOKENIZER = "tokenizer.json";
 
@@ -36,33 +59,74 @@ export async function readManifest(base) {
   return manifest;
 }
 
+/** Check what this module reads, by the rules of `mlic_runtime.package.manifest`; the measurements are not looked into. */
 function check(manifest) {
   const expect = (holds, key, expected) => {
     if (!holds) throw new PackageError(`${MANIFEST}: ${key} must be ${expected}`);
   };
-  const isText = (value) => typeof value === "string" && value.trim() !== "";
-  const isCount = (value, limit) => Number.isInteger(value) && value >= 1 && value <= limit;
-  expect(isText(manifest.name) && isText(manifest.version), "name and version", "texts");
-  expect(Array.isArray(manifest.labels) && manifest.labels.length > 0, "labels", "a list of at least one label");
-  for (const label of manifest.labels) {
-    const number = label?.threshold;
-    expect(isText(label?.name), "labels.name", "a text");
-    expect(typeof number === "number" && number >= 0 && number <= 1, `the threshold of ${label.name}`, "in [0, 1]");
+  const expectKeys = (value, where, [required, optional]) => {
+    expect(isObject(value), where, "an object");
+    const missing = required.find((key) => !Object.hasOwn(value, key));
+    expect(missing === undefined, where, `an object with the key ${missing}`);
+    const unknown = Object.keys(value).find((key) => !required.includes(key) && !optional.includes(key));
+    expect(unknown === undefined, where, `an object without the key ${JSON.stringify(unknown)}`);
+  };
+  const expectCount = (value, where, least, most) => {
+    expect(Number.isInteger(value) && value >= least && value <= most, where, `a whole number, ${least} to ${most}`);
+  };
+  expectKeys(manifest, "manifest", KEYS.manifest);
+  const { name, version, labels, image, text, files, evidence } = manifest;
+  expect(isMatch(NAME, name), "manifest.name", "letters, digits, '.', '_', '-'");
+  expect(isMatch(NAME, version), "manifest.version", "a version such as 1.0.0");
+  expect(Array.isArray(labels) && labels.length > 0, "manifest.labels", "a list of at least one label");
+  for (const label of labels) {
+    expectKeys(label, "manifest.labels", KEYS.label);
+    const isName = typeof label.name === "string" && label.name.trim() !== "" && !NOT_PRINTABLE.test(label.name);
+    expect(isName, "manifest.labels.name", "a name of printable characters");
+    const isShare = typeof label.threshold === "number" && label.threshold >= 0 && label.threshold <= 1;
+    expect(isShare, `the threshold of ${JSON.stringify(label.name)}`, "in [0, 1]");
   }
-  const names = new Set(manifest.labels.map((label) => label.name));
-  expect(names.size === manifest.labels.length, "labels", "labels with unique names");
-  const { image, text } = manifest;
-  expect(isCount(image?.height, 4096) && isCount(image?.width, 4096), "image", "1 to 4096 pixels a side");
+  expect(new Set(labels.map((label) => label.name)).size === labels.length, "manifest.labels", "labels with unique names");
+  expectKeys(image, "manifest.image", KEYS.image);
+  expectCount(image.height, "image.height", 1, MAX_SIDE);
+  expectCount(image.width, "image.width", 1, MAX_SIDE);
   expect(["bilinear", "bicubic"].includes(image.interpolation), "image.interpolation", "bilinear or bicubic");
   expect(["stretch", "crop"].includes(image.resize), "image.resize", "stretch or crop");
-  const files = manifest.files ?? {};
-  for (const [name, file] of Object.entries(files)) {
-    expect(FILE_NAME.test(name), "files", "plain file names");
-    expect(/^[0-9a-f]{64}$/.test(file?.sha256), `files.${name}.sha256`, "64 hexadecimal digits");
-    expect(Number.isInteger(file.bytes) && file.bytes >= 0, `files.${name}.bytes`, "0 or more");
+  if (text !== null) {
+    expectKeys(text, "manifest.text", KEYS.text);
+    expectCount(text.max_length, "text.max_length", 1, MAX_TOKENS);
+    expectCount(text.vocab_size, "text.vocab_size", 1, MAX_VOCABULARY);
+    expectCount(text.pad_id, "text.pad_id", 0, text.vocab_size - 1);
   }
-  expect(text === null || isCount(text?.max_length, 8192), "text.max_length", "1 to 8192 tokens");
-  expect((text !== null) === TOKENIZER in files, "text", `set exactly when ${TOKENIZER} is listed`);
+  if (evidence != null) {
+    expectKeys(evidence, "manifest.evidence", KEYS.evidence);
+    expectCount(evidence.height, "evidence.height", 1, MAX_SIDE);
+    expectCount(evidence.width, "evidence.width", 1, MAX_SIDE);
+  }
+  expect(isObject(files), "manifest.files", "an object");
+  const precisions = [];
+  for (const [file, spec] of Object.entries(files)) {
+    const where = `files.${file}`;
+    expect(isMatch(FILE_NAME, file), "manifest.files", "plain file names inside the package folder");
+    expectKeys(spec, where, KEYS.file);
+    expect(isMatch(SHA256, spec.sha256), `${where}.sha256`, "64 lower-case hexadecimal digits");
+    const isOther = file === TOKENIZER || file === CARD;
+    expectCount(spec.bytes, `${where}.bytes`, 0, isOther ? MAX_OTHER_BYTES : MAX_GRAPH_BYTES);
+    const known = isOther ? spec.precision === null : PRECISIONS.includes(spec.precision) && file !== MANIFEST;
+    expect(known, where, `a graph with a precision, ${TOKENIZER} or ${CARD}`);
+    if (!isOther) precisions.push(spec.precision);
+  }
+  expect(precisions.length > 0, "manifest.files", "at least one graph (a file with a precision)");
+  expect(new Set(precisions).size === precisions.length, "manifest.files", "one graph per precision");
+  expect((text !== null) === Object.hasOwn(files, TOKENIZER), "manifest.text", `set exactly when ${TOKENIZER} is listed`);
+}
+
+function isObject(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isMatch(pattern, value) {
+  return typeof value === "string" && pattern.test(value);
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Pictures to the model's input, as `mlic_runtime.picture.decode` makes it; the browser decodes. */
 import { InputError, reason } from "./errors.js";
+import { splitOrientation, turn } from "./orientation.js";
 import { reduce, resize } from "./resize.js";
 
 const MAX_PIXELS = 90_000_000;
@@ -18,27 +19,34 @@ const REDUCING_GAP = 3;
  */
 export async function readPixels(picture, spec) {
   const isFile = typeof Blob !== "undefined" && picture instanceof Blob;
-  let pixels = isFile ? await decode(picture) : fromBytes(picture);
-  if (isFile && (await isJpeg(picture))) {
-    // The runtime lets the decoder make JPEGs smaller, which is an average of blocks.
-    const [x, y] = [pixels.width / Math.ceil(COVERED * spec.width), pixels.height / Math.ceil(COVERED * spec.height)];
-    const by = [8, 4, 2, 1].find((factor) => Math.min(Math.floor(x), Math.floor(y)) >= factor) ?? 1;
-    if (by > 1) pixels = reduce(pixels, by, by);
-  }
+  const pixels = isFile ? await readFile(picture, spec) : fromBytes(picture);
   const box = spec.resize === "crop" ? centreBox(pixels, spec) : undefined;
   return resize(pixels, spec.width, spec.height, { filter: spec.interpolation, box, reducingGap: REDUCING_GAP }).data;
 }
 
-/** Return a picture file as upright RGB; transparency becomes white. */
-async function decode(blob) {
+/** Return a picture file as upright RGB. */
+async function readFile(blob, spec) {
+  const { orientation, upright } = await splitOrientation(blob);
+  let pixels = await decode(upright, blob.name);
+  if (await isJpeg(blob)) {
+    // The runtime lets the decoder make JPEGs smaller, which is an average of blocks.
+    const [width, height] = orientation < 5 ? [spec.width, spec.height] : [spec.height, spec.width];
+    const [x, y] = [pixels.width / Math.ceil(COVERED * width), pixels.height / Math.ceil(COVERED * height)];
+    const by = [8, 4, 2, 1].find((factor) => Math.min(Math.floor(x), Math.floor(y)) >= factor) ?? 1;
+    if (by > 1) pixels = reduce(pixels, by, by);
+  }
+  return turn(pixels, orientation);
+}
+
+/** Return a picture file as RGB; transparency becomes white. */
+async function decode(blob, name) {
   if (blob.size === 0) throw new InputError("the picture is empty");
   if (blob.size > MAX_BYTES) throw new InputError(`the picture has ${blob.size} bytes, more than ${MAX_BYTES}`);
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch (error) {
-    const name = blob.name === undefined ? "this" : `"${blob.name}"`;
-    throw new InputError(`${name} is not a picture that this browser can read (${reason(error)})`);
+    throw new InputError(`${name === undefined ? "this" : JSON.stringify(name)} is not a picture that this browser can read (${reason(error)})`);
   }
   try {
     checkSize(bitmap.width, bitmap.height);

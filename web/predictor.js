@@ -173,6 +173,8 @@ export class Predictor {
     } catch (error) {
       throw new PackageError(`the graph failed: ${reason(error)}`);
     }
+    const [found, expected] = [outputs.logits.dims.join(" x "), `${feeds.pixels.dims[0]} x ${this.labels.length}`];
+    if (found !== expected) throw new PackageError(`the graph gave ${found} logits, expected ${expected} (rows x labels)`);
     if (!outputs.logits.data.every(Number.isFinite)) throw new PackageError("the graph gave logits that are not finite");
     return outputs;
   }

@@ -18,6 +18,7 @@ PAGE_FILES: Final = (
     "predictor.js",
     "package-reader.js",
     "picture.js",
+    "orientation.js",
     "resize.js",
     "tokenizer.js",
     "errors.js",

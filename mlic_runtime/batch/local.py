@@ -35,6 +35,7 @@ def identify_job(predictor: Predictor, options: PredictionOptions, more: JobIden
         "provider": predictor.session.provider,
         "threads": predictor.session.threads,
         "mlic_runtime": __version__,
+        **({"library": predictor.session.library} if predictor.session.provider == "openvino" else {}),
         "onnxruntime": onnxruntime.__version__,
         **more,
         **asdict(options),

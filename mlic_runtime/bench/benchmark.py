@@ -16,7 +16,6 @@ from mlic_runtime.graph.opening import OpenedGraph, open_graph
 from mlic_runtime.graph.session import GraphSession
 from mlic_runtime.package.model_package import ModelPackage
 from mlic_runtime.predict.prediction import check_count
-from mlic_runtime.providers.library import onnxruntime
 
 from .inputs import BenchOptions, package_inputs
 from .timing import Report, call_in_turns, describe_machine, milliseconds, spread
@@ -186,7 +185,7 @@ class _Runtime(BenchBackend):
     name = "mlic-runtime"
 
     def __init__(self, session: GraphSession) -> None:
-        self.version = f"onnxruntime {onnxruntime.__version__}"
+        self.version = session.library
         self._session = session
 
     @override

@@ -1,7 +1,8 @@
 """Latency of the graphs of a model package on this machine, and which precision is worth its loss."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 from mlic_runtime.base.machine import processor_name
 from mlic_runtime.graph.session import GraphSession
@@ -10,28 +11,30 @@ from mlic_runtime.package.manifest import PRECISIONS, LatencySpec
 from .inputs import BenchInputs
 from .timing import call_in_turns, milliseconds
 
-WORTH_IT = 0.05  # the share of the median time that a less exact precision must save
+WORTH_IT = 0.05  # the share of the median time that a less exact precision, or another provider, must save
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 def measure_latency(
-    sessions: Mapping[str, GraphSession],
+    sessions: Mapping[_Key, GraphSession],
     inputs: BenchInputs,
     *,
     runs: int = 50,
     warmup: int = 10,
     progress: Callable[[], object] = lambda: None,
-) -> dict[str, LatencySpec]:
+) -> dict[_Key, LatencySpec]:
     """Measure the graphs of a model package against each other.
 
     Args:
-        sessions: {precision: the loaded graph}.
+        sessions: {precision, or any other name: the loaded graph}.
         inputs: one picture, with a caption if the graphs read one.
         runs: measured rounds, >= 1.
         warmup: rounds before them, >= 1.
         progress: called after every round, warm-up included.
 
     Returns:
-        {precision: wall time of a run}, in the order of `sessions`.
+        {name: wall time of a run}, in the order of `sessions`.
 
     Raises:
         InputError: `runs` or `warmup` is below 1.
@@ -43,8 +46,8 @@ def measure_latency(
     calls = [functools.partial(session.run, *inputs.arrays) for session in sessions.values()]
     seconds, _ = call_in_turns(calls, runs, warmup, progress)
     return {
-        precision: LatencySpec(processor_name(), session.threads, runs, *milliseconds(row, 50, 90))
-        for (precision, session), row in zip(sessions.items(), seconds, strict=True)
+        name: LatencySpec(processor_name(), session.threads, runs, *milliseconds(row, 50, 90))
+        for (name, session), row in zip(sessions.items(), seconds, strict=True)
     }
 
 
@@ -52,6 +55,7 @@ def fastest(latency: Mapping[str, LatencySpec], order: Sequence[str] = PRECISION
     """Return the precision to run: the most exact one, unless a less exact one is clearly faster.
 
     From the most exact to the least, a precision replaces the best so far if its median is lower by WORTH_IT or more.
+    Providers are chosen in the same way, ONNX Runtime's "cpu" first.
 
     Args:
         latency: {precision: its measurement}, at least one.

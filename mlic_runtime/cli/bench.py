@@ -1,6 +1,7 @@
 """`mlic-bench`. Its heavy imports are inside functions, so that `--help` loads none of them."""
 
 import contextlib
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import click
 
 from mlic_runtime.base.progress import Progress
 from mlic_runtime.base.text import printable, to_json
+from mlic_runtime.providers.names import AUTO
 from mlic_runtime.version import __version__
 
 from .bench_tables import bench_table, choice_table, cold_start_table, grid_table, stage_table
@@ -18,7 +20,7 @@ from .command import COMMAND_LINE, MlicCommand, write
 from .options import COUNTS, HeadedOption, model_options, parse_counts
 
 if TYPE_CHECKING:
-    from mlic_runtime.graph.saved_precision import PrecisionChoice
+    from mlic_runtime.bench.choose_precision import ChoiceReport
 
 
 _mode_option = functools.partial(click.option, cls=HeadedOption, heading="Other measurements", is_flag=True)
@@ -51,8 +53,9 @@ _mode_option = functools.partial(click.option, cls=HeadedOption, heading="Other 
 @model_options(several_threads=True)
 @_mode_option(
     "--choose",
-    help="Measure every precision of the model, and make the best one what --precision auto takes on this machine. A "
-    "less exact one must be at least 5 % faster at the median.",
+    help="Measure every precision of the model on every provider that loads here, or on that of --provider, and make "
+    "the best ones what --precision auto and --provider auto take on this machine. A less exact precision, or another "
+    "provider than cpu, must be at least 5 % faster at the median.",
 )
 @_mode_option(
     "--stages",
@@ -85,9 +88,9 @@ def bench(
     """Measure how fast a model runs on this machine.
 
     By default the graph alone is measured, warm: from pixels and tokens in memory to logits. Other installed backends
-    (mlic-train brings "pytorch" and "torch-compile"; "openvino" needs `pip install openvino`) take turns with the
-    runtime, and their logits are compared. --batch-size and --threads take several numbers, for a table of all
-    combinations.
+    (mlic-train brings "pytorch" and "torch-compile"; "openvino" needs `pip install 'mlic-runtime[openvino]'`) take
+    turns with the runtime, and their logits are compared. --batch-size and --threads take several numbers, for a table
+    of all combinations.
     """
     check_bench(context)
     from mlic_runtime.bench.inputs import BenchOptions
@@ -106,8 +109,10 @@ def bench(
         if choose:
             from mlic_runtime.bench.choose_precision import choose_precision
 
-            choice = choose_precision(package, options, progress=step)
-            content, table, chosen = choice.to_dict(), choice_table(choice), choice.choice
+            if context.get_parameter_source("provider") is click.core.ParameterSource.DEFAULT:
+                options = dataclasses.replace(options, provider=AUTO)
+            chosen = choose_precision(package, options, progress=step)
+            content, table = chosen.to_dict(), choice_table(chosen)
         elif stages:
             from mlic_runtime.bench.stages import measure_stages
 
@@ -164,11 +169,14 @@ def _progress(length: int) -> Iterator[Callable[[], object]]:
         progress.close()
 
 
-def _save(choice: "PrecisionChoice") -> None:
-    from mlic_runtime.graph.saved_precision import save_precision
+def _save(report: "ChoiceReport") -> None:
+    from mlic_runtime.graph.saved_precision import save_choices
 
-    path, broken = save_precision(choice)
+    path, broken = save_choices(report.choices, report.providers)
     if broken is not None:
         click.echo(f"Note: replaced a file that {printable(broken)}", err=True)
-    effect = f"from now on --precision auto takes {choice.precision} for {choice.model} on {choice.provider}"
+    precisions = " and ".join(f"{choice.precision} on {choice.provider}" for choice in report.choices)
+    effect = f"from now on --precision auto takes {precisions} for {report.model}"
+    if report.providers:
+        effect += f", and --provider auto takes {report.provider}"
     click.echo(f"Wrote {printable(str(path))}: {effect}.", err=True)

@@ -56,12 +56,15 @@ def choice_table(report: "ChoiceReport") -> str:
     """Return the report of `mlic-bench --choose`."""
     return _text(
         report,
-        {"precision": "", "MB": "9.2f", "p50 ms": "9.3f", "p90 ms": "9.3f", "": ""},
+        {"precision": "", "provider": "", "MB": "9.2f", "p50 ms": "9.3f", "p90 ms": "9.3f", "": ""},
         [
-            (row.precision, row.bytes / 1e6, row.p50_ms, row.p90_ms, "chosen" * (row.precision == report.chosen))
+            (
+                *(row.precision, row.provider, row.bytes / 1e6, row.p50_ms, row.p90_ms),
+                "chosen" * ((row.precision, row.provider) == (report.chosen, report.provider)),
+            )
             for row in report.precisions
         ],
-        model=f"{report.model}, provider {report.provider}",
+        model=report.model,
         input=f"one picture, {report.tokens} tokens a caption",
         measured=_graph_alone(report, str(report.threads)),
     )

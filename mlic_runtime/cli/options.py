@@ -80,14 +80,16 @@ def model_options(several_threads: bool = False) -> Callable[[_Command], _Comman
             default=AUTO,
             show_default=True,
             help="Which graph of the package runs. auto: the one that mlic-bench --choose found best on this "
-            "machine, else the one that the package recommends for the provider, else the first one that it lists.",
+            "machine, else the one that the package recommends for the provider, else the first one that it lists. "
+            "Of two int8 graphs (int8-full: 8-bit weights, int8: 7-bit) the one that suits this processor runs.",
         ),
         _model_option(
             "--provider",
             type=click.Choice([*PROVIDERS, AUTO]),
             default="cpu",
             show_default=True,
-            help="Execution provider of ONNX Runtime.",
+            help="What runs the graph: an execution provider of ONNX Runtime, or the package openvino. auto: the one "
+            "that mlic-bench --choose found best on this machine, else the best one that loads here.",
         ),
         _model_option(
             "--threads",
@@ -198,12 +200,13 @@ batch_options = add_options(
     ),
     _input_option("--resume", is_flag=True, help="Go on with an interrupted run of the same command."),
     _input_option(
-        "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Rows per run of the graph."
+        "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Rows per run of the graph."
     ),
     _input_option(
         "--workers",
         type=click.IntRange(1),
-        help="Threads that decode pictures.  [default: one per CPU that this process may use]",
+        help="Threads that decode pictures; with 2 or more, the graph runs on two batches at once.  "
+        "[default: one per CPU that this process may use]",
     ),
     _input_option(
         "--on-error",

@@ -1,12 +1,12 @@
-"""Graphs as ONNX Runtime optimised them, kept in the user's cache folder, so that the next process loads them faster.
+"""Graphs as their library optimised them, kept in the user's cache folder, so that the next process loads them faster.
 
-An entry is the optimised graph in ONNX Runtime's own format, followed by a trailer that proves it: a magic number, its
-size, and a SHA-256 of its bytes and of its name. The name says what it was made from (the SHA-256 of the verified
-graph) and what for (version of ONNX Runtime, execution provider, processor). If anything is wrong with an entry or its
-folder, it is not used: the graph is optimised again, and the entry replaced. A file gets its name when it is complete,
-so any number of processes may share the folder.
+An entry is the optimised graph in the format of its library (ONNX Runtime or OpenVINO), followed by a trailer that
+proves it: a magic number, its size, and a SHA-256 of its bytes and of its name. The name says what it was made from
+(the SHA-256 of the verified graph) and what for (version of the library, execution provider, processor). If anything is
+wrong with an entry or its folder, it is not used: the graph is optimised again, and the entry replaced. A file gets its
+name when it is complete, so any number of processes may share the folder.
 
-Security: an optimised graph has operators of ONNX Runtime's own, so `graph_safety` cannot judge it. It is trusted
+Security: an optimised graph has operators of the library's own, so `graph_safety` cannot judge it. It is trusted
 because only this user (or root) could have written it: entry and folder belong to this user, nobody else may write to
 them, and neither is a symbolic link. The SHA-256 finds damage and mix-ups, not malice: whoever can write here can run
 code as this user anyway. The bytes that were hashed are the bytes that are loaded; nothing is opened twice.
@@ -26,11 +26,13 @@ from mlic_runtime.base.machine import processor_facts
 from mlic_runtime.base.user_folders import cache_folder
 from mlic_runtime.limits import MAX_CACHE_BYTES, MAX_CACHE_ENTRIES
 from mlic_runtime.providers.library import onnxruntime
+from mlic_runtime.providers.openvino import library_version
 from mlic_runtime.version import __version__
 
-# Only the CPU's optimised graph depends on nothing but what an entry's name says. Other providers compile for a device
-# and a driver that the name does not say, cannot save what they compiled, or have caches of their own (TensorRT).
-CACHED_PROVIDERS = frozenset(("cpu",))
+# Only a graph optimised for the CPU depends on nothing but what an entry's name says. Other providers compile for a
+# device and a driver that the name does not say, cannot save what they compiled, or have their own cache (TensorRT).
+# OpenVINO's own cache (CACHE_DIR) is not used: it proves neither its files' owner nor their content.
+CACHED_PROVIDERS = frozenset(("cpu", "openvino"))
 
 _SUFFIX = ".graph"
 _MAGIC = b"mlicgc01"  # its digits are the version of the format
@@ -64,7 +66,7 @@ class CacheEntry:
         self._problem: str | None = None
 
     def read(self) -> bytes | None:
-        """Return the optimised graph, in ONNX Runtime's format; None if there is none that can be trusted."""
+        """Return the optimised graph, in the format of its library; None if there is none that can be trusted."""
         try:
             graph = self._read()
         except FileNotFoundError:
@@ -140,11 +142,15 @@ def find_entry(sha256: str, provider: str) -> CacheEntry | None:
     Args:
         sha256: of the graph that it is made from, as hexadecimal digits.
         provider: short name of the execution provider.
+
+    Raises:
+        ProviderError: the provider is "openvino", and its library does not load.
     """
     folder = cache_folder()
     if provider not in CACHED_PROVIDERS or folder is None:
         return None
-    name = f"{sha256}-ort{onnxruntime.__version__}-{provider}-{_machine_digest()[:16]}{_SUFFIX}"
+    library = f"ov{library_version()}" if provider == "openvino" else f"ort{onnxruntime.__version__}"
+    name = f"{sha256}-{library}-{provider}-{_machine_digest()[:16]}{_SUFFIX}"
     return CacheEntry(folder / "graphs" / name)
 
 

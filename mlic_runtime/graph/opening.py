@@ -4,14 +4,15 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from mlic_runtime.errors import PackageError
+from mlic_runtime.base.machine import has_dot_product
+from mlic_runtime.errors import ManifestError, PackageError
 from mlic_runtime.package.graph_safety import check_graph
-from mlic_runtime.package.manifest import Manifest
+from mlic_runtime.package.manifest import FULL_RANGE, REDUCED_RANGE, Manifest
 from mlic_runtime.package.model_package import ModelPackage
 from mlic_runtime.providers.names import AUTO
 
 from .cache import CacheEntry, find_entry
-from .saved_precision import find_saved_precision
+from .saved_precision import find_saved_precision, find_saved_provider
 from .session import GraphSession, check_agreement, create_session, first_that_loads
 
 
@@ -23,7 +24,7 @@ class OpenedGraph:
         session: the loaded graph.
         precision: one of `manifest.PRECISIONS`.
         reason: why this precision, for people: "as asked", "chosen by mlic-bench --choose", "recommended by the
-            package" or "the package's first".
+            package" or "the package's first"; and if the processor wanted another graph than that, which and why.
         origin: where the graph came from, for people: "from the cache", "added to the cache", or why it is not there.
         provider_reason: why this provider, for people; see `session.first_that_loads`.
     """
@@ -47,7 +48,11 @@ def open_graph(
     """Load a graph of a package.
 
     The precision "auto" means, for the provider that loads: the one that `mlic-bench --choose` found best on this
-    machine, else the one that the package recommends, else that of the first graph in the manifest.
+    machine, else the one that the package recommends, else that of the first graph in the manifest. The provider "auto"
+    means the one that `mlic-bench --choose` found best on this machine, else the best one that loads.
+
+    Of two int8 graphs the one for this processor is taken, whichever of them was asked for, recommended or first: see
+    `for_processor`. What `mlic-bench --choose` found on this processor stays.
 
     Args:
         package: the model package.
@@ -59,7 +64,7 @@ def open_graph(
             verified in any case.
 
     Raises:
-        ManifestError: the package has no graph of that precision.
+        ManifestError: the package has no graph of that precision, or none that is right on this processor.
         PackageError: the package is damaged, or the inputs or outputs of the graph are wrong.
         ProviderError: the provider is unknown or not available here.
         ChoiceError: the precision is "auto", and the file of chosen precisions cannot be used.
@@ -68,11 +73,15 @@ def open_graph(
     source = _Source(package, cache)
 
     def load(name: str) -> OpenedGraph:
-        chosen, reason = (precision, "as asked") if precision != AUTO else _choose_precision(package.manifest, name)
+        if precision == AUTO:
+            chosen, reason = _choose_precision(package.manifest, name)
+        else:
+            chosen, reason = for_processor(package.manifest, precision, "as asked")
         session, origin = source.open(chosen, provider=name, threads=threads, spin=spin)
         return OpenedGraph(session, chosen, reason, origin)
 
-    opened, provider_reason = first_that_loads(provider, load)
+    preferred = find_saved_provider(package.manifest) if provider == AUTO else None
+    opened, provider_reason = first_that_loads(provider, load, preferred)
     return replace(opened, provider_reason=provider_reason)
 
 
@@ -84,7 +93,10 @@ def open_graphs(
     spin: bool = False,
     cache: bool = True,
 ) -> dict[str, GraphSession]:
-    """Load every graph of a package, {precision: session} in the order of the manifest, on one provider.
+    """Load every graph of a package that is for this processor, on one provider.
+
+    Returns:
+        {precision: session} in the order of the manifest; one int8 graph of two, see `for_processor`.
 
     Args:
         package: the model package.
@@ -101,10 +113,46 @@ def open_graphs(
     def load(name: str) -> dict[str, GraphSession]:
         return {
             precision: source.open(precision, provider=name, threads=threads, spin=spin)[0]
-            for precision in package.manifest.precisions
+            for precision in precisions_here(package.manifest)
         }
 
     return first_that_loads(provider, load)[0]
+
+
+def precisions_here(manifest: Manifest) -> tuple[str, ...]:
+    """Return the precisions of a package that are right and worth running on this processor, in the manifest's order.
+
+    Raises:
+        ManifestError: there are none.
+    """
+    if FULL_RANGE not in manifest.precisions:
+        return manifest.precisions
+    other = REDUCED_RANGE if has_dot_product() else FULL_RANGE
+    precisions = tuple(name for name in manifest.precisions if name != other)
+    if not precisions:
+        raise ManifestError(_wrong_here(manifest))
+    return precisions
+
+
+def for_processor(manifest: Manifest, precision: str, reason: str) -> tuple[str, str]:
+    """Return the precision to run here instead of `precision`, and the reason, which then says so.
+
+    A package may have two int8 graphs: with 8-bit weights for processors with VNNI or the ARM dot product, and with
+    7-bit ones for others, where sums of 8-bit products overflow. Each stands in for the other where that one is right.
+
+    Raises:
+        ManifestError: the graph is not right on this processor, and the package has none to stand in.
+    """
+    if precision in (FULL_RANGE, REDUCED_RANGE) and precision in manifest.precisions:
+        pair = [name for name in precisions_here(manifest) if name in (FULL_RANGE, REDUCED_RANGE)]
+        if not pair:
+            raise ManifestError(_wrong_here(manifest))
+        if pair[0] != precision:
+            fact = "has VNNI or the ARM dot product" if has_dot_product() else "has no VNNI or ARM dot product"
+            return pair[0], f"{reason}: {precision}, as this processor {fact}"
+    elif precision == REDUCED_RANGE and FULL_RANGE in manifest.precisions:
+        return for_processor(manifest, FULL_RANGE, reason)
+    return precision, reason
 
 
 class _Source:
@@ -121,7 +169,7 @@ class _Source:
         graph = self._read(name)  # even with a cache, which would hide that the package is damaged
         create = functools.partial(create_session, provider=provider, threads=threads, spin=spin)
         entry = find_entry(manifest.files[name].sha256, provider) if self._cache else None
-        session = None if entry is None else _load_entry(entry, create)
+        session = None if entry is None else _load_entry(entry, graph, create)
         if session is None:
             check_graph(graph, str(self._package.path / name))
             session = create(graph) if entry is None else _fill_entry(entry, graph, create)
@@ -129,13 +177,13 @@ class _Source:
         return session, "without the cache" if entry is None else entry.note
 
 
-def _load_entry(entry: CacheEntry, create: Callable[..., GraphSession]) -> GraphSession | None:
+def _load_entry(entry: CacheEntry, graph: bytes, create: Callable[..., GraphSession]) -> GraphSession | None:
     # The entry was made from a graph that passed `check_graph`.
     optimised = entry.read()
     if optimised is None:
         return None
     try:
-        return create(optimised, optimised=True)
+        return create(graph, optimised=optimised)
     except PackageError as error:  # such as a file that was truncated by a full disk before it was hashed
         entry.discard(str(error))
         return None
@@ -149,11 +197,23 @@ def _fill_entry(entry: CacheEntry, graph: bytes, create: Callable[..., GraphSess
         return create(graph)  # the graph may be good, and the disk full
 
 
+def _wrong_here(manifest: Manifest) -> str:
+    others = [name for name in manifest.precisions if name != FULL_RANGE]
+    return (
+        f"the {FULL_RANGE} graph of model package {manifest.title} needs a processor with VNNI or the ARM dot product; "
+        f"this one has neither, and its results would be wrong; take another graph "
+        f"({', '.join(others) or 'it has none'}) or export the package with {REDUCED_RANGE}"
+    )
+
+
 def _choose_precision(manifest: Manifest, provider: str) -> tuple[str, str]:
     """Return the precision that "auto" means, and the reason."""
     chosen = find_saved_precision(manifest, provider)
     if chosen is not None:
         return chosen, "chosen by mlic-bench --choose"
-    if provider in manifest.recommended:
-        return manifest.recommended[provider], "recommended by the package"
-    return manifest.precisions[0], "the package's first"
+    here = precisions_here(manifest)
+    stand_ins = (FULL_RANGE, REDUCED_RANGE)
+    recommended = manifest.recommended.get(provider)
+    if recommended in here or (recommended in stand_ins and any(name in here for name in stand_ins)):
+        return for_processor(manifest, str(recommended), "recommended by the package")
+    return here[0], "the package's first"

@@ -1,9 +1,9 @@
-"""The precisions that `mlic-bench --choose` found best on this machine: one small file for each user."""
+"""The precisions and providers that `mlic-bench --choose` found best here: one small file for each user."""
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from mlic_runtime.limits import MAX_SAVED_PRECISIONS_BYTES
 from mlic_runtime.package.manifest import PRECISIONS, Manifest
 from mlic_runtime.providers.names import PROVIDERS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no `providers`
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -48,6 +48,30 @@ class PrecisionChoice:
         return self.graphs, self.provider, self.processor
 
 
+@dataclass(frozen=True)
+class ProviderChoice:
+    """The provider that runs one model package best on one machine, each with its best precision.
+
+    Attributes:
+        model: "name@version", for people; the package is known by its `graphs`.
+        graphs: see `graphs_digest`.
+        processor: name of the machine's processor.
+        provider: short name of the one that was chosen.
+        p50_ms: {provider: median time of a run in milliseconds}, of every provider that was measured.
+    """
+
+    model: str
+    graphs: str
+    processor: str
+    provider: str
+    p50_ms: Mapping[str, float]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The package and processor, which have one choice."""
+        return self.graphs, self.processor
+
+
 class SaveResult(NamedTuple):
     """Where a choice was written, and what was wrong with the file that it replaced, or None."""
 
@@ -65,6 +89,7 @@ class _Content:
 
     schema_version: int
     choices: tuple[PrecisionChoice, ...]
+    providers: tuple[ProviderChoice, ...]
 
 
 def graphs_digest(manifest: Manifest) -> str:
@@ -81,7 +106,7 @@ def find_saved_precision(manifest: Manifest, provider: str) -> str | None:
     """
     path = saved_precisions_path()
     try:
-        choices = _read(path)
+        choices = _read(path).choices
         if not choices:
             return None
         key = (graphs_digest(manifest), provider, processor_name())
@@ -93,8 +118,30 @@ def find_saved_precision(manifest: Manifest, provider: str) -> str | None:
     return precision
 
 
+def find_saved_provider(manifest: Manifest) -> str | None:
+    """Return the provider that was chosen for a package on this machine; None if none was.
+
+    Raises:
+        ChoiceError: the file is there and is not what `save_choices` writes.
+    """
+    path = saved_precisions_path()
+    try:
+        choices = _read(path).providers
+    except _BrokenError as error:
+        raise ChoiceError(f"{str(path)!r} {error}: remove it, or run mlic-bench --choose again") from None
+    if not choices:
+        return None
+    key = (graphs_digest(manifest), processor_name())
+    return next((choice.provider for choice in choices if choice.key == key), None)
+
+
 def save_precision(choice: PrecisionChoice) -> SaveResult:
-    """Add a choice to the file; it takes the place of one with the same key, or of a whole file that is broken.
+    """Add one choice to the file, as `save_choices` does."""
+    return save_choices([choice])
+
+
+def save_choices(choices: Sequence[PrecisionChoice], providers: Sequence[ProviderChoice] = ()) -> SaveResult:
+    """Add choices to the file; each takes the place of one with the same key, all of them of a file that is broken.
 
     Raises:
         ChoiceError: the file cannot be written.
@@ -102,13 +149,14 @@ def save_precision(choice: PrecisionChoice) -> SaveResult:
     path = saved_precisions_path()
     if not path.is_absolute():
         raise ChoiceError(f"cannot write {str(path)!r}: no home folder is known; set XDG_CONFIG_HOME to a folder")
-    kept: list[PrecisionChoice] = []
-    broken = None
+    old, broken = _NOTHING, None
     try:
-        kept = [other for other in _read(path) if other.key != choice.key]
+        old = _read(path)
     except _BrokenError as error:
         broken = str(error)
-    content = asdict(_Content(SCHEMA_VERSION, (*kept, choice)))
+    all_choices = {choice.key: choice for choice in (*old.choices, *choices)}
+    all_providers = {choice.key: choice for choice in (*old.providers, *providers)}
+    content = asdict(_Content(SCHEMA_VERSION, tuple(all_choices.values()), tuple(all_providers.values())))
     try:
         replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     except OSError as error:
@@ -121,10 +169,13 @@ def saved_precisions_path() -> Path:
     return config_folder() / "precision.json"
 
 
-def _read(path: Path) -> tuple[PrecisionChoice, ...]:
+_NOTHING = _Content(SCHEMA_VERSION, (), ())
+
+
+def _read(path: Path) -> _Content:
     # A file at a relative path is not ours: `save_precision` does not write one.
     if not path.is_absolute() or not _exists(path):
-        return ()
+        return _NOTHING
     try:
         with open_regular(path) as stream:
             text = stream.read(MAX_SAVED_PRECISIONS_BYTES + 1)
@@ -137,14 +188,17 @@ def _read(path: Path) -> tuple[PrecisionChoice, ...]:
     except TypedJsonError as error:
         raise _BrokenError(str(error)) from None
     version = data.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise _BrokenError(f"has schema_version {version!r}, this mlic-runtime reads {SCHEMA_VERSION}")
+    if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
+        raise _BrokenError(f"has schema_version {version!r}, this mlic-runtime reads 1 and {SCHEMA_VERSION}")
+    if version == 1:
+        data.setdefault("providers", [])
     try:
         content: _Content = build(_Content, data, "file")
         _check(content.choices)
+        _check_providers(content.providers)
     except TypedJsonError as error:
         raise _BrokenError(f"is not what mlic-bench writes: {error}") from None
-    return content.choices
+    return content
 
 
 def _exists(path: Path) -> bool:
@@ -171,3 +225,16 @@ def _check(choices: tuple[PrecisionChoice, ...]) -> None:
         expect(choice.precision in choice.p50_ms, f"{where}.precision", f"measured ({measured})", choice.precision)
     keys = [choice.key for choice in choices]
     expect(len(set(keys)) == len(keys), "file.choices", "one for each package, provider and processor", len(keys))
+
+
+def _check_providers(choices: tuple[ProviderChoice, ...]) -> None:
+    for index, choice in enumerate(choices):
+        where = f"file.providers[{index}]"
+        expect(bool(_DIGEST.match(choice.graphs)), f"{where}.graphs", "a SHA-256 digest", choice.graphs)
+        for provider, p50_ms in choice.p50_ms.items():
+            expect(provider in PROVIDERS, f"a provider in {where}.p50_ms", f"one of {', '.join(PROVIDERS)}", provider)
+            expect(p50_ms > 0, f"{where}.p50_ms.{provider}", "more than 0", p50_ms)
+        measured = ", ".join(choice.p50_ms)
+        expect(choice.provider in choice.p50_ms, f"{where}.provider", f"measured ({measured})", choice.provider)
+    keys = [choice.key for choice in choices]
+    expect(len(set(keys)) == len(keys), "file.providers", "one for each package and processor", len(keys))

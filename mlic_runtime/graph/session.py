@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the graph contract: `pixels` (and perhaps a caption's tokens) in, `logits` out."""
+"""ONNX Runtime, or OpenVINO, behind the graph contract: `pixels` (and perhaps a caption's tokens) in, `logits` out."""
 
 import os
 import weakref
@@ -15,8 +15,9 @@ from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import PackageError, ProviderError
 from mlic_runtime.package.manifest import Manifest
 from mlic_runtime.providers.distributions import conflict
-from mlic_runtime.providers.library import load_libraries, onnxruntime
+from mlic_runtime.providers.library import available_providers, load_libraries, onnxruntime
 from mlic_runtime.providers.names import PROVIDERS, candidates, offered_names
+from mlic_runtime.providers.openvino import OpenVINOSession, library_version, reason
 
 PIXELS, INPUT_IDS, ATTENTION_MASK, LOGITS = "pixels", "input_ids", "attention_mask", "logits"
 PICTURE_EVIDENCE, CAPTION_EVIDENCE = "picture_evidence", "caption_evidence"
@@ -55,6 +56,7 @@ class GraphSession:
 
     Attributes:
         provider: the short name of the execution provider that runs it.
+        library: what runs it, with its version, such as "onnxruntime 1.32.0".
         threads: how many threads one `run` uses.
         reads_caption: whether the graph has the inputs `input_ids` and `attention_mask`.
         height: of `pixels`, or None if the graph takes any.
@@ -64,13 +66,16 @@ class GraphSession:
         grid: (h, w) of `picture_evidence`; None without it, or if the graph does not say.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, provider: str, threads: int) -> None:
+    def __init__(
+        self, session: "onnxruntime.InferenceSession | OpenVINOSession", provider: str, threads: int, library: str
+    ) -> None:
         self._session = session
         self._process = os.getpid()
         _SESSIONS.add(self)
         self._options: onnxruntime.RunOptions | None = None
         self.grid: tuple[int | None, int | None] | None = None
         self.provider = provider
+        self.library = library
         self.threads = threads
         inputs = {node.name: node for node in session.get_inputs()}
         outputs = {node.name: node for node in session.get_outputs()}
@@ -146,12 +151,13 @@ class GraphSession:
             feed |= {INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
         try:
             outputs = self._session.run(names, feed, self._options)
-        except Exception as error:  # ONNX Runtime's errors have no common base class
-            raise PackageError(f"the graph failed on {_shapes(feed)}: {error_line(error)}") from error
+        except Exception as error:  # the errors of ONNX Runtime and OpenVINO have no common base class
+            why = reason(error) if self.provider == "openvino" else error_line(error)
+            raise PackageError(f"the graph failed on {_shapes(feed)}: {why}") from error
         for name, output in zip(names, outputs, strict=True):
             if not np.isfinite(output).all():
                 raise PackageError(f"the graph gave {name} that are not finite on {_shapes(feed)}")
-        return outputs  # type: ignore[no-any-return] # onnxruntime has no annotations
+        return outputs
 
 
 def _keep_inherited() -> None:
@@ -176,7 +182,7 @@ def create_session(
     provider: str = "cpu",
     threads: int | None = None,
     spin: bool = False,
-    optimised: bool = False,
+    optimised: bytes | None = None,
     save_to: Path | None = None,
 ) -> GraphSession:
     """Load an ONNX graph, and check its inputs and outputs.
@@ -184,16 +190,19 @@ def create_session(
     Args:
         graph: the content of an .onnx file.
         provider: a key of `names.PROVIDERS`, or "auto" for the best one that loads here. ONNX Runtime runs operators
-            that a provider lacks on the CPU.
+            that a provider lacks on the CPU. "openvino" is the package of that name, on the CPU; one run waits there
+            for another.
         threads: how many threads one run uses, >= 1; None means one per physical core that this process may use.
-        spin: let waiting threads spin. This shortens a run a little and keeps the CPUs busy between runs.
-        optimised: an earlier call wrote `graph` to `save_to`, for this provider, version of ONNX Runtime and kind of
-            processor. It loads in a third of the time.
-        save_to: write the graph to this file as ONNX Runtime optimised it, in its own format.
+        spin: let waiting threads spin. This shortens a run a little and keeps the CPUs busy between runs. OpenVINO has
+            no such setting.
+        optimised: what an earlier call wrote to `save_to` from this `graph`, for this provider, version of its library
+            and kind of processor. It loads in a third of the time.
+        save_to: write the graph to this file as the library optimised it, in its own format.
 
     Raises:
         ProviderError: an unknown provider, or one that is not offered or does not load here.
-        PackageError: ONNX Runtime cannot load the graph, or its inputs or outputs differ from the contract.
+        PackageError: ONNX Runtime cannot load the graph, `optimised` cannot be used, or the graph's inputs or outputs
+            differ from the contract.
         ValueError: `threads` is below 1.
     """
     if threads is not None and threads < 1:
@@ -203,29 +212,41 @@ def create_session(
     return session
 
 
-def first_that_loads(provider: str, load: Callable[[str], _Loaded]) -> tuple[_Loaded, str]:
+def first_that_loads(
+    provider: str, load: Callable[[str], _Loaded], preferred: str | None = None
+) -> tuple[_Loaded, str]:
     """Load something with the best execution provider that can.
 
     Args:
         provider: a key of `names.PROVIDERS`, or "auto" for the best one that loads here.
         load: called with the name of one provider after the other, best first, until it raises no ProviderError.
+        preferred: the provider that `mlic-bench --choose` found best here; "auto" tries it first.
 
     Returns:
-        What `load` returned; and why this provider was taken, for people: "as asked", or "the best that loads here" and
-        why better ones did not load.
+        What `load` returned; and why this provider was taken, for people: "as asked", "chosen by mlic-bench --choose",
+        or "the best that loads here" and why better ones did not load.
 
     Raises:
         ProviderError: an unknown provider, one that is not offered, or that of `load` for the last candidate.
         MlicError: any other that `load` raised; the remaining candidates were not tried.
     """
-    names = candidates(provider, onnxruntime.get_available_providers())
-    reason = "as asked" if provider in names else "the best that loads here"
+    names = candidates(provider, available_providers())
+    if provider in names:
+        return load(provider), "as asked"
+    why, problems = "the best that loads here", ""
+    if preferred in names:
+        try:
+            return load(preferred), "chosen by mlic-bench --choose"
+        except ProviderError as error:  # the next one may load
+            names, problems = tuple(name for name in names if name != preferred), f"; {error}"
+    elif preferred is not None:
+        problems = f"; {preferred!r}, chosen by mlic-bench --choose, is not offered here"
     for name in names[:-1]:
         try:
-            return load(name), reason
-        except ProviderError as error:  # the next one may load
-            reason += f"; {error}"
-    return load(names[-1]), reason
+            return load(name), why + problems
+        except ProviderError as error:
+            problems += f"; {error}"
+    return load(names[-1]), why + problems
 
 
 def check_agreement(session: GraphSession, manifest: Manifest) -> None:
@@ -257,8 +278,10 @@ def check_agreement(session: GraphSession, manifest: Manifest) -> None:
 
 
 def _create(
-    graph: bytes, provider: str, threads: int, spin: bool, optimised: bool, save_to: Path | None
+    graph: bytes, provider: str, threads: int, spin: bool, optimised: bytes | None, save_to: Path | None
 ) -> GraphSession:
+    if provider == "openvino":
+        return _create_openvino(graph, threads, optimised, save_to)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -266,7 +289,7 @@ def _create(
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     if provider in _NO_MEMORY_PATTERN:
         options.enable_mem_pattern = False
-    if optimised:
+    if optimised is not None:
         # ONNX Runtime's own format needs no protobuf and no copy: 25 ms of CPU time for the fp32 graph of hybrid. With
         # a copy it takes 33 ms, an optimised .onnx file 36, and the original 84.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -281,19 +304,31 @@ def _create(
         raise ProviderError(_did_not_load(provider, missing))
     try:
         # With its fallback on, ONNX Runtime would continue on the CPU and print that on stdout.
-        session = onnxruntime.InferenceSession(graph, options, providers=wanted, enable_fallback=0)
+        session = onnxruntime.InferenceSession(optimised or graph, options, providers=wanted, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no common base class
         if provider == "cpu":
             raise PackageError(f"ONNX Runtime cannot load the graph: {error_line(error)}") from error
         raise ProviderError(_did_not_load(provider, error_line(error))) from error
     if PROVIDERS[provider] not in session.get_providers():
         raise ProviderError(_did_not_load(provider, "its libraries or its device are missing"))
-    return GraphSession(session, provider, threads)
+    return GraphSession(session, provider, threads, f"onnxruntime {onnxruntime.__version__}")
+
+
+def _create_openvino(graph: bytes, threads: int, optimised: bytes | None, save_to: Path | None) -> GraphSession:
+    try:
+        session = OpenVINOSession(graph, [LOGITS], threads=threads, saved=optimised, save_to=save_to)
+    except ProviderError:
+        raise
+    except Exception as error:  # RuntimeError, and any other error of its bindings
+        if optimised is not None:
+            raise PackageError(f"OpenVINO cannot load what it had compiled: {reason(error)}") from error
+        raise ProviderError(_did_not_load("openvino", f"OpenVINO cannot compile the graph: {reason(error)}")) from error
+    return GraphSession(session, "openvino", threads, f"openvino {library_version()}")
 
 
 def _did_not_load(provider: str, cause: str) -> str:
-    others = [name for name in offered_names(onnxruntime.get_available_providers()) if name != provider]
-    notes = [cause, f"also offered here: {', '.join(others)}", conflict(provider)]
+    others = [name for name in offered_names(available_providers()) if name != provider]
+    notes = [cause, f"also offered here: {', '.join(others)}", None if provider == "openvino" else conflict(provider)]
     return f"provider {provider!r} did not load: {'; '.join(note for note in notes if note)}"
 
 

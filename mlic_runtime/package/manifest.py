@@ -29,7 +29,11 @@ SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 CARD_NAME = "README.md"
-PRECISIONS = ("fp32", "fp16", "int8")  # the most exact first
+PRECISIONS = ("fp32", "fp16", "int8-full", "int8")  # the most exact first
+# int8 weights have 7 bits in "int8", which is exact on every processor, and all 8 bits in "int8-full", which is only
+# where the processor multiplies bytes and adds the products in 32 bits: see `base.machine.has_dot_product`.
+FULL_RANGE = "int8-full"
+REDUCED_RANGE = "int8"
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZE_MODES = ("stretch", "crop")
 

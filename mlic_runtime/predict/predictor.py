@@ -94,7 +94,7 @@ class Predictor:
 
         Args:
             path_or_name: a folder, a `.mlic` file or a name (see `model_package.find_package`); None means the default.
-            provider: ONNX Runtime's execution provider (see `session.create_session`).
+            provider: ONNX Runtime's execution provider, "openvino" or "auto" (see `session.create_session`).
             precision: "fp32", "fp16" or "int8"; "auto" means what `mlic-bench --choose` found best on this machine,
                 else what the package recommends for the provider, else the first graph that its manifest lists.
             threads: threads per run; None means one for every physical core that this process may use.
@@ -176,7 +176,7 @@ class Predictor:
         images: Sequence[ImageSource | None],
         captions: Sequence[str | None] | None = None,
         *,
-        batch_size: int = 32,
+        batch_size: int = 8,
         threshold: float | None = None,
         top_k: int | None = None,
         at_least_one: bool = False,
@@ -186,7 +186,8 @@ class Predictor:
         Args:
             images: N pictures (see `predict`); each is read just before its batch is predicted.
             captions: N captions, or None for none at all.
-            batch_size: how many pictures one run of the graph takes, >= 1.
+            batch_size: how many pictures one run of the graph takes, >= 1. More than 8 leave the processor's cache,
+                and gain nothing on a CPU.
             threshold: see `PredictionOptions`.
             top_k: see `PredictionOptions`.
             at_least_one: see `PredictionOptions`.
@@ -216,7 +217,7 @@ class Predictor:
         self,
         rows: Iterable[Row],
         *,
-        batch_size: int = 32,
+        batch_size: int = 8,
         workers: int | None = None,
         on_error: Literal["record", "stop"] = "record",
         threshold: float | None = None,
@@ -229,6 +230,7 @@ class Predictor:
             rows: from `open_rows`, or made by you; they are read a few batches ahead of the results that you take.
             batch_size: see `predict_many`.
             workers: how many threads decode pictures, >= 1; None means one for every CPU that this process may use.
+                With 2 or more, the graph also runs on two batches at once.
             on_error: "record" gives a `RowError` in the place of a row that cannot be predicted; "stop" raises it.
             threshold: see `PredictionOptions`.
             top_k: see `PredictionOptions`.

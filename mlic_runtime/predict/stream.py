@@ -1,7 +1,7 @@
-"""A stream of rows into a stream of results: threads decode pictures while the graph runs on the batch before."""
+"""A stream of rows into a stream of results: threads decode pictures while the graph runs on the batches before."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +16,9 @@ from mlic_runtime.rows.reader import Row, RowError
 # How many batches are being decoded, or are decoded and wait, while the graph runs. One would be enough if every
 # picture took the same time; the second one covers a batch of large pictures. Rows are read this far ahead, no further.
 BATCHES_AHEAD = 2
+# Runs of the graph at once. One run leaves CPUs idle wherever its threads wait for each other, and while its results
+# become Python objects; the second one fills these gaps. A third one would cost memory and gain nothing.
+RUNS_AT_ONCE = 2
 
 _Result = TypeVar("_Result")
 
@@ -47,33 +50,38 @@ def stream_rows(
     Args:
         rows: read at most BATCHES_AHEAD + 1 batches ahead of the results.
         prepare: checks a row and writes its picture, uint8 (H, W, 3); called in `workers` threads; raises InputError.
-        run: returns the results of B rows that did not fail, from their `pixels` (B, H, W, 3).
+        run: returns the results of B rows that did not fail, from their `pixels` (B, H, W, 3); called in up to
+            RUNS_AT_ONCE threads.
         size: (H, W).
         batch_size: >= 1.
-        workers: >= 1.
+        workers: >= 1; with one, there is also only one run at a time.
         stop_on_error: raise the first InputError instead of giving a RowError; its batch then has no results.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="mlic-decode")
+    decoders = ThreadPoolExecutor(workers, thread_name_prefix="mlic-decode")
+    runners = ThreadPoolExecutor(min(workers, RUNS_AT_ONCE), thread_name_prefix="mlic-run")
     iterator = iter(rows)
-    waiting: deque[_Batch] = deque()
+    waiting: deque[Future[list[_Result | RowError]]] = deque()
     try:
         while True:
             chunk = list(islice(iterator, batch_size))
             if chunk:
                 pixels = np.zeros((len(chunk), *size, 3), dtype=np.uint8)
-                decoding = [pool.submit(prepare, row, out) for row, out in zip(chunk, pixels, strict=True)]
-                waiting.append(_Batch(chunk, pixels, decoding))
+                decoding = [decoders.submit(prepare, row, out) for row, out in zip(chunk, pixels, strict=True)]
+                waiting.append(runners.submit(_finish, _Batch(chunk, pixels, decoding), run, stop_on_error))
             if not waiting:
                 return
             if not chunk or len(waiting) > BATCHES_AHEAD:
-                yield from _finish(waiting.popleft(), run, stop_on_error)
+                yield from waiting.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        decoders.shutdown(wait=False, cancel_futures=True)
+        runners.shutdown(wait=True, cancel_futures=True)
+        decoders.shutdown(wait=True)
 
 
 def _finish(
     batch: _Batch, run: Callable[[list[Row], Pixels], list[_Result]], stop_on_error: bool
-) -> Iterator[_Result | RowError]:
+) -> list[_Result | RowError]:
+    """Wait for the pictures of a batch, run the graph on it, and return one result for each row."""
     errors: list[InputError | None] = []
     for future in batch.decoding:
         try:
@@ -87,5 +95,7 @@ def _finish(
     good = [index for index, error in enumerate(errors) if error is None]
     pixels = batch.pixels if len(good) == len(errors) else batch.pixels[good]
     results = iter(run([batch.rows[index] for index in good], pixels) if good else [])
-    for row, row_error in zip(batch.rows, errors, strict=True):
-        yield next(results) if row_error is None else RowError(row.title, row_error)
+    return [
+        next(results) if row_error is None else RowError(row.title, row_error)
+        for row, row_error in zip(batch.rows, errors, strict=True)
+    ]

@@ -8,7 +8,6 @@ failed: reading what is installed takes 40 ms of CPU time.
 _WHEELS = {
     "cuda": ("onnxruntime-gpu", ""),
     "tensorrt": ("onnxruntime-gpu", ""),
-    "openvino": ("onnxruntime-openvino", ""),
     "directml": ("onnxruntime-directml", " on Windows"),
     "coreml": ("onnxruntime", " on macOS"),
 }

@@ -12,7 +12,9 @@ from pathlib import Path
 from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import ProviderError
 
+from . import openvino
 from .distributions import conflict, installed_distributions
+from .names import PROVIDERS
 
 try:
     import onnxruntime
@@ -29,9 +31,15 @@ if not hasattr(onnxruntime, "InferenceSession"):
         + (conflict() or f"'pip install --force-reinstall --no-deps {names}'")
     )
 
-__all__ = ["load_libraries", "onnxruntime"]
+__all__ = ["available_providers", "load_libraries", "onnxruntime"]
 
 _CUDA_PROVIDERS = ("cuda", "tensorrt")
+
+
+def available_providers() -> list[str]:
+    """Return what can be requested here, by the names in the values of `names.PROVIDERS`; the device may be missing."""
+    offered: list[str] = onnxruntime.get_available_providers()
+    return [*offered, *([PROVIDERS["openvino"]] if openvino.is_installed() else [])]
 
 
 def load_libraries(provider: str) -> str | None:

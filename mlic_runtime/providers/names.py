@@ -6,12 +6,14 @@ from mlic_runtime.errors import ProviderError
 
 from .distributions import how_to_get
 
-# short name -> ONNX Runtime's name
+HOW_TO_GET = "pip install 'mlic-runtime[openvino]'"
+
+# short name -> ONNX Runtime's name; OpenVINO is used through its own package, see `openvino`
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
+    "openvino": "openvino",
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
@@ -26,7 +28,7 @@ def candidates(provider: str, offered: Sequence[str]) -> tuple[str, ...]:
 
     Args:
         provider: a key of PROVIDERS, or AUTO.
-        offered: ONNX Runtime's names, from `onnxruntime.get_available_providers()`.
+        offered: names as in the values of PROVIDERS, from `library.available_providers`.
 
     Returns:
         One name, or for AUTO those of AUTO_ORDER that are offered.
@@ -39,6 +41,11 @@ def candidates(provider: str, offered: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in AUTO_ORDER if name in here)
     if provider not in PROVIDERS:
         raise ProviderError(f"unknown provider {provider!r}; available here: {', '.join(here)}")
+    if provider == "openvino" and provider not in here:
+        raise ProviderError(
+            f"provider 'openvino' needs the package openvino, which is not installed: {HOW_TO_GET}; "
+            f"available here: {', '.join(here)}"
+        )
     if provider not in here:
         raise ProviderError(
             f"the installed onnxruntime offers no provider {provider!r}; available here: {', '.join(here)}; "
@@ -51,6 +58,6 @@ def offered_names(offered: Sequence[str]) -> tuple[str, ...]:
     """Return the short names that can be requested here, AUTO at the end.
 
     Args:
-        offered: ONNX Runtime's names, from `onnxruntime.get_available_providers()`.
+        offered: names as in the values of PROVIDERS, from `library.available_providers`.
     """
     return (*(name for name, ort_name in PROVIDERS.items() if ort_name in offered), AUTO)

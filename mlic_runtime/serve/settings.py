@@ -58,7 +58,7 @@ class ServeSettings:
         """Return the most pictures in one run of the graph with an execution provider."""
         if self.batch_size is not None:
             return self.batch_size
-        return _CPU_BATCH if provider == "cpu" else _OTHER_BATCH
+        return _CPU_BATCH if provider in ("cpu", "openvino") else _OTHER_BATCH
 
     @property
     def decoding_threads(self) -> int:

@@ -48,8 +48,10 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
     callback=_precisions,
     default="fp32",
     metavar="NAME[,NAME...]",
-    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. fp16 and int8 are fitted to --data. A site has "
-    "one: int8, if it can be had.",
+    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. All but fp32 are fitted to "
+    "--data. int8 has 7-bit weights, for every processor; int8-full has 8-bit ones, for those with VNNI or the ARM dot "
+    "product: give both, and --precision int8 of the runtime takes the right one. A site has one: int8, if it can be "
+    "had.",
 )
 @click.option(
     "--max-drop",
@@ -98,7 +100,7 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
 
     \b
     mlic-export
-    mlic-export --run runs/hybrid --data my-data --precision fp32,fp16,int8 --latency --output packages/hybrid
+    mlic-export --run runs/hybrid --data my-data --precision fp32,int8-full,int8 --latency --output packages/hybrid
     mlic-export --run runs/hybrid --layout triton --output model-repository
     mlic-export --layout web --output site
     """  # noqa: D301 # click needs the backspace itself

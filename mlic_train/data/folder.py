@@ -1,10 +1,12 @@
 """Finding the splits of a data folder by their names."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlic_runtime.rows.columns import PICTURE_SUFFIXES
 from mlic_train.data.formats.folder_format import SPLIT_WORDS, FolderFormat
 from mlic_train.data.formats.format import SPLIT_NAMES, Format, is_captions
 from mlic_train.data.formats.registry import FORMATS
@@ -16,6 +18,7 @@ from mlic_train.data.source.tree import subfolders
 from mlic_train.errors import DataError
 
 _TITLES = ", ".join(each.title for each in FORMATS)
+_TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
 _MAX_WRAPPING = 4  # folders inside one another that hold nothing else
 _LAYOUT = (
     f"files or folders named train, val and test, or one data set that is not divided ({_TITLES}), with labels.csv, "
@@ -95,10 +98,45 @@ def find_splits(folder: Path, data_format: str = "auto") -> SplitFiles:
     if not splits.get("train"):
         names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
         listing = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
+        if pictures := _only_pictures(folder):
+            raise DataError(
+                f"{folder}: found {pictures} pictures and no labels; expected a table beside them, such as rows.csv (a "
+                "column with the pictures' names, one with their labels), a folder for each label, or an export of a "
+                "labelling tool"
+            )
         raise DataError(f"{folder}: no training split; found {listing or 'nothing'}; expected {_LAYOUT}")
     check_listed((file for files in splits.values() for file in files if is_shards(file.name)), whole=True)
     notes = () if inner == folder else (f"{folder}: found the data in its folder {inner.relative_to(folder)}",)
-    return dataclasses.replace(_with_extras(inner, splits), notes=notes)
+    found_files = _with_extras(inner, splits)
+    if unread := _unread(inner, found_files):
+        shown = ", ".join(unread[:5]) + (f", ... ({len(unread)} in all)" if len(unread) > 5 else "")
+        notes = (*notes, f"{inner}: nothing is read from {shown}; to read another file, give it as --data or --train")
+    return dataclasses.replace(found_files, notes=notes)
+
+
+def _unread(folder: Path, found: SplitFiles) -> list[str]:
+    """Return the names of files in a folder that look like data, and that no split is read from."""
+    splits = [file for files in found.by_split().values() for file in files]
+    if any(file.is_dir() for file in splits):
+        return []
+    used = {*splits, found.labels_file}
+    return sorted(
+        file.name
+        for file in folder.iterdir()
+        if file not in used and file.suffix.lower() in _TABLES and not is_captions(file) and file.is_file()
+    )
+
+
+def _only_pictures(folder: Path) -> int:
+    """Return how many pictures a folder and its subfolders hold; 0 if there is anything else."""
+    count = 0
+    for _, _, names in os.walk(folder):
+        for name in names:
+            if Path(name).suffix.lower() in PICTURE_SUFFIXES:
+                count += 1
+            elif not name.startswith("."):
+                return 0
+    return count
 
 
 def _search(folder: Path, formats: Sequence[Format]) -> tuple[Path, dict[str, tuple[Path, ...]]]:

@@ -219,8 +219,9 @@ def infer_labels(cells: Iterable[str | tuple[str, ...]], where: Path = Path()) -
 
     Labels that are all whole numbers may be written as `10.0`. How cells with several labels are split is decided for
     all of them together: lists, and `;` and `|`, always separate. Where no cell has one of these, commas do. Where none
-    has commas either, spaces do if all parts are whole numbers, or if every part of the cells with spaces is also a
-    whole cell; else such cells are names with spaces. Names that differ in their Unicode normal form alone are one.
+    has commas either, spaces do if all parts are whole numbers, if every part of the cells with spaces is also a whole
+    cell, or if few words are combined in many ways; else such cells are names with spaces. Names that differ in their
+    Unicode normal form alone are one.
 
     Args:
         cells: Labels cells, or lists of names.
@@ -266,7 +267,7 @@ def _choose_split(cells: Mapping[str, int], names: Collection[str]) -> tuple[str
     if lists:
         notes.append(f"{sum(lists.values())} of {total} cells of labels are lists, such as {_short(next(iter(lists)))}")
     rest = {cell: count for cell, count in cells.items() if cell not in lists}
-    for what, pattern in (("';' and '|'", _SEPARATORS), ("commas", _COMMAS)):
+    for what, pattern in (("';' or '|'", _SEPARATORS), ("commas", _COMMAS)):
         if split := {cell: count for cell, count in rest.items() if pattern.search(cell)}:
             example = _short(next(iter(split)))
             found = f"{sum(split.values())} of {total} cells, such as {example}"
@@ -277,10 +278,14 @@ def _choose_split(cells: Mapping[str, int], names: Collection[str]) -> tuple[str
         return ("spaces" if rest else "nowhere"), notes
     whole = {*names, *(" ".join(cell.split()) for cell in rest if cell not in spaced)}
     parts = {part for cell in spaced for part in cell.split()}
-    cut = all(map(_WHOLE_NUMBER.fullmatch, parts)) or parts <= whole
+    # Few words in many combinations of several lengths are lists, too, although some word never stands alone.
+    lengths = {len(cell.split()) for cell in rest}
+    combined = len(parts) < len(spaced) and len(lengths) > 2
+    cut = all(map(_WHOLE_NUMBER.fullmatch, parts)) or parts <= whole or combined
     how = "are separated by spaces" if cut else "have names with spaces"
     found = f"{sum(spaced.values())} of {total} cells, such as {_short(next(iter(spaced)))}"
-    why = "" if cut else "; separate several labels by ';'"
+    why = "; if they are names with spaces, give a labels file" if combined else "; separate several labels by ';'"
+    why = "" if cut and not combined else why
     return ("spaces" if cut else "nowhere"), [*notes, f"labels {how} in {found}{why}"]
 
 

@@ -44,8 +44,16 @@ def read_labels(
         declaring = [file for file, found in formats.items() if found.name == each.name]
         if declaring and (declared := formats[declaring[0]].read_labels(declaring)) is not None:
             return declared
-    rows = (row for file, found in formats.items() for row in found.read_rows(file, None))
-    labelled = [row for row in rows if isinstance(row, Row) and row.labels is not None]
+    rows = [row for file, found in formats.items() for row in found.read_rows(file, None) if isinstance(row, Row)]
+    labelled = [row for row in rows if row.labels is not None]
+    if not labelled:
+        where = ", ".join(map(str, files))
+        if not rows:
+            raise DataError(f"{where}: found no rows; expected at least one with a label")
+        raise DataError(
+            f"{where}: found {len(rows)} rows and no labels; expected a column or field with the labels of each (see "
+            "--labels-column), or another file that has them"
+        )
     cells = [cell for row in labelled for cell in (row.labels, row.unknown) if cell is not None]
     try:
         return infer_labels(cells, files[0])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.manifest import (
     CARD_NAME,
     MANIFEST_NAME,
@@ -35,6 +34,7 @@ from .latency import Latency, measure_graphs, recommend
 from .operators import check_operators
 from .parity import check_parity, check_rows
 from .precisions import FULL, MAX_DROP, drop_error, largest_drop, make_graphs
+from .quantization import session_for_parity
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def build_package(
     metrics: dict[str, Mapping[str, Metrics]] = {}
     for precision, graph in graphs.items():
         check_operators(graph.content)
-        session = create_session(graph.content)
+        session = session_for_parity(graph.content, precision)
         parity[precision] = check_parity(trained, session, precision)
         metrics[precision] = trained.state.metrics
         if splits is not None:
@@ -126,13 +126,13 @@ def build_package(
     faithfulness: Mapping[str, float | int] = {}
     if explains and splits is not None:
         first = options.precisions[0]
-        faithfulness = faithfulness_on(trained, create_session(graphs[first].content), splits.val.records)
+        faithfulness = faithfulness_on(trained, session_for_parity(graphs[first].content, first), splits.val.records)
         log(f"evidence of the {first} graph on {faithfulness['rows']} rows of val: {summarise(faithfulness)}")
     contents = {precision: graph.content for precision, graph in graphs.items()}
     latency: Latency = {}
     if options.latency:
         log("measuring latency; the machine should have nothing else to do")
-        latency = measure_graphs(trained, contents)
+        latency = measure_graphs(trained, contents, log)
     files = {f"model.{precision}.onnx": content for precision, content in contents.items()}
     specs = {f"model.{precision}.onnx": _file_spec(content, precision) for precision, content in contents.items()}
     if trained.tokenizer is not None:

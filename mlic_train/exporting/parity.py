@@ -40,6 +40,7 @@ ATOL = 1e-4  # in logits: at most 0.000025 of a probability
 TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(ATOL, rtol=0.0, equal_decisions=1.0),
     "fp16": Tolerance(0.1, rtol=0.02, equal_decisions=0.995),
+    "int8-full": Tolerance(2.0, rtol=0.2, equal_decisions=0.98),
     "int8": Tolerance(2.0, rtol=0.2, equal_decisions=0.98),
 }
 # (B, T): one row, one token, odd numbers, the traced shape, longer and larger ones.

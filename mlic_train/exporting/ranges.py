@@ -3,11 +3,14 @@
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import helper
 from onnxruntime.quantization.calibrate import CalibrationDataReader, TensorsData, create_calibrator
 
 from mlic_runtime.base.override import override
@@ -27,9 +30,15 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Ranges:
-    """The smallest and the largest value of every float32 tensor that a graph computes, as the quantizer takes them."""
+    """The values of a graph's tensors on real rows.
+
+    Attributes:
+        data: the smallest and the largest value of every float32 tensor, as the quantizer takes them.
+        means: {tensor that a convolution reads: the mean of each of its channels (C)}, over rows with a picture.
+    """
 
     data: TensorsData
+    means: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def largest(self) -> Mapping[str, float]:
         """Return {tensor: its largest absolute value}."""
@@ -45,7 +54,26 @@ def measure_ranges(graph: bytes, batches: Sequence[Inputs]) -> Ranges:
         source.write_bytes(graph)
         calibrator = create_calibrator(source, augmented_model_path=str(Path(folder, "augmented.onnx")))
         calibrator.collect_data(_Reader(batches))
-        return Ranges(calibrator.compute_data())
+        return Ranges(calibrator.compute_data(), _measure_means(graph, batches))
+
+
+def _measure_means(graph: bytes, batches: Sequence[Inputs]) -> dict[str, npt.NDArray[np.float32]]:
+    model = onnx.load_from_string(graph)
+    tensors = sorted({node.input[0] for node in model.graph.node if node.op_type == "Conv"})
+    outputs = [f"{tensor}/mean" for tensor in tensors]
+    for tensor, output in zip(tensors, outputs, strict=True):
+        model.graph.node.append(helper.make_node("ReduceMean", [tensor], [output], axes=[0, 2, 3], keepdims=0))
+        model.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
+    pictures = [batch for batch in batches if batch[PIXELS].any()]
+    if not pictures or not tensors:
+        return {}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    rows = [len(batch[PIXELS]) for batch in pictures]
+    measured = [session.run(outputs, batch) for batch in pictures]
+    return {
+        tensor: np.average([means[index] for means in measured], axis=0, weights=rows)
+        for index, tensor in enumerate(tensors)
+    }
 
 
 def draw_rows(trained: TrainedModel, records: Sequence[Record], count: int) -> list[Record]:

@@ -15,6 +15,9 @@ from mlic_train.measure.collect import usable_records
 
 _MOST_EPOCHS = 60  # that `min_steps` may ask for
 _LEAST_ODDS = 0.1
+# Labels above which `--fusion transformer` is remarked on: it compares each with each, and from here on that is most of
+# the time of a prediction (docs/run/growth.md).
+_MANY_LABELS = 1_000
 _PARTS = {
     (True, True): "with picture and caption",
     (True, False): "with the picture only",
@@ -60,6 +63,11 @@ def remarks(options: Options, splits: Splits) -> list[str]:
             lines.append("; ".join(f"{name}: {text}" for name, text in texts.items()))
     if pictures_are_missing(options, splits):
         lines.append("no row of train has a picture: the model learns captions only, and passes over every picture")
+    if options.model.fusion == "transformer" and options.model.reads_captions and len(splits.labels) > _MANY_LABELS:
+        lines.append(
+            f"fusion = transformer compares each of the {len(splits.labels):,} labels with each other: time and memory "
+            "grow with the square of their number; fusion = late grows with their number"
+        )
     if _epochs(options, splits) == options.train.epochs > resolve(options.given).train.epochs:
         lines.append(f"rows are few: {options.train.epochs} epochs, to make {options.train.min_steps:,} steps of them")
     odds = _empty_odds(options, splits)

@@ -1,4 +1,4 @@
-"""The installation for GPUs of mlic_runtime/README.md, resolved by pip among wheels made up here: no network."""
+"""The installation of docs/run/gpu.md, resolved by pip among wheels made up here: no network."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "mlic_runtime" / "README.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "run" / "gpu.md").read_text("utf-8")
 
 # Newer than any that is asked for, and so never in the way of a lower bound.
 STAND_INS = {
@@ -40,8 +40,7 @@ Run = Callable[..., str]
 
 
 def documented_commands() -> list[list[str]]:
-    section = README.partition("## GPUs and other providers\n")[2]
-    block = section.split("```")[1]
+    block = PAGE.split("```")[1]
     return [shlex.split(line) for line in block.strip().splitlines() if line.startswith("pip ")]
 
 
@@ -125,7 +124,7 @@ def test_the_plain_installation_brings_the_cpu_build_and_a_second_one_is_detecte
     assert runtimes(tmp_path) == {"onnxruntime"}
     assert run("python", "-c", CONFLICT) == "None\n"
 
-    run("pip", "install", "onnxruntime-gpu")  # which the README advises against
+    run("pip", "install", "onnxruntime-gpu")  # which the page advises against
     assert runtimes(tmp_path) == {"onnxruntime", "onnxruntime_gpu"}
     assert run("python", "-c", CONFLICT) == (
         "onnxruntime 99 and onnxruntime-gpu 98 are installed and overwrite each other: "

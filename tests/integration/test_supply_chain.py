@@ -1,4 +1,4 @@
-"""What the project depends on, and what SECURITY.md says of it and of the tests. No network."""
+"""What the project depends on, and what docs/security says of it and of the tests. No network."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from mlic_runtime import limits
 
 ROOT = Path(__file__).parents[2]
-SECURITY = (ROOT / "SECURITY.md").read_text("utf-8")
+SECURITY = ROOT / "docs" / "security"
 SCRIPTS = ("audit", "minimum", "sbom")
 RUNTIME = {"click", "numpy", "onnxruntime", "pillow", "tokenizers"}
 ROOT_FILE, RUNTIME_FILE = "pyproject.toml", "mlic_runtime/pyproject.toml"
@@ -35,11 +35,11 @@ def lower_bound(requirement: Requirement) -> str:
     return bounds[0]
 
 
-def table(heading: str) -> Iterator[list[str]]:
-    """The cells of the rows of the first table under a heading of SECURITY.md."""
-    section = SECURITY.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+def table(page: str) -> Iterator[list[str]]:
+    """The cells of the rows of the first table of a page of docs/security."""
+    section = (SECURITY / page).read_text("utf-8")
     lines = [line for line in section.splitlines() if line.startswith("|")]
-    assert len(lines) > 2, f"no table under {heading!r}"
+    assert len(lines) > 2, f"no table in {page}"
     for line in lines[2:]:
         yield [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -91,14 +91,14 @@ def test_the_table_of_bounds_says_what_the_projects_say() -> None:
     for requirement in [*requirements(RUNTIME_FILE), *requirements(ROOT_FILE)]:
         name = canonicalize_name(requirement.name) + (", Python 3.10" if for_old_python(requirement) else "")
         found[name] = lower_bound(requirement)
-    for name, bound, reason in table("Dependencies"):
+    for name, bound, reason in table("dependencies.md"):
         assert found[name] == bound
         assert reason
-    assert len({row[0] for row in table("Dependencies")}) == len(list(table("Dependencies")))
+    assert len({row[0] for row in table("dependencies.md")}) == len(list(table("dependencies.md")))
 
 
 def test_a_bound_with_a_known_vulnerability_is_in_the_table() -> None:
-    named = {row[0].partition(",")[0] for row in table("Dependencies")}
+    named = {row[0].partition(",")[0] for row in table("dependencies.md")}
     for file in (ROOT_FILE, RUNTIME_FILE):
         for line in (ROOT / file).read_text("utf-8").splitlines():
             requirement, _, comment = line.partition("#")
@@ -107,7 +107,7 @@ def test_a_bound_with_a_known_vulnerability_is_in_the_table() -> None:
 
 
 def test_every_promise_names_a_test_that_is_there() -> None:
-    rows = list(table("What is promised, and how it is tested"))
+    rows = list(table("attacks.md"))
     assert len(rows) >= 20
     for promise, attack, number, file in rows:
         assert attack
@@ -118,7 +118,7 @@ def test_every_promise_names_a_test_that_is_there() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    rows = list(table("Limits"))
+    rows = list(table("limits.md"))
     assert len(rows) >= 10
     assert all(what for _, _, what in rows)
     promised = [(name.strip("`"), int(limit.replace(",", ""))) for name, limit, _ in rows]

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from mlic_runtime.providers import openvino
 from mlic_runtime.providers.names import PROVIDERS
 
 DATA = Path(__file__).parents[1] / "data"
@@ -53,6 +54,12 @@ def load_average(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     pretend(0.0)
     return pretend
+
+
+@pytest.fixture(autouse=True)
+def _no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that OpenVINO is not installed, so that tests mean the same everywhere."""
+    monkeypatch.setattr(openvino, "is_installed", lambda: False)
 
 
 @pytest.fixture

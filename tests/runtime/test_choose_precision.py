@@ -133,10 +133,10 @@ def test_a_package_with_one_graph_chooses_it(tiny_picture: Path) -> None:
 def test_the_choice_is_for_the_provider_that_auto_found(
     took: Measured, package: ModelPackage, fake_runtime: Callable[..., object]
 ) -> None:
-    fake_runtime(["cuda", "openvino", "cpu"], {"openvino", "cpu"})
+    fake_runtime(["cuda", "coreml", "cpu"], {"coreml", "cpu"})
     took(fp32=10.0, fp16=5.0)
-    assert "takes fp16 for tiny@1.0.0 on openvino." in choose("--provider", "auto").stderr
-    assert find_saved_precision(package.manifest, "openvino") == "fp16"
+    assert "takes fp16 for tiny@1.0.0 on coreml." in choose("--provider", "auto").stderr
+    assert find_saved_precision(package.manifest, "coreml") == "fp16"
     assert find_saved_precision(package.manifest, "cpu") is None
 
 
@@ -190,7 +190,7 @@ def test_bench_itself_saves_nothing(settings: Path, monkeypatch: pytest.MonkeyPa
 
 def test_help_says_what_auto_is_and_when_a_precision_earns_its_place() -> None:
     shown = " ".join(CliRunner().invoke(bench, ["--help"]).stdout.split())
-    assert "--precision [fp32|fp16|int8|auto]" in shown
+    assert "--precision [fp32|fp16|int8-full|int8|auto]" in shown
     assert "[default: auto]" in shown
     assert f"at least {WORTH_IT * 100:.0f} % faster at the median" in shown
 

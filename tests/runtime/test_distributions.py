@@ -80,7 +80,6 @@ def test_what_an_interrupted_installation_left_is_passed_over(install: Install) 
     [
         ("cuda", "'cuda' is in onnxruntime-gpu: 'pip uninstall -y onnxruntime', then 'pip install onnxruntime-gpu'"),
         ("tensorrt", "'tensorrt' is in onnxruntime-gpu: 'pip uninstall -y onnxruntime', then"),
-        ("openvino", "'openvino' is in onnxruntime-openvino: 'pip uninstall -y onnxruntime', then"),
         ("directml", "'directml' is in onnxruntime-directml on Windows: 'pip uninstall -y onnxruntime', then"),
         ("coreml", "which offers it only on macOS"),
         ("xnnpack", "no wheel on PyPI offers 'xnnpack'"),

@@ -18,7 +18,7 @@ EXTRAS = {
     "base/far_files.py": {"fsspec", "pyarrow"},
     "base/override.py": {"typing_extensions"},  # for type checkers only
     "picture/heif.py": {"pillow_heif"},
-    "bench/openvino.py": {"openvino"},
+    "providers/openvino.py": {"openvino"},
     "ray/engine.py": {"ray"},
     "ray/folder.py": {"pyarrow"},
     "ray/parts.py": {"pyarrow"},

@@ -64,9 +64,12 @@ def test_the_second_time_a_graph_comes_from_the_cache(tiny: Path, graph_cache: P
     assert only(graph_cache).read_bytes() == before
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_answers_are_the_same_to_the_last_bit(precision: str) -> None:
-    graphs = [opened(RELEASED, precision=precision, cache=cache) for cache in (False, True, True)]
+@pytest.mark.parametrize(
+    ("released", "precision"), [(True, "fp32"), (False, "fp16"), (True, "int8")], ids=["fp32", "fp16", "int8"]
+)
+def test_the_answers_are_the_same_to_the_last_bit(tiny: Path, released: bool, precision: str) -> None:
+    package = RELEASED if released else tiny
+    graphs = [opened(package, precision=precision, cache=cache) for cache in (False, True, True)]
     assert [graph.origin for graph in graphs] == [WITHOUT, ADDED, TAKEN]
     for rows in (1, 2, 3):
         assert len({logits(graph, rows) for graph in graphs}) == 1

@@ -113,7 +113,9 @@ def dotted(place: Place) -> str:
 def alike(place: Place) -> str:
     """The same for places that the same rule is for, such as those of two splits."""
     return re.sub(
-        r"fp32|fp16|int8|(?<=metrics\.\*\.)[\w-]+|(?<=splits\.)[\w-]+|(?<=provenance\.)\w+", "*", dotted(place)
+        r"fp32|fp16|int8(-full)?|(?<=metrics\.\*\.)[\w-]+|(?<=splits\.)[\w-]+|(?<=provenance\.)\w+",
+        "*",
+        dotted(place),
     )
 
 

@@ -172,9 +172,9 @@ def test_the_order_of_exactness_may_be_another() -> None:
 
 
 def test_there_must_be_something_to_decide() -> None:
-    with pytest.raises(ValueError, match="at least one of fp32, fp16, int8; found none"):
+    with pytest.raises(ValueError, match="at least one of fp32, fp16, int8-full, int8; found none"):
         fastest({})
-    with pytest.raises(ValueError, match="at least one of fp32, fp16, int8; found fp8"):
+    with pytest.raises(ValueError, match="at least one of fp32, fp16, int8-full, int8; found fp8"):
         fastest(took(fp8=1.0))
 
 

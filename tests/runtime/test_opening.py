@@ -126,9 +126,9 @@ def test_the_precision_is_that_of_the_provider_that_loads(
     assert opened(both, provider="auto") == ("cuda", "fp16", RECOMMENDED)
     assert opened(both, provider="cuda") == ("cuda", "fp16", RECOMMENDED)
     assert opened(both) == ("cpu", "fp32", RECOMMENDED)
-    fake = fake_runtime(["cuda", "openvino", "cpu"], {"cpu"})
+    fake = fake_runtime(["cuda", "coreml", "cpu"], {"cpu"})
     assert opened(both, provider="auto") == ("cpu", "fp32", RECOMMENDED)
-    assert [names[0] for names in fake.providers] == [PROVIDERS[name] for name in ("cuda", "openvino", "cpu")]
+    assert [names[0] for names in fake.providers] == [PROVIDERS[name] for name in ("cuda", "coreml", "cpu")]
     choose(cuda="fp32", cpu="fp16")
     assert opened(both, provider="auto") == ("cpu", "fp16", CHOSEN)
 
@@ -139,14 +139,14 @@ def test_a_provider_that_was_asked_for_and_does_not_load_is_an_error(
     fake_runtime(["cuda", "cpu"], {"cpu"})
     with pytest.raises(ProviderError, match="'cuda' did not load"):
         open_graph(package, provider="cuda")
-    with pytest.raises(ProviderError, match="offers no provider 'openvino'"):
-        open_graph(package, provider="openvino")
+    with pytest.raises(ProviderError, match="offers no provider 'coreml'"):
+        open_graph(package, provider="coreml")
 
 
 def test_a_graph_is_read_once_however_many_providers_are_tried(
     package: ModelPackage, fake_runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_runtime(["cuda", "openvino", "cpu"], {"cpu"})
+    fake_runtime(["cuda", "coreml", "cpu"], {"cpu"})
     reads: list[str] = []
     real = ModelPackage.read
 

@@ -28,8 +28,17 @@ def test_an_unknown_provider_lists_what_is_there(name: str) -> None:
 
 
 def test_a_provider_that_is_not_offered_lists_what_is_there() -> None:
-    with pytest.raises(ProviderError, match="offers no provider 'openvino'; available here: cpu, auto"):
+    with pytest.raises(ProviderError, match="offers no provider 'coreml'; available here: cpu, auto"):
+        candidates("coreml", [CPU])
+
+
+def test_openvino_is_a_package_of_its_own() -> None:
+    with pytest.raises(ProviderError) as caught:
         candidates("openvino", [CPU])
+    assert str(caught.value) == (
+        "provider 'openvino' needs the package openvino, which is not installed: pip install 'mlic-runtime[openvino]'; "
+        "available here: cpu, auto"
+    )
 
 
 # --- what the command says

@@ -54,7 +54,7 @@ def test_a_choice_is_found_again(manifest: Manifest, choice: PrecisionChoice, se
     assert saved_precisions_path() == settings
     assert find_saved_precision(manifest, "cpu") == "fp16"
     assert json.loads(settings.read_text("utf-8")) == {
-        "schema_version": 1,
+        "schema_version": 2,
         "choices": [
             {
                 "model": "tiny@1.0.0",
@@ -65,6 +65,7 @@ def test_a_choice_is_found_again(manifest: Manifest, choice: PrecisionChoice, se
                 "p50_ms": {"fp32": 2.0, "fp16": 1.5},
             }
         ],
+        "providers": [],
     }
     assert [path.name for path in settings.parent.iterdir()] == ["precision.json"]
 
@@ -120,7 +121,7 @@ def corrupt(choice: PrecisionChoice, change: Edit) -> bytes:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(schema_version=2), "has schema_version 2, this mlic-runtime reads 1"),
+        (lambda d: d.update(schema_version=3), "has schema_version 3, this mlic-runtime reads 1 and 2"),
         (lambda d: d.update(schema_version=True), "has schema_version True"),
         (lambda d: d.pop("schema_version"), "has schema_version None"),
         (lambda d: d.update(schema_version=1.0), "file.schema_version must be int"),

@@ -240,15 +240,15 @@ def test_what_decided_the_provider_is_said(fake_runtime: Callable[..., Any]) -> 
             raise ProviderError(f"no {name}")
         return name
 
-    fake_runtime(["cuda", "openvino", "cpu"], set())
+    fake_runtime(["cuda", "coreml", "cpu"], set())
     assert first_that_loads("cpu", load) == ("cpu", "as asked")
-    assert first_that_loads("auto", load) == ("cpu", "the best that loads here; no cuda; no openvino")
+    assert first_that_loads("auto", load) == ("cpu", "the best that loads here; no cuda; no coreml")
     assert first_that_loads("auto", lambda name: name) == ("cuda", "the best that loads here")
 
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_auto_goes_on_to_the_next_provider(tiny: Path, fake_runtime: Callable[..., Any], broken: bool) -> None:
-    fake = fake_runtime(["tensorrt", "cuda", "openvino", "cpu"], {"cpu"}, broken)
+    fake = fake_runtime(["tensorrt", "cuda", "coreml", "cpu"], {"cpu"}, broken)
     session = create_session((tiny / "model.fp32.onnx").read_bytes(), provider="auto")
     assert session.provider == "cpu"
-    assert [names[0] for names in fake.providers] == [PROVIDERS["cuda"], PROVIDERS["openvino"], PROVIDERS["cpu"]]
+    assert [names[0] for names in fake.providers] == [PROVIDERS["cuda"], PROVIDERS["coreml"], PROVIDERS["cpu"]]

@@ -1,3 +1,4 @@
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 from mlic_runtime.errors import CaptionError, ImageError, InputError, PackageError
 from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
-from mlic_runtime.predict.stream import BATCHES_AHEAD
+from mlic_runtime.predict.stream import BATCHES_AHEAD, RUNS_AT_ONCE
 from mlic_runtime.rows.reader import Row, RowError
 
 
@@ -156,11 +157,73 @@ def test_pictures_are_decoded_while_the_graph_runs(
     assert runs == [2, 2, 2]
 
 
+@pytest.mark.parametrize("workers", [2, 5])
+def test_two_batches_run_at_once(
+    predictor: Predictor, rows: list[Row], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph's first two runs wait for each other, and there is never a third beside them."""
+    meeting, running, most = threading.Barrier(RUNS_AT_ONCE), 0, 0
+    lock, run = threading.Lock(), predictor.session.run
+
+    def meet(*feed: Any) -> Any:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        if not met.is_set():
+            meeting.wait(timeout=60)
+            met.set()
+        try:
+            return run(*feed)
+        finally:
+            with lock:
+                running -= 1
+
+    met = threading.Event()
+    monkeypatch.setattr(predictor.session, "run", meet)
+    found = [result.to_dict() for result in predictor.predict_rows(rows, batch_size=2, workers=workers)]
+    assert most == RUNS_AT_ONCE
+    monkeypatch.undo()
+    assert found == [result.to_dict() for result in predictor.predict_rows(rows, batch_size=2, workers=1)]
+
+
+def test_with_one_worker_one_batch_runs_at_a_time(
+    predictor: Predictor, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: set[str] = set()
+    run = predictor.session.run
+
+    def note(*feed: Any) -> Any:
+        names.add(threading.current_thread().name)
+        return run(*feed)
+
+    monkeypatch.setattr(predictor.session, "run", note)
+    assert len(list(predictor.predict_rows(rows, batch_size=2, workers=1))) == len(rows)
+    assert names == {"mlic-run_0"}
+
+
 def test_leaving_early_ends_the_threads(predictor: Predictor, rows: list[Row]) -> None:
     results = predictor.predict_rows(rows, batch_size=2, workers=3)
     next(results)
     results.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mlic-decode")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mlic-")]
+
+
+def test_a_graph_that_fails_in_one_of_two_runs_ends_the_stream_and_the_threads(
+    predictor: Predictor, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, runs = predictor.session.run, itertools.count()
+
+    def fail_later(*feed: Any) -> Any:
+        if next(runs) == 2:
+            raise PackageError("the graph failed")
+        return run(*feed)
+
+    monkeypatch.setattr(predictor.session, "run", fail_later)
+    results = predictor.predict_rows(rows, batch_size=2, workers=2)
+    with pytest.raises(PackageError, match="the graph failed"):
+        list(results)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mlic-")]
 
 
 def test_the_name_of_a_row_is_what_its_result_says(predictor: Predictor, pictures: list[str]) -> None:

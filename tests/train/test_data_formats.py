@@ -4,9 +4,10 @@ import pytest
 
 from mlic_runtime.base.override import override
 from mlic_train.config import DATA_FORMATS
-from mlic_train.data import LabelSet, read_labels, read_split
+from mlic_train.data import LabelSet, find_splits, read_labels, read_split
 from mlic_train.data.formats import registry
 from mlic_train.data.formats.format import Format, Rows, clean_row
+from mlic_train.errors import DataError
 
 LABELS = LabelSet(("dog", "cat"), ("1", "2"))
 
@@ -57,3 +58,25 @@ def test_pictures_are_looked_for_in_the_given_folder_first(lines: Format) -> Non
 
 def test_each_format_has_a_name_of_its_own() -> None:
     assert ("auto", *(each.name for each in registry.FORMATS)) == DATA_FORMATS
+
+
+def test_pictures_alone_and_unread_tables_are_said(tmp_path: Path) -> None:
+    for name in ("a.jpg", "deeper/b.PNG", ".DS_Store"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pictures" / name).touch()
+    with pytest.raises(DataError, match="found 2 pictures and no labels; expected a table beside them"):
+        find_splits(tmp_path / "pictures")
+    for name in ("train.csv", "sample_submission.csv", "captions_more.csv", "labels.csv"):
+        (tmp_path / name).write_text("image,label\n")
+    (note,) = find_splits(tmp_path).notes
+    assert "nothing is read from sample_submission.csv;" in note
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("image,label\n", "found no rows"), ("image,caption\na.jpg,A dog.\n", "found 1 rows and no labels")],
+)
+def test_a_table_without_labels_is_said(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "train.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_labels([tmp_path / "train.csv"])

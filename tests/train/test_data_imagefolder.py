@@ -74,7 +74,7 @@ def test_one_folder_inside_another_is_descended_into_and_said(tree: Callable[...
 def test_one_folder_of_pictures_is_no_class(tree: Callable[..., Path]) -> None:
     for names in (("images/1.jpg", "images/2.jpg"), ("images/1.jpg", "masks/1.png"), ("train/1.jpg", "test/2.jpg")):
         folder = tree(*names, root="-".join(names).replace("/", "_"))
-        with pytest.raises(DataError, match=r"no training split; found .*class folders"):
+        with pytest.raises(DataError, match=r"found 2 pictures and no labels; .* a folder for each label"):
             find_splits(folder)
 
 

@@ -63,12 +63,12 @@ def describe(file: Path) -> str:
         (
             ["traffic light|dog", "dog", ""],
             [("dog", "traffic light"), ("dog",), ()],
-            "by ';' and '|' in 1 of 2",
+            "by ';' or '|' in 1 of 2",
         ),
         (
             ["traffic light;dog", "dog", " "],
             [("dog", "traffic light"), ("dog",), ()],
-            "by ';' and '|' in 1 of 2",
+            "by ';' or '|' in 1 of 2",
         ),
         (["traffic light, dog", "dog", ""], [("dog", "traffic light"), ("dog",), ()], "separated by commas in 1 of 2"),
         (["1 20", "3", ""], [("1", "20"), ("3",), ()], "separated by spaces in 1 of 2 cells"),
@@ -404,3 +404,107 @@ def test_a_data_frame_that_cannot_be_used_is_refused(frame: "dict[object, list[o
 def test_what_is_no_data_is_refused() -> None:
     with pytest.raises(DataError, match="found a dict as data; expected a folder, a file"):
         data_options({"a": 1})
+
+
+# --- one row a label
+
+
+def test_rows_with_a_label_each_become_one_record_a_picture(tmp_path: Path) -> None:
+    rows = ["a.jpg,dog", "a.jpg,cat", "b.jpg,dog", "c.jpg,cat", "c.jpg,traffic light"]
+    file = write(
+        tmp_path / "train.csv",
+        "\n".join(["image,label,caption", *(f"{row},seen {row.partition(',')[0]}" for row in rows)]),
+    )
+    split = read(file)
+    assert [record.image_id for record in split.records] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert names(split) == [("cat", "dog"), ("dog",), ("cat", "traffic light")]
+    assert [note for note in said(split) if "put together" in note] == [
+        "4 rows give 2 pictures a label each in 'label': the labels of a picture are put together"
+    ]
+    assert not split.skipped
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["a.jpg,dog;cat", "a.jpg,bird", "b.jpg,dog"],  # whole lists contradict each other
+        [*(f"{index}.jpg,dog" for index in range(30)), "3.jpg,cat"],  # one picture of thirty is a mistake
+    ],
+)
+def test_contradictions_are_not_put_together(tmp_path: Path, rows: "list[str]") -> None:
+    file = write(
+        tmp_path / "train.csv",
+        "\n".join(["image,label,caption", *(f"{row},seen {row.partition(',')[0]}" for row in rows)]),
+    )
+    split = read(file)
+    assert [problem.kind for problem in split.skipped] == ["duplicate-id"]
+
+
+def test_few_words_in_many_combinations_are_lists(tmp_path: Path) -> None:
+    words = ["primary", "water", "road", "cloudy", "haze"]
+    cells = [" ".join(words[first : first + length]) for first in range(5) for length in range(2, 6 - first)]
+    cells = list(dict.fromkeys([*cells, "haze primary", "water primary road", "road primary", "haze water primary"]))
+    assert len(cells) >= 2 * len(words)
+    file = write(
+        tmp_path / "train.csv", "\n".join(["image_name,tags,caption", *(f"{i},{c},seen" for i, c in enumerate(cells))])
+    )
+    split = read(file)
+    assert split.labels.names == tuple(sorted(words))
+    assert any("separated by spaces" in note and "give a labels file" in note for note in said(split))
+
+
+def test_names_with_spaces_stay_whole(tmp_path: Path) -> None:
+    labels = ["traffic light", "fire hydrant", "stop sign", "dog"]
+    file = write(
+        tmp_path / "train.csv", "\n".join(["image,label,caption", *(f"{i},{c},seen" for i, c in enumerate(labels))])
+    )
+    assert read(file).labels.names == tuple(sorted(labels))
+
+
+# --- the card of a Hugging Face data set
+
+CARD = """---
+dataset_info:
+  features:
+  - name: image
+    dtype: image
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': cat
+          '1': traffic light
+  - name: labels
+    sequence:
+      class_label:
+        names: [cat, traffic light]
+---
+# A data set
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("metadata.csv", "file_name,label,text\na.png,1,a\nb.png,0,b\n", [("traffic light",), ("cat",)]),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.png", "labels": [0, 1], "text": "a"}\n{"file_name": "b.png", "labels": [], "text": "b"}',
+            [("cat", "traffic light"), ()],
+        ),
+    ],
+)
+def test_class_labels_of_the_card_name_numbers(
+    tmp_path: Path, name: str, content: str, expected: "list[tuple[str, ...]]"
+) -> None:
+    write(tmp_path / "README.md", CARD)
+    split = read(write(tmp_path / "train" / name, content))
+    assert split.labels.names == ("cat", "traffic light")
+    assert names(split) == expected
+
+
+@pytest.mark.parametrize("card", ["# no card", "---\n: : [\n---\n", "---\ndataset_info: 3\n---\n", "---\n[" * 5000])
+def test_other_readmes_change_nothing(tmp_path: Path, card: str) -> None:
+    write(tmp_path / "README.md", card)
+    split = read(write(tmp_path / "train.csv", "file_name,label,text\na.png,1,a\nb.png,0,b\n"))
+    assert split.labels.names == ("0", "1")

@@ -126,6 +126,9 @@ class Blocks:
     def measure_noise(self, _: object) -> list[Noise]:
         return self.noise
 
+    def measure_savings(self, _: object) -> dict[Block, float]:
+        return dict.fromkeys(self.blocks, 0.001)
+
     def quantize(self, blocks: list[Block]) -> bytes:
         return " ".join(block.name for block in blocks).encode()
 
@@ -204,7 +207,7 @@ def test_mlic_export_writes_precisions_and_draws_them(trained: TrainedModel, col
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--precision", "fp64"], "'fp64' is none of fp32, fp16, int8"),
+        (["--precision", "fp64"], "'fp64' is none of fp32, fp16, int8-full, int8"),
         (["--precision", "int8,int8"], "'int8,int8' names a precision twice"),
         (["--plot", "front.png"], "--plot draws what --latency and --data measure; give both"),
         (["--layout", "triton", "--precision", "fp32,int8"], "a Triton model has one graph; give one --precision"),

@@ -22,6 +22,7 @@ from mlic_train.cli.train import train
 from mlic_train.config import PRESETS, DataOptions, for_whom, read_options, resolve
 from mlic_train.config.options import OWNERS, repeatable, usual_options
 from mlic_train.config.preset import NONE, OF_CAPTIONS, OF_THE_BACKBONE, preset_file
+from mlic_train.data.labels import LabelSet
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import ConfigError, TrainError
 from mlic_train.models import Hybrid
@@ -300,6 +301,16 @@ def test_the_odds_of_empty_rows_are_those_of_val(colours: Path) -> None:
     )
     assert adapt(resolve({"device": "cpu", "empty_odds": 0.7}), more).train.empty_odds == 0.7
     assert adapt(resolve({"preset": NONE, "device": "cpu"}), more).train.empty_odds == 1.0
+
+
+def test_many_labels_and_a_fusion_that_compares_them_all_are_remarked_on(colours: Path) -> None:
+    splits = load_splits(DataOptions(colours))
+    names = tuple(f"label {number}" for number in range(1_001))
+    many = dataclasses.replace(splits, labels=LabelSet(names, names))
+    remark = "fusion = transformer compares each of the 1,001 labels with each other"
+    assert [line for line in remarks(resolve({"fusion": "transformer"}), many) if line.startswith(remark)]
+    for options, rows in (({"fusion": "late"}, many), ({"fusion": "transformer"}, splits), ({"name": "cnn"}, many)):
+        assert not [line for line in remarks(resolve(options), rows) if "labels with each other" in line]
 
 
 def test_a_resumed_run_keeps_its_preset(colours: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -16,7 +17,7 @@ from mlic_train.config import DataOptions, ModelConfig
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.quantization import Block, Quantizer
-from mlic_train.exporting.ranges import Inputs, draw_rows, make_inputs, measure_ranges
+from mlic_train.exporting.ranges import Inputs, Ranges, draw_rows, make_inputs, measure_ranges
 from mlic_train.models import create_model
 from mlic_train.runs.checkpoint import TrainedModel
 
@@ -76,6 +77,20 @@ def residual_graph(factor: float = 1.0) -> bytes:
         "bias": np.zeros(2, dtype=np.float32),
     }
     return make_graph(nodes, {name: np.asarray(array) for name, array in weights.items()})
+
+
+def bias_graph() -> bytes:
+    """A convolution of positive pixels, whose rounding errors add up, and the mean of its output."""
+    rng = np.random.default_rng(2)
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["pixels"], ["floats"], "/Cast", to=TensorProto.FLOAT),
+        node("Transpose", ["floats"], ["planes"], "/Transpose", perm=[0, 3, 1, 2]),
+        node("Conv", ["planes", "weight", "bias"], ["a"], "/backbone/stem/Conv"),
+        node("ReduceMean", ["a"], ["logits"], "/pool/ReduceMean", axes=[2, 3], keepdims=0),
+    ]
+    weight = rng.normal(size=(2, 3, 3, 3)).astype(np.float32)
+    return make_graph(nodes, {"weight": weight, "bias": np.zeros(2, dtype=np.float32)})
 
 
 def noise_rows(count: int = 3, seed: int = 0) -> list[Inputs]:
@@ -220,3 +235,53 @@ def test_the_first_convolution_reads_the_pixels_themselves(
     assert made_by[first.input[0]].input[0] == "pixels"
     before, after = create_session(graph).run(pixels), create_session(int8.SerializeToString()).run(pixels)
     np.testing.assert_allclose(after, before, atol=0.05)
+
+
+@pytest.mark.parametrize("bits", [8, 7])
+def test_the_backbone_of_an_int8_graph_is_fused_with_a_dynamic_batch(
+    small_model: ModelConfig, tmp_path: Path, bits: int
+) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(small_model, name="cnn", backbone="tf_efficientnet_lite0", image_size=32)
+    graph = export_graph(create_model(config), 64)
+    assert onnx.load_from_string(graph).graph.input[0].type.tensor_type.shape.dim[0].dim_param, "a dynamic batch"
+    pixels = np.random.default_rng(0).integers(1, 256, (4, 32, 32, 3), dtype=np.uint8)
+    quantizer = Quantizer(graph, measure_ranges(graph, [{"pixels": pixels}]), weight_bits=bits)
+
+    def optimised(blocks: Sequence[Block]) -> Counter[str]:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 3  # it warns that the file is for this machine
+        onnxruntime.InferenceSession(quantizer.quantize(blocks), options, providers=["CPUExecutionProvider"])
+        found = onnx.load(tmp_path / "optimised.onnx").graph
+        return Counter(node.op_type for node in found.node)
+
+    whole = optimised(quantizer.blocks)
+    convolutions = Counter(node.op_type for node in onnx.load_from_string(graph).graph.node)["Conv"]
+    assert convolutions == 49
+    assert whole["QLinearConv"] == convolutions
+    assert not {"Conv", "FusedConv", "Clip", "Relu"} & whole.keys()
+    # The pixels are read as they are, and only what the float head reads is converted: one pair would be two more.
+    assert whole["QuantizeLinear"] <= 2
+    assert whole["DequantizeLinear"] <= 3
+    stem_left = optimised([block for block in quantizer.blocks if "conv_stem" not in block.name])
+    assert stem_left["QLinearConv"] == convolutions - 1, "a convolution that is left in float is seen"
+
+
+def test_biases_take_back_what_rounding_of_weights_changes() -> None:
+    graph = bias_graph()
+    rows = noise_rows()
+    ranges = measure_ranges(graph, rows)
+    assert ranges.means["planes"] == pytest.approx(
+        np.concatenate([feed["pixels"] for feed in rows]).reshape(-1, 3).mean(axis=0), rel=1e-5
+    )
+    blind = Ranges(ranges.data)
+    expected = np.concatenate([run(create_session(graph), feed) for feed in rows]).mean(axis=0)
+
+    def off(known: Ranges) -> float:
+        quantizer = Quantizer(graph, known, weight_bits=7)
+        session = create_session(quantizer.quantize(quantizer.blocks))
+        found = np.concatenate([run(session, feed) for feed in rows]).mean(axis=0)
+        return float(np.abs(found - expected).max())
+
+    assert off(ranges) < 0.3 * off(blind)

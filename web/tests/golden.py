@@ -5,17 +5,21 @@
 Pixels are made by a formula in both languages, so the file holds digests only.
 """
 
+import base64
 import hashlib
 import json
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from mlic_runtime import Predictor
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
+from mlic_runtime.errors import ManifestError
 from mlic_runtime.package.manifest import ImageSpec, TextSpec, parse_manifest
 from mlic_runtime.picture.decode import to_pixels
 from mlic_train.captions.characters import character_tokenizer
@@ -67,7 +71,7 @@ def encode(tokenizer: CaptionTokenizer, text: str) -> list[int]:
 def tokenizer_files() -> dict[str, str]:
     """Return a small tokenizer.json of each kind: what mlic-train writes, and what encoders of Hugging Face have."""
     texts = ["a cat and a dog on a red bus", "two dogs, a cat's bus", "ti\u1ebfng vi\u1ec7t caf\xe9"] * 5
-    pieces = "[PAD] [UNK] [CLS] [SEP] a cat dog ##s on bus . , ' two word s".split()
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "dog", "##s", "on", "bus", ".", ",", "'", "two", "word"]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     wordpiece = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     wordpiece.normalizer = normalizers.BertNormalizer()
@@ -79,6 +83,80 @@ def tokenizer_files() -> dict[str, str]:
         "of letters": character_tokenizer().decode(),
         "of BERT": wordpiece.to_str(),
     }
+
+
+def manifest_changes() -> list[dict[str, Any]]:
+    """Return changes of the released manifest, {keys, value} or {keys} to delete, and if the runtime takes them."""
+    graph = {"sha256": "0" * 64, "bytes": 1, "precision": "int8"}
+    first = ["labels", 0]
+    values: list[tuple[list[str | int], list[Any]]] = [
+        (["schema_version"], [2, "1", True, None]),
+        (["name"], ["", "a b", "\xe4", "a" * 100, "a" * 101, 5, "a\n"]),
+        (["version"], ["", "1.0\n", "v1", None]),
+        (["labels"], [[], {}, None, [{"name": "a", "threshold": 0}], [{"name": "a", "threshold": 0.5}] * 2]),
+        ([*first, "name"], ["", " ", "a\tb", "a\u200b", "a\xa0b", "a b", " a", "\xe4\U0001f600", 1]),
+        ([*first, "threshold"], [0, 1, 1.1, -0.1, "0.5", None, True]),
+        ([*first, "colour"], ["red"]),
+        (["image"], [None, []]),
+        (["image", "height"], [0, 1, 4096, 4097, 1.5, "256", True]),
+        (["image", "interpolation"], ["bicubic", "nearest", None]),
+        (["image", "resize"], ["crop", "pad"]),
+        (["image", "mean"], [0]),
+        (["text"], [None, []]),
+        (["text", "max_length"], [0, 1, 8192, 8193]),
+        (["text", "vocab_size"], [0, 2**24, 2**24 + 1]),
+        (["text", "pad_id"], [-1, 1, 10**6]),
+        (["text", "lower"], [True]),
+        (["files", "../x"], [graph]),
+        (["files", "second.onnx"], [graph, {**graph, "precision": "int4"}, {**graph, "precision": None}]),
+        (["files", "README.md"], [graph, {**graph, "precision": None}, {"sha256": "0" * 64, "bytes": 1}, []]),
+        (["files", "tokenizer.json", "sha256"], ["0" * 63, "A" * 64, "0" * 64 + "\n", None]),
+        (["files", "tokenizer.json", "bytes"], [-1, 2**25, 2**25 + 1, 1.5, True]),
+        (["files", "tokenizer.json", "url"], ["https://example.org"]),
+        (["files"], [{}, [], {"manifest.json": graph}]),
+        (
+            ["evidence"],
+            [None, {}, {"height": 8, "width": 8}, {"height": 0, "width": 8}, {"height": 8, "width": 8, "x": 1}],
+        ),
+        (["comment"], ["?"]),
+    ]
+    keys = [
+        ["schema_version"],
+        ["name"],
+        ["text"],
+        ["metrics"],
+        ["parity"],
+        ["provenance"],
+        ["latency"],
+        ["recommended"],
+    ]
+    keys += [
+        ["image", "resize"],
+        ["text", "pad_id"],
+        ["files", "tokenizer.json", "precision"],
+        ["files", "tokenizer.json"],
+    ]
+    keys += [[*first, "threshold"]]
+    changes: list[dict[str, Any]] = [{"keys": place, "value": value} for place, each in values for value in each]
+    for change in [*changes, *({"keys": place} for place in keys)]:
+        data = json.loads((PACKAGE / "manifest.json").read_bytes())
+        *path, last = change["keys"]
+        holder = data
+        for key in path:
+            holder = holder[key]
+        if "value" in change:
+            holder[last] = change["value"]
+        else:
+            holder.pop(last, None)
+        try:
+            parse_manifest(json.dumps(data))
+        except ManifestError:
+            change["taken"] = False
+        else:
+            change["taken"] = True
+        if change not in changes:
+            changes.append(change)
+    return changes
 
 
 def main() -> None:
@@ -98,6 +176,20 @@ def main() -> None:
         pixels = np.asarray(Image.fromarray(picture(width, height)).reduce((by_x, by_y)))
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         reduced.append({"width": width, "height": height, "by": [by_x, by_y], "sha256": digest})
+    turned = []
+    for orientation in range(1, 9):
+        image = Image.fromarray(picture(7, 5))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        files = {}
+        for format_ in ("JPEG", "WEBP", "PNG"):
+            stream = BytesIO()
+            image.resize((1, 1)).save(stream, format_, exif=exif)
+            files[format_] = base64.b64encode(stream.getvalue()).decode()
+        image.info["exif"] = exif.tobytes()
+        upright = ImageOps.exif_transpose(image)
+        digest = hashlib.sha256(upright.tobytes()).hexdigest()
+        turned.append({"orientation": orientation, "width": upright.width, "sha256": digest, "files": files})
     tokenizers = []
     for name, json_text in tokenizer_files().items():
         size = len(json.loads(json_text)["model"]["vocab"])
@@ -119,9 +211,15 @@ def main() -> None:
         found = predictor.predict(image, caption)
         probabilities = [round(found.probabilities[label.name], 6) for label in manifest.labels]
         predictions.append({"picture": image is not None, "caption": caption, "probabilities": probabilities})
-    content = {"resized": resized, "reduced": reduced, "captions": captions}
+    content: dict[str, list[Any]] = {
+        "resized": resized,
+        "reduced": reduced,
+        "turned": turned,
+        "manifests": manifest_changes(),
+        "captions": captions,
+    }
     content |= {"tokenizers": tokenizers, "predictions": predictions}
-    lists = [f'"{key}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for key, rows in content.items()]
+    lists = [f'"{key}": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]" for key, rows in content.items()]
     (HERE / "golden.json").write_text("{\n" + ",\n".join(lists) + "\n}\n", encoding="ascii")
 
 

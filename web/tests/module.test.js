@@ -8,6 +8,8 @@ import * as tokenizers from "@huggingface/tokenizers";
 import * as ort from "onnxruntime-web";
 
 import { InputError, PackageError, Predictor } from "../predictor.js";
+import { splitOrientation, turn } from "../orientation.js";
+import { readManifest } from "../package-reader.js";
 import { readPixels } from "../picture.js";
 import { reduce } from "../resize.js";
 import { CaptionTokenizer } from "../tokenizer.js";
@@ -48,6 +50,34 @@ for (const { width, height, by, sha256: expected } of GOLDEN.reduced) {
     assert.equal(sha256(reduce(picture(width, height), ...by).data), expected);
   });
 }
+
+for (const { orientation, width, sha256: expected, files } of GOLDEN.turned) {
+  test(`an orientation of ${orientation} is found and turned as Pillow does`, async () => {
+    const turned = turn(picture(7, 5), orientation);
+    assert.equal(turned.width, width);
+    assert.equal(sha256(turned.data), expected);
+    for (const [format, content] of Object.entries(files)) {
+      const blob = new Blob([Buffer.from(content, "base64")], { type: "image/x" });
+      const found = await splitOrientation(blob);
+      const read = format !== "PNG";
+      assert.equal(found.orientation, read ? orientation : 1, format);
+      assert.equal(found.upright.size, blob.size);
+      assert.equal(found.upright.type, "image/x");
+      assert.equal((await splitOrientation(found.upright)).orientation, 1);
+    }
+  });
+}
+
+test("a broken picture file has no orientation", async () => {
+  for (const format of ["JPEG", "WEBP"]) {
+    const content = Buffer.from(GOLDEN.turned[5].files[format], "base64");
+    for (let size = 0; size < content.length; size += 1) {
+      const { orientation, upright } = await splitOrientation(new Blob([content.subarray(0, size)]));
+      assert.ok(orientation === 1 || orientation === 6);
+      assert.equal(upright.size, size);
+    }
+  }
+});
 
 test("transparent and opaque bytes give the same pixels", async () => {
   const { data, width, height } = picture(30, 20);
@@ -148,6 +178,23 @@ const edit = (found, change) => {
   found.set("manifest.json", new TextEncoder().encode(JSON.stringify(manifest)));
 };
 
+test("a manifest is taken or refused as by the runtime", async () => {
+  for (const { keys, taken, ...change } of GOLDEN.manifests) {
+    const found = await files();
+    edit(found, (manifest) => {
+      const holder = keys.slice(0, -1).reduce((value, key) => value[key], manifest);
+      if ("value" in change) holder[keys.at(-1)] = change.value;
+      else delete holder[keys.at(-1)];
+    });
+    const what = `${keys.join(".")} = ${JSON.stringify(change.value)?.slice(0, 80)}`;
+    if (taken) {
+      await assert.doesNotReject(readManifest(found), what);
+    } else {
+      await assert.rejects(readManifest(found), (error) => error instanceof PackageError && !error.message.includes("\n"), what);
+    }
+  }
+});
+
 test("a flipped bit is refused", () => refused((found) => { found.get("model.int8.onnx")[1000] ^= 1; }, /model.int8.onnx is not what the manifest says/));
 test("a flipped bit of the tokenizer is refused", () => refused((found) => { found.get("tokenizer.json")[99] ^= 1; }, /tokenizer.json is not what/));
 test("a shorter file is refused", () => refused((found) => found.set("model.int8.onnx", found.get("model.int8.onnx").slice(1)), /the manifest says/));
@@ -159,6 +206,17 @@ test("a path in the manifest is refused", () => refused((found) => edit(found, (
 test("a threshold out of range is refused", () => refused((found) => edit(found, (m) => { m.labels[0].threshold = 2; }), /in \[0, 1\]/));
 test("a precision that is not there is named", () => refused(() => {}, /has no int4 graph; it has: /, { precision: "int4" }));
 test("a tokenizer without its library is named", () => refused(() => {}, /@huggingface\/tokenizers/, { tokenizers: undefined }));
+
+test("a graph with other labels is refused", async () => {
+  const found = await files();
+  edit(found, (manifest) => manifest.labels.pop());
+  const predictor = await load(found);
+  const labels = predictor.labels.length;
+  await assert.rejects(predictor.predict({ caption: "a cat" }), (error) => {
+    return error instanceof PackageError && error.message.includes(`expected 1 x ${labels} `);
+  });
+  await predictor.close();
+});
 
 test("bad input gets one line", async () => {
   const predictor = await load(await files());

@@ -27,16 +27,18 @@ from mlic_runtime.rows.columns import (
 )
 from mlic_runtime.rows.formats import captions_of, picture_of
 from mlic_runtime.rows.table import BrokenRow, Table, TableRow, open_table
-from mlic_train.data.labels import MISSING, LabelSet
+from mlic_train.data.labels import MISSING, LabelSet, split_cell
 from mlic_train.data.problems import Problem
 from mlic_train.data.source.files import open_file
 from mlic_train.data.source.parquet import ParquetPicture, picture_column, picture_sizes
 from mlic_train.errors import DataError
 
+from .dataset_card import class_names
 from .format import SPLIT_NAMES, ColumnNames, Format, Row, Rows, clean_row, split_called
 from .layout import BLANK, CROSS, LABEL_COLUMNS, UNKNOWN, YES, Layout, find_layout, first_folder, kind_of, list_of
 from .picture_names import names_of
 
+_LONG_SHARE = 0.1  # of the pictures; where fewer have several labels on several rows, these are contradictions
 _EXPECTED = "a column for pictures (ImageID), for captions (Caption), or both, and columns for labels (Labels)"
 
 
@@ -59,7 +61,8 @@ class TableFormat(Format):
         layout = self._layout(file, labels)
         yield from _notes(file, layout)
         with _opened(file, layout.columns.image) as (table, pictures):
-            yield from map(_Rows(file, table, layout, self.columns, pictures).read, table.rows)
+            rows = map(_Rows(file, table, layout, self.columns, pictures).read, table.rows)
+            yield from _united(file, layout, rows) if len(layout.labels) == 1 else rows
 
     @override
     def read_labels(self, files: Sequence[Path]) -> LabelSet | None:
@@ -264,8 +267,10 @@ class _Rows:
         if layout.studio and not value:  # an empty answer is none of the labels; without any, nobody answered
             answered = next((name for name in cells if plain_name(name) == "annotationid"), None)
             return ("" if answered is not None and cells[answered] not in (None, "") else None), ()
-        known = (self.table.declared or {}).get(column)
-        if known is not None and isinstance(value, tuple):
+        known = (self.table.declared or {}).get(column) or class_names(self.file, column)
+        if known and isinstance(value, str) and value.strip().isdecimal():
+            value = (value.strip(),)
+        if known and isinstance(value, tuple):
             if value == ("-1",):  # Hugging Face's mark of a row without labels
                 return None, ()
             value = tuple(known[int(key)] if key.isdecimal() and int(key) < len(known) else key for key in value)
@@ -334,6 +339,51 @@ def _notes(file: Path, layout: Layout) -> Iterator[Problem]:
         yield Problem(file, None, "interpreted", message, "warning")
 
 
+def _united(file: Path, layout: Layout, rows: Iterator[Row | Problem]) -> Rows:
+    """Yield the rows, or one for each picture where a picture has a row for each of its labels.
+
+    That is so where pictures stand on several rows that differ in their one label only, in a tenth of the pictures or
+    more: else two labels are a contradiction, which is refused later.
+    """
+    found = list(rows)
+    groups: dict[tuple[str, str | None], list[Row]] = {}
+    for row in found:
+        if isinstance(row, Row) and row.image_id is not None and row.labels is not None:
+            groups.setdefault((row.image_id, row.split), []).append(row)
+    several = [group for group in groups.values() if len({row.labels for row in group}) > 1]
+    if not several or len(several) < _LONG_SHARE * len(groups) or not all(map(_is_long, several)):
+        yield from found
+        return
+    first = {id(group[0]): group for group in several}
+    rest = {id(row) for group in several for row in group[1:]}
+    yield Problem(
+        file,
+        None,
+        "interpreted",
+        f"{sum(map(len, several))} rows give {len(several)} pictures a label each in {layout.labels[0]!r}: the labels "
+        "of a picture are put together",
+        "warning",
+    )
+    for row in found:
+        if isinstance(row, Row) and id(row) in first:
+            names = [name for each in first[id(row)] for name in _names_in(each.labels)]
+            yield dataclasses.replace(row, labels=_plain(names))
+        elif id(row) not in rest:
+            yield row
+
+
+def _is_long(group: Sequence[Row]) -> bool:
+    """Return whether rows of one picture differ in their label only, and have one each."""
+    alike = len({(row.captions, row.unknown) for row in group}) == 1
+    return alike and all(len(_names_in(row.labels)) == 1 for row in group)
+
+
+def _names_in(labels: str | tuple[str, ...] | None) -> Sequence[str]:
+    if labels is None or isinstance(labels, tuple):
+        return labels or ()
+    return split_cell(labels, "commas")
+
+
 def _class_labels(files: Sequence[Path], layout: Layout) -> LabelSet | None:
     """Return Hugging Face's class labels of a column; None where it has none."""
     if len(layout.labels) != 1:
@@ -341,7 +391,7 @@ def _class_labels(files: Sequence[Path], layout: Layout) -> LabelSet | None:
     declared: tuple[str, ...] = ()
     for file in files:
         with _opened(file, None) as (table, _):
-            names = (table.declared or {}).get(layout.labels[0], ())
+            names = (table.declared or {}).get(layout.labels[0]) or class_names(file, layout.labels[0])
         if declared and names != declared:
             raise DataError(f"{file}: found the class labels {names}; another file has {declared}; expected the same")
         declared = names
