@@ -46,7 +46,7 @@ export function shadeWords(place, caption, words, values, scale) {
   words.forEach((word, index) => {
     const shaded = document.createElement("span");
     shaded.textContent = caption.slice(word.start, word.end);
-    shaded.style.backgroundColor = colour(place, strength(values[index], scale) * 0.7);
+    shaded.style.backgroundColor = colour(place, strength(values[index], scale) * 0.5);
     pieces.push(caption.slice(end, word.start), shaded);
     end = word.end;
   });

@@ -213,7 +213,7 @@ class Card {
       drawHeatMap(this.#one("canvas"), found.picture, evidence.width, largest(all.map(({ picture }) => picture)));
     }
     const method = evidence.method === "occlusion" ? ", found by covering each place" : "";
-    if (legend !== null) this.#one(".meaning").textContent = `speaks against and for “${label}”${method}`;
+    if (legend !== null) this.#one(".meaning").textContent = `against and for “${label}”${method}`;
     shadeWords(words, this.#caption, evidence.words, found.words, largest(all.map((each) => each.words)));
   }
 

@@ -19,6 +19,7 @@ PAGE_FILES: Final = (
     "package-reader.js",
     "picture.js",
     "orientation.js",
+    "orientation.js",
     "resize.js",
     "tokenizer.js",
     "errors.js",

@@ -15,9 +15,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
-# Name: width and height of the window in pixels of the page, pixels of the screen for each.
-PICTURES = {"page": (1000, 640, 1), "page-phone": (360, 740, 1)}
-COLOURS = 200  # of a picture in a palette, a third of the bytes
+PICTURES = {"page": (1000, 800), "page-phone": (360, 800)}  # name: width and height of the window in pixels
+COLOURS = 256  # in a palette, a third of the bytes
 
 
 def main() -> None:
@@ -31,8 +30,8 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, (width, height, scale) in PICTURES.items():
-            page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
+        for name, (width, height) in PICTURES.items():
+            page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
             page.locator("body[data-ready]").wait_for()
             page.click("#example")
@@ -43,9 +42,9 @@ def main() -> None:
             if name == "page-phone":
                 page.locator("article").first.scroll_into_view_if_needed()
                 page.evaluate("document.querySelector('article').scrollIntoView()")
-            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGBA")
             file = given.output / f"{name}.png"
-            picture.quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
+            picture.quantize(COLOURS, Image.Quantize.FASTOCTREE).save(file, optimize=True)
             print(f"{file}: {picture.width} x {picture.height}, {file.stat().st_size / 1000:.0f} kB")
         browser.close()
     server.shutdown()
