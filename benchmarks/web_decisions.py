@@ -13,7 +13,6 @@ import http.server
 import json
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -34,8 +33,8 @@ _PREDICT = """async ({ rows }) => {
     const results = [];
     for (const { address, caption } of rows) {
         const picture = address === null ? null : await (await fetch(address)).blob();
-        const { scores, milliseconds } = await predictor.predict({ picture, caption });
-        results.push({ probabilities: scores.map(({ probability }) => probability), ...milliseconds });
+        const { scores } = await predictor.predict({ picture, caption });
+        results.push(scores.map(({ probability }) => probability));
     }
     return results;
 }"""
@@ -112,19 +111,11 @@ def main(site: Path, data: Path, output: Path | None) -> None:
             answers: list[Any] = []
             for start in range(0, len(asked), _BATCH):
                 answers += page.evaluate(_PREDICT, {"rows": asked[start : start + _BATCH]})
-            begun = time.perf_counter()
             expected = []
             for path, row in zip(_Handler.pictures, asked, strict=True):
                 prediction = predictor.predict(None if row["address"] is None else path, row["caption"])
                 expected.append([prediction.probabilities[label.name] for label in manifest.labels])
-            python_ms = 1000 * (time.perf_counter() - begun) / len(rows)
-            result[mode] = _compare(
-                np.array([each["probabilities"] for each in answers]), np.array(expected), thresholds
-            )
-            result[mode]["milliseconds, median"] = {
-                **{part: round(float(np.median([each[part] for each in answers])), 2) for part in ("picture", "graph")},
-                "python, all of it, mean": round(python_ms, 2),
-            }
+            result[mode] = _compare(np.array(answers), np.array(expected), thresholds)
         browser.close()
     server.shutdown()
     shown = {**describe("the page in a browser against the Python runtime, on val"), "result": result}

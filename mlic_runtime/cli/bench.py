@@ -54,8 +54,8 @@ _mode_option = functools.partial(click.option, cls=HeadedOption, heading="Other 
 @_mode_option(
     "--choose",
     help="Measure every precision of the model on every provider that loads here, or on that of --provider, and make "
-    "the best ones what --precision auto and --provider auto take on this machine. A less exact precision, or another "
-    "provider than cpu, must be at least 5 % faster at the median.",
+    "the best ones what --precision auto and --provider auto take on this machine. A less exact precision, or a "
+    "provider other than cpu, must be at least 5 % faster at the median.",
 )
 @_mode_option(
     "--stages",

@@ -1,8 +1,9 @@
 import json
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,7 +17,7 @@ from mlic_runtime.bench.latency import WORTH_IT
 from mlic_runtime.cli.bench import bench
 from mlic_runtime.cli.infer import infer
 from mlic_runtime.errors import InputError
-from mlic_runtime.graph.saved_precision import find_saved_precision
+from mlic_runtime.graph.saved_precision import find_saved_precision, find_saved_provider
 from mlic_runtime.graph.session import GraphSession
 from mlic_runtime.package.manifest import LatencySpec
 from mlic_runtime.package.model_package import ModelPackage, load_package
@@ -39,14 +40,18 @@ def package(tiny: Path) -> ModelPackage:
 
 @pytest.fixture
 def took(monkeypatch: pytest.MonkeyPatch) -> Measured:
-    """Pretend that the precisions took these milliseconds at the median, and twice as many at the 90th percentile."""
+    """Pretend that the precisions took these milliseconds at the median, and twice as many at the 90th percentile.
 
-    def pretend(**p50_ms: float) -> None:
-        def measure(sessions: "dict[str, GraphSession]", feed: object, runs: int, **_: object) -> object:
-            assert list(sessions) == list(p50_ms)
+    `slower` are factors of providers.
+    """
+
+    def pretend(slower: Mapping[str, float] = MappingProxyType({}), **p50_ms: float) -> None:
+        def measure(sessions: "dict[tuple[str, str], GraphSession]", feed: object, runs: int, **_: object) -> object:
+            assert list(dict.fromkeys(precision for _, precision in sessions)) == list(p50_ms)
+            times = {key: p50_ms[key[1]] * slower.get(key[0], 1.0) for key in sessions}
             return {
-                name: LatencySpec(processor_name(), session.threads, runs, p50_ms[name], p50_ms[name] * 2)
-                for name, session in sessions.items()
+                key: LatencySpec(processor_name(), session.threads, runs, times[key], times[key] * 2)
+                for key, session in sessions.items()
             }
 
         monkeypatch.setattr(choosing, "measure_latency", measure)
@@ -71,10 +76,12 @@ def test_every_precision_is_measured_and_the_report_says_how(package: ModelPacka
     assert [(row.precision, row.bytes) for row in report.precisions] == [("fp32", 898), ("fp16", 856)]
     for row in report.precisions:
         assert 0 < row.p50_ms <= row.p90_ms
-    assert report.chosen == report.choice.precision
-    assert report.choice.p50_ms == {row.precision: row.p50_ms for row in report.precisions}
-    assert report.machine["processor"] == report.choice.processor == processor_name()
-    assert "choice" not in json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    (choice,) = report.choices
+    assert report.chosen == choice.precision
+    assert choice.p50_ms == {row.precision: row.p50_ms for row in report.precisions}
+    assert report.machine["processor"] == choice.processor == processor_name()
+    assert report.providers == (), "a provider was asked for"
+    assert not {"choices", "providers"} & json.loads(json.dumps(report.to_dict(), allow_nan=False)).keys()
     assert not settings.exists(), "nothing is saved"
 
 
@@ -94,7 +101,10 @@ def test_the_choice_is_what_auto_takes_from_then_on(
     took(fp32=10.0, fp16=fp16)
     result = choose()
     assert result.exit_code == 0
-    assert result.stderr == f"Wrote {settings}: from now on --precision auto takes {chosen} for tiny@1.0.0 on cpu.\n"
+    assert result.stderr == (
+        f"Wrote {settings}: from now on --precision auto takes {chosen} on cpu for tiny@1.0.0, "
+        "and --provider auto takes cpu.\n"
+    )
     assert find_saved_precision(package.manifest, "cpu") == chosen
     predictor = Predictor.load()
     assert (predictor.precision, predictor.precision_reason) == (chosen, "chosen by mlic-bench --choose")
@@ -103,12 +113,12 @@ def test_the_choice_is_what_auto_takes_from_then_on(
 def test_the_table_marks_the_choice(took: Measured) -> None:
     took(fp32=10.0, fp16=5.0)
     head, rows = choose("--caption", "red").stdout.split("\n\n")
-    assert "model      tiny@1.0.0, provider cpu\ninput      one picture, 1 tokens a caption\n" in head
+    assert "model      tiny@1.0.0\ninput      one picture, 1 tokens a caption\n" in head
     assert "measured   the graph alone, warm: 2 runs after 1, 1 threads\n" in head
     assert rows == (
-        "precision         MB     p50 ms     p90 ms\n"
-        "fp32            0.00     10.000     20.000\n"
-        "fp16            0.00      5.000     10.000  chosen\n"
+        "precision  provider         MB     p50 ms     p90 ms\n"
+        "fp32       cpu            0.00     10.000     20.000\n"
+        "fp16       cpu            0.00      5.000     10.000  chosen\n"
     )
 
 
@@ -118,8 +128,8 @@ def test_the_report_is_json_too(took: Measured) -> None:
     assert report["command"] == shlex.join(["bench", "--choose", *QUICK, "--format", "json"])
     assert (report["chosen"], report["provider"], report["threads"], report["runs"]) == ("fp16", "cpu", 1, 2)
     assert report["precisions"] == [
-        {"precision": "fp32", "bytes": 898, "p50_ms": 10.0, "p90_ms": 20.0},
-        {"precision": "fp16", "bytes": 856, "p50_ms": 5.0, "p90_ms": 10.0},
+        {"provider": "cpu", "precision": "fp32", "bytes": 898, "p50_ms": 10.0, "p90_ms": 20.0},
+        {"provider": "cpu", "precision": "fp16", "bytes": 856, "p50_ms": 5.0, "p90_ms": 10.0},
     ]
 
 
@@ -130,14 +140,48 @@ def test_a_package_with_one_graph_chooses_it(tiny_picture: Path) -> None:
     assert find_saved_precision(load_package(tiny_picture).manifest, "cpu") == "fp32"
 
 
-def test_the_choice_is_for_the_provider_that_auto_found(
-    took: Measured, package: ModelPackage, fake_runtime: Callable[..., object]
+@pytest.mark.parametrize("arguments", [[], ["--provider", "auto"]])
+@pytest.mark.parametrize(("cpu", "chosen"), [(1.0, "cpu"), (1.06, "coreml"), (0.5, "cpu")])
+def test_every_provider_that_loads_is_measured_and_the_best_is_what_auto_takes(
+    took: Measured,
+    package: ModelPackage,
+    fake_runtime: Callable[..., object],
+    arguments: list[str],
+    cpu: float,
+    chosen: str,
 ) -> None:
     fake_runtime(["cuda", "coreml", "cpu"], {"coreml", "cpu"})
+    took({"cpu": cpu}, fp32=10.0, fp16=5.0)
+    said = choose(*arguments).stderr
+    assert "Note: not measured: provider 'cuda' did not load: " in said
+    assert f"takes fp16 on coreml and fp16 on cpu for tiny@1.0.0, and --provider auto takes {chosen}.\n" in said
+    assert [find_saved_precision(package.manifest, name) for name in ("coreml", "cpu")] == ["fp16", "fp16"]
+    predictor = Predictor.load(provider="auto")
+    assert (predictor.session.provider, predictor.provider_reason) == (chosen, "chosen by mlic-bench --choose")
+
+
+def test_a_provider_that_is_asked_for_is_the_only_one(
+    took: Measured, package: ModelPackage, fake_runtime: Callable[..., object]
+) -> None:
+    fake_runtime(["coreml", "cpu"], {"coreml", "cpu"})
     took(fp32=10.0, fp16=5.0)
-    assert "takes fp16 for tiny@1.0.0 on coreml." in choose("--provider", "auto").stderr
-    assert find_saved_precision(package.manifest, "coreml") == "fp16"
-    assert find_saved_precision(package.manifest, "cpu") is None
+    assert "--precision auto takes fp16 on cpu for tiny@1.0.0.\n" in choose("--provider", "cpu").stderr
+    assert find_saved_precision(package.manifest, "coreml") is None
+    assert find_saved_provider(package.manifest) is None
+
+
+def test_a_chosen_provider_that_is_gone_is_said(took: Measured, fake_runtime: Callable[..., object]) -> None:
+    fake_runtime(["coreml", "cpu"], {"coreml", "cpu"})
+    took({"cpu": 2.0}, fp32=10.0, fp16=5.0)
+    assert "--provider auto takes coreml." in choose().stderr
+    fake_runtime(["cpu"], {"cpu"})
+    predictor = Predictor.load(provider="auto")
+    assert predictor.provider_reason == (
+        "the best that loads here; 'coreml', chosen by mlic-bench --choose, is not offered here"
+    )
+    fake_runtime(["coreml", "cpu"], {"cpu"})
+    predictor = Predictor.load(provider="auto")
+    assert predictor.provider_reason.startswith("the best that loads here; provider 'coreml' did not load: ")
 
 
 def test_a_broken_file_is_replaced_and_that_is_said(took: Measured, settings: Path) -> None:

@@ -28,6 +28,7 @@ EXTRAS = {
     "serve/answers.py": {"starlette"},
     "serve/application.py": {"starlette"},
     "serve/metrics.py": {"prometheus_client"},
+    "serve/page.py": {"starlette"},
     "serve/requests.py": {"python_multipart", "starlette"},
     "serve/server.py": {"h11", "uvicorn"},
 }

@@ -17,8 +17,11 @@ from mlic_runtime.errors import ChoiceError
 from mlic_runtime.graph import saved_precision as module
 from mlic_runtime.graph.saved_precision import (
     PrecisionChoice,
+    ProviderChoice,
     find_saved_precision,
+    find_saved_provider,
     graphs_digest,
+    save_choices,
     save_precision,
     saved_precisions_path,
 )
@@ -106,6 +109,44 @@ def test_a_choice_takes_the_place_of_the_older_one_and_leaves_the_others(
     assert find_saved_precision(manifest, "cpu") == "fp32"
     assert find_saved_precision(manifest, "cuda") == "fp16"
     assert len(json.loads(settings.read_text("utf-8"))["choices"]) == 4
+
+
+def test_a_provider_is_found_again_and_replaced(manifest: Manifest, choice: PrecisionChoice) -> None:
+    first = ProviderChoice("tiny@1.0.0", graphs_digest(manifest), processor_name(), "cuda", {"cuda": 1.0, "cpu": 2.0})
+    other = dataclasses.replace(first, processor="another processor")
+    save_choices([choice], [first, other])
+    assert (find_saved_provider(manifest), find_saved_precision(manifest, "cpu")) == ("cuda", "fp16")
+    save_choices([], [dataclasses.replace(first, provider="cpu")])
+    assert (find_saved_provider(manifest), find_saved_precision(manifest, "cpu")) == ("cpu", "fp16")
+
+
+def test_a_file_of_the_first_schema_is_read_and_kept(
+    manifest: Manifest, choice: PrecisionChoice, settings: Path
+) -> None:
+    settings.parent.mkdir(parents=True)
+    settings.write_bytes(json.dumps({"schema_version": 1, "choices": [dataclasses.asdict(choice)]}).encode())
+    assert (find_saved_precision(manifest, "cpu"), find_saved_provider(manifest)) == ("fp16", None)
+    save_precision(dataclasses.replace(choice, provider="cuda"))
+    assert find_saved_precision(manifest, "cpu") == "fp16"
+    assert json.loads(settings.read_text("utf-8"))["schema_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"provider": "cuda"}, r"file.providers\[0\].provider must be measured \(cpu\), found 'cuda'"),
+        ({"p50_ms": {"cpu": 0.0}}, "p50_ms.cpu must be more than 0"),
+        ({"p50_ms": {"gpu": 1.0}}, "a provider in file.providers.*found 'gpu'"),
+        ({"graphs": "abc"}, "graphs must be a SHA-256 digest"),
+    ],
+)
+def test_a_provider_that_breaks_a_rule_is_refused_by_name(
+    manifest: Manifest, choice: PrecisionChoice, change: dict[str, Any], message: str
+) -> None:
+    good = ProviderChoice("tiny", graphs_digest(manifest), processor_name(), "cpu", {"cpu": 1.0})
+    save_choices([choice], [dataclasses.replace(good, **change)])
+    with pytest.raises(ChoiceError, match=message):
+        find_saved_provider(manifest)
 
 
 # --- files that are not ours

@@ -28,7 +28,7 @@ from mlic_train.captions.tokenizer import train_tokenizer
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "exported" / "hybrid"
 SIZES = [(640, 480), (256, 256), (91, 37), (300, 451), (1024, 700), (1, 1), (2000, 3), (1600, 8)]
-CAPTIONS = [  # text, or (text, how often)
+CAPTIONS: list[str | tuple[str, int]] = [  # text, or (text, how often)
     "Two giraffes in a room with people looking at them.",
     "  A woman's cat; 3 dogs & a (blue) car...  ",
     "",
@@ -88,7 +88,7 @@ def tokenizer_files() -> dict[str, str]:
 def manifest_changes() -> list[dict[str, Any]]:
     """Return changes of the released manifest, {keys, value} or {keys} to delete, and if the runtime takes them."""
     graph = {"sha256": "0" * 64, "bytes": 1, "precision": "int8"}
-    first = ["labels", 0]
+    first: list[str | int] = ["labels", 0]
     values: list[tuple[list[str | int], list[Any]]] = [
         (["schema_version"], [2, "1", True, None]),
         (["name"], ["", "a b", "\xe4", "a" * 100, "a" * 101, 5, "a\n"]),
@@ -120,7 +120,7 @@ def manifest_changes() -> list[dict[str, Any]]:
         ),
         (["comment"], ["?"]),
     ]
-    keys = [
+    keys: list[list[str | int]] = [
         ["schema_version"],
         ["name"],
         ["text"],
@@ -138,7 +138,8 @@ def manifest_changes() -> list[dict[str, Any]]:
     ]
     keys += [[*first, "threshold"]]
     changes: list[dict[str, Any]] = [{"keys": place, "value": value} for place, each in values for value in each]
-    for change in [*changes, *({"keys": place} for place in keys)]:
+    deletions: list[dict[str, Any]] = [{"keys": place} for place in keys]
+    for change in [*changes, *deletions]:
         data = json.loads((PACKAGE / "manifest.json").read_bytes())
         *path, last = change["keys"]
         holder = data
@@ -178,16 +179,16 @@ def main() -> None:
         reduced.append({"width": width, "height": height, "by": [by_x, by_y], "sha256": digest})
     turned = []
     for orientation in range(1, 9):
-        image = Image.fromarray(picture(7, 5))
+        turned_image = Image.fromarray(picture(7, 5))
         exif = Image.Exif()
         exif[0x0112] = orientation
         files = {}
         for format_ in ("JPEG", "WEBP", "PNG"):
             stream = BytesIO()
-            image.resize((1, 1)).save(stream, format_, exif=exif)
+            turned_image.resize((1, 1)).save(stream, format_, exif=exif)
             files[format_] = base64.b64encode(stream.getvalue()).decode()
-        image.info["exif"] = exif.tobytes()
-        upright = ImageOps.exif_transpose(image)
+        turned_image.info["exif"] = exif.tobytes()
+        upright = ImageOps.exif_transpose(turned_image)
         digest = hashlib.sha256(upright.tobytes()).hexdigest()
         turned.append({"orientation": orientation, "width": upright.width, "sha256": digest, "files": files})
     tokenizers = []

@@ -207,6 +207,42 @@ test("a threshold out of range is refused", () => refused((found) => edit(found,
 test("a precision that is not there is named", () => refused(() => {}, /has no int4 graph; it has: /, { precision: "int4" }));
 test("a tokenizer without its library is named", () => refused(() => {}, /@huggingface\/tokenizers/, { tokenizers: undefined }));
 
+test("evidence goes to the row, label, place and word that it is of", async () => {
+  const [height, width] = [2, 3];
+  const tensor = (dims, data) => ({ dims, data });
+  const session = {
+    outputNames: ["logits", "picture_evidence", "caption_evidence"],
+    run({ input_ids: { dims: [rows, length] } }) {
+      const count = loaded.labels.length;
+      const fill = (size) => Float32Array.from({ length: rows * count * size }, (_, index) => index);
+      return {
+        logits: tensor([rows, count], fill(1)),
+        picture_evidence: tensor([rows, count, height, width], fill(height * width)),
+        caption_evidence: tensor([rows, count, length], fill(length)),
+      };
+    },
+  };
+  const fake = { Tensor: class { constructor(_, data, dims) { Object.assign(this, { data, dims }); } } };
+  fake.InferenceSession = { create: async () => session };
+  const loaded = await Predictor.load(await files(), { ort: fake, tokenizers });
+  const input = [{ caption: "a cat" }, { picture: picture(4, 4), caption: "two quixotically" }, { picture: picture(4, 4) }];
+  const found = await loaded.predict(input, { evidence: true });
+  const ids = found[1].evidence.words.map(({ text }) => text);
+  assert.deepEqual(ids, ["two", "quixotically"]);
+  const label = loaded.labels[5].name;
+  const count = loaded.labels.length;
+  assert.deepEqual([found[1].evidence.height, found[1].evidence.width], [height, width]);
+  assert.deepEqual(Array.from(found[1].evidence.labels[label].picture), [0, 1, 2, 3, 4, 5].map((at) => (count + 5) * 6 + at));
+  const manifest = loaded.manifest.text;
+  const tokenizer = new CaptionTokenizer(await readFile(new URL("tokenizer.json", PACKAGE)), manifest, tokenizers);
+  const length = tokenizer.encodeBatch(input.map(({ caption }) => caption ?? null)).length;
+  const [first, ...others] = Array.from({ length: tokenizer.encode("two quixotically").length }, (_, at) => (count + 5) * length + at);
+  assert.deepEqual(found[1].evidence.labels[label].words, [first, others.reduce((sum, each) => sum + each, 0)]);
+  assert.equal(found[0].evidence.labels[label].picture, null);
+  assert.deepEqual(found[2].evidence.labels[label].words, []);
+  assert.equal((await loaded.predict(input[0])).evidence, null);
+});
+
 test("a graph with other labels is refused", async () => {
   const found = await files();
   edit(found, (manifest) => manifest.labels.pop());
