@@ -190,7 +190,8 @@ def lines_of(path: Path) -> list[str]:
 def test_every_link_leads_somewhere(path: Path) -> None:
     text = without_fences(path.read_text("utf-8"))
     wrong = []
-    for to in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
+    plain = re.sub(r"`[^`\n]*`", "", text)
+    for to in [*re.findall(r"\]\(([^)\s]+)\)", plain), *re.findall(r'<img src="([^"]+)"', plain)]:
         if "://" in to or to.startswith("mailto:"):
             continue
         file, _, anchor = to.partition("#")
