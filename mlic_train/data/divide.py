@@ -334,7 +334,8 @@ def _describe(split: Split, val: Collection[int], pool: Sequence[int], seed: int
         shown = sorted(missing, key=lambda label: (-has[label], label))
         names = ", ".join(f"{split.labels.names[label]} ({has[label]})" for label in shown[:_NAMED])
         more = f", ... {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
-        lines.append(f"val has no row of {len(missing)} labels, too rare to divide (rows in train): {names}{more}")
+        what = "1 label" if len(missing) == 1 else f"{len(missing)} labels"
+        lines.append(f"val has no row of {what}, too rare to divide (rows in train): {names}{more}")
     return tuple(lines)
 
 

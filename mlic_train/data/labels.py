@@ -280,7 +280,9 @@ def _choose_split(cells: Mapping[str, int], names: Collection[str]) -> tuple[str
     parts = {part for cell in spaced for part in cell.split()}
     # Few words in many combinations of several lengths are lists, too, although some word never stands alone.
     lengths = {len(cell.split()) for cell in rest}
-    combined = len(parts) < len(spaced) and len(lengths) > 2
+    # Names of species share words as well, so fewer combinations are enough only where half of the words stand alone.
+    few = 2 * len(parts) <= len(spaced) or (len(parts) < len(spaced) and 2 * len(parts & whole) >= len(parts))
+    combined = few and len(lengths) > 2
     cut = all(map(_WHOLE_NUMBER.fullmatch, parts)) or parts <= whole or combined
     how = "are separated by spaces" if cut else "have names with spaces"
     found = f"{sum(spaced.values())} of {total} cells, such as {_short(next(iter(spaced)))}"

@@ -461,6 +461,16 @@ def test_names_with_spaces_stay_whole(tmp_path: Path) -> None:
     assert read(file).labels.names == tuple(sorted(labels))
 
 
+def test_names_that_share_words_stay_whole(tmp_path: Path) -> None:
+    birds = [f"{color} {bird}" for color in ("black", "white", "great gray") for bird in ("gull", "tern", "owl")]
+    assert len({word for name in birds for word in name.split()}) < len(birds)
+    birds.append("dodo")
+    file = write(
+        tmp_path / "train.csv", "\n".join(["image,label,caption", *(f"{i},{c},seen" for i, c in enumerate(birds))])
+    )
+    assert read(file).labels.names == tuple(sorted(birds))
+
+
 # --- the card of a Hugging Face data set
 
 CARD = """---
