@@ -48,6 +48,11 @@ SERIES = {
     "batch": (1, 2, 4, 8, 16, 32, 64),
     "threads": (1, 2, 4, 8),
 }
+_AXES = {
+    "labels": "labels, transformer fusion",
+    "tokens": "tokens of the caption",
+    "batch": "rows in a batch",
+}
 TOLERANCE = 0.15  # of an exponent above 1: what a busy cache or a busy machine makes of linear growth
 SECONDS = 0.7  # that one measurement runs for, at least
 PREDICTIONS = 3  # that one measurement makes, at least
@@ -138,7 +143,10 @@ def draw(result: dict[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 7), layout="constrained")
-    panels = figure.subplots(2, 3).flat[: len(result["series"])]
+    panels = figure.subplots(2, 3).flat
+    for unused in panels[len(result["series"]) :]:
+        unused.remove()
+    panels = panels[: len(result["series"])]
     for axes, (name, series) in zip(panels, result["series"].items(), strict=True):
         at = [point["at"] for point in series["points"]]
         twin = axes.twinx()
@@ -147,9 +155,11 @@ def draw(result: dict[str, Any], file: Path) -> None:
             (twin, "mb", COLOURS[1], "--s"),
         ):
             where.plot(at, [point[key] for point in series["points"]], style, color=colour)
-            where.set_ylim(bottom=0)
+            where.set_ylim(0, 1.08 * max(point[key] for point in series["points"]))
             where.tick_params(axis="y", colors=colour)
-        axes.set_xlabel({"tokens": "tokens of the caption", "batch": "rows in a batch"}.get(name, name))
+        axes.set_xlabel(_AXES.get(name, name))
+        if name == "threads":
+            axes.set_xticks(at)
         axes.set_ylabel("ms for a batch" if name == "threads" else "ms of CPU time for a batch", color=COLOURS[0])
         twin.set_ylabel("MB beyond the libraries", color=COLOURS[1])
         twin.spines["top"].set_visible(False)

@@ -19,7 +19,6 @@ PAGE_FILES: Final = (
     "package-reader.js",
     "picture.js",
     "orientation.js",
-    "orientation.js",
     "resize.js",
     "tokenizer.js",
     "errors.js",

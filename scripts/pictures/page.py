@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 PICTURES = {"page": (1000, 800), "page-phone": (360, 800)}  # name: width and height of the window in pixels
-COLOURS = 256  # in a palette, a third of the bytes
+LARGEST = 200_000  # bytes; a palette would hide the faint places of the heat map
 
 
 def main() -> None:
@@ -42,10 +42,12 @@ def main() -> None:
             if name == "page-phone":
                 page.locator("article").first.scroll_into_view_if_needed()
                 page.evaluate("document.querySelector('article').scrollIntoView()")
-            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGBA")
+            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
             file = given.output / f"{name}.png"
-            picture.quantize(COLOURS, Image.Quantize.FASTOCTREE).save(file, optimize=True)
+            picture.save(file, optimize=True)
             print(f"{file}: {picture.width} x {picture.height}, {file.stat().st_size / 1000:.0f} kB")
+            if file.stat().st_size > LARGEST:
+                raise SystemExit(f"{file} has more than {LARGEST} bytes; make the window smaller")
         browser.close()
     server.shutdown()
 

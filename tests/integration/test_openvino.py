@@ -20,7 +20,7 @@ from mlic_runtime.package.model_package import ModelPackage, load_package
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "data" / "tiny"
-PICTURES = sorted((ROOT / "examples").glob("*.jpg"))
+PICTURES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in (".jpg", ".png"))
 CAPTION = "A dog runs along the beach"
 
 
@@ -44,8 +44,13 @@ def test_the_released_graphs_give_the_same_answers(released: ModelPackage, preci
     ours = Predictor.load(path, precision=precision, threads=1)
     other = Predictor.load(path, provider="openvino", precision=precision, threads=1)
     assert other.session.library.startswith("openvino 20")
-    inputs = package_inputs(released, image=PICTURES[0], caption=CAPTION, batch_size=2)
-    np.testing.assert_allclose(other.session.run(*inputs.arrays), ours.session.run(*inputs.arrays), atol=atol)
+    for size in (1, 2, 3):
+        inputs = package_inputs(released, image=PICTURES[0], caption=CAPTION, batch_size=size)
+        found = other.session.run(*inputs.arrays)
+        np.testing.assert_allclose(found, ours.session.run(*inputs.arrays), atol=atol)
+        np.testing.assert_allclose(found, np.repeat(found[:1], size, axis=0), atol=1e-4)
+        alone = other.session.run(*package_inputs(released, image=PICTURES[0], caption=CAPTION).arrays)
+        np.testing.assert_allclose(found[:1], alone, atol=1e-4)
     for picture in PICTURES:
         assert other.predict(picture, CAPTION).labels == ours.predict(picture, CAPTION).labels
 
@@ -151,7 +156,7 @@ def test_it_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
     """OpenVINO's telemetry would leave an identifier there."""
     home = tmp_path / "home"
     home.mkdir()
-    command = [sys.executable, "-m", "mlic_runtime.cli", "infer", str(PICTURES[0]), "--provider", "openvino"]
+    command = [sys.executable, "-m", "mlic_runtime.cli", str(PICTURES[0]), CAPTION, "--provider", "openvino"]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),

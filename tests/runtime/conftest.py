@@ -172,6 +172,8 @@ def proto() -> Field:
 @pytest.fixture
 def install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Pretend that a distribution is installed, which nothing else then is: (name, version, the package's folder)."""
+    import email.message  # noqa: F401 # which reads METADATA; from Python 3.13 on it is loaded when it is needed
+
     folder = tmp_path_factory.mktemp("site-packages")
     monkeypatch.setattr(sys, "path", [str(folder)])
 
@@ -181,6 +183,8 @@ def install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         if package is not None:
             (info / "RECORD").write_text(f"{package}/__init__.py,,\n{info.name}/METADATA,,\n")
+            (site / package).mkdir(exist_ok=True)
+            (site / package / "__init__.py").touch()  # from Python 3.12 on, files that are not there do not count
         return site
 
     return add

@@ -132,7 +132,7 @@ def test_the_rest_of_two_distributions_of_which_one_was_removed_is_named(
     import_again: Callable[[], object], install: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = install("onnxruntime-gpu", "1.31.1")
-    (site / "onnxruntime").mkdir()  # Python takes it for a namespace package
+    (site / "onnxruntime").joinpath("__init__.py").unlink()  # Python takes the folder for a namespace package
     monkeypatch.delitem(sys.modules, "onnxruntime")
     with pytest.raises(
         ProviderError, match=r"not complete: 'pip install --force-reinstall --no-deps onnxruntime-gpu'$"
