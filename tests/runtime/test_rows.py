@@ -443,3 +443,10 @@ def test_the_exact_name_comes_before_the_other_normal_form(tmp_path: Path) -> No
     for name in ("caf\u00e9.jpg", "cafe\u0301.jpg"):
         (tmp_path / name).touch()
         assert picture_finder(str(tmp_path))(name) == str(tmp_path / name)
+
+
+def test_a_label_studio_export_is_no_table_of_pictures(tmp_path: Path) -> None:
+    tasks = [{"id": 1, "annotations": [], "data": {"image": "/data/upload/1/abc-a.jpg"}}]
+    file = write(tmp_path / "export.json", json.dumps(tasks).encode())
+    with pytest.raises(InputError, match=r"Label Studio export .* give the folder of the pictures"):
+        rows_of(file)
