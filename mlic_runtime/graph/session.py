@@ -157,7 +157,7 @@ class GraphSession:
         for name, output in zip(names, outputs, strict=True):
             if not np.isfinite(output).all():
                 raise PackageError(f"the graph gave {name} that are not finite on {_shapes(feed)}")
-        return outputs  # type: ignore[no-any-return] # onnxruntime has no annotations
+        return outputs
 
 
 def _keep_inherited() -> None:
