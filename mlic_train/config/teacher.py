@@ -29,6 +29,11 @@ class Distillation:
         flag="teacher",
         path="folder",
     )
+    soft_labels: tuple[Path, ...] = _teacher(
+        (), "Probabilities of any other model: CSV or Parquet with a column a label, or JSON lines.", path="file"
+    )
+    soft_weight: float = _teacher(1.0, "Weight of all --soft-labels together, where a --teacher has 1.", low=0.001)
+    soft_temperature: float = _teacher(1.0, "Divides the logits of --soft-labels; above 1 is softer.", low=0.01)
     pseudo_label: tuple[Path, ...] = _teacher(
         (), "Unlabelled rows with pictures (and captions where there are any), for the teachers.", path="file"
     )
