@@ -210,7 +210,7 @@ def _all_is_seen(record: Record, sees: str) -> bool:
     return sees == "both" or (record.image is None if sees == "caption" else not record.captions)
 
 
-def _soften(record: Record, probabilities: Sequence[float], weight: float) -> Record:
+def _soften(record: Record, probabilities: npt.NDArray[np.float64], weight: float) -> Record:
     """Return the record with its soft labels, or the record itself if no teacher could see it."""
     mixed = np.array(probabilities, dtype=np.float64)
     if np.isnan(mixed).all():

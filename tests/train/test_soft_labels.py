@@ -80,7 +80,12 @@ def test_new_pictures_join_with_unknown_labels(splits: Splits, tmp_path: Path, d
 
 def test_output_of_the_runtime_is_read_and_temperature_softens(splits: Splits, tmp_path: Path) -> None:
     record, name = splits.train.records[0], splits.labels.names[0]
-    line = {"image": f"in/{record.image_id}", "caption": None, "labels": [], "probabilities": {name: 0.9}}
+    line: dict[str, object] = {
+        "image": f"in/{record.image_id}",
+        "caption": None,
+        "labels": [],
+        "probabilities": {name: 0.9},
+    }
     file = tmp_path / "results.jsonl"
     file.write_text(json.dumps(line) + "\n")
     taught, _, _ = said(splits, file, 1.0, soft_temperature=2.0)
