@@ -151,15 +151,17 @@ class Examples(Dataset[Example]):
 def target_of(record: Record, num_labels: int) -> npt.NDArray[np.float32]:
     """Return the target of training, float32 (L,) in 0..1: `record.soft` if not None, else 1 for each label."""
     if record.soft is not None:
-        return np.array(record.soft, dtype=np.float32)
+        return np.array([value or 0.0 for value in record.soft], dtype=np.float32)
     target = np.zeros(num_labels, dtype=np.float32)
     target[list(record.labels or ())] = 1.0
     return target
 
 
 def unknown_of(record: Record) -> tuple[int, ...]:
-    """Return the indices of the labels about which the target says nothing: a teacher says something about all."""
-    return () if record.soft is not None else record.unknown
+    """Return the indices of the labels about which the target says nothing; with `soft`, those that are None there."""
+    if record.soft is not None:
+        return tuple(index for index, value in enumerate(record.soft) if value is None)
+    return record.unknown
 
 
 def known_of(record: Record, num_labels: int) -> npt.NDArray[np.bool_] | None:

@@ -38,6 +38,11 @@ class Distillation:
     sees: str = _teacher("both", "What teachers see of a row that has both.", choices=TEACHER_SEES, flag="teacher-sees")
     images: Path | None = None
     skip_bad_rows: bool = False
+    soft_labels: tuple[Path, ...] = _teacher(
+        (), "Probabilities of any other model: CSV or Parquet with a column a label, or JSON lines.", path="file"
+    )
+    soft_weight: float = _teacher(1.0, "Weight of all --soft-labels together, where a --teacher has 1.", low=0.001)
+    soft_temperature: float = _teacher(1.0, "Divides the logits of --soft-labels; above 1 is softer.", low=0.01)
 
     def __post_init__(self) -> None:
         check(self, ConfigError)

@@ -27,7 +27,8 @@ class Record:
         file: the file of the (first) row.
         number: the 1-based number of that row in its file; the header is not counted.
         soft: the targets of training instead of `labels`: a teacher's probabilities in 0..1, one per label, or their
-            mixture with the record's own labels (the teacher's alone for unknown ones); None without a teacher.
+            mixture with the record's own labels (the teacher's alone for unknown ones), or None for a
+            label that nobody knows; None without a teacher.
         unknown: sorted indices of labels that the record neither has nor lacks; none of them is in `labels`.
         split: the split that the row itself names; None where its file or folder says it.
     """
@@ -38,7 +39,7 @@ class Record:
     labels: tuple[int, ...] | None
     file: Path
     number: int
-    soft: tuple[float, ...] | None = None
+    soft: tuple[float | None, ...] | None = None
     unknown: tuple[int, ...] = ()
     split: str | None = None
 

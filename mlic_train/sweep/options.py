@@ -56,6 +56,9 @@ class Training:
         }
         teacher = options.teacher
         settings |= {"teachers": teacher.teachers, "teacher_sees": teacher.sees}
+        if teacher.soft_labels:  # else a study of an older version would not go on
+            settings |= {"soft_labels": teacher.soft_labels, "soft_weight": teacher.soft_weight}
+            settings |= {"soft_temperature": teacher.soft_temperature}
         settings |= {"pseudo_label": teacher.pseudo_label, "pseudo_captions": teacher.pseudo_captions}
         return {name: _plain(value) for name, value in settings.items() if name not in _INDIFFERENT | set(values)}
 

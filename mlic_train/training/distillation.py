@@ -1,12 +1,14 @@
 """Training rows from teachers: pseudo-labelled records, softened labels, and the file that stores both."""
 
 import dataclasses
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mlic_train.base.files import write_bytes
@@ -15,6 +17,8 @@ from mlic_train.batches.dataset import target_of
 from mlic_train.config import Distillation
 from mlic_train.data import Record, fingerprint, read_split
 from mlic_train.data.check import find_overlap, leave_out_undecodable
+from mlic_train.data.soft_labels import Matched, match_soft_files, read_soft_file
+from mlic_train.data.source.files import is_there, read_bytes
 from mlic_train.data.source.members import from_json, to_json
 from mlic_train.data.splits import Splits, problem_lines
 from mlic_train.errors import CheckpointError, ConfigError, DataError
@@ -24,6 +28,7 @@ from .teacher import load_teachers, soft_labels
 
 SOFT_LABELS_NAME = "soft-labels.jsonl"
 FINGERPRINT = "soft_labels_fingerprint"
+FILES = "soft_labels_files"  # JSON: the path of each file and the SHA-256 of its bytes
 _DIGITS = 6  # soft labels are rounded before use, so that a resumed run reads back equal numbers
 
 
@@ -56,23 +61,38 @@ def teach(
         DataError: an unlabelled row has labels, its picture is in validation or test, or no teacher can see anything
             of it; or a teacher has other labels.
     """
-    if not options.teachers:
+    if not options.teachers and not options.soft_labels:
         if teacher_weight:
-            raise ConfigError(f"teacher_weight is {teacher_weight}, but there is no teacher: give --teacher RUN")
+            raise ConfigError(
+                f"teacher_weight is {teacher_weight}, but there is no teacher: give --teacher RUN or --soft-labels FILE"
+            )
         return splits, {}
     own = splits.train.records
-    if not options.files and not teacher_weight and not any(record.unknown for record in own):
+    matched, digests = _match(splits, options, log)
+    joined = () if matched is None else matched.joined
+    useful = options.files or joined or teacher_weight or any(record.unknown for record in own)
+    if not useful:
         raise ConfigError(
             "a teacher has nothing to teach: give --pseudo-label FILE, --pseudo-captions FILE or --teacher-weight W"
         )
     pseudo = _read_pseudo(splits, options, log)
-    teachers = load_teachers(options.teachers, splits.labels.names)
+    if options.teachers:
+        teachers = load_teachers(options.teachers, splits.labels.names)
     taught_rows = (i for i, record in enumerate(own) if teacher_weight or record.unknown)
-    places = [i for i in taught_rows if _all_is_seen(own[i], options.sees)]
-    records = [*(own[i] for i in places), *pseudo]
-    with progress_bar("soft labels", "record") as progress:
-        soft = soft_labels(records, teachers, options.sees, device, progress)
-    blind = [record for record, row in zip(records, soft, strict=True) if record.labels is None and np.isnan(row[0])]
+    places = [i for i in taught_rows if matched is not None or _all_is_seen(own[i], options.sees)]
+    records = [*(own[i] for i in places), *pseudo, *joined]
+    soft = np.full((len(records), len(splits.labels)), np.nan)
+    if options.teachers:
+        # Teachers see all of these; a record of which they see only a part is left to the files.
+        shown = [i for i, record in enumerate(records) if record.labels is None or _all_is_seen(record, options.sees)]
+        with progress_bar("soft labels", "record") as progress:
+            seen = soft_labels([records[i] for i in shown], teachers, options.sees, device, progress)
+        soft[shown] = seen
+    if matched is not None:
+        nothing = np.full((len(pseudo), len(splits.labels)), np.nan)
+        logits = np.concatenate([matched.logits[places], nothing, matched.joined_logits])
+        soft = _combined(soft, len(options.teachers), logits, options.soft_weight)
+    blind = [record for record, row in zip(records, soft, strict=True) if record.labels is None and np.isnan(row).all()]
     if blind:
         raise DataError(
             f"{len(blind)} records have nothing that a teacher could see (teacher_sees is {options.sees!r}), "
@@ -81,14 +101,21 @@ def teach(
     softened = [_soften(record, row, teacher_weight) for record, row in zip(records, soft, strict=True)]
     labelled = dict(zip(places, softened, strict=False))
     taught = _with_train(splits, [*(labelled.get(i, record) for i, record in enumerate(own)), *softened[len(places) :]])
-    log(f"soft labels of {len(softened)} training records, {len(pseudo)} of them without labels of their own")
-    notes: dict[str, str | int | float] = {
-        "teachers": ", ".join(
+    unlabelled = len(pseudo) + len(joined)
+    taught_now = sum(each.soft is not None for each in softened)
+    log(
+        f"soft labels of {taught_now} training records, {unlabelled} of them without labels of their own"
+    )
+    notes: dict[str, str | int | float] = {"teacher_sees": options.sees} if options.teachers else {}
+    notes |= {FINGERPRINT: fingerprint({"train": taught.train})}
+    if options.teachers:
+        notes["teachers"] = ", ".join(
             f"{folder.resolve().name} {checkpoint_digest(folder)[:12]}" for folder in options.teachers
-        ),
-        "teacher_sees": options.sees,
-        FINGERPRINT: fingerprint({"train": taught.train}),
-    }
+        )
+    if digests:
+        notes[FILES] = json.dumps(digests)
+    if joined:
+        notes["joined_by_soft_labels"] = len(joined)
     if pseudo:
         counts = Counter(record.file.name for record in pseudo)
         notes["pseudo_labelled"] = ", ".join(f"{name} ({count} records)" for name, count in counts.items())
@@ -186,15 +213,59 @@ def _all_is_seen(record: Record, sees: str) -> bool:
     return sees == "both" or (record.image is None if sees == "caption" else not record.captions)
 
 
-def _soften(record: Record, probabilities: Sequence[float], weight: float) -> Record:
+def _soften(record: Record, probabilities: npt.NDArray[np.float64], weight: float) -> Record:
     """Return the record with its soft labels, or the record itself if no teacher could see it."""
-    mixed = np.asarray(probabilities, dtype=np.float64)
-    if np.isnan(mixed).any():
+    mixed = np.array(probabilities, dtype=np.float64)
+    if np.isnan(mixed).all():
         return record
     if record.labels is not None:
         known = [index for index in range(len(mixed)) if index not in record.unknown]
-        mixed[known] = (1.0 - weight) * target_of(record, len(mixed))[known] + weight * mixed[known]
-    return dataclasses.replace(record, soft=tuple(round(float(value), _DIGITS) for value in mixed))
+        own = target_of(record, len(mixed)).astype(np.float64)[known]
+        mixed[known] = np.where(np.isnan(mixed[known]), own, (1.0 - weight) * own + weight * mixed[known])
+    soft = tuple(None if np.isnan(value) else round(float(value), _DIGITS) for value in mixed)
+    return dataclasses.replace(record, soft=soft)
+
+
+def check_soft_files(provenance: Mapping[str, object]) -> None:
+    """Refuse to resume a run whose files of soft labels have other bytes now; a file that is gone is not needed.
+
+    Raises:
+        CheckpointError: a file has changed.
+    """
+    digests: dict[str, str] = json.loads(str(provenance.get(FILES, "{}")))
+    for name, digest in digests.items():
+        if is_there(Path(name)) and hashlib.sha256(read_bytes(Path(name))).hexdigest() != digest:
+            raise CheckpointError(f"{name} has changed since the run started; put it back, or start a new run")
+
+
+def _match(splits: Splits, options: Distillation, log: Callable[[str], None]) -> tuple[Matched | None, dict[str, str]]:
+    """Read the files of soft labels, match and log them; return also their paths and digests."""
+    if not options.soft_labels:
+        return None, {}
+    files = [read_soft_file(file, splits.labels) for file in options.soft_labels]
+    held_out = {name: split for name, split in splits.named().items() if name != "train"}
+    records = {name: split.records for name, split in held_out.items()}
+    matched = match_soft_files(files, splits.train.records, records, options.soft_temperature, options.images)
+    for line in matched.notes:
+        log(line)
+    if overlap := find_overlap(held_out, dataclasses.replace(splits.train, records=matched.joined)):
+        raise DataError(
+            f"{len(overlap)} pictures that only soft labels name are pictures of the validation or test split under "
+            f"another name; take them out, the first is {overlap[0]}"
+        )
+    return matched, {str(file.file.resolve()): file.sha256 for file in files}
+
+
+def _combined(
+    soft: npt.NDArray[np.float64], teachers: int, logits: npt.NDArray[np.float64], weight: float
+) -> npt.NDArray[np.float64]:
+    """Return the probabilities (N, L) of mean logits: `teachers` count as many, the files' logits `weight`."""
+    clipped = np.clip(soft, 1e-6, 1 - 1e-6)
+    own = np.log(clipped / (1 - clipped))
+    weights = teachers * ~np.isnan(own) + weight * ~np.isnan(logits)
+    total = teachers * np.nan_to_num(own) + weight * np.nan_to_num(logits)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(weights > 0, 1 / (1 + np.exp(-total / weights)), np.nan)
 
 
 def _with_train(splits: Splits, records: Sequence[Record]) -> Splits:

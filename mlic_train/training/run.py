@@ -65,7 +65,7 @@ from mlic_train.runs.checkpoint import (
 
 from .adapt import adapt, pictures_are_missing, remarks
 from .caption_setup import set_up_captions
-from .distillation import FINGERPRINT, read_soft_labels, teach, write_soft_labels
+from .distillation import FINGERPRINT, check_soft_files, read_soft_labels, teach, write_soft_labels
 from .fit import FitData, fit, is_finished
 from .learner import Learner
 from .loggers import RunLog
@@ -289,6 +289,7 @@ def _resume(
     if not fabric.is_global_zero:
         log = _log_nothing
     if FINGERPRINT in config.provenance:
+        check_soft_files(config.provenance)
         splits = read_soft_labels(folder, splits, config.provenance[FINGERPRINT])
     tokenizer = (folder / TOKENIZER_NAME).read_bytes() if config.model.reads_captions else None
     model = create_model(config.model)

@@ -1,0 +1,378 @@
+"""Soft labels from files: probabilities that any other model gave, matched to the records of a data set."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlic_train.errors import DataError
+
+from .formats.picture_names import names_of
+from .labels import MISSING, LabelSet
+from .records import Record
+from .source.files import read_bytes, read_text
+from .source.members import PictureFile
+from .source.pictures import PictureFinder
+
+_PICTURE = ("image", "imageid", "picture", "filename", "file", "path", "id")
+_CAPTION = ("caption", "text")
+_EXAMPLES = 3
+_EDGE = 1e-6  # probabilities are kept this far from 0 and 1 before they become logits
+
+
+@dataclass(frozen=True)
+class SoftRow:
+    """What a file says about one picture or caption.
+
+    Attributes:
+        file: the file.
+        line: its 1-based line (Parquet: row).
+        image: the picture's name; None where the row names none.
+        caption: with one space for each run of whitespace; None where there is none.
+        probabilities: in 0..1, one per label of the data; NaN where the file does not know.
+    """
+
+    file: Path
+    line: int
+    image: str | None
+    caption: str | None
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SoftFile:
+    """The rows of a file, the SHA-256 of its bytes in hex, and what is to be said about its columns."""
+
+    file: Path
+    sha256: str
+    rows: tuple[SoftRow, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Rows of files, by the records that they are about.
+
+    Attributes:
+        logits: float64 (N, L), means over a record's rows; NaN where no row knows the label.
+        joined: records without labels of their own, for pictures that the training split does not have.
+        joined_logits: float64 (J, L), as `logits`.
+        notes: lines that say what was matched and what was not.
+    """
+
+    logits: npt.NDArray[np.float64]
+    joined: tuple[Record, ...]
+    joined_logits: npt.NDArray[np.float64]
+    notes: tuple[str, ...]
+
+
+def read_soft_file(file: Path, labels: LabelSet) -> SoftFile:
+    """Read a table (CSV, Parquet) with a column a label, or JSON lines with `probabilities`.
+
+    Raises:
+        DataError: it cannot be read, has neither a picture nor a caption column, has no label of the data, or has a
+            value that is no probability; the message names the line and the column.
+    """
+    digest = hashlib.sha256(read_bytes(file)).hexdigest()
+    suffix = file.suffix.lower()
+    table = (
+        _json_lines(file) if suffix in (".jsonl", ".ndjson") else _parquet(file) if suffix == ".parquet" else _csv(file)
+    )
+    rows: list[SoftRow] = []
+    other: dict[str, None] = {}
+    found: set[int] = set()
+    for line, keys, cells in table:
+        values = [math.nan] * len(labels)
+        given: dict[int, str] = {}
+        for name, cell in cells.items():
+            if name not in labels:
+                other[name] = None
+                continue
+            index = labels.index(name)
+            if index in given:
+                raise DataError(f"{file}:{line}: columns {given[index]!r} and {name!r} are the same label; keep one")
+            given[index] = name
+            found.add(index)
+            values[index] = _probability(cell, f"{file}:{line}: column {name!r}")
+        image, caption = _text(keys, _PICTURE), _text(keys, _CAPTION)
+        if image is None and caption is None:
+            raise DataError(f"{file}:{line}: found neither a picture nor a caption; expected a column image or caption")
+        rows.append(SoftRow(file, line, image, caption, tuple(values)))
+    if not rows:
+        raise DataError(f"{file}: found no row; expected a header and rows, or JSON lines")
+    if not found:
+        raise DataError(
+            f"{file}: found none of the {len(labels)} labels of the data; expected a column a label, such as "
+            f"{labels.names[0]!r}, or JSON lines with probabilities"
+        )
+    notes = []
+    if other:
+        notes.append(f"{file}: {_some(list(other))} {_are(len(other))} no label of the data; not read")
+    if absent := [name for index, name in enumerate(labels.names) if index not in found]:
+        notes.append(f"{file}: says nothing about {_some(absent)}: unknown to this teacher")
+    return SoftFile(file, digest, tuple(rows), tuple(notes))
+
+
+def match_soft_files(
+    files: Sequence[SoftFile],
+    records: Sequence[Record],
+    held_out: Mapping[str, Sequence[Record]],
+    temperature: float,
+    images: Path | None = None,
+) -> Matched:
+    """Match rows to training records by the picture's name, or by the caption where a row names no picture.
+
+    Rows about one record are averaged as logits, first within a file, then over files with equal weights. A picture
+    that the training split lacks joins it, if it is found; one of another split is never used.
+
+    Args:
+        files: at least one.
+        records: N records of the training split.
+        held_out: the records of the other splits by name.
+        temperature: > 0; logits are divided by it.
+        images: the pictures folder of rows that join; None looks where the training pictures lie and beside each file.
+    """
+    index, kept = _Names(records), {name: _Names(split) for name, split in held_out.items()}
+    size = len(files[0].rows[0].probabilities)
+    total, known = np.zeros((len(records), size)), np.zeros((len(records), size))
+    new: dict[PictureFile, tuple[Record, list[npt.NDArray[np.float64]], list[str]]] = {}
+    notes: list[str] = []
+    seen: set[int] = set()
+    for file in files:
+        notes += file.notes
+        finder = PictureFinder(_folders(file.file, records, images))
+        sums: dict[int, list[npt.NDArray[np.float64]]] = {}
+        lost: list[SoftRow] = []
+        apart: dict[str, int] = {}
+        by = {"picture": 0, "caption": 0}
+        for row in file.rows:
+            logits = _logits(row.probabilities, temperature)
+            places = index.find(row)
+            # An exact name counts before the end of one, whichever split has it.
+            exact = next((name for name, names in kept.items() if names.has(row)), None)
+            if index.has(row) or (places and exact is None):
+                other = None
+            else:
+                other = exact or next((name for name, names in kept.items() if names.find(row)), None)
+            if other is not None:
+                apart[other] = apart.get(other, 0) + 1
+            elif places:
+                by["picture" if row.image is not None else "caption"] += 1
+                for place in places:
+                    sums.setdefault(place, []).append(logits)
+            elif (picture := _picture(row, finder)) is not None:
+                record = Record(row.image, picture, (), None, file.file, row.line)
+                _, parts, captions = new.setdefault(picture, (record, [], []))
+                parts.append(logits)
+                if row.caption is not None and row.caption not in captions:
+                    captions.append(row.caption)
+            else:
+                lost.append(row)
+        for place, parts in sums.items():
+            mean = _mean(parts)
+            total[place] += np.nan_to_num(mean)
+            known[place] += ~np.isnan(mean)
+        seen |= {*sums}
+        notes.append(
+            f"{file.file}: {len(file.rows)} rows, matched by picture {by['picture']}, by caption {by['caption']}, "
+            f"to {len(sums)} training records"
+        )
+        for name, count in apart.items():
+            notes.append(f"{file.file}: {count} rows are about {name} and are not used")
+        if lost:
+            shown = _some([f"line {row.line} ({row.image or row.caption})" for row in lost])
+            notes.append(f"{file.file}: {len(lost)} rows match no training record and no picture: {shown}")
+    if missed := [record for place, record in enumerate(records) if place not in seen]:
+        shown = _some([record.image_id or record.captions[0] for record in missed])
+        notes.append(f"{len(missed)} of {len(records)} training records have no row of soft labels: {shown}")
+    joined = [_with_captions(record, captions) for record, _, captions in new.values()]
+    if joined:
+        notes.append(f"{len(joined)} pictures without labels of their own join the training with soft labels")
+    with np.errstate(invalid="ignore"):
+        mean_logits = np.where(known > 0, total / np.maximum(known, 1), np.nan)
+    parts_of = [_mean(parts) for _, parts, _ in new.values()]
+    return Matched(mean_logits, tuple(joined), np.array(parts_of).reshape(len(joined), size), tuple(notes))
+
+
+class _Names:
+    """Finds the records that a row is about."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._names: dict[str, set[int]] = {}
+        self._whole: dict[str, set[int]] = {}
+        self._captions: dict[str, set[int]] = {}
+        for place, record in enumerate(records):
+            if record.image_id is not None:
+                self._whole.setdefault(record.image_id, set()).add(place)
+                for name in _ends(record.image_id):
+                    self._names.setdefault(name, set()).add(place)
+            for caption in record.captions:
+                self._captions.setdefault(caption, set()).add(place)
+
+    def has(self, row: SoftRow) -> bool:
+        return row.image in self._whole
+
+    def find(self, row: SoftRow) -> list[int]:
+        """Return the places of the records: by the longest end of the picture's name that only one picture has."""
+        if row.image is None:
+            return sorted(self._captions.get(row.caption or "", ()))
+        if row.image in self._whole:
+            return sorted(self._whole[row.image])
+        for name in (end for given in names_of(row.image).names for end in _ends(given)):
+            if len(places := self._names.get(name, ())) == 1:
+                return [*places]
+        return []
+
+
+def _ends(name: str) -> Iterator[str]:
+    """Yield the name, then without its leading folders, each also without the ending: ids often have none."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part and part != "."]
+    for start in range(len(parts)):
+        end = "/".join(parts[start:])
+        yield end
+        stem, dot, _ = end.rpartition(".")
+        if dot and stem and "/" not in end[len(stem) :]:
+            yield stem
+
+
+def _folders(file: Path, records: Sequence[Record], images: Path | None) -> tuple[Path, ...]:
+    if images is not None:
+        return (images,)
+    found = dict.fromkeys((file.parent / "images", file.parent))
+    for record in records:
+        if (
+            isinstance(record.image, Path)
+            and record.image_id
+            and record.image.as_posix().endswith(f"/{record.image_id}")
+        ):
+            found.setdefault(Path(record.image.as_posix()[: -len(record.image_id)]))
+    return tuple(folder for folder in found if folder.is_dir())
+
+
+def _picture(row: SoftRow, finder: PictureFinder) -> PictureFile | None:
+    if row.image is None:
+        return None
+    names = names_of(row.image).names
+    try:
+        return finder.find(names[0], names[1:]) if names else None
+    except (ValueError, LookupError):
+        return None
+
+
+def _with_captions(record: Record, captions: Sequence[str]) -> Record:
+    return Record(record.image_id, record.image, tuple(captions), None, record.file, record.number)
+
+
+def _logits(probabilities: Sequence[float], temperature: float) -> npt.NDArray[np.float64]:
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), _EDGE, 1 - _EDGE)
+    scaled: npt.NDArray[np.float64] = np.log(clipped / (1 - clipped)) / temperature
+    return scaled
+
+
+def _mean(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Return the mean of each label over the rows that know it; NaN where none does."""
+    stacked = np.stack(parts)
+    count = (~np.isnan(stacked)).sum(axis=0)
+    return np.where(count > 0, np.nansum(stacked, axis=0) / np.maximum(count, 1), np.nan)
+
+
+def _probability(cell: Any, where: str) -> float:
+    if cell is None or (isinstance(cell, str) and cell.strip().casefold() in {"", *MISSING}):
+        return math.nan
+    try:
+        value = math.inf if isinstance(cell, bool) else float(cell)
+    except (TypeError, ValueError):
+        value = math.inf
+    if isinstance(cell, float) and math.isnan(cell):
+        return math.nan
+    if not 0.0 <= value <= 1.0:
+        raise DataError(f"{where}: found {cell!r}; expected a probability in 0..1, or nothing if it is unknown")
+    return value
+
+
+def _text(keys: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    for name in names:
+        text = " ".join(str(keys.get(name) if keys.get(name) is not None else "").split())
+        if text:
+            return text
+    return None
+
+
+_Table = Iterable[tuple[int, Mapping[str, Any], Mapping[str, Any]]]
+
+
+def _divided(entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide a row into the cells that name a picture or caption, and the others."""
+    keys, cells = {}, {}
+    for name, cell in entry.items():
+        plain = name.strip().casefold().replace("_", "").replace(" ", "")
+        if plain in (*_PICTURE, *_CAPTION):
+            keys[plain] = cell
+        else:
+            cells[name.strip()] = cell
+    return keys, cells
+
+
+def _csv(file: Path) -> _Table:
+    text = read_text(file)
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|", key=first.count), strict=True)
+    try:
+        header = next(reader, [])
+        if len(set(header)) != len(header):
+            raise DataError(f"{file}: found a column twice in the header; expected each once")
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise DataError(f"{file}:{reader.line_num}: found {len(row)} columns; expected {len(header)}")
+            yield reader.line_num, *_divided(dict(zip(header, row, strict=True)))
+    except csv.Error as error:
+        raise DataError(f"{file}:{reader.line_num}: not CSV: {error}") from None
+
+
+def _parquet(file: Path) -> _Table:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise DataError(f"{file}: Parquet needs pyarrow ({error}); pip install 'mlic-train[parquet]'") from None
+    try:
+        entries = parquet.read_table(str(file)).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{file}: not Parquet: {error}") from None
+    for number, entry in enumerate(entries, start=1):
+        yield number, *_divided(entry)
+
+
+def _json_lines(file: Path) -> _Table:
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file}:{number}: not JSON: {error}") from None
+        if not isinstance(entry, dict) or not isinstance(entry.get("probabilities"), dict):
+            raise DataError(f"{file}:{number}: expected an object with probabilities, as mlic-infer writes it")
+        yield (
+            number,
+            _divided({name: entry[name] for name in entry if name != "probabilities"})[0],
+            entry["probabilities"],
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
+    return ", ".join(map(repr, names[:_EXAMPLES])) + rest
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
