@@ -103,9 +103,7 @@ def teach(
     taught = _with_train(splits, [*(labelled.get(i, record) for i, record in enumerate(own)), *softened[len(places) :]])
     unlabelled = len(pseudo) + len(joined)
     taught_now = sum(each.soft is not None for each in softened)
-    log(
-        f"soft labels of {taught_now} training records, {unlabelled} of them without labels of their own"
-    )
+    log(f"soft labels of {taught_now} training records, {unlabelled} of them without labels of their own")
     notes: dict[str, str | int | float] = {"teacher_sees": options.sees} if options.teachers else {}
     notes |= {FINGERPRINT: fingerprint({"train": taught.train})}
     if options.teachers:

@@ -86,7 +86,7 @@ def test_its_telemetry_stays_out_while_it_is_imported(monkeypatch: pytest.Monkey
     for name in ("openvino", "openvino_telemetry"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     assert load_library().telemetry is False
-    import openvino_telemetry  # type: ignore[import-not-found] # others may
+    import openvino_telemetry  # others may
 
     assert openvino_telemetry
     monkeypatch.delitem(sys.modules, "openvino")

@@ -25,6 +25,8 @@ def test_evidence_is_compiled_when_it_is_first_asked_for(small_model: ModelConfi
     assert not {"picture_evidence", "caption_evidence"} & compiled, "the others are not computed"
     found, expected = session.explain(*arrays), ours.explain(*arrays)
     for part, other in zip(found, expected, strict=True):
+        assert part is not None
+        assert other is not None
         np.testing.assert_allclose(part, other, atol=1e-4)
     assert len(session._session._requests) == 2
     np.testing.assert_array_equal(session.run(*arrays), found.logits)
