@@ -20,7 +20,8 @@ PROVIDERS = {
 }
 AUTO = "auto"
 # What "auto" tries, best first. Without tensorrt: it compiles an engine for minutes, so users have to choose it.
-AUTO_ORDER = ("cuda", "directml", "coreml", "openvino", "xnnpack", "cpu")
+# OpenVINO was not faster than the CPU provider (benchmarks/results/openvino-*): `mlic-bench --choose` finds where it is.
+AUTO_ORDER = ("cuda", "directml", "coreml", "xnnpack", "cpu", "openvino")
 
 
 def candidates(provider: str, offered: Sequence[str]) -> tuple[str, ...]:

@@ -14,15 +14,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlic_runtime.base.text import error_line
 from mlic_runtime.errors import ProviderError
 
 from .names import HOW_TO_GET
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _TYPES = {"u8": "tensor(uint8)", "i64": "tensor(int64)", "f32": "tensor(float)", "f16": "tensor(float16)"}
 _HEAD = struct.Struct("<I")  # bytes of the JSON in front of a saved graph
@@ -135,8 +135,8 @@ class OpenVINOSession:
         return self._outputs
 
     def run(
-        self, names: Sequence[str], feed: dict[str, npt.NDArray[Any]], options: object = None
-    ) -> list[npt.NDArray[Any]]:
+        self, names: Sequence[str], feed: "dict[str, npt.NDArray[Any]]", options: object = None
+    ) -> "list[npt.NDArray[Any]]":
         """Return the named outputs for these inputs, in arrays of their own.
 
         Args:
@@ -152,7 +152,7 @@ class OpenVINOSession:
             if key not in self._requests:
                 self._requests[key] = self._compile(self._core.read_model(self._graph), names).create_infer_request()
             result = self._requests[key].infer(feed, share_inputs=True)
-            return [np.array(result[name]) for name in names]  # copies: the next run reuses the request's memory
+            return [result[name].copy() for name in names]  # copies: the next run reuses the request's memory
 
     def _compile(self, model: Any, names: Sequence[str]) -> Any:
         results = [model.output(name).get_node() for name in names]

@@ -17,7 +17,7 @@ from mlic_train.runs.checkpoint import TrainedModel
 
 from .graph import export_graph
 from .half_precision import to_float16
-from .quantization import Block, Noise, Quantizer, session_for_parity
+from .quantization import Noise, Quantizer, session_for_parity
 from .ranges import Inputs, draw_rows, make_inputs, measure_ranges
 
 FULL = PRECISIONS[0]
@@ -130,18 +130,15 @@ def _quantize(
 ) -> Graph:
     """Quantize as many blocks as the noise budget allows; halve the budget until the loss of F1 is allowed.
 
-    If blocks have to stay in float32, those do that make the most noise for the time that int8 saves in them.
+    If blocks have to stay in float32, those do that make the most noise. The time that int8 saves in each is no part of
+    it: measured, it varies so much that two exports on one machine left out 9 and 20 blocks.
     """
     log(f"measuring what {precision} does to each of {len(quantizer.blocks)} blocks")
     if not quantizer.blocks:
         raise ExportError(f"the model has no operator that {precision} could be used for; leave it out of --precision")
-    ranked, timed = quantizer.measure_noise(unseen), False
+    ranked = quantizer.measure_noise(unseen)
     budget, lost, least = _NOISE**2, float("inf"), 0
     while (left := max(least, _fewest_left_out(ranked, budget))) < len(ranked):
-        if left and not timed:
-            log(f"measuring the time that {precision} saves in each block")
-            ranked, timed = _by_cost(ranked, quantizer.measure_savings(unseen)), True
-            continue
         content = quantizer.quantize([noise.block for noise in ranked[left:]])
         lost = drop(content)
         how = f"{precision} with {left} of {len(ranked)} blocks in {FULL}"
@@ -152,15 +149,6 @@ def _quantize(
             return Graph(content, {f"{key}_blocks": len(ranked) - left, f"{key}_left_in_fp32": _join_names(names)})
         budget, least = budget / 2, left + 1
     raise drop_error(precision, lost, max_drop, f" with {max(least - 1, 0)} of {len(ranked)} blocks in {FULL}")
-
-
-def _by_cost(ranked: Sequence[Noise], savings: Mapping[Block, float]) -> list[Noise]:
-    """Order blocks by their noise for the seconds that int8 saves in them, the most first.
-
-    A block in which nothing is saved counts as one that saves a hundredth of all: it still makes the file smaller.
-    """
-    least = 0.01 * sum(max(saved, 0.0) for saved in savings.values()) or 1.0
-    return sorted(ranked, key=lambda noise: noise.mean_square / max(savings[noise.block], least), reverse=True)
 
 
 def _fewest_left_out(ranked: Sequence[Noise], budget: float) -> int:

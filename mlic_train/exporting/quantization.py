@@ -11,7 +11,6 @@ activations and residual sums that are fused with them. Everything else stays in
 of logits have ranges that 256 steps do not cover, and they cost no time; for LSTMs there is no standard int8 operator.
 """
 
-import functools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
 
 from mlic_runtime.base.machine import has_dot_product
-from mlic_runtime.bench.timing import call_in_turns
 from mlic_runtime.graph.session import GraphSession, create_session
 from mlic_runtime.package.manifest import FULL_RANGE, REDUCED_RANGE
 
@@ -107,19 +105,6 @@ class Quantizer:
         del model.metadata_props[:]  # notes of the quantizer
         data: bytes = model.SerializeToString(deterministic=True)
         return data
-
-    def measure_savings(self, batches: Sequence[Inputs], rounds: int = 15) -> dict[Block, float]:
-        """Measure the seconds that int8 saves in each block: a run with the block in float32, less one without.
-
-        One row and one thread, in turns, medians; a block that int8 makes slower has a negative number.
-        """
-        rest = [[other for other in self.blocks if other is not block] for block in self.blocks]
-        sessions = [create_session(self.quantize(blocks), threads=1) for blocks in (self.blocks, *rest)]
-        row = [array[:1] for array in batches[0].values()]
-        calls = [functools.partial(session.run, *row) for session in sessions]  # type: ignore[arg-type] # in order
-        seconds, _ = call_in_turns(calls, rounds, 3, lambda: None)
-        all_int8, *without = (float(np.median(measured)) for measured in seconds)
-        return {block: median - all_int8 for block, median in zip(self.blocks, without, strict=True)}
 
     def measure_noise(self, batches: Sequence[Inputs]) -> list[Noise]:
         """Measure the noise of each block in the logits of these batches, largest first; noise of blocks adds up."""
