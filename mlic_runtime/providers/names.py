@@ -20,7 +20,7 @@ PROVIDERS = {
 }
 AUTO = "auto"
 # What "auto" tries, best first. Without tensorrt: it compiles an engine for minutes, so users have to choose it.
-# OpenVINO was not faster than the CPU provider (benchmarks/results/openvino-*): `mlic-bench --choose` finds where it is.
+# OpenVINO comes last: it was not faster here (benchmarks/results/openvino-*). `mlic-bench --choose` finds where it is.
 AUTO_ORDER = ("cuda", "directml", "coreml", "xnnpack", "cpu", "openvino")
 
 

@@ -126,9 +126,6 @@ class Blocks:
     def measure_noise(self, _: object) -> list[Noise]:
         return self.noise
 
-    def measure_savings(self, _: object) -> dict[Block, float]:
-        return dict.fromkeys(self.blocks, 0.001)
-
     def quantize(self, blocks: list[Block]) -> bytes:
         return " ".join(block.name for block in blocks).encode()
 
