@@ -66,9 +66,7 @@ class GraphSession:
         grid: (h, w) of `picture_evidence`; None without it, or if the graph does not say.
     """
 
-    def __init__(
-        self, session: "onnxruntime.InferenceSession | OpenVINOSession", provider: str, threads: int, library: str
-    ) -> None:
+    def __init__(self, session: Any, provider: str, threads: int, library: str) -> None:
         self._session = session
         self._process = os.getpid()
         _SESSIONS.add(self)

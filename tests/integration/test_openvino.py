@@ -173,7 +173,7 @@ def test_choose_measures_it_and_auto_remembers() -> None:
     result = CliRunner().invoke(bench, ["--choose", "--runs", "3", "--warmup", "1", *options])
     assert result.exit_code == 0, result.stderr
     measured = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith("fp")]
-    assert measured == [[precision, name] for name in ("openvino", "cpu") for precision in ("fp32", "fp16")]
+    assert measured == [[precision, name] for name in ("cpu", "openvino") for precision in ("fp32", "fp16")]
     chosen = result.stdout.split("chosen")[0].splitlines()[-1].split()[:2]
     said = CliRunner().invoke(infer, [str(PICTURES[0]), "red", "--provider", "auto", "-v", *options]).stderr
     assert f"{chosen[0]} on {chosen[1]}, " in said

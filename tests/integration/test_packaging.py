@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mlic_runtime.base.page_files import EXAMPLE_FOLDER, PAGE_FILES
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,7 +47,9 @@ def test_the_wheel_holds_the_package_and_the_released_model_and_nothing_else(whe
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mlic_runtime").rglob("*.py")}
     model = {f"mlic_runtime/models/hybrid/{path.name}" for path in (ROOT / "exported" / "hybrid").iterdir()}
     metadata = {name for name in names if ".dist-info/" in name}
-    assert names - metadata == modules | model | {"mlic_runtime/py.typed"}
+    page = {f"mlic_runtime/{EXAMPLE_FOLDER}/{path.name}" for path in (ROOT / EXAMPLE_FOLDER).glob("*.[jp][pn]g")}
+    page |= {f"mlic_runtime/web/{name}" for name in PAGE_FILES}
+    assert names - metadata == modules | model | page | {"mlic_runtime/py.typed"}
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
 
 

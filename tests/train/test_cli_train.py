@@ -73,9 +73,9 @@ def test_every_phase_has_a_line_with_the_time_left_in_a_pipe(colours: Path, tmp_
     lines = [line for line in result.stderr.splitlines() if not line.startswith(about_rows)]
     beginnings = [
         "read the data in 0:",
+        "caching features of val: 12 pictures, 100%",
         "caching features of train: 32 pictures",
         "caching features of train: 36 pictures, 100%",
-        "caching features of val: 12 pictures, 100%",
         "epoch 1/2: ",
         "epoch 2/2: ",
         "calibrating the best checkpoint on val",

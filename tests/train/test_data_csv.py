@@ -211,7 +211,7 @@ def test_inferred_names_may_have_spaces_where_the_file_uses_separators(tmp_path:
 
 
 def test_no_label_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="give a labels file"):
+    with pytest.raises(DataError, match="found 1 rows and no labels"):
         read_labels([write(tmp_path, "Caption\nA dog.\n")])
 
 
