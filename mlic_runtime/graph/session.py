@@ -148,7 +148,7 @@ class GraphSession:
         if input_ids is not None and attention_mask is not None:
             feed |= {INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
         try:
-            outputs = self._session.run(names, feed, self._options)
+            outputs: list[npt.NDArray[np.float32]] = self._session.run(names, feed, self._options)
         except Exception as error:  # the errors of ONNX Runtime and OpenVINO have no common base class
             why = reason(error) if self.provider == "openvino" else error_line(error)
             raise PackageError(f"the graph failed on {_shapes(feed)}: {why}") from error
