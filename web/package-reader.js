@@ -7,7 +7,7 @@ import { PackageError, reason } from "./errors.js";
 const SCHEMA_VERSION = 1;
 const MANIFEST = "manifest.json";
 const CARD = "README.md";
-const PRECISIONS = ["fp32", "fp16", "int8"];
+const PRECISIONS = ["fp32", "fp16", "int8-full", "int8"];
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
 const FILE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/;
 const SHA256 = /^[0-9a-f]{64}$/;
