@@ -218,11 +218,9 @@ def _check(choices: tuple[PrecisionChoice, ...]) -> None:
         where = f"file.choices[{index}]"
         expect(bool(_DIGEST.match(choice.graphs)), f"{where}.graphs", "a SHA-256 digest", choice.graphs)
         expect(choice.provider in PROVIDERS, f"{where}.provider", f"one of {', '.join(PROVIDERS)}", choice.provider)
-        for precision, p50_ms in choice.p50_ms.items():
+        for precision in choice.p50_ms:
             expect(precision in PRECISIONS, f"a precision in {where}.p50_ms", f"one of {PRECISIONS}", precision)
-            expect(p50_ms > 0, f"{where}.p50_ms.{precision}", "more than 0", p50_ms)
-        measured = ", ".join(choice.p50_ms)
-        expect(choice.precision in choice.p50_ms, f"{where}.precision", f"measured ({measured})", choice.precision)
+        _check_measured(where, "precision", choice.precision, choice.p50_ms)
     keys = [choice.key for choice in choices]
     expect(len(set(keys)) == len(keys), "file.choices", "one for each package, provider and processor", len(keys))
 
@@ -231,10 +229,15 @@ def _check_providers(choices: tuple[ProviderChoice, ...]) -> None:
     for index, choice in enumerate(choices):
         where = f"file.providers[{index}]"
         expect(bool(_DIGEST.match(choice.graphs)), f"{where}.graphs", "a SHA-256 digest", choice.graphs)
-        for provider, p50_ms in choice.p50_ms.items():
+        for provider in choice.p50_ms:
             expect(provider in PROVIDERS, f"a provider in {where}.p50_ms", f"one of {', '.join(PROVIDERS)}", provider)
-            expect(p50_ms > 0, f"{where}.p50_ms.{provider}", "more than 0", p50_ms)
-        measured = ", ".join(choice.p50_ms)
-        expect(choice.provider in choice.p50_ms, f"{where}.provider", f"measured ({measured})", choice.provider)
+        _check_measured(where, "provider", choice.provider, choice.p50_ms)
     keys = [choice.key for choice in choices]
     expect(len(set(keys)) == len(keys), "file.providers", "one for each package and processor", len(keys))
+
+
+def _check_measured(where: str, key: str, chosen: str, p50_ms: Mapping[str, float]) -> None:
+    """Check that the times are above 0, and that what was chosen is one of what was measured."""
+    for name, milliseconds in p50_ms.items():
+        expect(milliseconds > 0, f"{where}.p50_ms.{name}", "more than 0", milliseconds)
+    expect(chosen in p50_ms, f"{where}.{key}", f"measured ({', '.join(p50_ms)})", chosen)

@@ -1,7 +1,7 @@
 """`mlic-export`. stdout is data, stderr is progress; torch is imported when work begins."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from mlic_train.base.progress import log_line
 from mlic_train.config import MODELS
 
 from .data_options import data_from, data_options
+
+if TYPE_CHECKING:
+    from mlic_train.data.splits import Splits
 
 
 def _precisions(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -104,7 +107,6 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     mlic-export --run runs/hybrid --layout triton --output model-repository
     mlic-export --layout web --output site
     """  # noqa: D301 # click needs the backspace itself
-    from mlic_train.data.splits import load_splits
     from mlic_train.exporting.archive import write_archive
     from mlic_train.exporting.package import ExportOptions, export_package
     from mlic_train.exporting.parity import parity_table
@@ -141,10 +143,7 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     log_line(f"exporting {folder} ({name}{chosen}) to {output}")
     if options["save_checkpoint"]:
         trained = save_half(trained, options["save_checkpoint"])
-    data = data_from(options)
-    splits = load_splits(data, runs=[folder]) if data.has_training_rows else None
-    for line in splits.lines() if splits is not None else ():
-        log_line(line)
+    splits = _splits(options, folder)
     write = export_package if options["layout"] == "package" else export_triton
     wanted = ExportOptions(
         version=options["package_version"],
@@ -165,12 +164,22 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
         click.echo(write_wheel(output, output.parent))
 
 
+def _splits(options: dict[str, Any], run: Path) -> "Splits | None":
+    """Read the data that the options name, and say how; None without any."""
+    from mlic_train.data.splits import load_splits
+
+    data = data_from(options)
+    splits = load_splits(data, runs=[run]) if data.has_training_rows else None
+    for line in splits.lines() if splits is not None else ():
+        log_line(line)
+    return splits
+
+
 def _export_site(name: str | None, options: dict[str, Any], precision_given: bool) -> None:
     """Write a web site, from a package that exists or from a run, which is exported first."""
     from tempfile import TemporaryDirectory
 
     from mlic_runtime.package.model_package import load_package
-    from mlic_train.data.splits import load_splits
     from mlic_train.exporting.package import ExportOptions, export_package
     from mlic_train.exporting.web import export_site
     from mlic_train.runs.checkpoint import load_trained
@@ -188,10 +197,7 @@ def _export_site(name: str | None, options: dict[str, Any], precision_given: boo
             package = load_package(options["package"] or name)
             log_line(f"making a site of {package.manifest.title} ({package.path}) in {output}")
         else:
-            data = data_from(options)
-            splits = load_splits(data, runs=[run]) if data.has_training_rows else None
-            for line in splits.lines() if splits is not None else ():
-                log_line(line)
+            splits = _splits(options, run)
             chosen = precision or ("int8" if splits is not None else "fp32")
             hint = (
                 "" if chosen == "int8" or precision_given else "; with --data it would be int8, a quarter of the bytes"

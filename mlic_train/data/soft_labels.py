@@ -343,7 +343,7 @@ def _parquet(file: Path) -> _Table:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise DataError(f"{file}: Parquet needs pyarrow ({error}); pip install 'mlic-train[parquet]'") from None
+        raise DataError(f"{file}: Parquet needs pyarrow ({error}); pip install 'mlic-runtime[parquet]'") from None
     try:
         entries = parquet.read_table(str(file)).to_pylist()
     except (ArrowException, OSError) as error:

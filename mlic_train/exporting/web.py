@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import tarfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
 """The names of class labels from the card of a Hugging Face data set: README.md with YAML between lines of `---`."""
 
-import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ def class_names(file: Path, column: str) -> tuple[str, ...]:
     return ()
 
 
-@functools.lru_cache(maxsize=16)
 def _names(card: Path) -> Mapping[str, tuple[str, ...]]:
     try:
         if card.stat().st_size > _MAX_BYTES:

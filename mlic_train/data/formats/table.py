@@ -188,6 +188,11 @@ class _Rows:
     pictures: tuple[str, Iterator[int | None]] | None
     found: dict[tuple[str, ...], Columns] = dataclasses.field(default_factory=dict)
 
+    @functools.cached_property
+    def _class_names(self) -> tuple[str, ...]:
+        """The names of Hugging Face's class labels in the column of labels, by number; () without any."""
+        return _class_names(self.file, self.table, self.layout.labels[0])
+
     def read(self, record: TableRow | BrokenRow) -> Row | Problem:
         size = None if self.pictures is None else next(self.pictures[1], None)
         if isinstance(record, BrokenRow):
@@ -267,7 +272,7 @@ class _Rows:
         if layout.studio and not value:  # an empty answer is none of the labels; without any, nobody answered
             answered = next((name for name in cells if plain_name(name) == "annotationid"), None)
             return ("" if answered is not None and cells[answered] not in (None, "") else None), ()
-        known = (self.table.declared or {}).get(column) or class_names(self.file, column)
+        known = self._class_names
         if known and isinstance(value, str) and value.strip().isdecimal():
             value = (value.strip(),)
         if known and isinstance(value, tuple):
@@ -384,6 +389,10 @@ def _names_in(labels: str | tuple[str, ...] | None) -> Sequence[str]:
     return split_cell(labels, "commas")
 
 
+def _class_names(file: Path, table: Table, column: str) -> tuple[str, ...]:
+    return (table.declared or {}).get(column) or class_names(file, column)
+
+
 def _class_labels(files: Sequence[Path], layout: Layout) -> LabelSet | None:
     """Return Hugging Face's class labels of a column; None where it has none."""
     if len(layout.labels) != 1:
@@ -391,7 +400,7 @@ def _class_labels(files: Sequence[Path], layout: Layout) -> LabelSet | None:
     declared: tuple[str, ...] = ()
     for file in files:
         with _opened(file, None) as (table, _):
-            names = (table.declared or {}).get(layout.labels[0]) or class_names(file, layout.labels[0])
+            names = _class_names(file, table, layout.labels[0])
         if declared and names != declared:
             raise DataError(f"{file}: found the class labels {names}; another file has {declared}; expected the same")
         declared = names
