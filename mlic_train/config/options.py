@@ -93,7 +93,7 @@ def resolve(given: Mapping[str, Any]) -> Options:
     chosen = {**_of_use(_preset(preset, _part(RunOptions, given).device), given), **given}
     data, run, weights = _part(DataOptions, chosen), _part(RunOptions, chosen), _part(FirstWeights, chosen)
     model, train, teacher = _part(ModelConfig, chosen), _part(TrainConfig, chosen), _part(Distillation, chosen)
-    if model.backbone != ORIGIN_BACKBONE and weights.backbone_weights is None:
+    if model.backbone != ORIGIN_BACKBONE and weights.backbone_weights is None and weights.start_from is None:
         raise ConfigError(
             f"the backbone {model.backbone} would start from random weights: give --backbone-weights hub, a file or a "
             f"run folder; or {NO_WEIGHTS}, if that is what you want"
@@ -105,7 +105,7 @@ def resolve(given: Mapping[str, Any]) -> Options:
                     f"--{flag_of(ModelConfig, name)} is for lstm and mean, the text encoder {model.text_encoder} has "
                     "its own: leave it out"
                 )
-    model, train = resolve_configs(model, train, pretrained=weights.pretrained is not None)
+    model, train = resolve_configs(model, train, pretrained=weights.backbone_is_pretrained)
     teacher = dataclasses.replace(teacher, skip_bad_rows=data.skip_bad_rows)
     run = dataclasses.replace(run, preset=preset)
     return Options(data, run, model, weights, train, teacher, given, chosen)

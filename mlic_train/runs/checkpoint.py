@@ -32,6 +32,7 @@ CONFIG_NAME = "config.json"
 BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
 NEVER_SEEN = "never_seen"  # in the provenance: "pictures", where no training row had one
+OF_THE_BACKBONE = ("backbone.", "normalize.")  # what the names of the picture encoder's tensors begin with
 _MODEL = "model."
 _OPTIMIZER = "optimizer."
 _AVERAGE = "average."
@@ -278,8 +279,8 @@ def load_backbone(model: Model, folder: Path) -> None:
     path = folder / BEST_NAME
     tensors = load_checkpoint(path).model
     own = model.state_dict()
-    names = [name for name in own if name.startswith(("backbone.", "normalize."))]
-    theirs = {name for name in tensors if name.startswith(("backbone.", "normalize."))}
+    names = [name for name in own if name.startswith(OF_THE_BACKBONE)]
+    theirs = {name for name in tensors if name.startswith(OF_THE_BACKBONE)}
     if theirs != set(names) or any(tensors[name].shape != own[name].shape for name in names):
         raise CheckpointError(f"{path} has another backbone than the model; give the same --backbone as that run")
     load_weights(model, {**own, **{name: tensors[name] for name in names}}, path)

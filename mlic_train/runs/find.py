@@ -23,6 +23,19 @@ def newest_run(root: Path, name: str | None = None) -> Path | None:
     return max(runs)[1] if runs else None
 
 
+def run_called(name: str) -> Path:
+    """Return the run folder `name`, or the released checkpoint's of a model of that name.
+
+    Raises:
+        CheckpointError: there is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).name == name and (released := released_run(name)) is not None:
+        return released
+    raise CheckpointError(f"{name!r} is neither a run folder nor a released model; give the folder of a finished run")
+
+
 def released_run(name: str) -> Path | None:
     """Return the folder of the released checkpoint of that model in this package; None without one."""
     folder = _RELEASED / name

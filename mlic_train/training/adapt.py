@@ -12,6 +12,8 @@ from mlic_train.config.preset import NONE
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
 from mlic_train.measure.collect import usable_records
+from mlic_train.runs.find import run_called
+from mlic_train.runs.starting_point import architecture
 
 _MOST_EPOCHS = 60  # that `min_steps` may ask for
 _LEAST_ODDS = 0.1
@@ -29,15 +31,18 @@ _PARTS = {
 def adapt(options: Options, splits: Splits) -> Options:
     """Return the options with what follows from the training rows, where the user left it open.
 
-    Without any caption the model is the cnn. Without any picture the backbone, which would learn nothing, is the
-    smallest. (With rows of teachers, which are not known here, both stay.) Epochs are as many as `min_steps` asks for.
-    With a preset `empty_odds` is what val says.
+    A model to start from says what the new one is. Without any caption the model is the cnn. Without any picture the
+    backbone, which would learn nothing, is the smallest. (With rows of teachers, which are not known here, both stay.)
+    Epochs are as many as `min_steps` asks for. With a preset `empty_odds` is what val says.
 
     Raises:
-        ConfigError: see `resolve`.
+        ConfigError: see `resolve` and `architecture`.
+        CheckpointError: there is no model to start from.
     """
     values: dict[str, Any] = {}
-    if _captions_are_missing(options, splits):
+    if options.weights.start_from is not None:
+        values |= architecture(run_called(options.weights.start_from), options.given)
+    elif _captions_are_missing(options, splits):
         values["name"] = "cnn"
     elif pictures_are_missing(options, splits) and "backbone" not in options.given:
         values["backbone"] = ORIGIN_BACKBONE
@@ -83,12 +88,13 @@ def remarks(options: Options, splits: Splits) -> list[str]:
 def pictures_are_missing(options: Options, splits: Splits) -> bool:
     """Return whether no training row has a picture, those of teachers included, for a model that can do without."""
     pictures = any(record.image is not None for record in splits.train.records)
-    return not pictures and not options.teacher.files and options.model.reads_captions
+    started = options.weights.start_from is not None  # what it knows of pictures stays
+    return not (pictures or started or options.teacher.files) and options.model.reads_captions
 
 
 def _captions_are_missing(options: Options, splits: Splits) -> bool:
     """Return whether no training row has a caption, and the user left the model open."""
-    captions = any(record.captions for record in splits.train.records)
+    captions = any(record.captions for record in splits.train.records) or options.weights.start_from is not None
     return not captions and not options.teacher.files and "name" not in options.given
 
 

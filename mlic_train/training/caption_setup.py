@@ -14,6 +14,7 @@ from mlic_train.config import LSTM, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfi
 from mlic_train.data import Record
 from mlic_train.errors import ConfigError
 from mlic_train.models.huggingface import load_text_encoder
+from mlic_train.runs.checkpoint import load_trained
 
 from .embedding import PACKAGE, PACKAGE_NAME, initial_embedding, packaged_encoder
 
@@ -67,6 +68,18 @@ def set_up_captions(config: ModelConfig, records: Sequence[Record], embedding: s
     weights = {"embedding.weight": initial_embedding(tokenizer, source, config.width)}
     facts = _text_facts("embedding", PACKAGE_NAME if embedding == PACKAGE else embedding)
     return CaptionSetup(config, tokenizer, weights, facts)
+
+
+def take_over_captions(config: ModelConfig, folder: Path) -> CaptionSetup:
+    """Take tokenizer and vocabulary of a finished run; its weights come with those of the whole model.
+
+    Raises:
+        CheckpointError: there is no trained model.
+    """
+    trained = load_trained(folder)
+    theirs = trained.config.model
+    config = dataclasses.replace(config, vocab_size=theirs.vocab_size, text_config=theirs.text_config)
+    return CaptionSetup(config, trained.tokenizer)
 
 
 def _pretrained_captions(config: ModelConfig) -> CaptionSetup:

@@ -62,9 +62,11 @@ from mlic_train.runs.checkpoint import (
     save_checkpoint,
     write_run_config,
 )
+from mlic_train.runs.find import run_called
+from mlic_train.runs.starting_point import origin, start_from
 
 from .adapt import adapt, pictures_are_missing, remarks
-from .caption_setup import set_up_captions
+from .caption_setup import set_up_captions, take_over_captions
 from .distillation import FINGERPRINT, check_soft_files, read_soft_labels, teach, write_soft_labels
 from .fit import FitData, fit, is_finished
 from .learner import Learner
@@ -239,10 +241,19 @@ def _start(
     ignores_pictures = pictures_are_missing(options, splits)
     data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.pretrained
     splits, taught = teach(splits, options.teacher, train.teacher_weight, device, log)
-    captions = set_up_captions(options.model, splits.train.records, options.weights.embedding)
+    start = None if options.weights.start_from is None else run_called(options.weights.start_from)
+    if start is None:
+        captions = set_up_captions(options.model, splits.train.records, options.weights.embedding)
+    else:
+        if "embedding" in options.given:
+            raise ConfigError("--start-from brings token embeddings of its own: leave --embedding out")
+        captions = take_over_captions(options.model, start)
+        backbone = backbone if "backbone_weights" in options.given else None
     config = dataclasses.replace(captions.config, labels=splits.labels.names)
     torch.manual_seed(train.seed)
     model = _with_backbone(config, backbone)
+    if start is not None:
+        log(start_from(model, config, start, with_backbone=backbone is None))
     if isinstance(model, Hybrid):
         model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
         if ignores_pictures:
@@ -252,10 +263,11 @@ def _start(
         "seed": train.seed,
         "preset": options.run.preset or NONE,
         **({NEVER_SEEN: "pictures"} if ignores_pictures else {}),
-        "backbone_weights": "none" if backbone is None else Path(backbone).name,
+        "backbone_weights": _origin_of_backbone(backbone, start),
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         **captions.facts,
+        **({} if start is None else origin(start)),
         **({} if splits.division is None else {"division": splits.division.notes[0]}),
         **taught,
         **provenance,
@@ -350,6 +362,12 @@ def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
     model = create_model(config)
     load_backbone(model, Path(weights))
     return model
+
+
+def _origin_of_backbone(weights: str | Path | None, start: Path | None) -> str:
+    """Return the provenance: what the backbone's weights are called, but not their folder on this machine."""
+    path = start.resolve() if weights is None and start is not None else weights
+    return "none" if path is None else Path(path).name
 
 
 def _log_nothing(_: str) -> None:

@@ -1,0 +1,127 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mlic_train.cli.train import train
+from mlic_train.config import ModelConfig
+from mlic_train.errors import CheckpointError, ConfigError
+from mlic_train.models import create_model
+from mlic_train.runs.checkpoint import TrainedModel, load_checkpoint, read_run_config
+from mlic_train.runs.find import run_called
+from mlic_train.runs.starting_point import architecture, start_from
+
+QUICK = ["--device", "cpu", "--batch-size", "8", "--text-batch-size", "8", "--epochs", "1"]
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    pixels = torch.arange(2 * 16 * 16 * 3, dtype=torch.float32).reshape(2, 16, 16, 3).remainder(251).to(torch.uint8)
+    ids = torch.tensor([[3, 4, 5], [6, 7, 0]])
+    return model.eval()(pixels, ids, (ids > 0).long()).detach()
+
+
+def test_a_model_starts_where_the_run_ended(trained: TrainedModel) -> None:
+    config = trained.config.model
+    torch.manual_seed(5)
+    model = create_model(config)
+    line = start_from(model, config, trained.folder)
+    torch.testing.assert_close(logits(model), logits(trained.model))
+    assert line == "start from run: it knows 3 of 3 labels"
+
+
+def test_labels_are_found_by_their_names(trained: TrainedModel) -> None:
+    config = dataclasses.replace(trained.config.model, labels=("blue", "a new one", "red", "another"), fusion="late")
+    source = dataclasses.replace(trained.config.model, fusion="late")
+    old = create_model(source)
+    old.load_state_dict({name: trained.model.state_dict()[name] for name in old.state_dict()})
+    model = create_model(config)
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    line = start_from(model, config, trained.folder)
+    torch.testing.assert_close(logits(model)[:, [0, 2]], logits(old)[:, [2, 0]])
+    bias = model.state_dict()["picture_labels.scores.bias"]
+    torch.testing.assert_close(bias[[1, 3]], fresh["picture_labels.scores.bias"][[1, 3]])
+    assert line == "start from run: it knows 2 of 4 labels; new: a new one, another"
+
+
+def test_many_new_labels_are_counted(trained: TrainedModel) -> None:
+    names = ("red", *(f"new{number}" for number in range(8)))
+    config = dataclasses.replace(trained.config.model, labels=names)
+    line = start_from(create_model(config), config, trained.folder)
+    assert line.endswith("1 of 9 labels; new: new0, new1, new2, new3, new4, ... 3 more")
+
+
+def test_a_picture_encoder_of_its_own_stays(trained: TrainedModel) -> None:
+    config = trained.config.model
+    torch.manual_seed(5)
+    model = create_model(config)
+    fresh = model.state_dict()["backbone.0.weight"].clone()
+    start_from(model, config, trained.folder, with_backbone=False)
+    torch.testing.assert_close(model.state_dict()["backbone.0.weight"], fresh)
+    scores = "picture_labels.scores.weight"
+    torch.testing.assert_close(model.state_dict()[scores], trained.model.state_dict()[scores])
+
+
+def test_another_architecture_is_refused(trained: TrainedModel) -> None:
+    config = dataclasses.replace(trained.config.model, width=32)
+    with pytest.raises(CheckpointError, match=r"does not fit the new model: found .* expected"):
+        start_from(create_model(config), config, trained.folder)
+
+
+def test_the_architecture_is_that_of_the_run(trained: TrainedModel, small_model: ModelConfig) -> None:
+    options = architecture(trained.folder, {"dropout": 0.3, "width": 16})
+    assert (options["width"], options["backbone"], options["name"]) == (16, "conv3", "hybrid")
+    assert "dropout" not in options
+    assert "labels" not in options
+    with pytest.raises(ConfigError, match=r"--width is 32, but the run run to start from has 16: leave the option out"):
+        architecture(trained.folder, {"width": 32})
+    with pytest.raises(ConfigError, match=r"--model is 'cnn', but the run"):
+        architecture(trained.folder, {"name": "cnn"})
+
+
+def test_released_models_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_called("hybrid") == run_called("hybrid").resolve()
+    assert read_run_config(run_called("cnn")).model.name == "cnn"
+    for name in ("nothing", "../hybrid", str(tmp_path / "hybrid")):
+        with pytest.raises(CheckpointError, match="neither a run folder nor a released model"):
+            run_called(name)
+
+
+def test_a_run_is_fine_tuned_with_one_option(
+    colours: Path, tmp_path: Path, make_trained: Callable[..., TrainedModel], small_model: ModelConfig
+) -> None:
+    source = make_trained(dataclasses.replace(small_model, labels=("red", "yellow", "blue")))
+    arguments = ["--data", colours, "--output", tmp_path / "new", "--start-from", source.folder, *QUICK]
+    result = CliRunner().invoke(train, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert "start from run: it knows 2 of 3 labels; new: green\n" in result.stderr
+    config = read_run_config(tmp_path / "new")
+    assert config.model.width == small_model.width
+    assert config.model.labels == ("red", "green", "blue")
+    assert str(config.provenance["start_from"]).startswith("run ")
+    assert config.provenance["start_note"] == "made up"
+    assert config.provenance["backbone_weights"] == "run"
+    assert (tmp_path / "new" / "tokenizer.json").read_bytes() == source.tokenizer
+    tuned = load_checkpoint(tmp_path / "new" / "best.safetensors").model["backbone.0.weight"]
+    torch.testing.assert_close(tuned, source.model.state_dict()["backbone.0.weight"], atol=0.03, rtol=0)  # 5 steps on
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--embedding", "package"], "--start-from brings token embeddings of its own: leave --embedding out"),
+        (["--num-layers", "3"], "--num-layers is 3, but the run run to start from has 1"),
+        (["--start-from", "nowhere"], "'nowhere' is neither a run folder nor a released model"),
+    ],
+)
+def test_what_cannot_start_is_one_line(
+    colours: Path, tmp_path: Path, trained: TrainedModel, options: list[str], message: str
+) -> None:
+    arguments = ["--data", colours, "--output", tmp_path / "new", "--start-from", trained.folder, *QUICK, *options]
+    result = CliRunner().invoke(train, [str(argument) for argument in arguments])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "new").exists()
