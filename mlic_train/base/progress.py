@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 
 from mlic_runtime.base.progress import Progress, clear_line
 
+SECONDS_BETWEEN_LINES = 10.0
+"""Of the progress of a long job where there is no terminal."""
+
 
 def log_line(line: str) -> None:
     """Print a line above any progress bar."""

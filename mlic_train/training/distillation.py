@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from mlic_train.base.files import write_bytes
-from mlic_train.base.progress import progress_bar
+from mlic_train.base.progress import SECONDS_BETWEEN_LINES, progress_bar
 from mlic_train.batches.dataset import target_of
 from mlic_train.config import Distillation
 from mlic_train.data import Record, fingerprint, read_split
@@ -85,7 +85,7 @@ def teach(
     if options.teachers:
         # Teachers see all of these; a record of which they see only a part is left to the files.
         shown = [i for i, record in enumerate(records) if record.labels is None or _all_is_seen(record, options.sees)]
-        with progress_bar("soft labels", "record") as progress:
+        with progress_bar("soft labels", "record", SECONDS_BETWEEN_LINES) as progress:
             seen = soft_labels([records[i] for i in shown], teachers, options.sees, device, progress)
         soft[shown] = seen
     if matched is not None:
@@ -187,7 +187,7 @@ def _read_pseudo(splits: Splits, options: Distillation, log: Callable[[str], Non
             pictures=pictures,
         )
         if options.skip_bad_rows:
-            with progress_bar("pictures") as progress:
+            with progress_bar("unlabelled pictures", "picture", SECONDS_BETWEEN_LINES) as progress:
                 split = leave_out_undecodable({"pseudo": split}, progress)["pseudo"]
         for line in problem_lines({"pseudo": split}):
             log(line)

@@ -18,7 +18,7 @@ from mlic_runtime.base.progress import duration
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.files import write_bytes
-from mlic_train.base.progress import progress_bar
+from mlic_train.base.progress import SECONDS_BETWEEN_LINES, progress_bar
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.batches.dataset import Batch, Examples, unknown_of
 from mlic_train.batches.features import FeatureCache, build_cache
@@ -80,7 +80,6 @@ Progress = Callable[[int, int], None]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
 _CACHE_FOLDER = "feature-cache"
 _FEWEST_PICTURES = 32  # with fewer features than these, the backbone computes them anew in every epoch
-_SECONDS_BETWEEN_LINES = 10.0  # of progress where there is no terminal
 OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
 
 
@@ -533,7 +532,7 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
     best, model, config = trained.state, trained.model, trained.config.train
     model.calibration.reset()
     log("calibrating the best checkpoint on val")
-    with progress_bar("calibration", "row", _SECONDS_BETWEEN_LINES) as show:
+    with progress_bar("calibration", "row", SECONDS_BETWEEN_LINES) as show:
         raw = collect(trained, trained.run, splits.val.records, show)
     outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
     if NEVER_SEEN in trained.config.provenance:
@@ -542,7 +541,7 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
     best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for, val.known).tolist()
     if splits.test is not None:
         log("measuring the best checkpoint on test")
-        with progress_bar("measurement", "row", _SECONDS_BETWEEN_LINES) as show:
+        with progress_bar("measurement", "row", SECONDS_BETWEEN_LINES) as show:
             outputs["test"] = collect(trained, trained.run, splits.test.records, show)
     for name, by_mode in outputs.items():
         for mode, metrics in report(by_mode, best.thresholds).items():
