@@ -43,7 +43,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option(
     "--output",
     type=NEW_FOLDER,
-    help="The package's folder, the Triton model repository or the site.  [default: exported/MODEL, triton or site]",
+    help="The package's folder, the Triton model repository or the site.  [default: RUN/package, triton or site]",
 )
 @click.option(
     "--precision",
@@ -114,7 +114,7 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     from mlic_train.exporting.wheel import normalise_version, write_wheel
     from mlic_train.report.precisions import plot_precisions
     from mlic_train.runs.checkpoint import load_trained, save_half
-    from mlic_train.runs.find import find_run
+    from mlic_train.runs.find import default_package, find_run
 
     if options["plot"] and not (options["latency"] and (options["folder"] or options["train"])):
         raise click.UsageError("--plot draws what --latency and --data measure; give both")
@@ -136,7 +136,7 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     if name not in (None, trained.config.model.name):
         raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; leave --model out")
     given, name = name, trained.config.model.name
-    output = options["output"] or (Path("exported", name) if options["layout"] == "package" else Path("triton"))
+    output = options["output"] or (default_package(folder) if options["layout"] == "package" else Path("triton"))
     chosen = "" if options["run"] else f", the newest run in {options['runs']}"
     if not options["run"] and folder.parent != options["runs"]:
         chosen = f", the released model, as {options['runs']} has no finished run" + (f" of {name}" if given else "")

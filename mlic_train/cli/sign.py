@@ -37,7 +37,7 @@ def sign(package: str, key: Path, password_env: str | None, output: Path | None)
     """Verify PACKAGE, sign all of its files, and print the path of the signature.
 
     \b
-    mlic-sign sign exported/hybrid --key key.pem
+    mlic-sign sign runs/hybrid/package --key key.pem
     """  # noqa: D301 # click needs the backspace itself
     from mlic_train.exporting.signing import is_encrypted, sign_package
 
@@ -62,7 +62,7 @@ def verify(package: str, key: Path, signature: Path | None) -> None:
     What pip installs from a wheel has an __init__.py that nobody signed: verify the package that was signed instead.
 
     \b
-    mlic-sign verify exported/hybrid --key public.pem
+    mlic-sign verify runs/hybrid/package --key public.pem
     """  # noqa: D301 # click needs the backspace itself
     from mlic_train.exporting.signing import verify_package
 

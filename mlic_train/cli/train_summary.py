@@ -7,6 +7,7 @@ from pathlib import Path
 from mlic_train.config import ModelConfig
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
+from mlic_train.runs.find import default_package
 
 _METRICS = {
     "rows": "rows",
@@ -60,7 +61,7 @@ def next_commands(run: Path, model: ModelConfig, splits: Splits) -> list[str]:
     arguments = [picture, *([caption] if caption and model.reads_captions else [])]
     return [
         shlex.join(["mlic-export", "--run", str(run)]),
-        shlex.join(["mlic-infer", *arguments, "--model", str(Path("exported", model.name))]),
+        shlex.join(["mlic-infer", *arguments, "--model", str(default_package(run))]),
     ]
 
 
