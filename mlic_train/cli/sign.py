@@ -24,7 +24,7 @@ def main() -> None:
     """  # noqa: D301 # click needs the backspace itself
 
 
-@main.command(cls=MlicCommand)
+@main.command(cls=MlicCommand, short_help="Sign all files of a package.")
 @click.argument("package")
 @click.option("--key", type=FILE, required=True, help="The private key, PEM, of an elliptic curve.")
 @click.option(
@@ -52,7 +52,7 @@ def sign(package: str, key: Path, password_env: str | None, output: Path | None)
     click.echo(sign_package(package, key, output, password=password))
 
 
-@main.command(cls=MlicCommand)
+@main.command(cls=MlicCommand, short_help="Check a package against its signature.")
 @click.argument("package")
 @click.option("--key", type=FILE, required=True, help="The signer's public key, PEM.")
 @click.option("--signature", type=FILE, help="The signature.  [default: PACKAGE.sig]")
