@@ -18,6 +18,7 @@ from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.measure.collect import collect_splits, score
 from mlic_train.runs.checkpoint import load_trained
+from mlic_train.runs.find import default_package
 from mlic_train.training.loggers import require_loggers
 from mlic_train.training.run import read_rows, resume_run, start_run
 
@@ -141,7 +142,7 @@ def export(
 
     Args:
         run: the run, or its folder.
-        output: the package's folder; None means exported/ and the run folder's name.
+        output: the package's folder; None means `package` inside the run folder.
         data: measures the graphs anew, and fits reduced precisions; None takes the metrics of the checkpoint.
         log: called with lines of progress; on stderr, if nothing is given.
         options: fields of `ExportOptions`, for instance `precisions=("fp32", "int8")`.
@@ -156,7 +157,7 @@ def export(
     for name in options:
         if name not in known:
             raise ConfigError(f"unknown option {name!r}; {nearest(name, known)}")
-    package = Path("exported", folder.resolve().name) if output is None else Path(output)
+    package = default_package(folder) if output is None else Path(output)
     splits = None if data is None else load_splits(data_options(data), runs=[folder])
     for line in splits.lines() if splits is not None else ():
         log(line)

@@ -53,7 +53,8 @@ class Option:
             return "" if self.high is None else f"at most {self.high}"
         if self.high is None:
             return f"above {self.low}" if self.open_low else f"at least {self.low}"
-        return f"above {self.low}, up to {self.high}" if self.open_low else f"from {self.low} to {self.high}"
+        high = "2^32" if self.high == 2**32 else self.high
+        return f"above {self.low}, up to {high}" if self.open_low else f"from {self.low} to {high}"
 
     @property
     def default_text(self) -> str:

@@ -34,6 +34,7 @@ _Loaded = TypeVar("_Loaded")
 # hybrid in batches of 16 peaked at 511 MB with it and 356 MB without (int8: 459 and 309), in the same CPU time. Without
 # the arena, time grows by 40 to 57 % (benchmarks/session_options.py). DirectML cannot do it. Others were not measured.
 _NO_MEMORY_PATTERN = ("cpu", "directml")
+_EXPORT_AGAIN = "export the package again"
 _ERRORS_ONLY = 3  # ONNX Runtime's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 
 
@@ -255,23 +256,25 @@ def check_agreement(session: GraphSession, manifest: Manifest) -> None:
     """
     if session.reads_caption != (manifest.text is not None):
         reads = "reads a caption" if session.reads_caption else "reads no caption"
-        raise PackageError(f"the graph of {manifest.name} {reads}, but the manifest says otherwise (text)")
+        raise PackageError(
+            f"the graph of {manifest.name} {reads}, but the manifest says otherwise (text): {_EXPORT_AGAIN}"
+        )
     sides = (session.height or manifest.image.height, session.width or manifest.image.width)
     if sides != (manifest.image.height, manifest.image.width):
         raise PackageError(
             f"the graph of {manifest.name} takes pictures of {sides} pixels (height, width), "
-            f"but the manifest says {(manifest.image.height, manifest.image.width)}"
+            f"but the manifest says {(manifest.image.height, manifest.image.width)}: {_EXPORT_AGAIN}"
         )
     grid = None if manifest.evidence is None else (manifest.evidence.height, manifest.evidence.width)
     if (grid is None) == session.explains or (grid and session.grid not in (None, grid)):
         raise PackageError(
             f"the graph of {manifest.name} has the evidence grid {session.grid if session.explains else 'none'}, "
-            f"but the manifest says {grid or 'none'}"
+            f"but the manifest says {grid or 'none'}: {_EXPORT_AGAIN}"
         )
     if session.num_labels not in (None, len(manifest.labels)):
         raise PackageError(
             f"the graph of {manifest.name} has {session.num_labels} outputs, "
-            f"but the manifest has {len(manifest.labels)} labels"
+            f"but the manifest has {len(manifest.labels)} labels: {_EXPORT_AGAIN}"
         )
 
 

@@ -19,6 +19,7 @@ from .storage import Folder, Storage
 DEFAULT_MODEL = "hybrid"
 MODEL_VARIABLE = "MLIC_MODEL"
 
+_GET_AGAIN = "it was damaged or changed; get the package again"
 _RUNTIME = Path(__file__).resolve().parents[1]  # the folder of the package mlic_runtime
 
 
@@ -66,10 +67,10 @@ class ModelPackage:
         except OSError as error:
             raise IntegrityError(f"cannot read {where}: {os_error_reason(error)}") from error
         if size != spec.bytes:
-            raise IntegrityError(f"{where} has {size} bytes, expected {spec.bytes}")
+            raise IntegrityError(f"{where} has {size} bytes, expected {spec.bytes}: {_GET_AGAIN}")
         digest = hashlib.sha256(data).hexdigest()
         if digest != spec.sha256:
-            raise IntegrityError(f"{where} has sha256 {digest}, expected {spec.sha256}")
+            raise IntegrityError(f"{where} has sha256 {digest}, expected {spec.sha256}: {_GET_AGAIN}")
         return data
 
     def read_graph(self, precision: str) -> bytes:

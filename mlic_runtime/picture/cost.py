@@ -42,20 +42,26 @@ def require_affordable(image: Image.Image, stream: BinaryIO, max_pixels: int) ->
     weight, kind = _weight(image)
     if weight > 1 and width * height * weight > max_pixels:
         raise ImageError(
-            f"{width} x {height} pixels of {kind} count {weight} times, and are more than the limit of {max_pixels}"
+            f"{width} x {height} pixels of {kind} count {weight} times, and are more than the limit of {max_pixels}; "
+            "scale it down"
         )
     if image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
         tile = [side for side in (tags.get(_TILE_WIDTH), tags.get(_TILE_HEIGHT)) if isinstance(side, int)]
         if len(tile) == 2 and tile[0] * tile[1] > max_pixels:
-            raise ImageError(f"a tile of {tile[0]} x {tile[1]} pixels is more than the limit of {max_pixels}")
+            raise ImageError(
+                f"a tile of {tile[0]} x {tile[1]} pixels is more than the limit of {max_pixels}; save it with smaller "
+                "tiles"
+            )
     if image.format in ("JPEG", "MPO"):
         position = stream.tell()
         stream.seek(0)
         scans = _count_scans(stream)
         stream.seek(position)
         if scans > MAX_JPEG_SCANS:
-            raise ImageError(f"it has more than {MAX_JPEG_SCANS} scans, each of which takes as long as a picture")
+            raise ImageError(
+                f"it has more than {MAX_JPEG_SCANS} scans, each of which takes as long as a picture; save it anew"
+            )
 
 
 def _weight(image: Image.Image) -> tuple[int, str]:

@@ -32,7 +32,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 @click.version_option(package_name="mlic-train")
 @click.option("--model", "name", type=click.Choice(MODELS), help="What to export.  [default: that of the run]")
 @click.option("--run", type=FOLDER, help="A run folder.  [default: the newest, else the released model]")
-@click.option("--runs", type=NEW_FOLDER, default=Path("runs"), help="Where runs are looked for.")
+@click.option("--runs", type=NEW_FOLDER, default=Path("runs"), help="The folder of runs.")
 @click.option(
     "--layout",
     type=click.Choice(("package", "triton", "web")),
@@ -43,7 +43,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option(
     "--output",
     type=NEW_FOLDER,
-    help="The package's folder, the Triton model repository or the site.  [default: exported/MODEL, triton or site]",
+    help="The package's folder, the Triton model repository or the site.  [default: RUN/package, triton or site]",
 )
 @click.option(
     "--precision",
@@ -51,7 +51,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
     callback=_precisions,
     default="fp32",
     metavar="NAME[,NAME...]",
-    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. All but fp32 are fitted to "
+    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. All but fp32 need "
     "--data. int8 has 7-bit weights, for every processor; int8-full has 8-bit ones, for those with VNNI or the ARM dot "
     "product: give both, and --precision int8 of the runtime takes the right one. A site has one: int8, if it can be "
     "had.",
@@ -75,7 +75,8 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option(
     "--evidence/--no-evidence",
     default=True,
-    help="Let the graphs say where in the picture and the caption a label comes from; free where it is not fetched.",
+    help="Let the graphs say where in the picture and the caption a label comes from. It costs no time where nobody "
+    "asks.",
 )
 @click.option("--package-version", default="0.1.0", help="The package's version.")
 @click.option("--single-file", is_flag=True, help="Write the package as one file too, OUTPUT.mlic.")
@@ -96,10 +97,11 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     """Export a trained model as a model package: ONNX graph, tokenizer, manifest, card.
 
-    The graph is compared with PyTorch first; if they differ, nothing is written. With --data it is compared on all rows
-    of val and test as well, and the package's metrics are measured anew, with the exported graph itself, and so is how
-    faithful its evidence is; without, the metrics are those of the checkpoint. What was compared is printed as a table.
-    The same model, data and options give the same bytes, unless --latency puts measured times into the package.
+    Without options the newest run is exported, into its own folder. The graph is compared with PyTorch first, and the
+    table says how; if they differ, nothing is written.
+
+    With --data the graph is compared on all rows of val and test as well, and its metrics are measured anew. Without,
+    they are those of the training. The same model, data and options give the same bytes, but for --latency.
 
     \b
     mlic-export
@@ -114,7 +116,7 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     from mlic_train.exporting.wheel import normalise_version, write_wheel
     from mlic_train.report.precisions import plot_precisions
     from mlic_train.runs.checkpoint import load_trained, save_half
-    from mlic_train.runs.find import find_run
+    from mlic_train.runs.find import default_package, find_run
 
     if options["plot"] and not (options["latency"] and (options["folder"] or options["train"])):
         raise click.UsageError("--plot draws what --latency and --data measure; give both")
@@ -136,7 +138,7 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     if name not in (None, trained.config.model.name):
         raise click.UsageError(f"{folder} holds a {trained.config.model.name}, not a {name}; leave --model out")
     given, name = name, trained.config.model.name
-    output = options["output"] or (Path("exported", name) if options["layout"] == "package" else Path("triton"))
+    output = options["output"] or (default_package(folder) if options["layout"] == "package" else Path("triton"))
     chosen = "" if options["run"] else f", the newest run in {options['runs']}"
     if not options["run"] and folder.parent != options["runs"]:
         chosen = f", the released model, as {options['runs']} has no finished run" + (f" of {name}" if given else "")

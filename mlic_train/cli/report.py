@@ -20,7 +20,7 @@ def report() -> None:
     """Look at data and at runs: every report is one HTML file that opens without a network."""
 
 
-@report.command(cls=MlicCommand)
+@report.command(cls=MlicCommand, short_help="Show what is in the data.")
 @data_options
 @click.option("--output", type=NEW_FILE, default=Path("reports", "data.html"), help="The HTML file to write.")
 def data(output: Path, **options: Any) -> None:
@@ -35,7 +35,7 @@ def data(output: Path, **options: Any) -> None:
     click.echo(output)
 
 
-@report.command(cls=MlicCommand)
+@report.command(cls=MlicCommand, short_help="Show what a run learned.")
 @click.argument("run_folder", metavar="RUN", type=FOLDER)
 @data_options
 @_SPLIT
@@ -55,12 +55,14 @@ def run(run_folder: Path, split: str, picture: Path | None, worst: int, output: 
     click.echo(output)
 
 
-@report.command(cls=MlicCommand)
+@report.command(cls=MlicCommand, short_help="Put runs side by side.")
 @click.argument("runs", metavar="RUN RUN...", type=FOLDER, nargs=-1, required=True)
 @data_options
 @_SPLIT
 @click.option("--output", type=NEW_FILE, default=Path("reports", "compare.html"), help="The HTML file to write.")
-@click.option("--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.option(
+    "--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table", help="What is printed."
+)
 def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str, **options: Any) -> None:
     """Put runs side by side, as a page and as data on stdout.
 

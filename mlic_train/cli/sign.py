@@ -24,7 +24,7 @@ def main() -> None:
     """  # noqa: D301 # click needs the backspace itself
 
 
-@main.command(cls=MlicCommand)
+@main.command(cls=MlicCommand, short_help="Sign all files of a package.")
 @click.argument("package")
 @click.option("--key", type=FILE, required=True, help="The private key, PEM, of an elliptic curve.")
 @click.option(
@@ -37,7 +37,7 @@ def sign(package: str, key: Path, password_env: str | None, output: Path | None)
     """Verify PACKAGE, sign all of its files, and print the path of the signature.
 
     \b
-    mlic-sign sign exported/hybrid --key key.pem
+    mlic-sign sign runs/hybrid/package --key key.pem
     """  # noqa: D301 # click needs the backspace itself
     from mlic_train.exporting.signing import is_encrypted, sign_package
 
@@ -52,7 +52,7 @@ def sign(package: str, key: Path, password_env: str | None, output: Path | None)
     click.echo(sign_package(package, key, output, password=password))
 
 
-@main.command(cls=MlicCommand)
+@main.command(cls=MlicCommand, short_help="Check a package against its signature.")
 @click.argument("package")
 @click.option("--key", type=FILE, required=True, help="The signer's public key, PEM.")
 @click.option("--signature", type=FILE, help="The signature.  [default: PACKAGE.sig]")
@@ -62,7 +62,7 @@ def verify(package: str, key: Path, signature: Path | None) -> None:
     What pip installs from a wheel has an __init__.py that nobody signed: verify the package that was signed instead.
 
     \b
-    mlic-sign verify exported/hybrid --key public.pem
+    mlic-sign verify runs/hybrid/package --key public.pem
     """  # noqa: D301 # click needs the backspace itself
     from mlic_train.exporting.signing import verify_package
 

@@ -89,7 +89,9 @@ class _SweepCommand(MlicCommand):
 @click.option("--study", "study_name", help="Name of the study in a shared --storage.  [default: sweep-MODEL]")
 @click.option("--take-over", is_flag=True, help="Also resume the trials of machines that cannot be seen and are gone.")
 @click.option("--keep", is_flag=True, help="Keep the weights of all trials, not only of the best.")
-@click.option("--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.option(
+    "--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table", help="What is printed."
+)
 @click.argument("training", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF MLIC-TRAIN]")
 @click.pass_context
 def sweep(ctx: click.Context, /, **options: Any) -> None:

@@ -37,7 +37,9 @@ _PRESETS = "\n".join(f"  {name:<10}{for_whom(name)}" for name in PRESETS)
 )
 @click.pass_context
 def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
-    """Train a model on pictures with captions; the run folder resumes after any interruption.
+    """Train a classifier on pictures, captions or both: first look at the data (--check), then train.
+
+    An interrupted training goes on with --resume. The next two commands are printed at the end.
 
     \b
     mlic-train --data my-data --check

@@ -7,6 +7,7 @@ from pathlib import Path
 from mlic_train.config import ModelConfig
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
+from mlic_train.runs.find import default_package
 
 _METRICS = {
     "rows": "rows",
@@ -21,18 +22,19 @@ _LONGEST_CAPTION = 100  # characters of a caption in a command line
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, float]], *, reads_captions: bool) -> str:
-    """Return the metrics by split and mode, one row each.
+    """Return the metrics by split and mode, one row each. A column that no row has a value for is left out.
 
     Args:
         metrics: by split and mode: {"val": ..., "val-picture-only": ..., "test": ...}.
         reads_captions: False for a model that sees the picture only.
     """
-    rows = [["split", "mode", *_METRICS.values()]]
+    names = [name for name in _METRICS if any(name in found for found in metrics.values())]
+    rows = [["split", "mode", *(_METRICS[name] for name in names)]]
     for split in ("val", "test"):
         for suffix, mode in _MODES.items():
             found = metrics.get(split + suffix)
             if found is not None:
-                cells = (_cell(found[name]) if name in found else "" for name in _METRICS)
+                cells = (_cell(found[name]) if name in found else "" for name in names)
                 rows.append([split, mode if reads_captions else "picture", *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
@@ -60,7 +62,7 @@ def next_commands(run: Path, model: ModelConfig, splits: Splits) -> list[str]:
     arguments = [picture, *([caption] if caption and model.reads_captions else [])]
     return [
         shlex.join(["mlic-export", "--run", str(run)]),
-        shlex.join(["mlic-infer", *arguments, "--model", str(Path("exported", model.name))]),
+        shlex.join(["mlic-infer", *arguments, "--model", str(default_package(run))]),
     ]
 
 

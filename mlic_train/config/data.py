@@ -24,7 +24,7 @@ class DataOptions:
 
     folder: Path | None = _data(
         None,
-        "Folder with the data, also in a zip file, or one file with rows; or shards, 'train-{000..063}.tar'.",
+        "Your data: a folder, a zip file, or one file with rows; or shards, 'train-{000..063}.tar'.",
         flag="data",
         path="data folder",
         metavar="FOLDER|FILE|SHARDS",
@@ -41,7 +41,7 @@ class DataOptions:
         0.15, "Share of the training rows that becomes val where the data has none.", low=0, high=0.5, open_low=True
     )
     split_seed: int = _data(0, "Seed of that division; apart from --seed, which may differ.", low=0, high=2**32)
-    labels_file: Path | None = _data(None, "labels.csv: LabelID,Name.", flag="labels", path="file")
+    labels_file: Path | None = _data(None, "Names of the labels: CSV with LabelID,Name.", flag="labels", path="file")
     images: Path | None = _data(None, "The pictures' folder.", path="folder", follows="images/ beside the rows")
     data_format: str = _data("auto", "Format of the files with rows.", choices=DATA_FORMATS)
     image_column: str | None = _data(None, "Column of a table with the pictures.", follows="found by its name")

@@ -61,7 +61,7 @@ class ModelConfig:
     resize: str = _picture("stretch", "How a picture is brought to a square.", choices=RESIZE_MODES)
     backbone: str = _picture(
         ORIGIN_BACKBONE,
-        "conv3 (three convolutions) or a timm model, e.g. tf_efficientnet_lite0.",
+        "Picture encoder: conv3 (three convolutions) or a timm model, e.g. tf_efficientnet_lite0.",
         common=True,
     )
     mean: tuple[float, float, float] | None = _picture(

@@ -47,10 +47,10 @@ class TrainConfig:
     )
     learning_rate: float = _optimizer(0.001, "Step size of the optimizer.", high=10, common=True)
     backbone_learning_rate: float | None = _optimizer(
-        None, "Of a backbone that is not frozen.", high=10, follows="--learning-rate"
+        None, "Step size of a backbone that is not frozen.", high=10, follows="--learning-rate"
     )
     text_learning_rate: float | None = _optimizer(
-        None, "Of a Hugging Face caption encoder.", high=10, follows="--learning-rate"
+        None, "Step size of a Hugging Face caption encoder.", high=10, follows="--learning-rate"
     )
     weight_decay: float = _optimizer(0.0, "Weight decay.", high=10)
     gradient_clip: float = _optimizer(1.0, "Bound of the gradient's norm; 0: none.", high=1_000_000)
@@ -91,7 +91,7 @@ class TrainConfig:
         follows="with --time-limit 0",
     )
     monitor: str = _training("samples_f1", "What makes a checkpoint the best.", choices=MONITORS)
-    seed: int = _training(0, "Of all random numbers.", low=0, high=2**32, common=True)
+    seed: int = _training(0, "Seed of all random numbers.", low=0, high=2**32, common=True)
     freeze_backbone: bool = _backbone(False, "Do not train the backbone.")
     freeze_batch_statistics: bool = _backbone(
         None,

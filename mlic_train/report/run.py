@@ -19,12 +19,13 @@ from .calibration import calibration_section
 from .confusion import confusion, confusion_section
 from .curves import precision_recall_curves, shown_labels, threshold_curves, training_curves
 from .feature_maps import feature_map_plot, feature_maps
-from .label_metrics import label_metrics
+from .label_metrics import LabelMetrics, label_metrics
 from .measurement import MODE_NAMES, Measurement, as_seen, choose_split, data_warning, measure
 from .mistakes import mistake_sections
 from .page import Section, check_writable, facts, left_out, render_page, write_page
 from .run_facts import history, run_name, run_parts, sees_pictures
 from .run_tables import history_table, labels_table, metrics_caption, metrics_table
+from .summary import summary_section
 
 
 def write_run_report(
@@ -55,15 +56,21 @@ def write_run_report(
         log_line(warning)
     measurement = measure(trained, choose_split(splits, split).records)
     measured_on = f"{split}, whose rows chose epoch, calibration and thresholds" if split == "val" else split
+    names = trained.config.model.labels
+    labels = label_metrics(
+        names, measurement.probabilities, measurement.targets, measurement.thresholds, measurement.known
+    )
     parts = [
-        *run_parts(trained, measured_on),
-        _training_section(trained),
+        summary_section(measurement, labels, measured_on),
         _metrics_section(measurement),
-        *_label_sections(trained, measurement),
+        _labels_section(labels),
+        *mistake_sections(names, measurement, worst),
+        confusion_section(names, confusion(measurement.targets, measurement.decisions)),
+        *_curve_sections(trained, measurement, labels),
         calibration_section(trained.config.train, measurement, split),
-        confusion_section(trained.config.model.labels, confusion(measurement.targets, measurement.decisions)),
-        *mistake_sections(trained.config.model.labels, measurement, worst),
+        _training_section(trained),
         _feature_map_section(trained, measurement.records, picture),
+        Section("The model", "", run_parts(trained)),
     ]
     title = f"Run {run_name(folder)}, measured on {split}"
     write_page(output, render_page(title, parts, [] if warning is None else [warning]))
@@ -86,31 +93,35 @@ def _metrics_section(measurement: Measurement) -> Section:
     return Section("Metrics", metrics_caption(measurement.metrics.values()), [metrics_table(("input",), rows)])
 
 
-def _label_sections(trained: TrainedModel, measurement: Measurement) -> list[Section]:
-    """Return the sections on metrics, curves and thresholds of the labels, over the rows with at least one label."""
+def _labels_section(labels: Sequence[LabelMetrics]) -> Section:
+    """Return the metrics of the labels, over the rows with at least one label."""
+    return Section(
+        "Labels",
+        "Precision: the share of the predicted that is right. Recall: the share of the true that is found. F1: both in "
+        "one number. AP: how well true rows are ranked before others, whatever the threshold. In brackets 95 % "
+        "bootstrap intervals over the rows with at least one label; the mean of the F1 column is the macro F1, "
+        "that of the AP column the mAP.",
+        [labels_table(labels)],
+    )
+
+
+def _curve_sections(trained: TrainedModel, measurement: Measurement, labels: Sequence[LabelMetrics]) -> list[Section]:
+    """Return the sections on curves and thresholds of the labels, over the rows with at least one label."""
     names = trained.config.model.labels
     known = measurement.known
     labelled = scored_rows(measurement.targets, known)
     probabilities, targets = measurement.probabilities[labelled], measurement.targets[labelled]
     known = np.full(targets.shape, True) if known is None else known[labelled]
-    labels = label_metrics(names, probabilities, targets, measurement.thresholds, known)
-    table = Section(
-        "Labels",
-        "In brackets 95 % bootstrap intervals over the rows with at least one label; the mean of the F1 column is the "
-        "macro F1, that of the AP column the mAP.",
-        [labels_table(labels)],
-    )
     titles = ("Precision and recall", "Thresholds")
     drawn = shown_labels(targets, known)
     if not drawn:
-        return [table, *(left_out(title, "no label is true in some rows and not in others") for title in titles)]
+        return [left_out(title, "no label is true in some rows and not in others") for title in titles]
     points = {i: (labels[i].recall.value, labels[i].precision.value) for i in drawn}
     thresholds = {i: labels[i].threshold for i in drawn}
     goal = trained.config.train.threshold_for
     missing = ("labels that are not drawn", ", ".join(name for i, name in enumerate(names) if i not in drawn) or "none")
     fitted = ("fitted on", "nothing" if goal.startswith("fixed") else "val, for all labels together")
     return [
-        table,
         Section(
             titles[0],
             "A label that no row or every row has is not drawn.",

@@ -65,8 +65,8 @@ def hyperparameters(config: RunConfig) -> dict[str, object]:
     return {**result, **{name: value for name, value in config.provenance.items() if name not in known}}
 
 
-def run_parts(trained: TrainedModel, measured_on: str) -> list[Part]:
-    """Return what stands at the top of a report: the model, and folded away its hyperparameters and provenance."""
+def run_parts(trained: TrainedModel) -> list[Part]:
+    """Return what the model is, and folded away its hyperparameters and provenance."""
     config = trained.config
     usual = resolve_configs(ModelConfig(name=config.model.name), TrainConfig())
     changed = [
@@ -78,7 +78,7 @@ def run_parts(trained: TrainedModel, measured_on: str) -> list[Part]:
     provenance = {
         name.replace("_", " "): value for name, value in trained.config.provenance.items() if name not in _AT_THE_TOP
     }
-    parts: list[Part] = [_facts(model_facts(trained) | {"measured on": measured_on})]
+    parts: list[Part] = [_facts(model_facts(trained))]
     if changed:
         parts.append(Table(("name", "value", "default"), changed, "Hyperparameters that are not the defaults"))
     if provenance:

@@ -12,8 +12,9 @@ EPOCH_COLUMNS = {
     **{f"val_{name}": f"val {title}" for name, title in SCORES.items()},
 }
 METRICS_CAPTION = (
-    "In brackets: 95 % bootstrap intervals over the rows with at least one label; negatives are rows with none; "
-    "ECE: expected calibration error over all decisions."
+    "1 is best, but for ECE 0. Samples F1 is a mean over rows, macro F1 and mAP over labels; micro F1 counts all "
+    "decisions at once. In brackets: 95 % bootstrap intervals over the rows with at least one label; negatives are "
+    "rows with none; ECE: expected calibration error over all decisions."
 )
 UNKNOWN_CAPTION = (
     " Unknown labels count nowhere; rows in which no label is true and some are unknown are not negatives, and are "
@@ -37,7 +38,7 @@ def metrics_table(first: Sequence[str], rows: Sequence[tuple[Sequence[object], M
         header.append("unknown labels")
     cells = []
     for names, metrics in rows:
-        line = [*names, metrics.get("rows", 0), *(_score(metrics, name) for name in SCORES), metrics.get("ece")]
+        line = [*names, metrics.get("rows", 0), *(score(metrics, name) for name in SCORES), metrics.get("ece")]
         if negatives:
             line += [metrics.get("negatives", 0), metrics.get("false_labels_per_negative")]
         if unknown:
@@ -51,7 +52,7 @@ def metrics_caption(every: Iterable[Mapping[str, float]]) -> str:
     return METRICS_CAPTION + (UNKNOWN_CAPTION if any("unknown" in metrics for metrics in every) else "")
 
 
-def _score(metrics: Mapping[str, float], name: str) -> Number | None:
+def score(metrics: Mapping[str, float], name: str) -> Number | None:
     """Return a metric with its interval, None where it is not known."""
     if name not in metrics:
         return None
@@ -59,12 +60,12 @@ def _score(metrics: Mapping[str, float], name: str) -> Number | None:
 
 
 def history_table(history: Sequence[Mapping[str, float]]) -> Table:
-    """Return a table with one row per epoch."""
+    """Return a table with one row per epoch, folded away."""
     rows = [
         (int(row["epoch"]), *map(row.get, EPOCH_COLUMNS), f"{row['seconds']:.1f}" if "seconds" in row else None)
         for row in history
     ]
-    return Table(("epoch", *EPOCH_COLUMNS.values(), "seconds"), rows)
+    return Table(("epoch", *EPOCH_COLUMNS.values(), "seconds"), rows, "Every epoch")
 
 
 def labels_table(labels: Sequence[LabelMetrics]) -> Table:

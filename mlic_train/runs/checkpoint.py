@@ -92,7 +92,9 @@ def read_run_config(folder: Path) -> RunConfig:
     """
     path = folder / CONFIG_NAME
     if not path.is_file():
-        raise CheckpointError(f"{folder} is not a run folder: it has no {CONFIG_NAME}")
+        raise CheckpointError(
+            f"{folder} is not a run folder: it has no {CONFIG_NAME}; give what mlic-train wrote, such as runs/hybrid"
+        )
     data = read_json(path)
     unknown = sorted(set(data) - {"model", "train", "provenance"})
     if unknown or not all(isinstance(data.get(key), dict) for key in ("model", "train", "provenance")):

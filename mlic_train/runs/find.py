@@ -6,6 +6,7 @@ from mlic_train.errors import CheckpointError
 
 from .checkpoint import BEST_NAME, read_run_config
 
+PACKAGE_NAME = "package"  # the folder inside a run, in which its model package lies
 _RELEASED = Path(__file__).parents[1] / "released"
 
 
@@ -40,6 +41,14 @@ def released_run(name: str) -> Path | None:
     """Return the folder of the released checkpoint of that model in this package; None without one."""
     folder = _RELEASED / name
     return folder if (folder / BEST_NAME).is_file() else None
+
+
+def default_package(run: Path) -> Path:
+    """Return where a run's model package is written if nothing else is said: inside the run's folder.
+
+    A released checkpoint belongs to the installation, so its package is written to the working directory.
+    """
+    return Path(PACKAGE_NAME) if run.resolve().parent == _RELEASED.resolve() else run / PACKAGE_NAME
 
 
 def find_run(root: Path, name: str | None = None) -> Path:

@@ -234,7 +234,9 @@ def _start(
 ) -> None:
     """Write a run folder that every process can resume, as it resumes an interrupted run."""
     if (folder / CONFIG_NAME).exists():
-        raise CheckpointError(f"{folder} holds a run already; continue with --resume or choose another --output")
+        raise CheckpointError(
+            f"{folder} holds a run already; continue with --resume or choose another --output, such as {folder}-2"
+        )
     for line in remarks(options, splits):
         log(line)
     ignores_pictures = pictures_are_missing(options, splits)

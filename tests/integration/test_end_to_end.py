@@ -54,11 +54,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert trained.returncode == 0, trained.stderr
     exported = command("mlic_train.cli.export:export", "--model", "hybrid", cwd=root)
     assert exported.returncode == 0, exported.stderr
-    return root / "exported" / "hybrid"
+    return root / "runs" / "hybrid" / "package"
 
 
 def test_the_runtime_predicts_with_what_was_trained(package: Path, tmp_path: Path) -> None:
-    picture = package.parents[1] / "images" / "val1.png"
+    picture = package.parents[2] / "images" / "val1.png"
     done = command(
         "mlic_runtime.cli.infer:infer", picture, "a blue wall", "--model", package, "--format", "json", cwd=tmp_path
     )
@@ -70,13 +70,13 @@ def test_the_runtime_predicts_with_what_was_trained(package: Path, tmp_path: Pat
 
 
 def test_the_picture_alone_is_enough(package: Path, tmp_path: Path) -> None:
-    picture = package.parents[1] / "images" / "val0.png"
+    picture = package.parents[2] / "images" / "val0.png"
     done = command("mlic_runtime.cli.infer:infer", picture, "--model", package, "--format", "json", cwd=tmp_path)
     assert json.loads(done.stdout)["labels"] == ["red"]
 
 
 def test_bench_compares_with_pytorch_on_the_same_inputs(package: Path, tmp_path: Path) -> None:
-    run = package.parents[1] / "runs" / "hybrid"
+    run = package.parent
     options = ["--model", package, "--checkpoint", run, "--against", "pytorch", "--runs", 3, "--warmup", 1]
     done = command("mlic_runtime.cli.bench:bench", *options, "--format", "json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -158,7 +158,8 @@ def test_verify_stops_at_the_first_problem(tiny_copy: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout.startswith("model.fp32.onnx ")
     assert result.stdout.count("\n") == 1
-    assert result.stderr == f"Error: {tiny_copy}/model.fp16.onnx has 0 bytes, expected 856\n"
+    problem = "has 0 bytes, expected 856: it was damaged or changed; get the package again"
+    assert result.stderr == f"Error: {tiny_copy}/model.fp16.onnx {problem}\n"
 
 
 # --- mlic-infer: options and errors

@@ -52,6 +52,10 @@ def test_a_run_or_its_folder_is_exported(trained_run: Run, colours: Path, tmp_pa
     assert set(Predictor.load(package.path).predict(None, "a red wall").probabilities) == set(trained_run.labels)
 
 
+def test_a_package_lies_inside_its_run_unless_something_else_is_said(trained_run: Run) -> None:
+    assert mlic_train.export(trained_run).path == trained_run.folder / "package"
+
+
 def test_options_are_the_command_lines_and_the_data_may_be_files(colours: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     others: dict[str, Any] = {"val": str(colours / "val.csv"), "labels": colours / "labels.csv"}

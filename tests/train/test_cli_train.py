@@ -25,6 +25,7 @@ from mlic_train.cli.train_summary import next_commands
 from mlic_train.config import DataOptions, ModelConfig
 from mlic_train.data.splits import load_splits
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
+from mlic_train.runs.find import default_package, newest_run, released_run
 
 SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
 SMALL += ["--learning-rate", "0.01", "--device", "cpu", "--preset", "none"]
@@ -101,7 +102,7 @@ def test_the_next_two_commands_run_as_they_are_printed(
     exporting, predicting = result.stderr.splitlines()[-2:]
     assert exporting == "    mlic-export --run 'runs/my first run'"
     assert re.fullmatch(
-        rf"    mlic-infer {colours}/images/test\d.png 'a wall in .*' --model exported/hybrid", predicting
+        rf"    mlic-infer {colours}/images/test\d.png 'a wall in .*' --model 'runs/my first run/package'", predicting
     )
     entries = {"mlic-export": "mlic_train.cli.export:export", "mlic-infer": "mlic_runtime.cli.infer:infer"}
     script = []
@@ -113,7 +114,7 @@ def test_the_next_two_commands_run_as_they_are_printed(
         ["bash", "-ec", "\n".join([*script, exporting, predicting])], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "exporting runs/my first run (hybrid) to exported/hybrid\n" in done.stderr
+    assert "exporting runs/my first run (hybrid) to runs/my first run/package\n" in done.stderr
     assert {"red", "green", "blue"} <= set(done.stdout.split())
 
 
@@ -133,9 +134,9 @@ def test_rows_that_cannot_be_typed_are_not_suggested(colours: Path) -> None:
     for rows, shown in ((records, "PICTURE"), ((*records, first), f"{first.image} '{first.captions[0]}'")):
         split = dataclasses.replace(splits.val, records=rows)
         lines = next_commands(Path("runs/x"), model, dataclasses.replace(splits, val=split, test=None))
-        assert lines[1] == f"mlic-infer {shown} --model exported/hybrid"
+        assert lines[1] == f"mlic-infer {shown} --model runs/x/package"
     cnn = next_commands(Path("runs/x"), dataclasses.replace(model, name="cnn"), splits)[1]
-    assert cnn.split()[2:] == ["--model", "exported/cnn"]
+    assert cnn.split()[2:] == ["--model", "runs/x/package"]
 
 
 def test_resume_goes_on_and_refuses_other_options(colours: Path, tmp_path: Path) -> None:
@@ -280,6 +281,25 @@ def test_export_takes_the_newest_run(colours: Path, tmp_path: Path) -> None:
     wrong = run(export, "--model", "cnn", "--run", tmp_path / "runs" / "a", "--output", tmp_path / "other")
     assert wrong.exit_code == 2
     assert "holds a hybrid, not a cnn; leave --model out" in wrong.stderr
+
+
+def test_a_package_lies_inside_its_run_unless_something_else_is_said(
+    cnn: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # the second replaces the first
+        assert run(export, "--run", cnn.folder).exit_code == 0
+    assert (cnn.folder / "package" / "manifest.json").is_file()
+    assert newest_run(cnn.folder.parent) == cnn.folder
+    assert not (tmp_path / "exported").exists()
+
+
+def test_the_package_of_a_released_checkpoint_lies_in_the_working_directory() -> None:
+    """The checkpoint is a part of the installation, into which nothing is written."""
+    released = released_run("hybrid")
+    assert released is not None
+    assert default_package(released) == Path("package")
+    assert default_package(Path("runs/hybrid")) == Path("runs/hybrid/package")
 
 
 def test_export_learns_the_model_from_the_run(cnn: TrainedModel, tmp_path: Path) -> None:

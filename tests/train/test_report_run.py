@@ -45,16 +45,18 @@ from mlic_train.runs.checkpoint import (
 )
 
 SECTIONS = (
-    "Training",
+    "In short",
     "Metrics",
     "Labels",
+    "Worst false positives",
+    "Worst false negatives",
+    "Confusion by co-occurrence",
     "Precision and recall",
     "Thresholds",
     "Calibration",
-    "Confusion by co-occurrence",
-    "Worst false positives",
-    "Worst false negatives",
+    "Training",
     "Feature maps",
+    "The model",
 )
 NO_TEST = ["--train", "{data}/train.csv", "--val", "{data}/val.csv", "--labels", "{data}/labels.csv"]
 EPOCH = {
@@ -125,6 +127,23 @@ def test_the_page_has_every_section_and_fetches_nothing(document: str) -> None:
     assert "Warning" not in document
     assert document.count("image/png") == 6  # training, two sets of curves, calibration, confusion, feature maps
     assert 4 <= document.count("image/jpeg") <= 8
+
+
+def test_the_page_begins_with_how_good_the_model_is(document: str, measurement: Measurement) -> None:
+    short = document[document.index("<h2>In short") : document.index("<h2>Metrics")]
+    wrong = measurement.decisions != measurement.targets
+    expected = {
+        "measured on": "val, whose rows chose epoch, calibration and thresholds",
+        "rows with every label right": f"{(~wrong.any(axis=1)).sum()} of {len(wrong)}",
+        "predicted labels that are wrong": f"{(wrong & measurement.decisions).sum()} of {measurement.decisions.sum()}",
+        "true labels that are missed": f"{(wrong & measurement.targets).sum()} of {measurement.targets.sum()}",
+    }
+    found = dict(re.findall("<tr><td>(.*?)</td><td>(.*?)</td></tr>", short))
+    assert {name: found[name] for name in expected} == expected
+    assert found["samples F1"].startswith(f"{measurement.metrics['both']['samples_f1']:.4f}\u00a0[")
+    weakest = [float(each) for each in re.findall(r"\d\.\d\d", found["weakest labels, with their F1"])]
+    assert weakest
+    assert weakest == sorted(weakest)
 
 
 def test_the_page_says_what_the_run_is(document: str) -> None:
