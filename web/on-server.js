@@ -28,6 +28,7 @@ class ServerPredictor {
     this.labels = model.labels;
     this.readsCaptions = model.reads_caption;
     this.hasEvidence = true;
+    this.evidenceIsSlow = model.evidence === "occlusion";
     this.manifest = { image: model.image };
   }
 
