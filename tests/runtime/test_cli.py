@@ -22,9 +22,8 @@ from mlic_runtime.bench import benchmark as bench_module
 from mlic_runtime.cli import infer as cli
 from mlic_runtime.cli.bench import bench
 from mlic_runtime.cli.infer import infer
-from mlic_runtime.graph.opening import OpenedGraph
+from mlic_runtime.graph.opening import OpenedGraph, open_graph
 from mlic_runtime.picture.decode import ImageSource
-from mlic_runtime.predict import predictor as predictor_module
 from mlic_runtime.predict.predictor import Predictor
 
 
@@ -415,7 +414,7 @@ def test_the_picture_is_decoded_while_the_graph_loads(
     use_tiny: None, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = threading.Event()
-    open_graph, decode = predictor_module.open_graph, Predictor._decode
+    decode = Predictor._decode
 
     def waits(*arguments: Any, **options: Any) -> OpenedGraph:
         assert decoded.wait(60), "the picture waits for the graph"
@@ -425,7 +424,7 @@ def test_the_picture_is_decoded_while_the_graph_loads(
         decoded.set()
         return decode(self, source)
 
-    monkeypatch.setattr(predictor_module, "open_graph", waits)
+    monkeypatch.setattr("mlic_runtime.predict.predictor.open_graph", waits)
     monkeypatch.setattr(Predictor, "_decode", tells)
     result = run_infer(picture, "blue")
     assert result.exit_code == 0, result.output
@@ -433,7 +432,7 @@ def test_the_picture_is_decoded_while_the_graph_loads(
 
 def test_a_damaged_model_is_told_before_a_bad_picture(tiny_copy: Path, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_bytes(b"this is no picture")
-    arguments = [tmp_path / "text.png", "red", "--model", tiny_copy]
+    arguments: list[str | Path] = [tmp_path / "text.png", "red", "--model", tiny_copy]
     refused = run_infer(*arguments)
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
     assert "text.png" in refused.stderr
