@@ -13,7 +13,7 @@ export async function load() {
 
 /** Return what runs, in a few words. */
 export function facts({ precision, provider }) {
-  return `${precision}, ONNX Runtime on the server (${provider})`;
+  return `${precision}, ${provider === "openvino" ? "OpenVINO" : "ONNX Runtime"} on the server (${provider})`;
 }
 
 class ServerPredictor {
@@ -28,6 +28,7 @@ class ServerPredictor {
     this.labels = model.labels;
     this.readsCaptions = model.reads_caption;
     this.hasEvidence = true;
+    this.evidenceIsSlow = model.evidence === "occlusion";
     this.manifest = { image: model.image };
   }
 

@@ -112,6 +112,12 @@ class Card {
       this.#all = !this.#all;
       this.#show();
     });
+    this.#one(".explain").addEventListener("click", async ({ target }) => {
+      target.disabled = true; // until there is an answer
+      await this.predict({ explained: true });
+      target.disabled = false;
+      this.#one(".scores button")?.focus(); // the button that was pressed is gone
+    });
     this.#one(".remove").addEventListener("click", () => {
       if (picture !== null) URL.revokeObjectURL(image.src);
       this.#article.remove();
@@ -120,6 +126,7 @@ class Card {
     });
     this.#one("h2").textContent = "…";
     this.#one(".more").hidden = true;
+    this.#allowExplaining(false);
     element("results").prepend(this.#article);
     cards.add(this);
   }
@@ -128,15 +135,19 @@ class Card {
     this.#one("input").focus();
   }
 
-  predict() {
+  /** Predict; say where the labels come from if that costs nothing more, or if it was asked for. */
+  predict({ explained = false } = {}) {
     queue = queue.then(async () => {
       if (!this.#article.isConnected || predictor === undefined) return;
+      const evidence = explained || !predictor.evidenceIsSlow;
       try {
         const input = { picture: this.#picture, caption: this.#caption };
-        this.#prediction = await predictor.predict(input, { evidence: true });
+        this.#prediction = await predictor.predict(input, { evidence });
         this.#one(".error").textContent = "";
+        this.#allowExplaining(!evidence);
         this.#show();
       } catch (error) {
+        this.#allowExplaining(false);
         this.#prediction = null;
         this.#one(".scores").replaceChildren();
         this.#one(".more").hidden = true;
@@ -151,6 +162,11 @@ class Card {
 
   #one(selector) {
     return this.#article.querySelector(selector);
+  }
+
+  #allowExplaining(allowed) {
+    this.#one(".explain").hidden = !allowed;
+    this.#one(".slow").hidden = !allowed;
   }
 
   #show() {

@@ -119,26 +119,30 @@ def infer(
     loading = more  # the arguments of `Predictor.load`
     if batch.engine == "ray":
         loading["threads"] = loading["threads"] or 1  # of each worker
-    predictor = Predictor.load(model, **loading)
+    predictor = Predictor.start(model, **loading)
     if verbose:
         _show_what_runs(predictor)
     if input_ is None and watch is None:
-        text = read_caption(image, caption, sidecar)
-        picture = read_picture(image)
-        prediction = predictor.predict(
-            picture,
-            text,
-            threshold=threshold,
-            top_k=top_k,
-            at_least_one=at_least_one,
-            evidence=explain is not None,
-        )
+        try:
+            text = read_caption(image, caption, sidecar)
+            picture = read_picture(image)
+            prediction = predictor.predict(  # the picture is decoded while the graph loads
+                picture,
+                text,
+                threshold=threshold,
+                top_k=top_k,
+                at_least_one=at_least_one,
+                evidence=explain is not None,
+            )
+        finally:
+            predictor.wait()  # a damaged model is told before a bad picture
         if explain is not None:
             predictor.save_explanation(prediction, explain, threshold=threshold)
         write(FORMATS[format_ or "table"](prediction, predictor.labels))
         return
     from mlic_runtime.predict.prediction import PredictionOptions
 
+    predictor.wait()
     gc.enable()  # `main` turned it off
     options = PredictionOptions(threshold, top_k, at_least_one)
     if watch is not None:

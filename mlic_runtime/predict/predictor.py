@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Generator, Iterable, Sequence
 from importlib import import_module
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from mlic_runtime.base.arrays import Pixels
     from mlic_runtime.caption.tokenizer import CaptionTokenizer
+    from mlic_runtime.graph.session import GraphSession
     from mlic_runtime.picture.decode import ImageSource
     from mlic_runtime.rows.reader import Row, RowError
 
@@ -47,11 +49,6 @@ class Predictor:
     Attributes:
         manifest: of the model package.
         labels: their names, in the order of the manifest.
-        precision: which graph of the package runs: "fp32", "fp16" or "int8", never "auto".
-        precision_reason: what decided that; see `opening.OpenedGraph`.
-        graph_origin: whether the graph came from the cache; see `opening.OpenedGraph`.
-        provider_reason: what decided `session.provider`; see `opening.OpenedGraph`.
-        session: the graph.
         max_pixels: pictures with more pixels (width x height) are refused.
         allow_truncated: whether a picture file without its end is decoded as far as it goes.
     """
@@ -59,18 +56,14 @@ class Predictor:
     def __init__(
         self,
         package: ModelPackage,
-        graph: OpenedGraph,
+        graph: OpenedGraph | Background[OpenedGraph],
         tokenizer: CaptionTokenizer | None,
         max_pixels: int = MAX_PIXELS,
         allow_truncated: bool = False,
     ) -> None:
+        self._graph_or_loading = graph
         self.manifest: Manifest = package.manifest
         self.labels: tuple[str, ...] = tuple(label.name for label in package.manifest.labels)
-        self.precision: str = graph.precision
-        self.precision_reason: str = graph.reason
-        self.graph_origin: str = graph.origin
-        self.provider_reason: str = graph.provider_reason
-        self.session = graph.session
         self._tokenizer = tokenizer
         self.max_pixels = max_pixels
         self.allow_truncated = allow_truncated
@@ -108,6 +101,33 @@ class Predictor:
             ProviderError: the provider is unknown or not available here.
             ChoiceError: the precision is "auto", and the file of chosen precisions cannot be used.
         """
+        predictor = cls.start(
+            path_or_name,
+            provider=provider,
+            precision=precision,
+            threads=threads,
+            spin=spin,
+            max_pixels=max_pixels,
+            allow_truncated=allow_truncated,
+            cache=cache,
+        )
+        predictor.wait()
+        return predictor
+
+    @classmethod
+    def start(
+        cls: type[_Predictor],
+        path_or_name: str | Path | None = None,
+        *,
+        provider: str = "cpu",
+        precision: str = AUTO,
+        threads: int | None = None,
+        spin: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        allow_truncated: bool = False,
+        cache: bool = True,
+    ) -> _Predictor:
+        """Do as `load`, but return while the graph still loads; what needs it waits for it, and raises its errors."""
         package = load_package(path_or_name)
         # In the background: ONNX Runtime does not hold Python's lock while it loads a graph.
         graph = Background(
@@ -115,7 +135,45 @@ class Predictor:
         )
         import_module("mlic_runtime.picture.decode")  # and Pillow with it
         tokenizer = _load_tokenizer(package)
-        return cls(package, graph.result(), tokenizer, max_pixels, allow_truncated)
+        return cls(package, graph, tokenizer, max_pixels, allow_truncated)
+
+    def wait(self) -> None:
+        """Wait until the graph is loaded.
+
+        Raises:
+            MlicError: it cannot be loaded; see `load`.
+        """
+        _ = self._graph
+
+    @functools.cached_property
+    def _graph(self) -> OpenedGraph:
+        graph = self._graph_or_loading
+        return graph.result() if isinstance(graph, Background) else graph
+
+    @property
+    def session(self) -> GraphSession:
+        """The graph."""
+        return self._graph.session
+
+    @property
+    def precision(self) -> str:
+        """Which graph of the package runs, such as "fp32", never "auto"."""
+        return self._graph.precision
+
+    @property
+    def precision_reason(self) -> str:
+        """What decided that; see `opening.OpenedGraph`."""
+        return self._graph.reason
+
+    @property
+    def graph_origin(self) -> str:
+        """Whether the graph came from the cache; see `opening.OpenedGraph`."""
+        return self._graph.origin
+
+    @property
+    def provider_reason(self) -> str:
+        """What decided `session.provider`; see `opening.OpenedGraph`."""
+        return self._graph.provider_reason
 
     def predict(
         self,

@@ -31,7 +31,7 @@ class _Waiting:
 
 
 class Batcher:
-    """Decodes rows in threads, and runs the graph on those that are ready, in one other thread.
+    """Decodes rows in threads, and runs the graph on those that are ready, in other threads.
 
     A row that is alone runs at once. It waits for others, for at most `max_wait`, only where others are being decoded,
     or where the run before had several rows: then several clients are there, who send again as soon as they have an
@@ -54,16 +54,19 @@ class Batcher:
         self._predictor = predictor
         self._settings = settings
         self._batch_size = settings.largest_batch(predictor.session.provider)
+        self._runs = settings.runs_at_once(predictor.session.provider)
         self._on_batch = on_batch
         self.accepted = 0
         self._decoding = 0
         self._ready: deque[_Waiting] = deque()
         self._last_batch = 0
         self._changed = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Batcher":
         self._decoders = ThreadPoolExecutor(self._settings.decoding_threads, thread_name_prefix="mlic-decode")
-        self._graph = ThreadPoolExecutor(1, thread_name_prefix="mlic-graph")
+        self._graph = ThreadPoolExecutor(self._runs, thread_name_prefix="mlic-graph")
+        self._free = asyncio.Semaphore(self._runs)
         self._task = asyncio.get_running_loop().create_task(self._run_batches())
         return self
 
@@ -74,6 +77,7 @@ class Batcher:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+        await asyncio.gather(*self._running)
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._graph.shutdown(wait=True, cancel_futures=True)
 
@@ -135,6 +139,7 @@ class Batcher:
 
     async def _run_batches(self) -> None:
         while True:
+            await self._free.acquire()
             while not self._ready:
                 self._changed.clear()
                 await self._changed.wait()
@@ -142,7 +147,11 @@ class Batcher:
             batch = [self._ready.popleft() for _ in range(min(len(self._ready), self._batch_size))]
             batch = [waiting for waiting in batch if not waiting.answer.done()]  # whoever asked may be gone
             if batch:
-                await self._run_batch(batch)
+                run = asyncio.create_task(self._run_batch(batch))
+                self._running.add(run)
+                run.add_done_callback(self._running.discard)
+            else:
+                self._free.release()
 
     async def _wait_for_more(self) -> None:
         loop = asyncio.get_running_loop()
@@ -172,6 +181,8 @@ class Batcher:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)
             return
+        finally:
+            self._free.release()
         for waiting, prediction in zip(batch, predictions, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(prediction)

@@ -11,6 +11,7 @@ from mlic_runtime.limits import (
     MAX_REQUEST_BYTES,
     MAX_REQUEST_INPUTS,
 )
+from mlic_runtime.predict.stream import RUNS_AT_ONCE
 
 # On the CPU, batches save nothing and delay the first answer: hybrid in int8, two threads of a busy machine, median of
 # eight turns, pictures/s in batches of 1, 2, 4, 8, 16, 32: 73, 71, 71, 66, 58, 63. Few calls leave more time to others.
@@ -59,6 +60,13 @@ class ServeSettings:
         if self.batch_size is not None:
             return self.batch_size
         return _CPU_BATCH if provider in ("cpu", "openvino") else _OTHER_BATCH
+
+    def runs_at_once(self, provider: str) -> int:
+        """Return how many runs of the graph there are at once with an execution provider.
+
+        Two on several CPUs, as in `predict_rows`. A run of OpenVINO waits for another, and a GPU's memory is for one.
+        """
+        return min(self.decoding_threads, RUNS_AT_ONCE) if provider == "cpu" else 1
 
     @property
     def decoding_threads(self) -> int:

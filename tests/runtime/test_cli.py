@@ -7,7 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -20,6 +22,8 @@ from mlic_runtime.bench import benchmark as bench_module
 from mlic_runtime.cli import infer as cli
 from mlic_runtime.cli.bench import bench
 from mlic_runtime.cli.infer import infer
+from mlic_runtime.graph.opening import OpenedGraph, open_graph
+from mlic_runtime.picture.decode import ImageSource
 from mlic_runtime.predict.predictor import Predictor
 
 
@@ -407,6 +411,39 @@ def test_a_process_that_ends_with_a_message_leaves_it_to_python(monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("use_tiny")
+def test_the_picture_is_decoded_while_the_graph_loads(
+    use_tiny: None, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = threading.Event()
+    decode = Predictor._decode
+
+    def waits(*arguments: Any, **options: Any) -> OpenedGraph:
+        assert decoded.wait(60), "the picture waits for the graph"
+        return open_graph(*arguments, **options)
+
+    def tells(self: Predictor, source: ImageSource) -> Image.Image:
+        decoded.set()
+        return decode(self, source)
+
+    monkeypatch.setattr("mlic_runtime.predict.predictor.open_graph", waits)
+    monkeypatch.setattr(Predictor, "_decode", tells)
+    result = run_infer(picture, "blue")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_damaged_model_is_told_before_a_bad_picture(tiny_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_bytes(b"this is no picture")
+    arguments: list[str | Path] = [tmp_path / "text.png", "red", "--model", tiny_copy]
+    refused = run_infer(*arguments)
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert "text.png" in refused.stderr
+    graph = tiny_copy / "model.fp32.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    refused = run_infer(*arguments)
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert "model.fp32.onnx has sha256" in refused.stderr
+
+
 def test_a_second_picture_is_not_read_as_a_caption(picture: Path, tmp_path: Path) -> None:
     second = tmp_path / "Second.JPG"
     second.write_bytes(picture.read_bytes())

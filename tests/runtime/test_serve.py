@@ -196,6 +196,24 @@ def test_no_run_is_larger_than_the_batch_size(predictor: Predictor, monkeypatch:
         assert found["probabilities"] == pytest.approx(wanted["probabilities"], abs=1e-6)
 
 
+def test_two_runs_of_the_graph_go_on_at_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_graph, both = predictor.predict_prepared, threading.Barrier(2)
+
+    def meets(*arguments: Any) -> list[Prediction]:
+        both.wait(60)
+        return run_graph(*arguments)
+
+    monkeypatch.setattr(predictor, "predict_prepared", meets)
+    request = {"inputs": [{"caption": "red"}, {"caption": "blue"}]}
+    answer = ask(predictor, "POST", "/v1/predict", {"batch_size": 1, "workers": 2}, json=request)
+    assert answer.json()["predictions"] == [predictor.predict(None, one).to_dict() for one in ("red", "blue")]
+
+
+@pytest.mark.parametrize(("provider", "workers", "runs"), [("cpu", 4, 2), ("cpu", 1, 1), ("openvino", 4, 1)])
+def test_runs_at_once_are_for_several_cpus(provider: str, workers: int, runs: int) -> None:
+    assert ServeSettings(workers=workers).runs_at_once(provider) == runs
+
+
 def test_beyond_the_queue_requests_get_503_and_those_in_it_an_answer(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from tests.serving import server
 from .conftest import ROOT, Watched, opened
 
 MODEL = ROOT / "exported" / "hybrid"
+WITHOUT_EVIDENCE = ROOT / "tests" / "data" / "tiny"
 CAT = ROOT / "examples" / "cat.png"
 
 
@@ -39,8 +40,36 @@ def test_the_server_predicts_what_the_runtime_predicts(page: Watched) -> None:
     assert "to the server and back" in page.page.inner_text("article .time")
     assert "are sent to 127.0.0.1" in page.page.inner_text("#promise")
     assert page.page.locator("#places").is_hidden()
+    assert page.page.locator("article .explain").is_hidden()
+    assert page.page.locator("article .slow").is_hidden()
     assert page.page.locator("noscript").count() == 1
     assert page.problems == []
+
+
+def test_a_model_that_does_not_explain_itself_is_asked_to_only_on_demand(browser: Browser) -> None:
+    with server(WITHOUT_EVIDENCE) as (_, port), opened(browser, f"http://127.0.0.1:{port}/") as watched:
+        page, card = watched.page, watched.page.locator("article")
+        with page.expect_response("**/v1/predict") as answer:
+            page.set_input_files("#files", CAT)
+        assert "evidence" not in answer.value.json()
+        watched.wait_for_cards(1)
+        assert "some 50 times" in card.locator(".slow").inner_text()
+        assert card.locator(".scores button:enabled").count() == 0
+        with page.expect_response("**/v1/predict") as answer:
+            card.locator(".explain").press("Enter")
+        assert answer.value.json()["evidence"]["method"] == "occlusion"
+        page.locator("article[data-done='2'] .scores button:focus").wait_for()
+        assert card.locator(".explain").is_hidden()
+        assert card.locator(".slow").is_hidden()
+        assert page.evaluate("document.querySelector('canvas').width") > 1
+        assert "found by covering each place" in card.locator(".meaning").inner_text()
+        with page.expect_response("**/v1/predict") as answer:
+            card.locator("input").fill("red")
+        assert "evidence" not in answer.value.json()
+        page.locator("article[data-done='3']").wait_for()
+        assert card.locator(".explain").is_enabled()
+        assert card.locator(".legend").is_hidden()
+        assert watched.problems == []
 
 
 def test_what_the_server_refuses_is_one_line(page: Watched, tmp_path: Path) -> None:
