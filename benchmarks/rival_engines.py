@@ -202,9 +202,28 @@ def _nncf_file(scope: str, sources: Sources) -> Path:
 
 def _mnn(scope: str, sources: Sources) -> None:
     source = sources.folder / f"mnn-{_short(scope)}.onnx"
-    source.write_bytes(sources.graph(scope, "fp32"))
+    source.write_bytes(_without_uint8_maximum(sources.graph(scope, "fp32")))
     files = ["--modelFile", str(source), "--MNNModel", str(_mnn_file(scope, sources))]
     _call("mnnconvert", "-f", "ONNX", "--bizCode", "mlic", *files)
+
+
+def _without_uint8_maximum(graph: bytes) -> bytes:
+    """Return a graph that casts pixels to float before it takes their maximum, which MNN cannot take of uint8."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    types = {
+        one.name: one.type.tensor_type.elem_type for one in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    for index, node in reversed(list(enumerate(model.graph.node))):
+        if node.op_type == "ReduceMax" and types.get(node.input[0]) == onnx.TensorProto.UINT8:
+            cast = onnx.helper.make_node(
+                "Cast", [node.input[0]], [f"{node.input[0]}_float"], to=onnx.TensorProto.FLOAT, name=f"{node.name}/Cast"
+            )
+            node.input[0] = cast.output[0]
+            model.graph.node.insert(index, cast)
+    del model.graph.value_info[:]  # says that the maximum is uint8
+    return bytes(model.SerializeToString())
 
 
 def _load_mnn(scope: str, sources: Sources) -> Run:
@@ -227,7 +246,7 @@ def _load_mnn(scope: str, sources: Sources) -> Run:
             given.append(library.expr.const(np.ascontiguousarray(array, dtype), list(array.shape), layout, kind))
         found = net.forward(given)
         if not found:
-            raise RuntimeError("MNN converts it, and fails when it runs it")
+            raise RuntimeError("MNN converts it, and gives no result")
         return np.array(library.expr.convert(found[0], layout).read(), dtype=np.float32)
 
     return run
@@ -393,9 +412,10 @@ def write_inputs(sources: Sources, package: ModelPackage) -> None:
         made = {name for node in model.graph.node for name in node.output}
         if not {first, last} <= made:
             continue  # the engine then names the missing file
-        _declare(model, onnx, {first: [1, 3, image.height, image.width], last: None})
-        part = Extractor(model).extract_model([first], [last])
-        _rename(part, {first: PICTURE, last: FEATURES})
+        end = _dequantized(model, last)
+        _declare(model, onnx, {first: [1, 3, image.height, image.width], end: None})
+        part = Extractor(model).extract_model([first], [end])
+        _rename(part, {first: PICTURE, end: FEATURES})
         part = onnx.shape_inference.infer_shapes(part)
         (sources.folder / backbone_name(precision)).write_bytes(part.SerializeToString())
     part = Extractor(full).extract_model([*INPUTS, last], [LOGITS])
@@ -416,6 +436,13 @@ def _ends(model: Any) -> tuple[str, str]:
             f"expected one tensor into the backbone, of /normalize/, and one out of it; found {first}, {last}"
         )
     return first.pop(), last.pop()
+
+
+def _dequantized(model: Any, name: str) -> str:
+    """Return the tensor after the quantisation of `name`, which includes its ReLU6; `name` where there is none."""
+    for kind in ("QuantizeLinear", "DequantizeLinear"):
+        name = next((one.output[0] for one in model.graph.node if one.op_type == kind and one.input[0] == name), name)
+    return name
 
 
 def _declare(model: Any, onnx: Any, shapes: Mapping[str, list[int] | None]) -> None:

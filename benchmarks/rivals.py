@@ -149,7 +149,8 @@ def _pictures(trained: Any, rows: Any) -> npt.NDArray[np.float32]:
     import torch
 
     with torch.inference_mode():
-        return np.concatenate([trained.model.normalize(torch.from_numpy(row[0])).numpy() for row in rows])
+        pictures = [trained.model.normalize(torch.from_numpy(row[0])).numpy() for row in rows]
+    return np.ascontiguousarray(np.concatenate(pictures))  # NCHW; they have the strides of NHWC
 
 
 class Worker:
@@ -279,7 +280,7 @@ def make(engine: Engine, sources: Sources) -> Found:
             try:
                 worker.ask(step)
             except RuntimeError as error:
-                reason = f"{error}"[:_REASON]
+                reason = _reason(str(error), step)
                 click.echo(f"{engine.scope}, {engine.name}: {step} failed: {reason}", err=True)
                 failed.write_text(reason, encoding="utf-8")
                 return Found(engine, reason)
@@ -290,6 +291,14 @@ def make(engine: Engine, sources: Sources) -> Found:
     if not np.isfinite(logits).all():
         return Found(engine, f"{(~np.isfinite(logits)).sum()} of its {logits.size} logits are not finite")
     return Found(engine, logits=logits)
+
+
+def _reason(text: str, step: str) -> str:
+    """Return what failed on one line, without the folders of this machine."""
+    for folder in (ROOT, Path(sys.prefix), Path.home()):
+        text = text.replace(f"{folder}/", "")
+    text = " ".join(text.removeprefix("RuntimeError: ").split())
+    return f"{step}: {text[:_REASON]}{'...' if len(text) > _REASON else ''}"
 
 
 def measure(found: list[Found], sources: Sources, rounds: int, calls: int) -> None:
