@@ -107,6 +107,8 @@ def engines(package: ModelPackage) -> list[Engine]:
         found.append(Engine("MNN, fp32", "MNN", scope, partial(_load_mnn, scope), partial(_mnn, scope)))
         found.append(Engine("ncnn, fp32", "ncnn", scope, partial(_load_ncnn, scope), partial(_ncnn, scope)))
         found.append(Engine("LiteRT, fp32", "LiteRT", scope, partial(_load_litert, scope), partial(_litert, scope)))
+        if scope == BACKBONE:  # of a whole model that LiteRT does not convert there is nothing to quantise
+            found.append(Engine("LiteRT, int8", "LiteRT", scope, _load_litert_int8, _litert_int8))
         for compiled, channels_last in ((False, False), (False, True), (True, False), (True, True)):
             name = ("torch.compile" if compiled else "PyTorch eager") + (", channels_last" if channels_last else "")
             found.append(Engine(name, "PyTorch", scope, partial(_pytorch, scope, compiled, channels_last)))
@@ -311,7 +313,9 @@ def _litert(scope: str, sources: Sources) -> None:
     converted = litert.convert(
         model if scope == WHOLE else _channels_last_backbone(model), tuple(torch.from_numpy(array) for array in row)
     )
-    converted.export(str(_litert_file(scope, sources)))
+    part = _litert_file(scope, sources).with_suffix(f".{os.getpid()}")  # two engines may convert at once
+    converted.export(str(part))
+    part.replace(_litert_file(scope, sources))
 
 
 def _channels_last_backbone(backbone: Any) -> Any:
@@ -330,10 +334,45 @@ def _channels_last_backbone(backbone: Any) -> Any:
     return ChannelsLast().eval()
 
 
-def _load_litert(scope: str, sources: Sources) -> Run:
+def _litert_int8(sources: Sources) -> None:
+    """Quantise weights and activations after training, but for the numbers that go in and come out."""
+    if not (float_file := _litert_file(BACKBONE, sources)).exists():
+        _litert(BACKBONE, sources)
+    quantizer, recipe, qtyping = (
+        importlib.import_module(f"ai_edge_quantizer.{name}") for name in ("quantizer", "recipe", "qtyping")
+    )
+    made = quantizer.Quantizer(str(float_file))
+    made.load_quantization_recipe(recipe.static_wi8_ai8())
+    for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        made.update_quantization_recipe(regex=".*", operation_name=end, algorithm_key="no_quantize")
+    (signature, ends), *_ = _litert_interpreter(float_file).get_signature_list().items()
+    with np.load(sources.folder / CALIBRATION) as stored:
+        pictures = stored[PICTURE].transpose(0, 2, 3, 1)
+    ranges = made.calibrate({signature: [{ends["inputs"][0]: one[np.newaxis].copy()} for one in pictures]})
+    made.quantize(ranges).export_model(str(_int8_file(sources)), overwrite=True)
+
+
+def _load_litert_int8(sources: Sources) -> Run:
+    return _litert_run(BACKBONE, _int8_file(sources))
+
+
+def _int8_file(sources: Sources) -> Path:
+    return sources.folder / "backbone.int8.tflite"
+
+
+def _litert_interpreter(file: Path) -> Any:
     library = importlib.import_module("ai_edge_litert.interpreter")
-    interpreter = library.Interpreter(model_path=str(_litert_file(scope, sources)), num_threads=1)
+    interpreter = library.Interpreter(model_path=str(file), num_threads=1)
     interpreter.allocate_tensors()
+    return interpreter
+
+
+def _load_litert(scope: str, sources: Sources) -> Run:
+    return _litert_run(scope, _litert_file(scope, sources))
+
+
+def _litert_run(scope: str, file: Path) -> Run:
+    interpreter = _litert_interpreter(file)
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
 
     def run(*arrays: Array) -> Floats32:

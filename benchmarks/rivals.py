@@ -539,24 +539,25 @@ def compare(
     begin = time.perf_counter()
     if rounds:
         measure(usable, sources, rounds, calls)
-    rows = result_rows(found, references, sources, package)
-    for entry in rows:
+    entries = result_rows(found, references, sources, package)
+    for entry in entries:
         if entry.get("cpu_per_wall", 0) > _TOO_MUCH_CPU:
             click.echo(f"Note: {entry['name']} used {entry['cpu_per_wall']} CPUs, not one", err=True)
-    with np.load(sources.folder / ROWS) as stored:
-        tokens = _typical(read_rows(sources.folder / ROWS))[1].shape[1]
-        count = len(next(iter(stored.values())))
+    rows = read_rows(sources.folder / ROWS)
     return {
-        **describe("the same weights in several engines, one picture and caption, one thread, in turns", LIBRARIES),
+        **describe(
+            "the same weights in several engines, one picture and caption, one thread, in turns; F1 and logits on val",
+            LIBRARIES,
+        ),
         "model": package.manifest.title,
-        "rows": count,
-        "decisions": count * len(package.manifest.labels),
-        "tokens": tokens,
+        "rows": len(rows),
+        "decisions": len(rows) * len(package.manifest.labels),
+        "tokens": _typical(rows)[1].shape[1],
         "rounds": rounds,
         "calls": calls,
         "measured_for_s": round(time.perf_counter() - begin),
         "references": references,
-        "engines": rows,
+        "engines": entries,
     }
 
 
