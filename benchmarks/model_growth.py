@@ -4,7 +4,7 @@
 
 One of the four changes at a time; the others stay at 18 labels, 16 tokens, 1 row and 1 thread. The models have the
 architecture of the released hybrid, and untrained weights, for time does not depend on their values. Labels are
-measured with both kinds of --fusion, because that of the released hybrid compares each label with each other. Each
+measured with all kinds of --fusion, because that of the released hybrid compares each label with each other. Each
 measurement is a process of its own: it loads the package and predicts from pixels and tokens in memory to `Prediction`
 objects. Its memory is the peak of what is resident; what it has after importing the libraries is subtracted in "mb".
 Rounds go through all measurements in turns.
@@ -17,7 +17,6 @@ threads, it has the speedup instead.
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
 import statistics
@@ -37,12 +36,17 @@ from mlic_runtime.base.machine import available_cpus, peak_bytes
 from mlic_runtime.package.manifest import MANIFEST_NAME, TOKENIZER_NAME, FileSpec, LabelSpec, Manifest, dump_manifest
 from mlic_runtime.predict.prediction import PredictionOptions
 
-FUSIONS = {"labels": "transformer", "labels, late fusion": "late"}  # series: the fusion of its models
+FUSIONS = {
+    "labels": "transformer",
+    "labels, cross fusion": "cross",
+    "labels, late fusion": "late",
+}  # series: the fusion of its models
 RELEASED = "transformer"
 BASE = {"labels": 18, "tokens": 16, "batch": 1, "threads": 1}
 LABELS = (18, 100, 1_000, 3_000, 10_000)
 SERIES = {
     "labels": LABELS,
+    "labels, cross fusion": LABELS,
     "labels, late fusion": LABELS,
     "tokens": (1, 4, 16, 32, 64),
     "batch": (1, 2, 4, 8, 16, 32, 64),
@@ -170,7 +174,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
 def summarise(runs: dict[tuple[str, int], list[dict[str, float]]]) -> dict[str, Any]:
     """Return the medians of each series, with the exponents of time and memory, or the speedup of threads."""
     series: dict[str, Any] = {}
-    for name in SERIES:
+    for name in dict.fromkeys(series_name for series_name, _ in runs):
         points = [
             {"at": value, **{key: round(statistics.median(run[key] for run in found), 2) for key in found[0]}}
             for (series_name, value), found in runs.items()
@@ -192,6 +196,7 @@ def summarise(runs: dict[tuple[str, int], list[dict[str, float]]]) -> dict[str, 
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep the models in this folder, and use those that are there; with --rounds 0 only make them.",
 )
+@click.option("--series", "chosen", multiple=True, type=click.Choice(list(SERIES)), help="Only this.  [default: all]")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the result.")
 @output_option
 @click.option("--one", nargs=4, type=(Path, int, int, int), hidden=True)
@@ -199,6 +204,7 @@ def summarise(runs: dict[tuple[str, int], list[dict[str, float]]]) -> dict[str, 
 def main(
     rounds: int,
     packages: Path | None,
+    chosen: tuple[str, ...],
     plot: Path | None,
     output: Path | None,
     one: tuple[Path, int, int, int] | None,
@@ -216,13 +222,14 @@ def main(
     result = describe(
         "time and memory of a prediction, from pixels and tokens to Prediction objects; medians, in turns"
     )
-    cases = [(name, value) for name, values in SERIES.items() for value in values]
+    cases = [(name, value) for name, values in SERIES.items() for value in values if name in (chosen or SERIES)]
     cases = [case for case in cases if case[0] != "threads" or case[1] <= available_cpus()]
     runs: dict[tuple[str, int], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = packages or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for fusion, labels in itertools.product(FUSIONS.values(), LABELS):
+        needed = {(FUSIONS.get(name, RELEASED), value if name in FUSIONS else BASE["labels"]) for name, value in cases}
+        for fusion, labels in sorted(needed):
             if not (folder / f"{fusion}-{labels}" / MANIFEST_NAME).is_file():
                 make_package(folder / f"{fusion}-{labels}", fusion, labels)
         if rounds == 0:

@@ -3,6 +3,8 @@
 from .data import DATA_FORMATS, DataOptions
 from .files import read_json, read_toml, to_toml
 from .model import (
+    CROSS,
+    LATE,
     LSTM,
     MEAN,
     MODEL_DEFAULTS,
@@ -19,7 +21,9 @@ from .teacher import TEACHER_SEES, Distillation
 from .train import LOSSES, TrainConfig, threshold_goal
 
 __all__ = [
+    "CROSS",
     "DATA_FORMATS",
+    "LATE",
     "LOGGERS",
     "LOSSES",
     "LSTM",

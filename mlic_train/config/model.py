@@ -12,7 +12,8 @@ from mlic_train.errors import ConfigError
 ORIGIN_HYBRID = "origin_hybrid"
 MODELS = ("cnn", "hybrid", ORIGIN_HYBRID)
 ORIGIN_BACKBONE = "conv3"
-FUSIONS = ("late", "transformer")
+LATE, CROSS = "late", "cross"
+FUSIONS = (LATE, "transformer", CROSS)
 LSTM = "lstm"
 MEAN = "mean"
 OWN_TEXT_ENCODERS = (LSTM, MEAN)  # any other name is where a Hugging Face encoder is
@@ -93,7 +94,7 @@ class ModelConfig:
     fusion: str = _model(
         "transformer",
         "late adds the logits of picture and caption; transformer adds what label queries that start from both read "
-        "in the caption.",
+        "in the caption and in each other; cross reads the caption alone, for thousands of labels.",
         choices=FUSIONS,
     )
     text_encoder: str = _caption(

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 
 from mlic_runtime.base.override import override
-from mlic_train.config import LSTM, OWN_TEXT_ENCODERS, ModelConfig
+from mlic_train.config import CROSS, LATE, LSTM, OWN_TEXT_ENCODERS, ModelConfig
 from mlic_train.errors import ConfigError
 
 from .attention import EncoderLayer
@@ -19,8 +19,8 @@ _EVIDENCE = 3  # per label: the caption's logit, the picture's logit, and whethe
 class Hybrid(PictureAndCaption):
     """A CNN reads the picture, an LSTM the caption, and label queries put both together in a Transformer encoder.
 
-    Picture and caption have logits of their own, which late fusion adds up. With `fusion` "transformer" the results
-    of the label queries are added where there is a caption: they hold what neither input says alone.
+    Picture and caption have logits of their own, which late fusion adds up. With `fusion` "transformer" or "cross" the
+    results of the label queries are added where there is a caption: they hold what neither input says alone.
     """
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
@@ -36,7 +36,7 @@ class Hybrid(PictureAndCaption):
         # The weights of both logits in rows with both inputs: below 1, since the two share their evidence.
         self.picture_share = nn.Parameter(torch.full((num_labels,), 0.6))
         self.caption_share = nn.Parameter(torch.full((num_labels,), 0.6))
-        self.interaction = Interaction(config) if config.fusion == "transformer" else None
+        self.interaction = None if config.fusion == LATE else Interaction(config)
         self.output = LabelOutput(config.softmax_output)
         self.calibration = Calibration(num_labels)
 
@@ -99,6 +99,9 @@ class Interaction(nn.Module):
 
     A label's query contains the logits of both inputs, so that the caption is read again with the picture known. The
     output weights start at zero, so that training begins at late fusion.
+
+    With `fusion` "transformer" queries attend to each other too, in time and memory that grow with the square of their
+    number. With "cross" they attend to the caption alone (cross-attention), which grows with their number.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -110,6 +113,7 @@ class Interaction(nn.Module):
         self.encoder = nn.ModuleList(
             EncoderLayer(width, config.num_heads, config.encoder_dropout) for _ in range(config.num_layers)
         )
+        self.first = config.num_labels if config.fusion == CROSS else 0  # that is attended to
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
         self.label_weight = nn.Parameter(torch.zeros(config.num_labels, width))
@@ -134,7 +138,7 @@ class Interaction(nn.Module):
         x = torch.cat((queries, self.norm_caption(states)), dim=1)
         present_all = torch.cat((torch.ones_like(caption), present), dim=1)
         for layer in self.encoder:
-            x = layer(x, present_all)
+            x = layer(x, present_all, self.first)
         labels = self.dropout(self.norm(x[:, : self.queries.shape[0]]))  # (B, L, D)
         return (labels * self.label_weight).sum(-1)  # type: ignore[no-any-return]
 

@@ -71,7 +71,7 @@ def remarks(options: Options, splits: Splits) -> list[str]:
     if options.model.fusion == "transformer" and options.model.reads_captions and len(splits.labels) > _MANY_LABELS:
         lines.append(
             f"fusion = transformer compares each of the {len(splits.labels):,} labels with each other: time and memory "
-            "grow with the square of their number; fusion = late grows with their number"
+            "grow with the square of their number; fusion = cross and late grow with their number"
         )
     if _epochs(options, splits) == options.train.epochs > resolve(options.given).train.epochs:
         lines.append(f"rows are few: {options.train.epochs} epochs, to make {options.train.min_steps:,} steps of them")

@@ -12,6 +12,7 @@ from mlic_train.errors import ConfigError
 from mlic_train.models import Cnn, Hybrid, create_model
 from mlic_train.models.backbone import Normalize, create_backbone, feature_grid
 from mlic_train.models.caption import LstmEncoder, MeanEncoder
+from mlic_train.models.hybrid import Interaction
 
 
 @pytest.fixture
@@ -127,6 +128,49 @@ def test_a_branch_learns_nothing_through_the_label_queries(hybrid: Hybrid) -> No
     parameters = [*hybrid.picture_labels.parameters(), *hybrid.caption_labels.parameters()]
     slopes = torch.autograd.grad(read.fused.sum(), parameters, allow_unused=True, materialize_grads=True)
     assert not any(slope.any() for slope in slopes)
+
+
+@pytest.fixture
+def queries(small_model: ModelConfig, request: pytest.FixtureRequest) -> Interaction:
+    torch.manual_seed(0)
+    made = Interaction(dataclasses.replace(small_model, fusion=request.param)).eval()
+    torch.nn.init.normal_(made.label_weight)
+    return made
+
+
+def read_caption(queries: Interaction) -> Tensor:
+    width, num_labels = queries.queries.shape[1], queries.queries.shape[0]
+    states, caption = torch.rand(2, 5, width), torch.zeros(2, num_labels)
+    present = torch.tensor([[1.0] * 5, [1.0, 1.0, 0.0, 0.0, 0.0]])
+    return queries(states, present, caption, None, None)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("queries", "alone"), [("cross", True), ("transformer", False)], indirect=["queries"])
+def test_with_cross_a_label_does_not_see_the_others(queries: Interaction, alone: bool) -> None:
+    torch.manual_seed(1)
+    before = read_caption(queries)
+    with torch.no_grad():
+        queries.queries[0] += torch.linspace(0, 1, queries.queries.shape[1])
+    torch.manual_seed(1)
+    changed = (read_caption(queries) - before).abs().amax(dim=0) > 1e-6
+    assert changed.tolist() == [True, not alone, not alone]
+
+
+@pytest.mark.parametrize(("queries", "read"), [("cross", 5), ("transformer", 3 + 5)], indirect=["queries"])
+def test_with_cross_a_position_attends_to_the_tokens_only(queries: Interaction, read: int) -> None:
+    shapes = []
+    attention = queries.get_submodule("encoder.0.attention.dropout")  # of the weights
+    attention.register_forward_hook(lambda module, given, result: shapes.append(result.shape))
+    read_caption(queries)
+    assert shapes == [(2, 2, 3 + 5, read)]
+
+
+@pytest.mark.parametrize("queries", ["cross"], indirect=True)
+def test_with_cross_padding_does_not_change_a_row(queries: Interaction) -> None:
+    states, caption = torch.rand(1, 5, queries.queries.shape[1]), torch.zeros(1, 3)
+    short = queries(states[:, :2], torch.ones(1, 2), caption, None, None)
+    padded = queries(states, torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0]]), caption, None, None)
+    torch.testing.assert_close(padded, short)
 
 
 def test_late_fusion_has_no_transformer(small_model: ModelConfig) -> None:

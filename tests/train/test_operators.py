@@ -24,7 +24,7 @@ RELEASED = sorted((Path(__file__).parents[2] / "exported").glob("*/*.onnx"))
 
 @pytest.mark.parametrize(
     "changes",
-    [*({"name": name} for name in MODELS), {"fusion": "late"}, {"text_encoder": "mean"}],
+    [*({"name": name} for name in MODELS), {"fusion": "late"}, {"fusion": "cross"}, {"text_encoder": "mean"}],
     ids=lambda changes: next(iter(changes.values())),
 )
 def test_models_have_operators_and_types_that_the_web_and_phones_run(

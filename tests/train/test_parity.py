@@ -32,7 +32,7 @@ from mlic_train.exporting.parity import (
     parity_table,
 )
 from mlic_train.measure.collect import collect_splits, run_graph
-from mlic_train.models import create_model
+from mlic_train.models import Hybrid, create_model
 from mlic_train.runs.checkpoint import TrainedModel
 
 MODES = ("", "-picture-only", "-caption-only")
@@ -163,6 +163,20 @@ def test_a_graph_of_other_weights_is_not_written(
     message = refused(export_graph(other, 64))
     assert message.startswith("parity of fp32 failed at B=")
     assert message.endswith("at most 0.0001 + 0 * |logit| is allowed; nothing was written")
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(1, 1), (2, 5), (7, 1), (3, 17), (5, 31)])
+def test_label_queries_that_read_the_caption_only_export(rows: int, tokens: int, small_model: ModelConfig) -> None:
+    torch.manual_seed(0)
+    model = create_model(dataclasses.replace(small_model, fusion="cross")).eval()
+    assert isinstance(model, Hybrid)
+    assert model.interaction is not None
+    torch.nn.init.normal_(model.interaction.label_weight)  # it starts at zero, and would hide what it must show
+    inputs = example_inputs(model, rows, tokens)
+    with torch.inference_mode():
+        expected = model(*inputs).numpy()
+    found = create_session(export_graph(model, 64)).run(*(tensor.numpy() for tensor in inputs))
+    np.testing.assert_allclose(found, expected, atol=ATOL, rtol=0)
 
 
 def test_a_graph_that_agrees_on_made_up_rows_but_not_on_real_ones_is_not_written(

@@ -309,7 +309,8 @@ def test_many_labels_and_a_fusion_that_compares_them_all_are_remarked_on(colours
     many = dataclasses.replace(splits, labels=LabelSet(names, names))
     remark = "fusion = transformer compares each of the 1,001 labels with each other"
     assert [line for line in remarks(resolve({"fusion": "transformer"}), many) if line.startswith(remark)]
-    for options, rows in (({"fusion": "late"}, many), ({"fusion": "transformer"}, splits), ({"name": "cnn"}, many)):
+    others = ({"fusion": "late"}, {"fusion": "cross"}, {"name": "cnn"})
+    for options, rows in (*((other, many) for other in others), ({"fusion": "transformer"}, splits)):
         assert not [line for line in remarks(resolve(options), rows) if "labels with each other" in line]
 
 
