@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from mlic_runtime.graph.session import PIXELS
 from mlic_runtime.package.manifest import FULL_RANGE, PRECISIONS, REDUCED_RANGE
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data.splits import Splits
@@ -15,6 +16,7 @@ from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.predict import MODES, Outputs
 from mlic_train.runs.checkpoint import TrainedModel
 
+from .equalization import equalize
 from .graph import export_graph
 from .half_precision import to_float16
 from .quantization import Noise, Quantizer, session_for_parity
@@ -84,20 +86,22 @@ def make_graphs(
         log(f"measuring the ranges of values on {min(len(rows), _RANGE_ROWS)} training rows")
         batches = make_inputs(trained, rows[:_RANGE_ROWS], MODES[:1])
         batches += make_inputs(trained, rows[:_MODE_ROWS], MODES[1:])
-        ranges = measure_ranges(full, batches)
         if "fp16" in reduced:
-            content, kept = to_float16(full, ranges)
+            content, kept = to_float16(full, measure_ranges(full, batches))
             graphs["fp16"] = Graph(content, {"fp16_left_in_fp32": _join_names(kept)})
+        quantizers: dict[str, Quantizer] = {}
+        if wanted := [precision for precision in reduced if precision in _WEIGHT_BITS]:
+            level = equalize(full, [batch for batch in batches if batch[PIXELS].any()])
+            ranges = measure_ranges(level, batches)
+            quantizers = {name: Quantizer(level, ranges, _WEIGHT_BITS[name]) for name in wanted}
 
         def drop(precision: str, graph: bytes) -> float:
             run = run_graph(trained, session_for_parity(graph, precision))
             return largest_drop(trained, expected, collect_splits(trained, run, splits, ("val",)))
 
-        for precision in reduced:
-            if precision in _WEIGHT_BITS:
-                unseen = make_inputs(trained, rows[-_NOISE_ROWS:])
-                quantizer = Quantizer(full, ranges, _WEIGHT_BITS[precision])
-                graphs[precision] = _quantize(quantizer, unseen, partial(drop, precision), max_drop, log, precision)
+        for precision, quantizer in quantizers.items():
+            unseen = make_inputs(trained, rows[-_NOISE_ROWS:])
+            graphs[precision] = _quantize(quantizer, unseen, partial(drop, precision), max_drop, log, precision)
     return {precision: graphs[precision] for precision in precisions}
 
 

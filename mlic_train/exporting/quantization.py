@@ -31,8 +31,8 @@ from mlic_runtime.graph.session import GraphSession, create_session
 from mlic_runtime.package.manifest import FULL_RANGE, REDUCED_RANGE
 
 from .ranges import Inputs, Ranges
+from .rounding import Floats, choose_steps, round_weight
 
-_SHARES = np.arange(1.0, 0.59, -0.05)  # of a channel's largest weight: where weights may be cut
 _ACTIVATIONS = ("Clip", "Relu")  # ONNX Runtime fuses these with a quantized convolution
 
 
@@ -70,6 +70,8 @@ class Quantizer:
         self._model = save_and_reload_model_with_shape_infer(onnx.load_from_string(graph))
         self._ranges = ranges
         self._weight_bits = weight_bits
+        # {convolution: its rounded weights and their steps}
+        self._rounded: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
         self.blocks = _find_blocks(self._model.graph)
 
     def quantize(self, blocks: Sequence[Block]) -> bytes:
@@ -78,13 +80,15 @@ class Quantizer:
         model.CopyFrom(self._model)  # the quantizer changes its argument
         operators = {name for block in blocks for name in block.operators}
         if operators:
-            means = dict(self._ranges.means)
-            pixels = _read_pixels_directly(model.graph, operators, means)
-            _fit_weights(model.graph, operators, means, 64 if self._weight_bits == 7 else 127)
-            ranges = self._ranges.data
+            means, covariances = dict(self._ranges.means), dict(self._ranges.covariances)
+            pixels = _read_pixels_directly(model.graph, operators, means, covariances)
+            steps = self._round_weights(model.graph, operators, means, covariances)
+            known = dict(self._ranges.data.data)
+            for name, (low, high) in self._ranges.ends.items():
+                known[name] = TensorData(lowest=np.float32(low), highest=np.float32(high))
             if pixels is not None:
-                known = {**ranges.data, pixels.name: TensorData(lowest=pixels.lowest, highest=pixels.highest)}
-                ranges = TensorsData(ranges.calibration_method, known)
+                known[pixels.name] = TensorData(lowest=pixels.lowest, highest=pixels.highest)
+            ranges = TensorsData(self._ranges.data.calibration_method, known)
             quantizer = QDQQuantizer(
                 model,
                 per_channel=True,
@@ -95,7 +99,7 @@ class Quantizer:
                 nodes_to_quantize=sorted(operators),
                 nodes_to_exclude=[],
                 op_types_to_quantize=sorted({node.op_type for node in model.graph.node if node.name in operators}),
-                extra_options={},  # its default fails
+                extra_options={"TensorQuantOverrides": steps},
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()  # ONNX requires nodes before their readers; new ones are at the end
@@ -105,6 +109,50 @@ class Quantizer:
         del model.metadata_props[:]  # notes of the quantizer
         data: bytes = model.SerializeToString(deterministic=True)
         return data
+
+    def _round_weights(
+        self,
+        graph: onnx.GraphProto,
+        operators: set[str],
+        means: Mapping[str, npt.NDArray[np.float32]],
+        covariances: Mapping[str, Floats],
+    ) -> dict[str, list[dict[str, object]]]:
+        """Round the convolutions' weights, see `rounding`, and correct their biases.
+
+        What rounding changes in the mean of the output is taken off the bias ("bias correction", Nagel et al. 2019,
+        arXiv:1906.04721, section 4.2): error of the weights * mean of the input.
+
+        Returns:
+            {weight: its steps}, as the quantizer takes them.
+        """
+        limit = 64 if self._weight_bits == 7 else 127
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        readers = Counter(name for node in graph.node for name in node.input)
+        steps_of: dict[str, list[dict[str, object]]] = {}
+        for node in graph.node:
+            if (
+                node.op_type != "Conv"
+                or node.name not in operators
+                or any(readers[name] > 1 for name in node.input[1:])
+            ):
+                continue
+            weight = numpy_helper.to_array(tensors[node.input[1]]).astype(np.float64)
+            if node.name not in self._rounded:
+                step = choose_steps(weight, limit)
+                together = round_weight(weight, step, limit, covariances.get(node.name))
+                self._rounded[node.name] = together.astype(np.float32), step.astype(np.float32)
+            rounded, steps = self._rounded[node.name]
+            tensors[node.input[1]].CopyFrom(numpy_helper.from_array(rounded, node.input[1]))
+            steps_of[node.input[1]] = [{"axis": 0, "scale": each, "zero_point": np.int8(0)} for each in steps]
+            mean = means.get(node.input[0])
+            if mean is None or len(node.input) < 3:
+                continue
+            groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+            of_group = mean.reshape(groups, 1, -1)
+            error_sums = (rounded - weight).sum(axis=(2, 3)).reshape(groups, -1, weight.shape[1])
+            bias = numpy_helper.to_array(tensors[node.input[2]]) - (error_sums * of_group).sum(axis=2).reshape(-1)
+            tensors[node.input[2]].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), node.input[2]))
+        return steps_of
 
     def measure_noise(self, batches: Sequence[Inputs]) -> list[Noise]:
         """Measure the noise of each block in the logits of these batches, largest first; noise of blocks adds up."""
@@ -141,7 +189,10 @@ class _PixelTensor(NamedTuple):
 
 
 def _read_pixels_directly(
-    graph: onnx.GraphProto, operators: set[str], means: dict[str, npt.NDArray[np.float32]]
+    graph: onnx.GraphProto,
+    operators: set[str],
+    means: dict[str, npt.NDArray[np.float32]],
+    covariances: dict[str, Floats],
 ) -> _PixelTensor | None:
     """Let the first convolution read the pixels as they are, if it is to be quantized; return its new input, or None.
 
@@ -150,7 +201,7 @@ def _read_pixels_directly(
     W_c * (x - m_c) / s_c = (W_c * s / s_c) * (x - z) / s - W_c * (m_c - z) / s_c, whose last term is constant and goes
     into the bias. So normalisation costs neither time nor rounding; as operators of their own it took a fifth of
     the time of the int8 graph. Only what is padded changes, from 0 to (z - m_c) / s_c: 1/255 where all m_c are 127.5.
-    The means of the new input's channels are added to `means`.
+    The means of the new input's channels are added to `means`, and the covariance is that of the new input.
     """
     made_by = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -181,6 +232,9 @@ def _read_pixels_directly(
         graph.node.insert(list(graph.node).index(convolution), node)
         if (of_channels := means.get(convolution.input[0])) is not None:
             means[names["pixels"]] = ((of_channels * std + mean - zero) / scale).astype(np.float32)
+        if (covariance := covariances.get(convolution.name)) is not None:
+            of_inputs = np.repeat(np.broadcast_to(std, len(weight[0])) / scale, weight[0, 0].size)
+            covariances[convolution.name] = covariance * of_inputs[:, None] * of_inputs
         shape = next(info for info in graph.value_info if info.name == convolution.input[0])
         graph.value_info.add().CopyFrom(shape)
         graph.value_info[-1].name = names["pixels"]
@@ -188,43 +242,6 @@ def _read_pixels_directly(
         ends = (np.asarray((end - zero) / scale, dtype=np.float32) for end in (0, 255))
         return _PixelTensor(names["pixels"], *ends)
     return None
-
-
-def _fit_weights(
-    graph: onnx.GraphProto, operators: set[str], means: Mapping[str, npt.NDArray[np.float32]], largest: int
-) -> None:
-    """Prepare the convolutions' weights for rounding to -`largest`..`largest` per channel, and correct their biases.
-
-    Each channel's weights are cut where the mean squared error of cutting and rounding is smallest. What the error
-    changes in the mean of the output is taken off the bias ("bias correction", Nagel et al. 2019, arXiv:1906.04721,
-    section 4.2): error of the weights * mean of the input. It halves the noise of 7-bit weights.
-    """
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    readers = Counter(name for node in graph.node for name in node.input)
-    for node in graph.node:
-        if node.op_type != "Conv" or node.name not in operators or any(readers[name] > 1 for name in node.input[1:]):
-            continue
-        weight = numpy_helper.to_array(tensors[node.input[1]]).astype(np.float64)
-        ends = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
-        best, least = weight, np.full(len(weight), np.inf)
-        cut = weight
-        for share in _SHARES:
-            step = np.maximum(ends * share / largest, np.finfo(np.float32).tiny)
-            rounded = np.clip(np.round(weight / step), -largest, largest) * step
-            error = np.square(rounded - weight).sum(axis=(1, 2, 3))
-            better = (error < least)[:, None, None, None]
-            least = np.minimum(error, least)
-            best = np.where(better, rounded, best)
-            cut = np.where(better, np.clip(weight, -ends * share, ends * share), cut)
-        tensors[node.input[1]].CopyFrom(numpy_helper.from_array(cut.astype(np.float32), node.input[1]))
-        mean = means.get(node.input[0])
-        if mean is None or len(node.input) < 3:
-            continue
-        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        of_group = mean.reshape(groups, 1, -1)
-        error_sums = (best - weight).sum(axis=(2, 3)).reshape(groups, -1, weight.shape[1])
-        bias = numpy_helper.to_array(tensors[node.input[2]]) - (error_sums * of_group).sum(axis=2).reshape(-1)
-        tensors[node.input[2]].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), node.input[2]))
 
 
 def _skip_second_quantization(graph: onnx.GraphProto, tensor: str) -> None:
