@@ -3,8 +3,9 @@
     python benchmarks/ablation.py benchmarks/coco18-ablation.toml --runs runs/ablation --output FILE
 
 A plan is a TOML file. `data` and `options` are arguments of mlic-train that all trainings share; `seeds` is a list.
-Each training has a table [variants.NAME]. Its `add` is put behind the shared arguments and overrides them; its `data`,
-`options` or `seeds` replace the shared ones. Finished trainings are not repeated, and an interrupted one resumes.
+Each training has a table [variants.NAME]. Its `add` is put behind the shared arguments and overrides them; `without`
+names shared options to leave out, with their values, such as "--soft-labels --teacher-weight"; its `data`, `options` or
+`seeds` replace the shared ones. Finished trainings are not repeated, and an interrupted one resumes.
 Several processes can share a plan, each with variants of its own (--variant).
 """
 
@@ -59,8 +60,8 @@ def read_plan(file: Path) -> list[Variant]:
         raise click.ClickException(f"{file} has no variant; write a table [variants.NAME] for each")
     _refuse_unknown(file, "the top level", shared, _SHARED)
     for name, table in variants.items():
-        _refuse_unknown(file, f"[variants.{name}]", table, (*_SHARED, "add"))
-    return [_variant(name, shared | table) for name, table in variants.items()]
+        _refuse_unknown(file, f"[variants.{name}]", table, (*_SHARED, "without", "add"))
+    return [_variant(file, name, shared | table) for name, table in variants.items()]
 
 
 def _refuse_unknown(file: Path, where: str, table: Mapping[str, Any], known: Iterable[str]) -> None:
@@ -69,9 +70,25 @@ def _refuse_unknown(file: Path, where: str, table: Mapping[str, Any], known: Ite
         raise click.ClickException(f"{file}: {where} has the unknown key {unknown[0]!r}; known: {', '.join(known)}")
 
 
-def _variant(name: str, table: Mapping[str, Any]) -> Variant:
-    arguments = [text for key in ("data", "options", "add") for text in shlex.split(table.get(key, ""))]
-    return Variant(name, tuple(arguments), tuple(table.get("seeds", [0])))
+def _variant(file: Path, name: str, table: Mapping[str, Any]) -> Variant:
+    shared = [text for key in ("data", "options") for text in shlex.split(table.get(key, ""))]
+    for option in shlex.split(table.get("without", "")):
+        shorter = _leave_out(shared, option)
+        if len(shorter) == len(shared):
+            raise click.ClickException(f"{file}: [variants.{name}] is without {option}, which the plan does not give")
+        shared = shorter
+    return Variant(name, (*shared, *shlex.split(table.get("add", ""))), tuple(table.get("seeds", [0])))
+
+
+def _leave_out(arguments: Sequence[str], option: str) -> list[str]:
+    """Return the arguments without an option, all its values, and each time that it is given."""
+    kept, dropping = [], False
+    for text in arguments:
+        if text.startswith("--"):
+            dropping = text.partition("=")[0] == option
+        if not dropping:
+            kept.append(text)
+    return kept
 
 
 def train(variant: Variant, seed: int, folder: Path) -> None:

@@ -119,16 +119,20 @@ def open_graphs(
     return first_that_loads(provider, load)[0]
 
 
+def runnable_precisions(manifest: Manifest) -> tuple[str, ...]:
+    """Return the precisions of a package that are right on this processor, even where another is faster."""
+    return tuple(name for name in manifest.precisions if name != FULL_RANGE or has_dot_product())
+
+
 def precisions_here(manifest: Manifest) -> tuple[str, ...]:
     """Return the precisions of a package that are right and worth running on this processor, in the manifest's order.
 
     Raises:
         ManifestError: there are none.
     """
-    if FULL_RANGE not in manifest.precisions:
-        return manifest.precisions
-    other = REDUCED_RANGE if has_dot_product() else FULL_RANGE
-    precisions = tuple(name for name in manifest.precisions if name != other)
+    precisions = runnable_precisions(manifest)
+    if FULL_RANGE in precisions:
+        precisions = tuple(name for name in precisions if name != REDUCED_RANGE)
     if not precisions:
         raise ManifestError(_wrong_here(manifest))
     return precisions

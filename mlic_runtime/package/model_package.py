@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlic_runtime.base.files import os_error_reason
@@ -39,6 +39,19 @@ class ModelPackage:
     def storage(self) -> Storage:
         """The folder or archive that holds its files."""
         return _storage(self.path)
+
+    def with_graph(self, precision: str) -> "ModelPackage":
+        """Return the package with one of its graphs alone, so that no other stands in for it on this processor.
+
+        What was measured of the graphs is left out.
+
+        Raises:
+            ManifestError: the package has no graph of that precision.
+        """
+        graph = self.manifest.graph_name(precision)
+        files = {name: spec for name, spec in self.manifest.files.items() if spec.precision is None or name == graph}
+        alone = replace(self.manifest, files=files, metrics={}, parity={}, latency={}, recommended={})
+        return replace(self, manifest=alone)
 
     def read_manifest(self) -> bytes:
         """Read manifest.json, byte for byte as it is in the package.

@@ -73,7 +73,7 @@ class Predictor:
     @classmethod
     def load(
         cls: type[_Predictor],
-        path_or_name: str | Path | None = None,
+        path_or_name: str | Path | ModelPackage | None = None,
         *,
         provider: str = "cpu",
         precision: str = AUTO,
@@ -87,6 +87,7 @@ class Predictor:
 
         Args:
             path_or_name: a folder, a `.mlic` file or a name (see `model_package.find_package`); None means the default.
+                A `ModelPackage` is taken as it is.
             provider: ONNX Runtime's execution provider, "openvino" or "auto" (see `session.create_session`).
             precision: "fp32", "fp16" or "int8"; "auto" means what `mlic-bench --choose` found best on this machine,
                 else what the package recommends for the provider, else the first graph that its manifest lists.
@@ -117,7 +118,7 @@ class Predictor:
     @classmethod
     def start(
         cls: type[_Predictor],
-        path_or_name: str | Path | None = None,
+        path_or_name: str | Path | ModelPackage | None = None,
         *,
         provider: str = "cpu",
         precision: str = AUTO,
@@ -128,7 +129,7 @@ class Predictor:
         cache: bool = True,
     ) -> _Predictor:
         """Do as `load`, but return while the graph still loads; what needs it waits for it, and raises its errors."""
-        package = load_package(path_or_name)
+        package = path_or_name if isinstance(path_or_name, ModelPackage) else load_package(path_or_name)
         # In the background: ONNX Runtime does not hold Python's lock while it loads a graph.
         graph = Background(
             lambda: open_graph(package, provider=provider, precision=precision, threads=threads, spin=spin, cache=cache)

@@ -18,7 +18,7 @@ from mlic_runtime.base.machine import has_dot_product, processor_name
 from mlic_runtime.bench.choose_precision import choose_precision
 from mlic_runtime.bench.inputs import BenchOptions
 from mlic_runtime.cli.infer import infer
-from mlic_runtime.graph.opening import open_graph, open_graphs, precisions_here
+from mlic_runtime.graph.opening import open_graph, open_graphs, precisions_here, runnable_precisions
 from mlic_runtime.graph.saved_precision import PrecisionChoice, graphs_digest, save_precision
 from mlic_runtime.package.manifest import FULL_RANGE, REDUCED_RANGE
 from mlic_runtime.package.model_package import ModelPackage, load_package
@@ -172,6 +172,22 @@ def test_a_package_with_one_int8_graph_is_read_as_before(
         assert precisions_here(package.manifest) == ("fp32", REDUCED_RANGE)
         opened = open_graph(package)
         assert (opened.precision, opened.reason) == (REDUCED_RANGE, "recommended by the package")
+
+
+@pytest.mark.parametrize("line", [VNNI, AVX512])
+def test_a_package_with_one_graph_alone_runs_it_wherever_it_is_right(
+    processor: Processor, make_package: Callable[..., ModelPackage], line: str
+) -> None:
+    processor(line)
+    package = make_package(BOTH, recommended=FULL_RANGE)
+    right = runnable_precisions(package.manifest)
+    assert right == (BOTH if line == VNNI else ("fp32", REDUCED_RANGE))
+    for precision in right:
+        opened = open_graph(package.with_graph(precision), precision=precision)
+        assert (opened.precision, opened.reason) == (precision, "as asked")
+    if line == AVX512:
+        with pytest.raises(ManifestError, match="needs a processor with VNNI"):
+            open_graph(package.with_graph(FULL_RANGE))
 
 
 def test_a_graph_that_would_be_wrong_here_does_not_run(

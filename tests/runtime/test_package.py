@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mlic_runtime import Predictor
 from mlic_runtime.errors import IntegrityError, ManifestError, ModelNotFoundError, PackageError
 from mlic_runtime.package import model_package as package_module
 from mlic_runtime.package.model_package import bundled_models, find_package, load_package
@@ -33,6 +34,18 @@ def test_a_package_gives_its_files(tiny: Path) -> None:
     assert package.manifest.name == "tiny"
     assert package.read("README.md") == (tiny / "README.md").read_bytes()
     assert package.read_graph("fp16") == (tiny / "model.fp16.onnx").read_bytes()
+
+
+def test_a_package_can_be_taken_with_one_of_its_graphs(tiny: Path) -> None:
+    alone = load_package(tiny).with_graph("fp16")
+    assert alone.manifest.precisions == ("fp16",)
+    assert list(alone.manifest.files) == ["model.fp16.onnx", "tokenizer.json", "README.md"]
+    assert alone.manifest.labels == load_package(tiny).manifest.labels
+    predictor = Predictor.load(alone)
+    assert predictor.precision == "fp16"
+    assert predictor.predict(caption="red") == Predictor.load(tiny, precision="fp16").predict(caption="red")
+    with pytest.raises(ManifestError, match="has no int8 graph; it has: fp32, fp16"):
+        load_package(tiny).with_graph("int8")
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,4 +1,6 @@
+import importlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,13 +48,34 @@ def test_variants_are_trained_once_and_compared_over_their_seeds(tmp_path: Path,
     assert lines[3].startswith("| without LSTM (mean) | 1 | ")
 
 
+def test_options_can_be_left_out_with_their_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    read_plan = importlib.import_module("ablation").read_plan
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        'data = "--data colours --soft-labels a.csv"\n'
+        "options = \"--epochs 1 --soft-labels=b.csv --quantize --seed 1 --soft-labels 'c d.csv' --width 8\"\n"
+        "[variants.all]\n"
+        '[variants."without soft labels"]\nwithout = "--soft-labels"\nadd = "--epochs 2"\n'
+        '[variants."without two"]\nwithout = "--quantize --seed"\n'
+    )
+    whole, without, two = (shlex.join(variant.arguments) for variant in read_plan(plan))
+    assert "--soft-labels a.csv --epochs 1 --soft-labels=b.csv" in whole
+    assert without == "--data colours --epochs 1 --quantize --seed 1 --width 8 --epochs 2"
+    assert two == whole.replace(" --quantize --seed 1", "")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "[variants.a]\nwithout = '--soft-labels'",
+            "[variants.a] is without --soft-labels, which the plan does not give",
+        ),
         ("data = ", "cannot be read as TOML"),
         ("seeds = [0]", "has no variant; write a table [variants.NAME] for each"),
         ("optoins = ''\n[variants.a]", "the top level has the unknown key 'optoins'; known: data, options, seeds"),
-        ("[variants.a]\nads = ''", "[variants.a] has the unknown key 'ads'; known: data, options, seeds, add"),
+        ("[variants.a]\nads = ''", "[variants.a] has the unknown key 'ads'; known: data, options, seeds, without, add"),
         ("[variants.b]", "has no variant 'a'; it has: b"),
         ("[variants.a]", "mlic-train ended with"),  # without data
     ],
