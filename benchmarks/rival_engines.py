@@ -509,7 +509,12 @@ def write_rows(file: Path, rows: list[tuple[Array, Array, Array]], pictures: Arr
         for index in (1, 2)
     )
     more = {} if pictures is None else {PICTURE: pictures}
-    arrays = {PIXELS: np.concatenate([row[0] for row in rows]), INPUT_IDS: ids, ATTENTION_MASK: masks, **more}
+    arrays: dict[str, Any] = {
+        PIXELS: np.concatenate([row[0] for row in rows]),
+        INPUT_IDS: ids,
+        ATTENTION_MASK: masks,
+        **more,
+    }
     np.savez(file, **arrays)
 
 
