@@ -21,7 +21,7 @@ INFER = "from mlic_runtime.cli.infer import main; main()"
 _PEAK = """import sys
 try:
     from mlic_runtime.cli.infer import infer
-    infer(prog_name="mlic-infer")
+    infer(prog_name="mlic-infer", obj=True)
 finally:
     from mlic_runtime.base.machine import peak_bytes
     print(peak_bytes(), file=sys.stderr)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlic_runtime.base.heap import use_large_pages
 from mlic_runtime.base.standard_streams import flush_standard_streams
 from mlic_runtime.base.text import printable
 from mlic_runtime.limits import MAX_PIXELS
@@ -113,6 +114,8 @@ def infer(
         return
     if explain is not None:
         _check_explain(explain)
+    if context.obj and input_ is None and watch is None:
+        use_large_pages()
     from mlic_runtime.predict.predictor import Predictor
 
     batch = BatchOptions(**{name: more.pop(name) for name in BatchOptions._fields})
@@ -213,7 +216,7 @@ def main() -> None:
     # numpy's OpenBLAS would start a thread for each CPU, in 80 ms of CPU time; nothing here multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        infer(prog_name="mlic-infer")
+        infer(prog_name="mlic-infer", obj=True)  # True: the process is the command's own
     except SystemExit as end:
         if not isinstance(end.code, int):  # a message, which Python itself writes
             raise

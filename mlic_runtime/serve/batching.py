@@ -33,9 +33,8 @@ class _Waiting:
 class Batcher:
     """Decodes rows in threads, and runs the graph on those that are ready, in other threads.
 
-    A row that is alone runs at once. It waits for others, for at most `max_wait`, only where others are being decoded,
-    or where the run before had several rows: then several clients are there, who send again as soon as they have an
-    answer.
+    A row that is alone runs at once. It waits for others, for at most `max_wait`, only while they are being decoded.
+    Where one run is in progress, a second one begins: it uses the CPUs that the first one leaves idle.
 
     It is a context manager of one event loop, and all methods are called there.
 
@@ -59,7 +58,6 @@ class Batcher:
         self.accepted = 0
         self._decoding = 0
         self._ready: deque[_Waiting] = deque()
-        self._last_batch = 0
         self._changed = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -156,7 +154,7 @@ class Batcher:
     async def _wait_for_more(self) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.max_wait
-        while len(self._ready) < self._batch_size and (self._decoding or self._last_batch > 1):
+        while len(self._ready) < self._batch_size and self._decoding:
             left = end - loop.time()
             if left <= 0:
                 return
@@ -167,7 +165,6 @@ class Batcher:
                 return
 
     async def _run_batch(self, batch: list[_Waiting]) -> None:
-        self._last_batch = len(batch)
         self._on_batch(len(batch))
         rows, options = [waiting.row for waiting in batch], [waiting.options for waiting in batch]
         pixels = np.stack([waiting.pixels for waiting in batch])

@@ -399,7 +399,7 @@ def test_bench_exit_codes(arguments: list[str], code: int) -> None:
 
 
 def test_a_process_that_ends_with_a_message_leaves_it_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(prog_name: str) -> None:
+    def end(prog_name: str, obj: object) -> None:
         raise SystemExit("a message")
 
     monkeypatch.setattr(cli, "infer", end)
