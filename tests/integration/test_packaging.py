@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -106,3 +107,14 @@ def test_versions_agree() -> None:
     assert f'version = "{version}"' in train
     assert f'version = "{version}"' in runtime
     assert f'"mlic-runtime=={version}"' in train
+
+
+def test_the_containerfile_copies_all_that_the_wheel_is_made_of() -> None:
+    lines = (ROOT / "deploy" / "Containerfile").read_text().splitlines()
+    copies = [line.split() for line in lines if line.startswith("COPY ") and "--from" not in line]
+    assert all(target == f"/source/{source}" for _, source, target in copies)
+    copied = tuple(f"{source}/" for _, source, _ in copies)
+    project = (ROOT / "mlic_runtime" / "pyproject.toml").read_text()
+    included = re.findall(r'^"\.\./(.+?)" = ', project, re.MULTILINE)
+    assert len(included) > len(PAGE_FILES)
+    assert [name for name in included if not f"{name}/".startswith(copied)] == []
