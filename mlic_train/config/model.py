@@ -11,6 +11,7 @@ from mlic_train.errors import ConfigError
 
 ORIGIN_HYBRID = "origin_hybrid"
 MODELS = ("cnn", "hybrid", ORIGIN_HYBRID)
+PICTURE_MODELS = ("cnn",)  # these read no captions
 ORIGIN_BACKBONE = "conv3"
 LATE, CROSS = "late", "cross"
 FUSIONS = (LATE, "transformer", CROSS)
@@ -130,7 +131,7 @@ class ModelConfig:
     @property
     def reads_captions(self) -> bool:
         """Whether the model reads captions, not pictures alone."""
-        return self.name != "cnn"
+        return self.name not in PICTURE_MODELS
 
     @property
     def image_spec(self) -> ImageSpec:

@@ -13,7 +13,7 @@ from mlic_train.errors import ConfigError
 
 from .data import DataOptions
 from .files import from_dict, read_toml
-from .model import MODEL_DEFAULTS, ORIGIN_BACKBONE, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfig
+from .model import MODEL_DEFAULTS, ORIGIN_BACKBONE, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, PICTURE_MODELS, ModelConfig
 from .preset import CPU, GPU, NONE, OF_CAPTIONS, OF_OWN_ENCODERS, OF_THE_BACKBONE, OF_THE_TIME, USUAL, preset_file
 from .run import NO_WEIGHTS, FirstWeights, RunOptions
 from .teacher import Distillation
@@ -115,7 +115,7 @@ def _of_use(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     """Return a preset without what it says of parts that the given options replace or leave out."""
     unused: frozenset[str] = frozenset()
     model = given.get("name", preset.get("name"))
-    if model == "cnn" or (model == ORIGIN_HYBRID and preset.get("name") != model):
+    if model in PICTURE_MODELS or (model == ORIGIN_HYBRID and preset.get("name") != model):
         unused |= OF_CAPTIONS
     if given.get("text_encoder", OWN_TEXT_ENCODERS[0]) not in OWN_TEXT_ENCODERS:
         unused |= OF_OWN_ENCODERS

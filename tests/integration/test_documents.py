@@ -302,6 +302,16 @@ def test_the_drawings_are_those_of_their_scripts(name: str) -> None:
     assert drawn == (ROOT / "docs" / "pictures" / f"{name}.svg").read_bytes()
 
 
+def test_every_picture_says_how_it_is_made() -> None:
+    """By a script in scripts/pictures that names it, or by a command of the release."""
+    pictures = {path.stem for path in (ROOT / "docs" / "pictures").iterdir()}
+    scripts = list((ROOT / "scripts" / "pictures").glob("*.py"))
+    made = {path.stem for path in scripts}
+    made |= {name for path in scripts for name in re.findall(r'"([\w-]+)(?:\.png)?"', path.read_text("utf-8"))}
+    made |= set(re.findall(r"docs/pictures/([\w-]+)\.", (ROOT / "docs" / "models" / "releasing.md").read_text("utf-8")))
+    assert pictures - made == set()
+
+
 def test_the_reference_is_that_of_the_docstrings() -> None:
     """Make it anew with `python scripts/reference.py > docs/reference.md`."""
     line = [sys.executable, str(ROOT / "scripts" / "reference.py")]
