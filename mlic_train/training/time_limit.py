@@ -269,8 +269,8 @@ class TimeBudget:
     def say_left_out(self, name: str, limit: RowLimit) -> None:
         """Say how many rows of a split were read."""
         self._log(
-            f"--time-limit {self._config.time_limit} is near: {limit.done:,} of {limit.rows:,} rows of {name} are read, "
-            "drawn at random; --resume reads all"
+            f"--time-limit {self._config.time_limit} is near: {limit.done:,} of {limit.rows:,} rows of {name} are "
+            "read, drawn at random; --resume reads all"
         )
 
     def _reading_ends(self) -> float:
