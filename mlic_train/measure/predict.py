@@ -59,9 +59,11 @@ def predict_modes(
             random, the same ones each time, so that those which were run stand for all.
     """
     parts: dict[str, list[Outputs]] = {}
-    indices: dict[str, list[npt.NDArray[np.int64]]] = {}
+    indices: dict[str, list[npt.NDArray[np.integer]]] = {}
     done = 0
-    order = np.arange(len(examples)) if enough is None else np.random.default_rng(0).permutation(len(examples))
+    order: npt.NDArray[np.integer] = (
+        np.arange(len(examples)) if enough is None else np.random.default_rng(0).permutation(len(examples))
+    )
     batches = [[(0, int(order[row])) for _, row in rows] for rows in evaluation_batches(len(order), batch_size)]
     with reading_errors(), torch.inference_mode():
         for batch in batch_loader(examples, tokenizer, batches, workers):
@@ -82,7 +84,7 @@ def predict_modes(
     return {mode: _join(of_mode, np.argsort(np.concatenate(indices[mode]))) for mode, of_mode in parts.items()}
 
 
-def _join(parts: Sequence[Outputs], order: npt.NDArray[np.int64]) -> Outputs:
+def _join(parts: Sequence[Outputs], order: npt.NDArray[np.integer]) -> Outputs:
     """Put the rows of all parts into this order."""
     names = [field.name for field in dataclasses.fields(Outputs)]
     if all(part.known is None for part in parts):
