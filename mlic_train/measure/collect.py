@@ -27,10 +27,12 @@ def collect(
     run: Run,
     records: Sequence[Record],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    enough: Callable[[int], bool] | None = None,
 ) -> dict[str, Outputs]:
     """Run a model on one split; return its outputs by mode, nothing where the model can use none of the rows.
 
     `run` is `trained.run` or that of a graph (`run_graph`); `progress` is called with (rows done, rows in all).
+    `enough` says when rows may be left out (see `predict_modes`).
     """
     config = trained.config.model
     usable = usable_records(records, config)
@@ -38,7 +40,9 @@ def collect(
         return {}
     examples = Examples(usable, config.num_labels, config.image_spec)
     modes = MODES if config.reads_captions else MODES[:1]
-    return predict_modes(run, examples, trained.caption_tokenizer, _BATCH_SIZE, modes=modes, progress=progress)
+    return predict_modes(
+        run, examples, trained.caption_tokenizer, _BATCH_SIZE, modes=modes, progress=progress, enough=enough
+    )
 
 
 def report(outputs: Mapping[str, Outputs], thresholds: Sequence[float]) -> dict[str, dict[str, float]]:

@@ -41,8 +41,9 @@ def predict_modes(
     workers: int = 0,
     modes: Sequence[str] = MODES[:1],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    enough: Callable[[int], bool] | None = None,
 ) -> dict[str, Outputs]:
-    """Run a model on all examples, in order, in each mode; return its outputs by mode.
+    """Run a model on all examples in each mode; return its outputs by mode, in the order of the examples.
 
     In the modes that leave an input out, rows that then have neither input are left out too.
 
@@ -54,11 +55,18 @@ def predict_modes(
         workers: the number of processes that read pictures; 0 for this process.
         modes: some of MODES; a mode without any row is not in the result.
         progress: called with (rows done, rows in all).
+        enough: called after every batch with the rows done; True leaves the other rows out. The rows are then drawn at
+            random, the same ones each time, so that those which were run stand for all.
     """
     parts: dict[str, list[Outputs]] = {}
+    indices: dict[str, list[npt.NDArray[np.integer]]] = {}
     done = 0
+    order: npt.NDArray[np.integer] = (
+        np.arange(len(examples)) if enough is None else np.random.default_rng(0).permutation(len(examples))
+    )
+    batches = [[(0, int(order[row])) for _, row in rows] for rows in evaluation_batches(len(order), batch_size)]
     with reading_errors(), torch.inference_mode():
-        for batch in batch_loader(examples, tokenizer, evaluation_batches(len(examples), batch_size), workers):
+        for batch in batch_loader(examples, tokenizer, batches, workers):
             for mode in modes:
                 part = in_mode(batch, mode)
                 has_picture, has_caption = _present(part)
@@ -68,19 +76,23 @@ def predict_modes(
                     known = None if part.known is None else part.known.numpy()[rows]
                     outputs = Outputs(logits[rows], targets[rows], has_picture[rows], has_caption[rows], known)
                     parts.setdefault(mode, []).append(outputs)
+                    indices.setdefault(mode, []).append(order[done : done + len(rows)][rows])
             done += len(batch.targets)
             progress(done, len(examples))
-    return {mode: _join(of_mode) for mode, of_mode in parts.items()}
+            if enough is not None and enough(done):
+                break
+    return {mode: _join(of_mode, np.argsort(np.concatenate(indices[mode]))) for mode, of_mode in parts.items()}
 
 
-def _join(parts: Sequence[Outputs]) -> Outputs:
+def _join(parts: Sequence[Outputs], order: npt.NDArray[np.integer]) -> Outputs:
+    """Put the rows of all parts into this order."""
     names = [field.name for field in dataclasses.fields(Outputs)]
     if all(part.known is None for part in parts):
         names.remove("known")
     else:
         every = [np.full(part.targets.shape, True) if part.known is None else part.known for part in parts]
         parts = [dataclasses.replace(part, known=known) for part, known in zip(parts, every, strict=True)]
-    return Outputs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    return Outputs(**{name: np.concatenate([getattr(part, name) for part in parts])[order] for name in names})
 
 
 def in_mode(batch: Batch, mode: str) -> Batch:

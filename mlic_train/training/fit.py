@@ -177,8 +177,13 @@ def fit(
             seconds = time.monotonic() - started
             validated = learner if average is None else average.module
             finish = partial(_finish_epoch, validated, data, config, state, folder, seconds)
-            state = on_first_process(fabric, finish if clock is None else partial(clock.finish, finish, cut))
+            if clock is not None:
+                finish = partial(clock.finish, finish, state, len(data.val), cut)
+            state = on_first_process(fabric, finish)
             state.finished = is_finished(state, config)
+            if state.step:  # given up
+                save_last()
+                return state
             go_on = keep_going(state)
             if go_on:
                 save_last()
@@ -223,12 +228,21 @@ def _clip(fabric: Fabric, wrapped: torch.nn.Module, optimizer: torch.optim.Optim
 
 
 def _finish_epoch(
-    learner: Learner, data: FitData, config: TrainConfig, state: State, folder: Path, seconds: float
+    learner: Learner,
+    data: FitData,
+    config: TrainConfig,
+    state: State,
+    folder: Path,
+    seconds: float,
+    enough: Callable[[int], bool] | None = None,
 ) -> State:
     """Validate, save the best weights, and move the state to the next epoch.
 
     One process does it for all, since the validation rows are few beside an epoch of training. It computes in float32
     whatever the precision of training, as the exported model will.
+
+    With `enough` (see `predict_modes`) rows may be left out. Then the state stays as it was if there is a best epoch
+    already: scores of fewer rows do not compare.
     """
     learner.eval()
     device = next(learner.parameters()).device
@@ -237,7 +251,9 @@ def _finish_epoch(
         logits: torch.Tensor = learner(batch.to(device))
         return logits
 
-    outputs = predict_modes(run, data.val, data.tokenizer, config.batch_size, config.workers)["both"]
+    outputs = predict_modes(run, data.val, data.tokenizer, config.batch_size, config.workers, enough=enough)["both"]
+    if len(outputs.logits) < len(data.val) and state.history:
+        return state
     logits, targets, known = outputs.logits, outputs.targets, outputs.known
     counted = None if known is None else torch.from_numpy(known)
     loss = create_loss(config.loss)(torch.from_numpy(logits), torch.from_numpy(targets.astype(np.float32)), counted)

@@ -3,7 +3,7 @@
 import dataclasses
 import platform
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -72,7 +72,7 @@ from .fit import FitData, fit, is_finished
 from .learner import Learner
 from .loggers import RunLog
 from .parallel import create_fabric, on_first_process
-from .time_limit import TimeBudget, seconds_to_finish, seconds_to_validate
+from .time_limit import RowLimit, TimeBudget, seconds_to_finish, seconds_to_validate
 
 Log = Callable[[str], None]
 KeepGoing = Callable[[State], bool]
@@ -333,7 +333,7 @@ def _resume(
     state = fit(
         model, data, config.train, folder, fabric, resume=checkpoint, log=log, keep_going=after_epoch, budget=budget
     )
-    state = on_first_process(fabric, partial(_finish, folder, state, splits, log))
+    state = on_first_process(fabric, partial(_finish, folder, state, splits, log, budget))
     if run_log is not None:
         run_log.end(state)
     if budget is not None:
@@ -352,7 +352,8 @@ def _begin(
         return logits
 
     validation = seconds_to_validate(run, data.val, data.tokenizer, trained.config.train, stopwatch)
-    budget.begin(state, seconds_to_finish(trained, splits, stopwatch), validation)
+    reading, scoring = seconds_to_finish(trained, splits, stopwatch)
+    budget.begin(state, reading + scoring, validation, scoring)
     return state.time
 
 
@@ -432,9 +433,9 @@ def _fit_data(
         flips = product({False, train.horizontal_flip}, {False, train.vertical_flip})
         variants = {"train": sorted(flips), "val": [(False, False)]}
         with_pictures = partial(_with_pictures, reads_captions=config.model.reads_captions, seed=train.seed, log=log)
-        decided = int(state.time.get("pictures", 0))
+        every, decided = rows["train"], int(state.time.get("pictures", 0))
         if decided:
-            rows["train"] = with_pictures(rows["train"], decided)
+            rows["train"] = with_pictures(every, decided)
         for name in ("val", "train"):  # what val takes is known when train is judged
             if all(record.image is None for record in rows[name]):
                 continue
@@ -442,16 +443,18 @@ def _fit_data(
             def build(progress: Progress | None = None, name: str = name) -> FeatureCache:
                 return build_cache(model, rows[name], spec, variants[name], folder.parent / _CACHE_FOLDER, progress)
 
-            asked = None if decided and name == "train" else budget
-            fitting = on_first_process(fabric, partial(_compute_features, name, build, asked, log))
-            if fitting is not None and (name == "val" or fitting < _FEWEST_PICTURES):
+            asked, again = None if decided and name == "train" else budget, False
+            while True:
+                compute = partial(_compute_features, name, build, asked, log, again=again)
+                fitting = on_first_process(fabric, compute)
+                if fitting is None or name == "val" or fitting < _FEWEST_PICTURES:
+                    break
+                state.time["pictures"] = float(fitting)
+                rows[name], again = with_pictures(every, fitting), True
+            if fitting is not None:
                 log("features are not cached: the backbone computes features anew in every epoch")
                 caches.clear()
                 break
-            if fitting is not None:
-                state.time["pictures"] = float(fitting)
-                rows[name] = with_pictures(rows[name], fitting)
-                on_first_process(fabric, partial(_compute_features, name, build, None, log))
             caches[name] = build()
     return FitData(
         train=Examples(rows["train"], num_labels, spec, train, caches.get("train")),
@@ -486,9 +489,9 @@ class _TooSlowError(Exception):
 
 
 def _compute_features(
-    name: str, build: Callable[[Progress | None], FeatureCache], budget: TimeBudget | None, log: Log
+    name: str, build: Callable[[Progress | None], FeatureCache], budget: TimeBudget | None, log: Log, *, again: bool
 ) -> int | None:
-    """Compute a cache, if it does not exist.
+    """Compute a cache, if it does not exist. `again`: an attempt with all its pictures took too long.
 
     Returns:
         None, or the number of pictures that the time limit allows, where it does not allow all; then it was said.
@@ -497,16 +500,19 @@ def _compute_features(
         if budget is None:
             build(show)
             return None
-        ticks: list[tuple[int, float]] = []
+        ticks: deque[tuple[int, float]] = deque()
 
         def progress(done: int, total: int) -> None:
             show(done, total)
-            ticks.append((done, budget.spent()))
-            (first, begun), (_, now) = ticks[0], ticks[-1]
+            now = budget.spent()
+            ticks.append((done, now))
+            while len(ticks) > 3 and not budget.recent(now - ticks[1][1]):
+                ticks.popleft()
+            first, begun = ticks[0]
             if not budget.can_judge(now - begun):
                 return
             a_picture = (now - begun) / (done - first)
-            if not budget.allows_caching(a_picture * (total - done)):
+            if not budget.allows_caching(a_picture * (total - done), again=again):
                 raise _TooSlowError(
                     f"features of all {total} pictures of {name} would take {duration(a_picture * total)}, too much of "
                     "the time limit",
@@ -521,10 +527,11 @@ def _compute_features(
     return None
 
 
-def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
+def _finish(folder: Path, state: State, splits: Splits, log: Log, budget: TimeBudget | None) -> State:
     """Calibrate the best checkpoint on val, fit its thresholds, and measure every split and mode, after the last epoch.
 
-    All of it is written into the checkpoint. A second call gives the same: it starts from the model's own logits.
+    All of it is written into the checkpoint. A second call gives the same: it starts from the model's own logits. With
+    a `budget` as many rows are read as the time that is left allows.
     """
     for file in list(folder.iterdir()):
         remove_abandoned(file)  # writing a file anew does that too, but no file may be written again
@@ -532,10 +539,19 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
         return state
     trained = load_trained(folder)
     best, model, config = trained.state, trained.model, trained.config.train
+    rows_of_test = 0 if splits.test is None else len(usable_records(splits.test.records, trained.config.model))
+
+    def say_left_out(name: str, limit: RowLimit | None) -> None:
+        if budget is not None and limit is not None and limit.left_out > 0:
+            budget.say_left_out(name, limit)
+
     model.calibration.reset()
     log("calibrating the best checkpoint on val")
     with progress_bar("calibration", "row", SECONDS_BETWEEN_LINES) as show:
-        raw = collect(trained, trained.run, splits.val.records, show)
+        rows = len(usable_records(splits.val.records, trained.config.model))
+        limit = None if budget is None else budget.for_calibration(rows, rows_of_test)
+        raw = collect(trained, trained.run, splits.val.records, show, limit)
+    say_left_out("val", limit)
     outputs = {"val": calibrate(model.calibration, raw, config.calibration, config.empty_odds)}
     if NEVER_SEEN in trained.config.provenance:
         model.calibration.set(BOTH, model.calibration.scale[CAPTION_ONLY], model.calibration.bias[CAPTION_ONLY])
@@ -544,7 +560,9 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log) -> State:
     if splits.test is not None:
         log("measuring the best checkpoint on test")
         with progress_bar("measurement", "row", SECONDS_BETWEEN_LINES) as show:
-            outputs["test"] = collect(trained, trained.run, splits.test.records, show)
+            limit = None if budget is None else budget.for_measurement(rows_of_test)
+            outputs["test"] = collect(trained, trained.run, splits.test.records, show, limit)
+        say_left_out("test", limit)
     for name, by_mode in outputs.items():
         for mode, metrics in report(by_mode, best.thresholds).items():
             best.metrics[name + mode] = metrics

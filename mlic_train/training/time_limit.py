@@ -9,6 +9,10 @@ What a run knows of its time is `State.time`, numbers in the checkpoint, so that
     rest       the seconds that calibration and measurement will take
     cost       the seconds of a batch when the plan was made
     pictures   the pictures of train that are used, where the limit is too short for the features of all
+
+Whatever becomes slower after the plan, the run ends in time: training is planned anew within an epoch, and ends there
+if need be. A validation that would take the time of what follows is given up for the best epoch before. Calibration and
+measurement read as many rows as the time left allows.
 """
 
 import copy
@@ -43,17 +47,54 @@ from .parallel import any_process, on_first_process
 _PLANNED = 0.96  # the share of the limit that a plan uses
 _GUARDED = 0.985  # of the limit; a training that would end behind it stops early
 _SLOWER = 1.15  # calibration and measurement may take so much longer than estimated
-_SLOWEST = 2.0  # the most that a machine which has become slower since the plan is taken to need more time
-_FASTEST = 0.5  # the same of a machine that has become faster
+_FASTEST = 0.5  # the least that a machine which has become faster since the plan is taken to need
+_MOST_REST = 0.12  # of the limit, to leave for calibration and measurement on a machine that has become slower
+_FEWEST_ROWS = 32  # are validated, calibrated with or measured, however little time is left
+_CALIBRATED = 0.7  # the share that calibration may take of what is left for reading the rows of val and test
 _CACHING = 0.4  # the largest share of the time left that caching features may take; the rest has to pay it back
+_CACHING_AGAIN = 0.6  # the same of features that are cached in a second attempt, which must not need a third
 _SHORTEST = 0.1  # of an epoch: a smaller part is not worth its validation
-_REPLAN = 0.03  # of the planned batches: a smaller difference is no reason for a new plan
+_REPLAN = 0.03  # of the planned batches: a smaller difference is no reason for a new plan after an epoch
+_REPLAN_WITHIN = 0.2  # of the batches that are still planned: the same within an epoch
+_REPLAN_LEAST = 0.05  # of all planned batches: the least that is such a reason
+_LOOK = 0.05  # of the limit, between two looks within an epoch whether the plan still fits
 _FIRST_SECONDS = 0.01  # of the limit: what is measured for so long says how long the rest will take
-_RECENT = 200  # batches whose mean time counts
+_RECENT = 0.05  # of the limit: the last batches that took so long say what a batch takes
+_FEWEST_BATCHES, _MOST_BATCHES = 9, 200  # that say it
 _SAMPLE = 64  # rows that stand for a split
 _SCORED = 2000  # rows that stand for a split where metrics are computed
 
 Log = Callable[[str], None]
+
+
+class RowLimit:
+    """Says when rows have to be left out, as `enough` of `predict_modes`: when the next batch would end too late.
+
+    Args:
+        spent: returns the seconds that the run has taken.
+        until: what it may return.
+        rows: the number of rows in all.
+        fewest: the rows that are not left out, however late it is.
+    """
+
+    def __init__(self, spent: Callable[[], float], until: float, rows: int, fewest: int = _FEWEST_ROWS) -> None:
+        self._spent = spent
+        self._until = until
+        self._last = spent()
+        self._fewest = fewest
+        self.rows = rows
+        self.done = 0
+
+    def __call__(self, done: int) -> bool:
+        """Return whether the rows that are done have to do."""
+        now, self.done = self._spent(), done
+        took, self._last = now - self._last, now
+        return done >= self._fewest and now + took > self._until
+
+    @property
+    def left_out(self) -> int:
+        """Return how many rows were left out."""
+        return self.rows - self.done
 
 
 class TimeBudget:
@@ -74,11 +115,15 @@ class TimeBudget:
         self._stopwatch = stopwatch
         self._before = spent
         self._log = log
-        self._seconds: dict[bool, deque[float]] = {True: deque(maxlen=_RECENT), False: deque(maxlen=_RECENT)}
+        self._seconds: dict[bool, deque[float]] = {kind: deque(maxlen=_MOST_BATCHES) for kind in (True, False)}
         self._measured = 0.0
         self._latest = 0.0  # the last batch
         self._last: float | None = None  # when the last batch ended
         self._between = 0.0  # from the last batch of an epoch to the first of the next
+        self._between_at = 0.0  # the seconds of a batch when that was measured; 0 if none was
+        self._scoring = 0.0  # of what calibration and measurement take, what does not grow with every row that is read
+        self._slower = 1.0  # how much longer than when the run was planned things take
+        self._looked = 0.0  # when the plan was last compared with the time left
         self._ended = 0.0  # the last batch of the epoch before
         self._end: float | None = None  # when the run will end
 
@@ -98,17 +143,22 @@ class TimeBudget:
         """Return the seconds from now on that caching features may take."""
         return _CACHING * (self.limit - self.spent())
 
-    def allows_caching(self, seconds: float) -> bool:
-        """Return whether caching features may take so many seconds from now on."""
-        return seconds <= self.for_caching()
+    def allows_caching(self, seconds: float, *, again: bool) -> bool:
+        """Return whether caching features may take so many seconds from now on; `again`: in a second attempt."""
+        return seconds <= (_CACHING_AGAIN if again else _CACHING) * (self.limit - self.spent())
 
-    def begin(self, state: State, rest: float, validation: float) -> None:
+    def recent(self, seconds: float) -> bool:
+        """Return whether what was so many seconds ago still says how long the rest will take."""
+        return seconds <= _RECENT * self.limit
+
+    def begin(self, state: State, rest: float, validation: float, scoring: float = 0.0) -> None:
         """Take up the plan of a resumed run, unless its limit was another.
 
         Args:
             state: is changed. Training is over if no time is left and there is a best checkpoint.
             rest: the seconds that calibration and measurement will take.
             validation: the seconds that validation after an epoch will take.
+            scoring: those of `rest` in which no row is read.
 
         Raises:
             ConfigError: no time is left, and there is no checkpoint to calibrate and measure.
@@ -116,7 +166,7 @@ class TimeBudget:
         if state.time.get("limit") != self.limit:
             state.time |= {"limit": self.limit, "batches": 0, "over": 0, "cost": 0.0}
         state.time |= {"rest": rest, "spent": self.spent()}
-        self._between = validation
+        self._between, self._scoring = validation, scoring
         needed = self.spent() + validation + _SLOWER * rest
         if needed <= _GUARDED * self.limit:
             return
@@ -135,12 +185,16 @@ class TimeBudget:
         if self._ended:
             self._between = self.spent() - self._ended
         self._last = self.spent()
+        self._looked = max(self._looked, self.spent())
 
     def count(self, with_picture: bool) -> None:
         """Note that a batch, of rows with or without pictures, has ended."""
         now = self.spent()
         if self._last is not None:
-            self._seconds[with_picture].append(now - self._last)
+            recent = self._seconds[with_picture]
+            recent.append(now - self._last)
+            while len(recent) > _FEWEST_BATCHES and sum(recent) - recent[0] > _RECENT * self.limit:
+                recent.popleft()
             self._latest = now - self._last
             self._measured += self._latest
         self._last = now
@@ -166,7 +220,7 @@ class TimeBudget:
         if state.time["batches"] and state.epoch * len(kinds) + state.step >= state.time["batches"]:
             return True
         next_step = self._latest * self._config.accumulate
-        if self.spent() + next_step + self._between + self._rest(state, kinds) <= _GUARDED * self.limit:
+        if self.spent() + next_step + self._validation(kinds) + self._rest(state, kinds) <= _GUARDED * self.limit:
             return False
         self._log(
             f"--time-limit {self._config.time_limit} is near: training ends in epoch {state.epoch + 1} after "
@@ -174,9 +228,58 @@ class TimeBudget:
         )
         return True
 
-    def end_batches(self) -> None:
-        """Note that the last batch of an epoch has ended, before validation."""
+    def must_replan(self, state: State, kinds: Sequence[bool]) -> bool:
+        """Return whether within an epoch the plan has become too long or too short for the time left."""
+        if not state.time["batches"] or self.spent() - self._looked < _LOOK * self.limit:
+            return False
+        self._looked = self.spent()
+        to_do = state.time["batches"] - state.epoch * len(kinds) - state.step
+        difference = abs(self._fitting(state, kinds) - state.time["batches"])
+        return difference > max(_REPLAN_WITHIN * to_do, _REPLAN_LEAST * state.time["batches"])
+
+    def replan(self, state: State, kinds: Sequence[bool]) -> dict[str, float]:
+        """Plan anew within an epoch; return the new `State.time`."""
+        self._rest(state, kinds)
+        changed = "slower" if self._slower > 1 else "faster"
+        return self._plan(state, kinds, f"planned anew (the machine has become {changed})")
+
+    def end_batches(self, state: State, kinds: Sequence[bool], rows: int) -> RowLimit:
+        """Note that the last batch of an epoch has ended; return the limit for its validation, of `rows` rows."""
         self._ended = self.spent()
+        fewest = 0 if state.history else _FEWEST_ROWS  # without an epoch before there is no other model
+        return RowLimit(self.spent, _GUARDED * self.limit - self._rest(state, kinds) / 2, rows, fewest)
+
+    def give_up(self, state: State) -> None:
+        """End training with the best epoch before this one, whose validation would take too long."""
+        self._log(
+            f"--time-limit {self._config.time_limit} is near: epoch {state.epoch + 1} is given up during its "
+            f"validation; the best of {len(state.history)} epochs before it follows"
+        )
+        state.time |= {"over": 1, "spent": self.spent()}
+
+    def for_calibration(self, rows: int, rows_of_test: int) -> RowLimit:
+        """Return the limit for reading the rows of val at the end, where those of test follow."""
+        left = max(0.0, self._reading_ends() - self.spent())
+        return RowLimit(self.spent, self.spent() + (_CALIBRATED if rows_of_test else 1.0) * left, rows)
+
+    def for_measurement(self, rows: int) -> RowLimit:
+        """Return the limit for reading the rows of test at the end."""
+        return RowLimit(self.spent, self._reading_ends(), rows)
+
+    def say_left_out(self, name: str, limit: RowLimit) -> None:
+        """Say how many rows of a split were read."""
+        self._log(
+            f"--time-limit {self._config.time_limit} is near: {limit.done:,} of {limit.rows:,} rows of {name} are "
+            "read, drawn at random; --resume reads all"
+        )
+
+    def _reading_ends(self) -> float:
+        return _GUARDED * self.limit - self._slower * self._scoring
+
+    def _validation(self, kinds: Sequence[bool]) -> float:
+        """Return the seconds that validation takes: more if the machine has become slower since it was measured."""
+        slower = self._cost(kinds) / len(kinds) / self._between_at if self._between_at else 1.0
+        return max(1.0, slower) * self._between
 
     def end_epoch(self, state: State, kinds: Sequence[bool], *, cut: bool) -> None:
         """Plan anew after an epoch if that changes much, and say in `state` whether training is over.
@@ -187,9 +290,12 @@ class TimeBudget:
             cut: whether the epoch was not trained to its end.
         """
         self._between = max(self.spent() - self._ended, 0.0)
+        self._between_at = self._cost(kinds) / len(kinds)
         if cut:
             state.time["over"] = 1
             self._end = self.spent() + self._rest(state, kinds)
+        elif not self._between_at:  # a resumed run that only had to validate: the next epoch will be measured
+            state.time["over"] = int(state.epoch >= self._config.epochs)
         else:
             old = state.time["batches"]
             new = self._fitting(state, kinds)
@@ -217,8 +323,9 @@ class TimeBudget:
     def _rest(self, state: State, kinds: Sequence[bool]) -> float:
         """Return the seconds to leave for calibration and measurement: more if the machine has become slower."""
         before, now = state.time["cost"], self._cost(kinds) / len(kinds)
-        slower = min(_SLOWEST, max(_FASTEST, now / before)) if before and now else 1.0
-        return _SLOWER * slower * state.time["rest"]
+        self._slower = max(_FASTEST, now / before) if before and now else 1.0
+        rest = _SLOWER * state.time["rest"]
+        return min(self._slower * rest, max(rest, _MOST_REST * self.limit))
 
     def _fitting(self, state: State, kinds: Sequence[bool]) -> int:
         """Return how many batches fit into the limit in all, at most those of `epochs`."""
@@ -226,9 +333,9 @@ class TimeBudget:
         left = _PLANNED * self.limit - self.spent() - self._rest(state, kinds)
         begun = state.epoch * per_epoch
         if state.step:  # within an epoch, whose other batches and validation come first
-            current = self._cost(kinds[state.step :]) + self._between
+            current = self._cost(kinds[state.step :]) + self._validation(kinds)
             if current > left:
-                part = (left - self._between) / max(self._cost(kinds[state.step :]), 1e-9)
+                part = (left - self._validation(kinds)) / max(self._cost(kinds[state.step :]), 1e-9)
                 return begun + max(state.step, state.step + int(part * (per_epoch - state.step)))
             left -= current
             begun += per_epoch
@@ -304,23 +411,37 @@ class EpochClock:
             state.time = on_first_process(self._fabric, plan)
         if ends:
             return False
-        return any_process(self._fabric, self._fabric.is_global_zero and self._budget.must_stop(state, self._kinds))
+        first = self._fabric.is_global_zero
+        if any_process(self._fabric, first and self._budget.must_replan(state, self._kinds)):
+            state.time = on_first_process(self._fabric, partial(self._budget.replan, state, self._kinds))
+        return any_process(self._fabric, first and self._budget.must_stop(state, self._kinds))
 
-    def finish(self, validate: Callable[[], State], cut: bool) -> State:
-        """Validate in the first process, and plan anew; return the new state.
+    def finish(self, validate: Callable[[RowLimit], State], state: State, rows: int, cut: bool) -> State:
+        """Validate in the first process, and plan anew; return the new state, whose `step` is 0 unless it was given up.
 
         Args:
-            validate: returns the state of the next epoch.
+            validate: returns the state of the next epoch, or the same one if it had to leave rows out and there is a
+                best epoch already.
+            state: as it is after the last batch.
+            rows: of validation.
             cut: whether the epoch was not trained to its end.
         """
-        self._budget.end_batches()
-        state = validate()
-        self._budget.end_epoch(state, self._kinds, cut=cut)
+        limit = self._budget.end_batches(state, self._kinds, rows)
+        state = validate(limit)
+        if state.step:
+            self._budget.give_up(state)
+        else:
+            self._budget.end_epoch(state, self._kinds, cut=cut or limit.left_out > 0)
+            if limit.left_out > 0:
+                self._budget.say_left_out("val", limit)
         return state
 
 
-def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatch) -> float:
+def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatch) -> tuple[float, float]:
     """Estimate the seconds that calibration, thresholds and the measurement of val and test take.
+
+    Returns:
+        The seconds to read the rows, and those to calibrate and score.
 
     Some rows of each split go through the model. Their outputs, repeated, are calibrated and scored as the whole
     split's will be. Nothing of the model or its calibration is changed.
@@ -332,7 +453,7 @@ def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatc
     """
     calibration = copy.deepcopy(trained.model.calibration)
     config = trained.config.train
-    total = 0.0
+    reading = scoring = 0.0
     for name, split in splits.named().items():
         if name == "train":
             continue
@@ -348,9 +469,9 @@ def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatc
             outputs = calibrate(calibration, outputs, config.calibration, config.empty_odds)
             _fit_thresholds(outputs["both"], config)
         report(outputs, [0.5] * trained.config.model.num_labels)
-        scoring = (stopwatch.seconds() - begun) / count
-        total += (timer.seconds_per_row() + scoring) * len(split.records)
-    return total
+        reading += timer.seconds_per_row() * len(split.records)
+        scoring += (stopwatch.seconds() - begun) / count * len(split.records)
+    return reading, scoring
 
 
 def seconds_to_validate(

@@ -92,6 +92,27 @@ def test_the_backbone_works_once_per_picture_and_not_once_per_mode(
         np.testing.assert_array_equal(found[mode].logits, alone[mode].logits)
 
 
+def test_rows_that_are_left_out_are_drawn_at_random_and_the_others_keep_their_order(
+    records: tuple[Record, ...], tokenizer: CaptionTokenizer
+) -> None:
+    examples = Examples(records, 3, SPEC)
+    whole = predict_modes(look, examples, tokenizer, 4, modes=MODES)
+    asked: list[int] = []
+
+    def enough(done: int) -> bool:
+        asked.append(done)
+        return done >= 8
+
+    some = predict_modes(look, examples, tokenizer, 4, modes=MODES, enough=enough)
+    assert asked == [4, 8]
+    rows = np.sort(np.random.default_rng(0).permutation(len(records))[:8])
+    for name in ("logits", "targets", "has_picture", "has_caption"):
+        np.testing.assert_array_equal(getattr(some["both"], name), getattr(whole["both"], name)[rows])
+    every = predict_modes(look, examples, tokenizer, 4, modes=MODES, enough=lambda done: False)
+    for mode, outputs in whole.items():
+        np.testing.assert_array_equal(every[mode].logits, outputs.logits)
+
+
 def test_progress_counts_rows(records: tuple[Record, ...], tokenizer: CaptionTokenizer) -> None:
     steps: list[tuple[int, int]] = []
     predict_modes(

@@ -37,10 +37,14 @@ class Clock:
         self.now, self.step, self.row = 1000.0, step, row
         self.totals: list[int] = []
         self.interrupt_after: int | None = None
+        self.slower_after, self.slower, self.slower_rows = 1e9, 1.0, 1.0
+
+        def factor(of_rows: float) -> float:
+            return self.slower * of_rows if self.now - 1000.0 >= self.slower_after else 1.0
 
         def set_rate(optimizer: Any, config: Any, step: int, total: int) -> None:
             assert step < total
-            self.now += self.step
+            self.now += self.step * factor(1.0)
             self.totals.append(total)
             if len(self.totals) == self.interrupt_after:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -52,7 +56,7 @@ class Clock:
 
                 def tick(done: int, total: int) -> None:
                     nonlocal last
-                    self.now += self.row * (done - last)
+                    self.now += self.row * (done - last) * factor(self.slower_rows)
                     last = done
                     progress(done, total)
 
@@ -172,8 +176,63 @@ def test_a_machine_that_becomes_slower_stops_early_and_is_measured(
     state = start_run(run, tmp_path / "run", splits, log=lines.append, keep_going=slow_down, stopwatch=stopwatch)
     assert state.finished
     assert stopwatch.seconds() <= 60
-    assert any("is near: training ends in epoch 2 after " in line for line in lines)
+    assert any(line.startswith("planned anew (the machine has become slower) 1.") for line in lines)
     assert state.metrics["test"]["rows"] > 0
+
+
+def many_rows(splits: Splits) -> Splits:
+    """Return the same rows, but 240 of val and 180 of test."""
+    assert splits.test is not None
+    val, test = (replace(split, records=split.records * 20) for split in (splits.val, splits.test))
+    return replace(splits, val=val, test=test)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_machine_that_becomes_sixteen_times_slower_ends_in_time(
+    tmp_path: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    clock, lines = Clock(monkeypatch, row=0.02), list[str]()
+    clock.slower_after, clock.slower = share * 300, 16.0
+    stopwatch, rows = clock.stopwatch(), many_rows(splits)
+    state = start_run(options(time_limit="300s"), tmp_path / "run", rows, log=lines.append, stopwatch=stopwatch)
+    assert state.finished
+    assert 0.9 * 300 <= stopwatch.seconds() <= 1.05 * 300
+    read = state.metrics["test"]["rows"] + state.metrics["test"].get("negatives", 0)
+    assert 32 <= read < 180
+    assert any("is near: " in line and " of 180 rows of test are read, drawn at " in line for line in lines)
+    # With time, every row is read.
+    again = resume_run(tmp_path / "run", rows, device="cpu", stopwatch=Clock(monkeypatch).stopwatch())
+    assert again.metrics["test"]["rows"] + again.metrics["test"].get("negatives", 0) == 180
+
+
+def test_a_slower_machine_ends_the_schedule_too(tmp_path: Path, splits: Splits, clock: Clock) -> None:
+    clock.slower_after, clock.slower = 100.0, 4.0
+    stopwatch = clock.stopwatch()
+    assert start_run(options(time_limit="300s"), tmp_path / "run", splits, stopwatch=stopwatch).finished
+    assert 0.9 * 300 <= stopwatch.seconds() <= 300
+    assert clock.totals[-1] - len(clock.totals) <= 2  # the learning rate came down to about 0
+
+
+def test_an_epoch_whose_validation_takes_too_long_is_given_up(
+    tmp_path: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, lines = Clock(monkeypatch, row=0.02), list[str]()
+    clock.slower_after, clock.slower_rows = 270.0, 30.0
+    stopwatch, rows = clock.stopwatch(), many_rows(splits)
+    folder = tmp_path / "run"
+    state = start_run(options(time_limit="300s"), folder, rows, log=lines.append, stopwatch=stopwatch)
+    assert state.finished
+    assert stopwatch.seconds() <= 1.1 * 300
+    epochs = len(state.history)
+    assert any(f"epoch {epochs + 1} is given up during its validation; the best of {epochs}" in line for line in lines)
+    assert state.metrics["test"]["rows"] > 0
+    # What was trained is not lost: a longer limit goes on there.
+    clock.slower_rows, steps = 1.0, len(clock.totals)
+    again = resume_run(folder, rows, wanted={"time_limit": "400s"}, device="cpu", stopwatch=clock.stopwatch())
+    assert again.finished
+    assert [row["epoch"] for row in again.history] == list(range(1, len(again.history) + 1))
+    assert len(again.history) > epochs
+    assert len(clock.totals) - steps < BATCHES * (len(again.history) - epochs)  # one of them only had to be validated
 
 
 def test_a_machine_that_becomes_faster_is_used(tmp_path: Path, splits: Splits, clock: Clock) -> None:
@@ -230,14 +289,14 @@ def test_a_resumed_run_without_time_left_is_measured(tmp_path: Path, splits: Spl
 
 
 def slow_caching(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, asked: list[int]) -> None:
-    """Let every four pictures of train whose features are computed take so many seconds."""
+    """Let every four pictures of train whose features are computed take so many seconds; later attempts twice."""
 
     def slow(model: Any, records: Any, spec: Any, variants: Any, folder: Path, progress: Any = None) -> Any:
         total = sum(record.image is not None for record in records)
         if len(variants) > 1 and progress is not None:  # val has no flips
             asked.append(total)
             for done in range(4, total + 1, 4):
-                clock.now += seconds
+                clock.now += seconds * min(2, len(asked))
                 progress(done, total)
         return build_cache(model, records, spec, variants, folder)
 
@@ -249,14 +308,14 @@ def test_pictures_whose_features_take_too_long_are_left_out(
 ) -> None:
     asked: list[int] = []
     slow_caching(monkeypatch, clock, 7, asked)
-    monkeypatch.setattr("mlic_train.training.run._FEWEST_PICTURES", 8)
+    monkeypatch.setattr("mlic_train.training.run._FEWEST_PICTURES", 4)
     lines: list[str] = []
     folder, stopwatch = tmp_path / "run", clock.stopwatch()
     clock.interrupt_after = 2 * BATCHES + 3
     run = options(time_limit="100s", freeze_backbone=True, horizontal_flip=True)
     start_run(run, folder, splits, log=lines.append, stopwatch=stopwatch)
-    total, kept = asked
-    assert 8 <= kept < total
+    total, more, kept = asked
+    assert kept < more < total
     assert any(f"features of all {total} pictures of train would take" in line for line in lines)
     note = next(line for line in lines if line.startswith(f"train: {kept} of {total} pictures are used"))
     assert load_checkpoint(folder / LAST_NAME).state.time["pictures"] == kept
@@ -264,7 +323,7 @@ def test_pictures_whose_features_take_too_long_are_left_out(
     lines.clear()
     assert resume_run(folder, splits, device="cpu", log=lines.append, stopwatch=clock.stopwatch()).finished
     assert note in lines
-    assert asked[2:] == [kept]
+    assert asked[3:] == [kept]
 
 
 def test_features_are_not_cached_where_hardly_any_would_fit(
