@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from mlic_runtime.base.far_files import FarFile, is_uri, without_dots, without_file_scheme
 from mlic_runtime.base.files import open_regular, os_error_reason
+from mlic_runtime.base.text import one_line
 from mlic_runtime.errors import InputError
 from mlic_runtime.picture.signatures import KNOWN_FORMATS
+from mlic_runtime.tables.columns import PICTURE_FOLDERS, PICTURE_SUFFIXES, STDIN
+from mlic_runtime.tables.table import TABLE_SUFFIXES, open_table, read_json_lines
 
-from .columns import PICTURE_FOLDERS, PICTURE_SUFFIXES, STDIN
 from .far_folder import FarFolder
 from .folder import PassedOver, read_folder
-from .formats import one_line, parquet_columns, rows_of
+from .formats import parquet_columns, rows_of
 from .row import Row, RowError
-from .table import TABLE_SUFFIXES, open_table, read_json_lines
 
 if TYPE_CHECKING:
     from mlic_runtime.picture.decode import ImageSource

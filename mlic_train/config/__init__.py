@@ -1,6 +1,6 @@
 """Options: what can be chosen, its range, its default, and what follows from it."""
 
-from .data import DATA_FORMATS, DataOptions
+from .data import DataOptions
 from .files import read_json, read_toml, to_toml
 from .model import (
     LSTM,
@@ -19,7 +19,6 @@ from .teacher import TEACHER_SEES, Distillation
 from .train import LOSSES, TrainConfig, threshold_goal
 
 __all__ = [
-    "DATA_FORMATS",
     "LOGGERS",
     "LOSSES",
     "LSTM",
