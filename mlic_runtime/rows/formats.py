@@ -28,8 +28,7 @@ def rows_of(table: Table, notes: list[str], image: str | None = None, caption: s
         caption: the column of the captions, if the user names it.
 
     Raises:
-        InputError: the header of CSV or Parquet has no known column, or not the named ones; or the file is a Label
-            Studio export, whose `id` is no picture.
+        InputError: the header of CSV or Parquet has no known column, or not the named ones.
     """
     notes += table.notes
     json = table.title.startswith("JSON")
@@ -44,11 +43,6 @@ def rows_of(table: Table, notes: list[str], image: str | None = None, caption: s
                 found[names] = error
         return found[names]
 
-    if json and image is None and {"data", "annotations"} <= set(table.header):
-        raise InputError(
-            "found a Label Studio export (JSON), whose pictures are inside `data`; expected rows with a column for "
-            "pictures: give the folder of the pictures, or a table of their names"
-        )
     if table.header or not json:
         columns = columns_of(table.header)
         if isinstance(columns, Columns):
