@@ -22,8 +22,8 @@ from typing import Any
 import click
 from common import describe, markdown_table, output_option, read_json, write_json
 
+from mlic_runtime.base.output_files import write_bytes
 from mlic_runtime.cli.command import MlicCommand
-from mlic_train.base.files import write_bytes
 from mlic_train.config import read_toml
 
 _SHARED = ("data", "options", "seeds")

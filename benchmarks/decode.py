@@ -23,11 +23,11 @@ from common import ROOT, describe, model_option, output_option, rounds_option, w
 from PIL import Image, ImageOps
 
 from mlic_runtime import Predictor
+from mlic_runtime.annotations.source.members import PictureFile
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import read_pixels
 from mlic_train.config import DataOptions
 from mlic_train.data import Record
-from mlic_train.data.source.members import PictureFile
 from mlic_train.data.splits import load_splits
 
 Pixels = npt.NDArray[np.uint8]

@@ -16,11 +16,11 @@ class MlicError(Exception):
         ├── InputError              something given for prediction cannot be used
         │   ├── ImageError          the picture is missing, undecodable or too large
         │   └── CaptionError        the caption is not a text, or the model reads none
+        ├── DataError               annotated data that cannot be read
         ├── OutputError             a result file that cannot be written, replaced or resumed
         ├── ProviderError           the execution provider is unknown or not available here
         ├── ChoiceError             the file of chosen precisions cannot be read or written
         └── mlic_train.errors.TrainError   everything that training and export raise
-            ├── DataError           training data that cannot be read
             ├── ConfigError         options that do not go together
             ├── CheckpointError     a run folder or checkpoint that cannot be used
             ├── ExportError         a graph that failed its parity gate; nothing was written
@@ -83,6 +83,10 @@ class ImageError(InputError):
 
 class CaptionError(InputError):
     """The caption is not a text, or the model reads none."""
+
+
+class DataError(MlicError):
+    """Annotated data that cannot be read; the message names the file and the record."""
 
 
 class OutputError(MlicError):

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import mlic_runtime  # noqa: F401 # before anything here imports onnxruntime: no reports to its makers
 
 if TYPE_CHECKING:
+    from mlic_runtime.annotations.problems import Problem, ProblemCount
+    from mlic_runtime.annotations.source.members import Member
+    from mlic_runtime.annotations.source.parquet import ParquetPicture
     from mlic_train.api import Run, check, export, train
     from mlic_train.base.stopwatch import Stopwatch
     from mlic_train.batches.dataset import Batch
@@ -21,10 +24,7 @@ if TYPE_CHECKING:
     from mlic_train.config import DataOptions, Distillation, ModelConfig, TrainConfig
     from mlic_train.data import LabelSet, Record
     from mlic_train.data.divide import Division
-    from mlic_train.data.problems import Problem, ProblemCount
     from mlic_train.data.records import Split
-    from mlic_train.data.source.members import Member
-    from mlic_train.data.source.parquet import ParquetPicture
     from mlic_train.data.splits import DataCheck, Splits, load_splits
     from mlic_train.data.summary import SplitSummary
     from mlic_train.errors import CheckpointError, ConfigError, DataError, ExportError, SignatureError, TrainError

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mlic_runtime.base.option import element_type, nearest
+from mlic_runtime.base.progress import log_line
 from mlic_runtime.package.model_package import ModelPackage, load_package
-from mlic_train.base.progress import log_line
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import DataOptions, resolve
 from mlic_train.config.options import OWNERS, changed_options, field_name
-from mlic_train.data.source.frames import is_frame, write_frame
+from mlic_train.data.frames import is_frame, write_frame
 from mlic_train.data.splits import DataCheck, check_data, load_splits
 from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package

@@ -1,12 +1,9 @@
+from mlic_runtime.errors import DataError as DataError
 from mlic_runtime.errors import MlicError
 
 
 class TrainError(MlicError):
     """The base of all errors of training and export; `mlic_runtime.errors` shows the tree."""
-
-
-class DataError(TrainError):
-    """Training data that cannot be read; the message names the file and the record."""
 
 
 class ConfigError(TrainError):

@@ -146,6 +146,26 @@ def remove_abandoned(path: Path) -> None:
                     os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is made if it is not there; wait while another process has it.
+
+    The lock ends with this process, however it ends. On Windows, and on file systems without locks, nothing is locked:
+    what is done inside must then be right, if wasteful, when two processes do it at once.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def lock(descriptor: int, path: Path) -> None:
     """Lock an open file or folder; the lock ends with this process, however it ends.
 

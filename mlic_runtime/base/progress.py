@@ -1,9 +1,19 @@
-"""The progress of a long job: one line of a terminal that changes; in a pipe a line now and then, or nothing."""
+"""The progress of a long job: one line of a terminal that changes; in a pipe a line now and then, or nothing.
 
+Of several processes under torchrun, `log_line` and `progress_bar` write in the first only.
+"""
+
+import contextlib
+import io
 import math
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Of the progress of a long job where there is no terminal."""
 
 _SECONDS_BETWEEN = 0.2
 
@@ -98,3 +108,38 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def log_line(line: str) -> None:
+    """Print a line above any progress bar."""
+    if is_first_process():
+        clear_line(sys.stderr)
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress_bar(
+    label: str, unit: str = "item", seconds_between_lines: float | None = None
+) -> Iterator[Callable[..., None]]:
+    """Show the progress of a block; yields what to call with the number that is done, the total, and maybe a note.
+
+    `seconds_between_lines` is for where there is no terminal, see `Progress`.
+    """
+    share = 0.0
+    stream = sys.stderr if is_first_process() else io.StringIO()
+    progress = Progress(stream, unit, lambda: share, f"{label}: ", seconds_between_lines=seconds_between_lines)
+
+    def show(done: int, total: int, note: str = "") -> None:
+        nonlocal share
+        share = done / max(1, total)
+        progress.show(done, note)
+
+    try:
+        yield show
+    finally:
+        progress.close()
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first of the processes that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"

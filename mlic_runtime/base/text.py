@@ -58,3 +58,8 @@ def encode(text: str) -> bytes:
     A file name may hold bytes that are not UTF-8. Python keeps them as lone surrogates, which are escaped here.
     """
     return text.encode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line, with what is not Unicode escaped."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())

@@ -17,8 +17,8 @@ from mlic_runtime.batch.resumable_file import ResultWriter, ResumableFile, Strea
 from mlic_runtime.errors import InputError, OutputError
 from mlic_runtime.predict.prediction import PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
-from mlic_runtime.rows.columns import STDIN
 from mlic_runtime.rows.reader import RowError, RowReader, open_rows
+from mlic_runtime.tables.columns import STDIN
 
 from .command import output_stream
 from .options import BatchOptions

@@ -9,7 +9,7 @@ import click
 
 from mlic_runtime.base.far_files import is_uri
 from mlic_runtime.picture.signatures import is_picture_file
-from mlic_runtime.rows.columns import STDIN
+from mlic_runtime.tables.columns import STDIN
 
 from .formats import BATCH_FORMATS, FORMATS, LABEL_STUDIO, MODEL_FORMATS
 from .options import NOT_WATCHED, RAY_OPTIONS, BatchOptions

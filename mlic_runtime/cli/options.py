@@ -10,7 +10,7 @@ from mlic_runtime.base.far_files import is_uri
 from mlic_runtime.base.text import LIST_SEPARATOR
 from mlic_runtime.package.manifest import PRECISIONS
 from mlic_runtime.providers.names import AUTO, PROVIDERS
-from mlic_runtime.rows.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
+from mlic_runtime.tables.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
 
 _IMAGE_NAMES = ", ".join((*IMAGE_COLUMNS[:2], *IMAGE_COLUMNS[3:5]))
 _CAPTION_NAMES = ", ".join((CAPTION_COLUMNS[0], *CAPTION_COLUMNS[2:4]))

@@ -7,7 +7,7 @@ from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.base.standard_streams import standard_input
 from mlic_runtime.base.text import not_utf8
 from mlic_runtime.errors import CaptionError, ImageError, InputError
-from mlic_runtime.rows.columns import STDIN
+from mlic_runtime.tables.columns import STDIN
 
 
 def read_picture(image: str | None) -> str | bytes | None:

@@ -22,8 +22,8 @@ from mlic_runtime.errors import OutputError
 from mlic_runtime.limits import MAX_OTHER_FILE_BYTES
 from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
-from mlic_runtime.rows.columns import STDIN
 from mlic_runtime.rows.reader import Row, open_rows
+from mlic_runtime.tables.columns import STDIN
 
 from .batch import FailedRows, make_format, raise_failed_rows, refuse_input_as_output, show_note, show_passed_over
 from .command import output_stream

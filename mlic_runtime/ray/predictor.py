@@ -7,8 +7,8 @@ from mlic_runtime.base.text import normalize_whitespace
 from mlic_runtime.errors import CaptionError, InputError
 from mlic_runtime.predict.prediction import Prediction, PredictionOptions
 from mlic_runtime.predict.predictor import Predictor
-from mlic_runtime.rows.columns import CAPTION_COLUMNS, EXPECTED_COLUMNS, IMAGE_COLUMNS
 from mlic_runtime.rows.reader import Row, RowError, picture_finder
+from mlic_runtime.tables.columns import CAPTION_COLUMNS, EXPECTED_COLUMNS, IMAGE_COLUMNS
 
 from .results import result_columns, result_fields
 

@@ -8,12 +8,12 @@ from urllib.parse import unquote
 
 from mlic_runtime.base.far_files import FarFile, is_uri, without_dots
 from mlic_runtime.base.files import os_error_reason
+from mlic_runtime.base.text import one_line
 from mlic_runtime.errors import CaptionError, InputError
 from mlic_runtime.limits import MAX_PICTURE_BYTES, MAX_ROW_BYTES
 from mlic_runtime.picture.signatures import HEAD_BYTES, is_picture
 
 from .folder import PassedOver, find_pictures
-from .formats import one_line
 from .row import Row
 from .sidecar import SIDECAR_SUFFIX, decode_caption
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 
 from mlic_runtime.base.files import os_error_reason
+from mlic_runtime.base.text import one_line
 from mlic_runtime.errors import CaptionError, InputError
 from mlic_runtime.picture.signatures import KNOWN_FORMATS, has_picture_suffix, is_picture_file
 
-from .formats import one_line
 from .row import Row
 from .sidecar import SIDECAR_SUFFIX, read_sidecar
 

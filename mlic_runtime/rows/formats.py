@@ -7,12 +7,13 @@ format has an `error`, and reading goes on with the next one.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mlic_runtime.base.text import normalize_whitespace, not_utf8
+from mlic_runtime.base.text import normalize_whitespace, not_utf8, one_line
 from mlic_runtime.errors import InputError
+from mlic_runtime.tables.cells import captions_of, picture_of
+from mlic_runtime.tables.columns import Columns, find_columns
+from mlic_runtime.tables.table import BrokenRow, Table, TableRow
 
-from .columns import Columns, find_columns
 from .row import Row
-from .table import BrokenRow, Table, TableRow
 
 
 def rows_of(table: Table, notes: list[str], image: str | None = None, caption: str | None = None) -> Iterator[Row]:
@@ -27,8 +28,7 @@ def rows_of(table: Table, notes: list[str], image: str | None = None, caption: s
         caption: the column of the captions, if the user names it.
 
     Raises:
-        InputError: the header of CSV or Parquet has no known column, or not the named ones; or the file is a Label
-            Studio export, whose `id` is no picture.
+        InputError: the header of CSV or Parquet has no known column, or not the named ones.
     """
     notes += table.notes
     json = table.title.startswith("JSON")
@@ -43,11 +43,6 @@ def rows_of(table: Table, notes: list[str], image: str | None = None, caption: s
                 found[names] = error
         return found[names]
 
-    if json and image is None and {"data", "annotations"} <= set(table.header):
-        raise InputError(
-            "found a Label Studio export (JSON), whose pictures are inside `data`; expected rows with a column for "
-            "pictures: give the folder of the pictures, or a table of their names"
-        )
     if table.header or not json:
         columns = columns_of(table.header)
         if isinstance(columns, Columns):
@@ -77,43 +72,6 @@ def parquet_columns(names: Sequence[str], image: str | None = None, caption: str
     """
     columns = find_columns(names, image, caption)
     return [*([] if columns.image is None else [columns.image]), *columns.captions[:1]]
-
-
-def one_line(text: str) -> str:
-    """Return a text on one line, with what is not Unicode escaped."""
-    return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
-
-
-def picture_of(value: Any) -> "tuple[str | None, bytes | None]":
-    """Return the name and the bytes of a picture in a cell.
-
-    A cell holds a name, bytes, or Hugging Face's `Image`: an object with `bytes`, or `path`, or both.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    if isinstance(value, dict) and value.keys() & {"bytes", "path"} and value.keys() <= {"bytes", "path"}:
-        name, content = value.get("path"), value.get("bytes")
-    else:
-        name, content = (None, value) if isinstance(value, bytes) else (value, None)
-    if isinstance(name, (int, float)) and not isinstance(name, bool) and float(name).is_integer():
-        name = str(int(name))  # an id; pandas writes whole numbers as 10.0 where a column has blanks
-    if (name is not None and not isinstance(name, str)) or (content is not None and not isinstance(content, bytes)):
-        raise ValueError(f"found a picture that is {type(value).__name__}; expected a text")
-    return (name or "").strip() or None, content
-
-
-def captions_of(value: Any) -> list[str]:
-    """Return the captions of a cell: a text, a list of texts, or none.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    given = [] if value is None else value if isinstance(value, list) else [value]
-    for each in given:
-        if not isinstance(each, str):
-            raise ValueError(f"found a caption that is {type(each).__name__}; expected a text")
-    return given
 
 
 def bad_row(name: Any, message: str) -> Row:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from mlic_runtime.base.far_files import FarFile, is_uri, without_dots, without_file_scheme
 from mlic_runtime.base.files import open_regular, os_error_reason
-from mlic_runtime.errors import InputError
+from mlic_runtime.base.text import one_line
+from mlic_runtime.errors import DataError, InputError
 from mlic_runtime.picture.signatures import KNOWN_FORMATS
+from mlic_runtime.tables.columns import PICTURE_FOLDERS, PICTURE_SUFFIXES, STDIN
+from mlic_runtime.tables.table import TABLE_SUFFIXES, open_table, read_json_lines
 
-from .columns import PICTURE_FOLDERS, PICTURE_SUFFIXES, STDIN
 from .far_folder import FarFolder
 from .folder import PassedOver, read_folder
-from .formats import one_line, parquet_columns, rows_of
+from .formats import parquet_columns, rows_of
 from .row import Row, RowError
-from .table import TABLE_SUFFIXES, open_table, read_json_lines
 
 if TYPE_CHECKING:
     from mlic_runtime.picture.decode import ImageSource
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Row", "RowError", "RowReader", "locate", "open_rows", "picture_finder"]
 
 _KINDS = f"{', '.join(TABLE_SUFFIXES)}, a folder, or {STDIN} for JSON lines on standard input"
+
+
+_ANNOTATED_SUFFIXES = (".json", ".xml", ".zip")
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def open_rows(
         source: a table (by the ending of its name, see `table.TABLE_SUFFIXES`), a folder of pictures, or a binary
             stream of JSON lines. See `columns` for the names of columns. A folder is searched with its subfolders, in
             the order of names, for pictures, whatever their names (see `folder.find_pictures`); the caption of a.jpg is
-            the text of a.txt beside it, if there is one. File and folder may be URIs, see `base.far_files`.
+            the text of a.txt beside it, if there is one. Annotated data, a JSON, XML or zip file or a folder with its
+            annotations, gives a row a picture, see `annotated`. File and folder may be URIs, see `base.far_files`.
         image_root: where the pictures of a rows file lie, and what they may not leave, a path or a URI; by default the
             folder of the file, and for a stream the current one. A folder of pictures is its own root.
         pictures: False leaves the pictures out: every row is its caption alone, and no picture has to be there.
@@ -102,6 +107,8 @@ def open_rows(
     name = without_file_scheme(os.fspath(source))
     far = FarFile.from_uri(name) if is_uri(name) else None
     name = str(Path(name)) if far is None else name
+    if far is None and (annotated := _open_annotated(Path(name), image_root, pictures=pictures, captions=captions)):
+        return annotated
     try:
         if Path(name).is_dir() if far is None else far.is_folder():
             if image_root is not None:
@@ -125,6 +132,27 @@ def open_rows(
     except BaseException:
         stream.close()
         raise
+
+
+def _open_annotated(
+    path: Path, image_root: str | os.PathLike[str] | None, *, pictures: bool, captions: bool
+) -> RowReader | None:
+    """Return the rows of annotated data; None where a path is something else."""
+    if not path.is_dir() and path.suffix.lower() not in _ANNOTATED_SUFFIXES:
+        return None
+    from .annotated import annotated_sources, read_annotated  # here: rows of other kinds do without all the formats
+
+    notes: list[str] = []
+    try:
+        sources, images = annotated_sources(path)
+        if not sources:
+            return None
+        images = images if image_root is None else Path(without_file_scheme(os.fspath(image_root)))
+        rows = read_annotated(sources, images, notes, pictures=pictures, captions=captions)
+    except DataError as error:
+        raise InputError(f"the input {str(path)!r}: {one_line(str(error))}") from error
+    root = sources[0] if sources[0].is_dir() else sources[0].parent
+    return RowReader(str(images or root), "; ".join(notes), None, lambda: None, rows, None)
 
 
 def picture_finder(root: str) -> Callable[[str], "ImageSource"]:

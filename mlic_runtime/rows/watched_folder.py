@@ -6,11 +6,11 @@ from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from mlic_runtime.base.files import os_error_reason
+from mlic_runtime.base.text import one_line
 from mlic_runtime.errors import InputError
 from mlic_runtime.picture.signatures import is_picture_file
 
 from .folder import PassedOver, entries_of, find_pictures, with_sidecar
-from .formats import one_line
 from .row import Row
 from .sidecar import SIDECAR_SUFFIX
 

@@ -1,1 +1,1 @@
-"""Files that are never seen half-written, and progress on stderr."""
+"""How long the parts of a job take."""

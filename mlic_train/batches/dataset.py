@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from mlic_runtime.annotations.source.members import PictureFile, image_source
 from mlic_runtime.base.override import override
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.errors import MlicError
@@ -20,7 +21,6 @@ from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import load_image, read_pixels, to_pixels
 from mlic_train.config import TrainConfig
 from mlic_train.data import Record
-from mlic_train.data.source.members import PictureFile, image_source
 from mlic_train.errors import TrainError
 
 from .features import FeatureCache

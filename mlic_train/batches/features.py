@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from mlic_runtime.annotations.source.members import PictureFile, image_source
+from mlic_runtime.base.output_files import atomic_path
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import read_pixels
-from mlic_train.base.files import atomic_path
 from mlic_train.data import Record
-from mlic_train.data.source.members import PictureFile, image_source
 from mlic_train.errors import TrainError
 from mlic_train.models import Model
 

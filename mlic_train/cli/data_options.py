@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
+from mlic_runtime.annotations.source.addresses import is_pattern, is_remote, is_shards
 from mlic_runtime.base.option import options_of
 from mlic_runtime.base.override import override
 from mlic_runtime.cli.fields import field_options
 from mlic_train.config import DataOptions
-from mlic_train.data.source.addresses import is_pattern, is_remote, is_shards
 
 
 class DataPath(click.Path):

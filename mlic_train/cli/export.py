@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlic_runtime.base.progress import log_line
 from mlic_runtime.cli.command import MlicCommand
 from mlic_runtime.cli.fields import FOLDER, NEW_FILE, NEW_FOLDER
 from mlic_runtime.package.archive import ARCHIVE_SUFFIX
 from mlic_runtime.package.manifest import PRECISIONS
-from mlic_train.base.progress import log_line
 from mlic_train.config import MODELS
 
 from .data_options import data_from, data_options

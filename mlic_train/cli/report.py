@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from mlic_runtime.base.progress import log_line
 from mlic_runtime.cli.command import MlicCommand, MlicGroup
 from mlic_runtime.cli.fields import FILE, FOLDER, NEW_FILE
-from mlic_train.base.progress import log_line
 
 from .data_options import data_from, data_options
 

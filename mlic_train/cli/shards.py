@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
+from mlic_runtime.base.progress import log_line, progress_bar
 from mlic_runtime.cli.command import MlicCommand
 from mlic_runtime.cli.fields import FOLDER, NEW_FOLDER
-from mlic_train.base.progress import log_line, progress_bar
 
 from .data_options import data_from, data_options
 

@@ -9,9 +9,9 @@ import click
 
 from mlic_runtime.base.option import flag_of, options_of
 from mlic_runtime.base.override import override
+from mlic_runtime.base.progress import log_line
 from mlic_runtime.cli.command import MlicCommand
 from mlic_runtime.cli.fields import FILE, NEW_FOLDER, given_options
-from mlic_train.base.progress import log_line
 from mlic_train.config import MODELS, PRESETS, DataOptions, RunOptions, read_options
 from mlic_train.config.options import OPTION_CLASSES, OWNERS
 from mlic_train.errors import ConfigError, TrainError

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlic_runtime.base.progress import duration
+from mlic_runtime.base.progress import duration, is_first_process, log_line, progress_bar
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
-from mlic_train.base.progress import is_first_process, log_line, progress_bar
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import PRESETS, Options, for_whom, read_options, resolve, usual_options
 from mlic_train.config.options import OPTION_CLASSES, command_line
@@ -86,7 +85,7 @@ def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
 
 
 def _check(ctx: click.Context, options: Options) -> None:
-    from mlic_train.data.problems import EXAMPLES
+    from mlic_runtime.annotations.problems import EXAMPLES
     from mlic_train.data.splits import check_data
 
     with progress_bar("decoding pictures", "picture", 10.0) as progress:

@@ -1,6 +1,6 @@
 """Options: what can be chosen, its range, its default, and what follows from it."""
 
-from .data import DATA_FORMATS, DataOptions
+from .data import DataOptions
 from .files import read_json, read_toml, to_toml
 from .model import (
     CROSS,
@@ -22,7 +22,6 @@ from .train import LOSSES, TrainConfig, threshold_goal
 
 __all__ = [
     "CROSS",
-    "DATA_FORMATS",
     "LATE",
     "LOGGERS",
     "LOSSES",

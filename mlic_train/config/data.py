@@ -4,13 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mlic_runtime.annotations.names import DATA_FORMATS
 from mlic_runtime.base.option import check, option
 from mlic_train.errors import ConfigError
-
-DATA_FORMATS = (
-    *("auto", "open-images", "vertex", "csv", "competition", "coco", "label-studio", "cvat", "datumaro", "createml"),
-    *("jsonl", "json", "parquet", "shards", "voc", "yolo", "tags", "imagefolder", "captions"),
-)
 
 _data = partial(option, group="Data")
 

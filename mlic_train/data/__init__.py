@@ -1,9 +1,10 @@
-"""Data sets: annotation files of every format in `formats` become records; they are checked, and written as shards."""
+"""Data sets: what `mlic_runtime.annotations` reads becomes records; they are checked, and written as shards."""
+
+from mlic_runtime.annotations.folder import SplitFiles, find_splits
+from mlic_runtime.annotations.labels import LabelSet
+from mlic_runtime.annotations.problems import PROBLEM_KINDS, Problem
 
 from .check import check_splits
-from .folder import SplitFiles, find_splits
-from .labels import LabelSet
-from .problems import PROBLEM_KINDS, Problem
 from .reader import read_labels, read_split
 from .records import Record, Split
 from .summary import SplitSummary, fingerprint, summarise

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mlic_runtime.annotations.formats.format import ColumnNames
+from mlic_runtime.annotations.labels import LabelSet
+from mlic_runtime.annotations.problems import Problem, Severity
+from mlic_runtime.annotations.source.members import PictureFile, image_source, size_of
 from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.errors import ImageError
-from mlic_train.data.source.members import PictureFile, image_source, size_of
 from mlic_train.errors import DataError
 
-from .formats.format import ColumnNames
-from .labels import LabelSet
-from .problems import Problem, Severity
 from .reader import read_split
 from .records import Record, Split, contradict
 from .summary import summarise

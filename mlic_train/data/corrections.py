@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mlic_runtime.annotations.source.members import PictureFile, size_of
 from mlic_runtime.base.files import os_error_reason
-from mlic_train.data.source.members import PictureFile, size_of
 from mlic_train.errors import DataError
 
 from .records import Record, Split

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlic_train.base.files import write_bytes
-from mlic_train.data.source.members import PictureFile
+from mlic_runtime.annotations.source.members import PictureFile
+from mlic_runtime.base.output_files import write_bytes
 from mlic_train.errors import CheckpointError, DataError
 
 from .near_duplicates import close_pairs, has_contrast

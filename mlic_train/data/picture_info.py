@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mlic_runtime.annotations.source.members import PictureFile
 from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.errors import ImageError
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import load_image
 from mlic_runtime.picture.signatures import FORMATS
-from mlic_train.data.source.members import PictureFile
 
 from .records import Split
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from mlic_train.data.source.members import PictureFile
-from mlic_train.data.source.pictures import PictureFinder
+from mlic_runtime.annotations.formats.format import ColumnNames, Row
+from mlic_runtime.annotations.formats.registry import FORMATS, find_format
+from mlic_runtime.annotations.labels import LabelSet, infer_labels
+from mlic_runtime.annotations.problems import Problem
+from mlic_runtime.annotations.source.members import PictureFile
+from mlic_runtime.annotations.source.pictures import PictureFinder
 from mlic_train.errors import DataError
 
-from .formats.format import ColumnNames, Row
-from .formats.registry import FORMATS, find_format
-from .labels import LabelSet, infer_labels
-from .problems import Problem
 from .records import Record, Split
 
 _Key: TypeAlias = PictureFile | str | tuple[Path, int]

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlic_train.data.problems import Problem
+from mlic_runtime.annotations.problems import Problem
 
 if TYPE_CHECKING:
-    from mlic_train.data.source.members import PictureFile
-
-    from .labels import LabelSet
+    from mlic_runtime.annotations.labels import LabelSet
+    from mlic_runtime.annotations.source.members import PictureFile
 
 
 @dataclass(frozen=True, slots=True)

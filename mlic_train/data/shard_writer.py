@@ -12,17 +12,23 @@ from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
+from mlic_runtime.annotations.formats.shard_index import index_bytes, index_of
+from mlic_runtime.annotations.formats.shards import (
+    SCHEMA_VERSION,
+    SUMMARY_NAME,
+    UNKNOWN_PICTURE,
+    read_rows,
+    read_summary,
+)
+from mlic_runtime.annotations.labels import LabelSet
+from mlic_runtime.annotations.source.addresses import is_shards
+from mlic_runtime.annotations.source.tar import BLOCK
 from mlic_runtime.base.files import os_error_reason
+from mlic_runtime.base.output_files import atomic_folder, write_bytes
 from mlic_runtime.errors import OutputError
 from mlic_runtime.picture.signatures import PICTURE_SUFFIXES
-from mlic_train.base.files import atomic_folder, write_bytes
-from mlic_train.data.formats.shard_index import index_bytes, index_of
-from mlic_train.data.formats.shards import SCHEMA_VERSION, SUMMARY_NAME, UNKNOWN_PICTURE, read_rows, read_summary
-from mlic_train.data.source.addresses import is_shards
-from mlic_train.data.source.tar import BLOCK
 from mlic_train.errors import DataError
 
-from .labels import LabelSet
 from .records import Record, Split
 from .summary import fingerprint
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlic_runtime.annotations.formats.picture_names import names_of
+from mlic_runtime.annotations.labels import MISSING, LabelSet
+from mlic_runtime.annotations.source.files import read_bytes, read_text
+from mlic_runtime.annotations.source.members import PictureFile
+from mlic_runtime.annotations.source.pictures import PictureFinder
 from mlic_train.errors import DataError
 
-from .formats.picture_names import names_of
-from .labels import MISSING, LabelSet
 from .records import Record
-from .source.files import read_bytes, read_text
-from .source.members import PictureFile
-from .source.pictures import PictureFinder
 
 _PICTURE = ("image", "imageid", "picture", "filename", "file", "path", "id")
 _CAPTION = ("caption", "text")

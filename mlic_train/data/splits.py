@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlic_train.base.progress import log_line, progress_bar
+from mlic_runtime.annotations.folder import SplitFiles, find_splits
+from mlic_runtime.annotations.formats.format import ColumnNames
+from mlic_runtime.annotations.formats.registry import find_format
+from mlic_runtime.annotations.labels import LabelSet
+from mlic_runtime.annotations.problems import Problem, ProblemCount, count_problems
+from mlic_runtime.annotations.source.addresses import expand, location_of
+from mlic_runtime.base.progress import log_line, progress_bar
 from mlic_train.config import DataOptions
-from mlic_train.data.formats.format import ColumnNames
-from mlic_train.data.formats.registry import find_format
-from mlic_train.data.source.addresses import expand, location_of
 from mlic_train.errors import ConfigError, DataError
 
 from .check import find_problems, leave_out_undecodable, read_leniently, sort_problems
 from .corrections import join_rows
 from .divide import DIVISION_NAME, Division, apply_division, divide, read_division
-from .folder import SplitFiles, find_splits
-from .labels import LabelSet
-from .problems import Problem, ProblemCount, count_problems
 from .reader import read_labels, read_split
 from .records import Split
 from .summary import SplitSummary, summarise

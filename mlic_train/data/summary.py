@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlic_runtime.annotations.source.members import size_of
 from mlic_runtime.base.files import os_error_reason
-from mlic_train.data.source.members import size_of
 from mlic_train.errors import DataError
 
 from .records import Record, Split

@@ -5,10 +5,10 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlic_runtime.base.output_files import atomic_path
 from mlic_runtime.package.archive import ARCHIVE_SUFFIX
 from mlic_runtime.package.manifest import MANIFEST_NAME
 from mlic_runtime.package.model_package import ModelPackage, load_package
-from mlic_train.base.files import atomic_path
 from mlic_train.errors import ExportError
 
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can write

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from mlic_runtime.base.output_files import atomic_folder
 from mlic_runtime.package.manifest import (
     CARD_NAME,
     MANIFEST_NAME,
@@ -20,7 +21,6 @@ from mlic_runtime.package.manifest import (
     dump_manifest,
 )
 from mlic_runtime.package.model_package import load_package
-from mlic_train.base.files import atomic_folder
 from mlic_train.data.splits import Splits
 from mlic_train.errors import ExportError
 from mlic_train.measure.collect import check_labels, collect_splits, run_graph, score

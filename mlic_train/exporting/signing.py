@@ -14,11 +14,11 @@ from pathlib import Path
 from stat import S_ISREG
 
 from mlic_runtime.base.files import open_regular, os_error_reason
+from mlic_runtime.base.output_files import atomic_path
 from mlic_runtime.base.override import override
 from mlic_runtime.errors import IntegrityError, OutputError, PackageError
 from mlic_runtime.package.manifest import MANIFEST_NAME
 from mlic_runtime.package.model_package import ModelPackage, find_package, load_package
-from mlic_train.base.files import atomic_path
 from mlic_train.errors import SignatureError
 
 try:

@@ -18,9 +18,9 @@ from types import MappingProxyType
 
 import onnx
 
+from mlic_runtime.base.output_files import atomic_folder
 from mlic_runtime.graph.session import LOGITS
 from mlic_runtime.package.manifest import CARD_NAME, TOKENIZER_NAME, Manifest
-from mlic_train.base.files import atomic_folder
 from mlic_train.data.splits import Splits
 from mlic_train.errors import ExportError
 from mlic_train.runs.checkpoint import TrainedModel

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlic_runtime.base.output_files import atomic_folder, write_bytes
 from mlic_runtime.base.page_files import read_page_files
 from mlic_runtime.base.text import error_line
 from mlic_runtime.base.user_folders import cache_folder
 from mlic_runtime.package.manifest import CARD_NAME, MANIFEST_NAME, Manifest, dump_manifest
 from mlic_runtime.package.model_package import ModelPackage
-from mlic_train.base.files import atomic_folder, write_bytes
 from mlic_train.errors import ExportError
 
 MODEL_FOLDER, LIBRARY_FOLDER = "model", "vendor"

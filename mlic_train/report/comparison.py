@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlic_runtime.base.progress import log_line
 from mlic_runtime.predict.prediction import sigmoid
-from mlic_train.base.progress import log_line
 from mlic_train.config import DataOptions
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits, load_splits

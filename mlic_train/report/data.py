@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlic_runtime.annotations.source.members import PictureFile
+from mlic_runtime.base.progress import log_line, progress_bar
 from mlic_runtime.base.text import printable
-from mlic_train.base.progress import log_line, progress_bar
 from mlic_train.config import DataOptions
 from mlic_train.data import PROBLEM_KINDS, Problem, Split, fingerprint, summarise
 from mlic_train.data.divide import Division
 from mlic_train.data.picture_info import read_pictures
-from mlic_train.data.source.members import PictureFile
 from mlic_train.data.splits import read_divided
 
 from .captions import caption_length_section, captions_of, find_repeated

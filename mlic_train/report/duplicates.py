@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mlic_runtime.annotations.source.members import PictureFile
 from mlic_train.data import Record, Split
 from mlic_train.data.near_duplicates import close_pairs, has_contrast
 from mlic_train.data.picture_info import PictureInfo
-from mlic_train.data.source.members import PictureFile
 
 SAME_ID, SAME_BYTES, NEAR = "same image ID", "identical bytes", "near-identical"
 

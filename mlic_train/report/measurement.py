@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlic_runtime.base.arrays import Bools
+from mlic_runtime.base.progress import progress_bar
 from mlic_runtime.predict.prediction import decide, sigmoid
-from mlic_train.base.progress import progress_bar
 from mlic_train.data import Record, Split, fingerprint
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, DataError

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mlic_runtime.annotations.source.members import image_source
 from mlic_runtime.base.text import printable
 from mlic_runtime.picture.decode import load_image
-from mlic_train.data.source.members import image_source
 
 from .measurement import Measurement
 from .page import Part, Section, Table, thumbnail

@@ -13,7 +13,7 @@ from typing import ClassVar, TypeAlias
 import jinja2
 from PIL import Image
 
-from mlic_train.base.files import write_bytes
+from mlic_runtime.base.output_files import write_bytes
 from mlic_train.errors import TrainError
 
 # What XML and HTML do not allow in text, and halves of characters, which cannot be encoded.

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from mlic_runtime.annotations.source.members import image_source
 from mlic_runtime.picture.decode import load_image
 from mlic_train.data.picture_info import PictureInfo
-from mlic_train.data.source.members import image_source
 
 from .duplicates import Row
 from .page import Picture, Plot, Section, side_by_side, thumbnail

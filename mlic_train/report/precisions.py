@@ -5,8 +5,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mlic_runtime.base.output_files import atomic_path
 from mlic_runtime.package.manifest import Manifest
-from mlic_train.base.files import atomic_path
 from mlic_train.exporting.latency import by_provider
 
 _SPLITS = {"val": "tab:blue", "test": "tab:orange"}

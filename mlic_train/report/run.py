@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mlic_runtime.annotations.source.members import PictureFile, image_source
+from mlic_runtime.base.progress import log_line
 from mlic_runtime.base.text import printable
 from mlic_runtime.picture.decode import read_pixels
-from mlic_train.base.progress import log_line
 from mlic_train.config import DataOptions
 from mlic_train.data import Record
-from mlic_train.data.source.members import PictureFile, image_source
 from mlic_train.data.splits import load_splits
 from mlic_train.measure.scored import scored_rows
 from mlic_train.runs.checkpoint import TrainedModel, load_trained

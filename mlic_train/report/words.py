@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from mlic_train.base.progress import progress_bar
+from mlic_runtime.base.progress import progress_bar
 from mlic_train.data import Split
 
 from .page import Picture, Plot, Section, drawing, facts, left_out, table

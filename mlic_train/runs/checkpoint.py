@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlic_runtime.base.output_files import atomic_path, write_bytes
 from mlic_runtime.base.text import error_line
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.errors import OutputError
 from mlic_runtime.package.manifest import TOKENIZER_NAME
-from mlic_train.base.files import atomic_path, write_bytes
 from mlic_train.batches.dataset import Batch
 from mlic_train.config import ModelConfig, TrainConfig, read_configs, read_json
 from mlic_train.errors import CheckpointError

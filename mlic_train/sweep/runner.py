@@ -9,7 +9,7 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mlic_train.base.files import write_bytes
+from mlic_runtime.base.output_files import write_bytes
 from mlic_train.config import read_json
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, ConfigError, TrainError

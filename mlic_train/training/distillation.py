@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlic_train.base.files import write_bytes
-from mlic_train.base.progress import SECONDS_BETWEEN_LINES, progress_bar
+from mlic_runtime.annotations.source.files import is_there, read_bytes
+from mlic_runtime.annotations.source.members import from_json, to_json
+from mlic_runtime.base.output_files import write_bytes
+from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, progress_bar
 from mlic_train.batches.dataset import target_of
 from mlic_train.config import Distillation
 from mlic_train.data import Record, fingerprint, read_split
 from mlic_train.data.check import find_overlap, leave_out_undecodable
 from mlic_train.data.soft_labels import Matched, match_soft_files, read_soft_file
-from mlic_train.data.source.files import is_there, read_bytes
-from mlic_train.data.source.members import from_json, to_json
 from mlic_train.data.splits import Splits, problem_lines
 from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.runs.checkpoint import checkpoint_digest

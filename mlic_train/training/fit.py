@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from mlic_runtime.base.progress import duration
+from mlic_runtime.base.progress import duration, progress_bar
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.predict.prediction import sigmoid
-from mlic_train.base.progress import progress_bar
 from mlic_train.batches.dataset import (
     Batch,
     Examples,

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlic_runtime.base.output_files import write_bytes
 from mlic_runtime.base.override import override
-from mlic_train.base.files import write_bytes
 from mlic_train.config import LOGGERS, read_json
 from mlic_train.errors import CheckpointError, ConfigError
 

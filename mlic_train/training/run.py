@@ -14,11 +14,10 @@ import torch
 from lightning_fabric import Fabric
 
 from mlic_runtime.base.files import remove_abandoned
-from mlic_runtime.base.progress import duration
+from mlic_runtime.base.output_files import write_bytes
+from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, duration, progress_bar
 from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_runtime.predict.prediction import sigmoid
-from mlic_train.base.files import write_bytes
-from mlic_train.base.progress import SECONDS_BETWEEN_LINES, progress_bar
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.batches.dataset import Batch, Examples, unknown_of
 from mlic_train.batches.features import FeatureCache, build_cache

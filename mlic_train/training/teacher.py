@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mlic_runtime.annotations.source.members import image_source
 from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.picture.decode import read_pixels
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data import Record
-from mlic_train.data.source.members import image_source
 from mlic_train.errors import DataError
 from mlic_train.models import Cnn, Model
 from mlic_train.runs.checkpoint import TrainedModel, load_trained

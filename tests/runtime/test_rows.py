@@ -445,8 +445,10 @@ def test_the_exact_name_comes_before_the_other_normal_form(tmp_path: Path) -> No
         assert picture_finder(str(tmp_path))(name) == str(tmp_path / name)
 
 
-def test_a_label_studio_export_is_no_table_of_pictures(tmp_path: Path) -> None:
+def test_a_label_studio_export_gives_its_pictures(tmp_path: Path) -> None:
     tasks = [{"id": 1, "annotations": [], "data": {"image": "/data/upload/1/abc-a.jpg"}}]
+    (tmp_path / "abc-a.jpg").touch()
     file = write(tmp_path / "export.json", json.dumps(tasks).encode())
-    with pytest.raises(InputError, match=r"Label Studio export .* give the folder of the pictures"):
-        rows_of(file)
+    with open_rows(file) as reader:
+        assert [row.image for row in reader] == [str(tmp_path / "abc-a.jpg")]
+        assert reader.note == "read as Label Studio; labels are not used"

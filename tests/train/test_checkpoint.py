@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlic_train.base.files import atomic_path
+from mlic_runtime.base.output_files import atomic_path
 from mlic_train.config import ModelConfig
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.models import create_model

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from torch.utils.data import get_worker_info
 
 import mlic_train
+from mlic_runtime.base.progress import log_line
 from mlic_train.api import Run
-from mlic_train.base.progress import log_line
 from mlic_train.batches.dataset import Example, Examples, Key
 from mlic_train.cli.export import export
 from mlic_train.cli.train import train

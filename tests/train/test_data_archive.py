@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mlic_runtime.annotations.source import archive
+from mlic_runtime.annotations.source.archive import unpack
 from mlic_runtime.errors import OutputError
 from mlic_train.cli.train import train
 from mlic_train.data import find_splits, read_labels, read_split
-from mlic_train.data.source import archive
-from mlic_train.data.source.archive import unpack
 from mlic_train.errors import DataError
 
 Draw = Callable[..., Path]
@@ -223,7 +223,7 @@ def test_without_a_home_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
 def test_a_killed_process_leaves_no_folder_that_is_used(tmp_path: Path, cache: Path) -> None:
     file = make(tmp_path / "a.zip", *((f"{number}.jpg", os.urandom(1000)) for number in range(50)))
     code = (
-        "import os, sys; from pathlib import Path; from mlic_train.data.source import archive\n"
+        "import os, sys; from pathlib import Path; from mlic_runtime.annotations.source import archive\n"
         "extract = archive._extract\n"
         "def stop(opened, each, folder):\n"
         "    extract(opened, each, folder)\n"
@@ -239,7 +239,7 @@ def test_a_killed_process_leaves_no_folder_that_is_used(tmp_path: Path, cache: P
 
 
 def test_several_processes_unpack_it_once(pets: Path, cache: Path) -> None:
-    code = "import sys; from pathlib import Path; from mlic_train.data.source.archive import unpack\n"
+    code = "import sys; from pathlib import Path; from mlic_runtime.annotations.source.archive import unpack\n"
     code += "print(unpack(Path(sys.argv[1]))[1])"
     started = [
         subprocess.Popen([sys.executable, "-c", code, str(pets)], stdout=subprocess.PIPE, text=True) for _ in range(3)

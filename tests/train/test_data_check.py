@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mlic_runtime.annotations.problems import count_problems
 from mlic_train.config import DataOptions
 from mlic_train.data import (
     PROBLEM_KINDS,
@@ -14,7 +15,6 @@ from mlic_train.data import (
     read_split,
     summarise,
 )
-from mlic_train.data.problems import count_problems
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import DataError
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from mlic_runtime.annotations.folder import find_splits
+from mlic_runtime.annotations.formats.registry import find_format
 from mlic_train.data import LabelSet, read_labels, read_split
 from mlic_train.data.check import check_splits
-from mlic_train.data.folder import find_splits
-from mlic_train.data.formats.registry import find_format
 from mlic_train.errors import DataError
 
 Draw = Callable[..., Path]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlic_runtime.annotations.formats.competition import unquote
 from mlic_train.data import LabelSet, Split, read_labels, read_split
-from mlic_train.data.formats.competition import unquote
 from mlic_train.errors import DataError
 
 LABELS = LabelSet(("1", "2", "3"), ("1", "2", "3"))

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mlic_runtime.annotations.folder import find_splits
+from mlic_runtime.annotations.formats.registry import find_format
 from mlic_train.cli.train import train as command
 from mlic_train.data import LabelSet, read_labels, read_split
-from mlic_train.data.folder import find_splits
-from mlic_train.data.formats.registry import find_format
 from mlic_train.errors import DataError
 
 Draw = Callable[..., Path]

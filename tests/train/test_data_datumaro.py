@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from mlic_runtime.annotations.folder import find_splits
+from mlic_runtime.annotations.formats.registry import find_format
 from mlic_train.cli.train import train as command
 from mlic_train.data import read_labels, read_split
-from mlic_train.data.folder import find_splits
-from mlic_train.data.formats.registry import find_format
 from mlic_train.errors import DataError
 
 Draw = Callable[..., Path]

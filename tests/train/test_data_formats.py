@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from mlic_runtime.annotations.formats import registry
+from mlic_runtime.annotations.formats.format import Format, Rows, clean_row
+from mlic_runtime.annotations.names import DATA_FORMATS
 from mlic_runtime.base.override import override
-from mlic_train.config import DATA_FORMATS
 from mlic_train.data import LabelSet, find_splits, read_labels, read_split
-from mlic_train.data.formats import registry
-from mlic_train.data.formats.format import Format, Rows, clean_row
 from mlic_train.errors import DataError
 
 LABELS = LabelSet(("dog", "cat"), ("1", "2"))

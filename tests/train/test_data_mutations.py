@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from mlic_runtime.annotations.formats.registry import FORMATS
 from mlic_train.data import LabelSet, read_labels, read_split
-from mlic_train.data.formats.registry import FORMATS
 from mlic_train.errors import DataError
 
 _CHOICES = {"id": "a", "from_name": "labels", "type": "choices", "value": {"choices": ["dog", "cat"]}}

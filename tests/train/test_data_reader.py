@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import mlic_train.data
-from mlic_train.config import DATA_FORMATS
+from mlic_runtime.annotations.formats.registry import find_format
+from mlic_runtime.annotations.names import DATA_FORMATS
 from mlic_train.data import LabelSet, find_splits, read_labels, read_split
-from mlic_train.data.formats.registry import find_format
 from mlic_train.errors import DataError
 
 LABELS = LabelSet(("dog", "cat"), ("1", "2"))

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from mlic_runtime.annotations.formats.format import ColumnNames
+from mlic_runtime.annotations.formats.registry import find_format
+from mlic_runtime.annotations.source.members import from_json, image_source, to_json
+from mlic_runtime.annotations.source.parquet import ParquetPicture
 from mlic_train.api import data_options
 from mlic_train.config import DataOptions
 from mlic_train.data import LabelSet, Split, find_splits, read_labels, read_split
-from mlic_train.data.formats.format import ColumnNames
-from mlic_train.data.formats.registry import find_format
-from mlic_train.data.source.members import from_json, image_source, to_json
-from mlic_train.data.source.parquet import ParquetPicture
 from mlic_train.data.splits import read_splits
 from mlic_train.errors import DataError
 

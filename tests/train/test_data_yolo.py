@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mlic_runtime.annotations.formats.registry import find_format
 from mlic_train.cli.train import train
 from mlic_train.data import find_splits, read_labels, read_split
-from mlic_train.data.formats.registry import find_format
 from mlic_train.errors import DataError
 
 Draw = Callable[..., Path]

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 import mlic_train
 from mlic_runtime import Predictor
+from mlic_runtime.annotations.labels import LabelSet
 from mlic_train.batches.features import build_cache
 from mlic_train.cli.export import export
 from mlic_train.cli.sweep import sweep
@@ -22,7 +23,6 @@ from mlic_train.cli.train import train
 from mlic_train.config import PRESETS, DataOptions, for_whom, read_options, resolve
 from mlic_train.config.options import OWNERS, repeatable, usual_options
 from mlic_train.config.preset import NONE, OF_CAPTIONS, OF_THE_BACKBONE, preset_file
-from mlic_train.data.labels import LabelSet
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import ConfigError, TrainError
 from mlic_train.models import Hybrid

@@ -11,16 +11,16 @@ import fsspec
 import pytest
 from click.testing import CliRunner, Result
 
+from mlic_runtime.annotations.formats.format import Row
+from mlic_runtime.annotations.formats.shard_index import index_bytes
+from mlic_runtime.annotations.formats.shards import find_shards, read_rows, scan_rows
+from mlic_runtime.annotations.problems import Problem
+from mlic_runtime.annotations.source.members import image_source
 from mlic_runtime.errors import ImageError
 from mlic_train.cli.shards import shards
 from mlic_train.config import DataOptions
 from mlic_train.data import fingerprint
-from mlic_train.data.formats.format import Row
-from mlic_train.data.formats.shard_index import index_bytes
-from mlic_train.data.formats.shards import find_shards, read_rows, scan_rows
-from mlic_train.data.problems import Problem
 from mlic_train.data.shard_writer import write_shards
-from mlic_train.data.source.members import image_source
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import DataError
 
@@ -76,7 +76,7 @@ def no_looking_through(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(file: Path) -> None:
         raise AssertionError(f"{file} was looked through")
 
-    monkeypatch.setattr("mlic_train.data.formats.shards.open_file", refuse)
+    monkeypatch.setattr("mlic_runtime.annotations.formats.shards.open_file", refuse)
 
 
 def run(*arguments: object) -> Result:

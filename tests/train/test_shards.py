@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from mlic_runtime.annotations.source.addresses import expand
+from mlic_runtime.annotations.source.members import Member, from_json, image_source, to_json
 from mlic_runtime.errors import ImageError, OutputError
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import read_pixels
@@ -21,8 +23,6 @@ from mlic_train.cli.train import train
 from mlic_train.config import DataOptions, ModelConfig, TrainConfig
 from mlic_train.data import fingerprint
 from mlic_train.data.shard_writer import write_shards
-from mlic_train.data.source.addresses import expand
-from mlic_train.data.source.members import Member, from_json, image_source, to_json
 from mlic_train.data.splits import Splits, load_splits, read_splits
 from mlic_train.errors import DataError
 from mlic_train.runs.checkpoint import LAST_NAME, load_checkpoint

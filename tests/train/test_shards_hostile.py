@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlic_runtime.annotations.source.tar import BLOCK, Entry, TarError, entries
 from mlic_train.config import DataOptions
 from mlic_train.data import LabelSet, find_splits
 from mlic_train.data.reader import read_split
 from mlic_train.data.shard_writer import write_shards
-from mlic_train.data.source.tar import BLOCK, Entry, TarError, entries
 from mlic_train.data.splits import read_splits
 from mlic_train.errors import DataError
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from mlic_runtime.annotations.formats.shard_index import index_of
 from mlic_train.api import Run, export
 from mlic_train.cli.report import report
 from mlic_train.cli.shards import shards
 from mlic_train.cli.train import train
 from mlic_train.config import DataOptions
 from mlic_train.data import LabelSet, fingerprint, read_labels, read_split
-from mlic_train.data.formats.shard_index import index_of
 from mlic_train.data.records import contradict
 from mlic_train.data.splits import Splits, check_data, load_splits
 from mlic_train.errors import DataError

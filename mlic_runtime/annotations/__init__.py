@@ -1,0 +1,1 @@
+"""Annotated data sets in every format that people bring: their sources, rows, pictures and labels."""
