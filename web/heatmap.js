@@ -2,6 +2,7 @@
 
 const FOR = "--for";
 const AGAINST = "--against";
+const WORDS = 3; // that are said of a caption
 
 /** Return how strongly a number is coloured, in [-1, 1]: the signed square root of number / scale. */
 function strength(value, scale) {
@@ -51,6 +52,36 @@ export function shadeWords(place, caption, words, values, scale) {
     end = word.end;
   });
   place.replaceChildren(...pieces, caption.slice(end));
+}
+
+/**
+ * Say in words where a label comes from, for those who do not see the colours.
+ *
+ * @param {{picture: Float32Array|null, words: number[]|null}} found
+ * @param {{width: number, words: {start: number, end: number}[]}} evidence of all labels
+ * @param {string} caption
+ * @returns {string} such as "most from the upper left of the picture; words for it: a, cat"
+ */
+export function describe({ picture, words }, evidence, caption) {
+  const parts = [];
+  if (picture !== null && picture.length > 0) {
+    const best = picture.reduce((most, value, index) => (value > picture[most] ? index : most), 0);
+    const height = picture.length / evidence.width;
+    const row = ["upper", "middle", "lower"][Math.floor((3 * Math.floor(best / evidence.width) + 1.5) / height)];
+    const column = ["left", "middle", "right"][Math.floor((3 * (best % evidence.width) + 1.5) / evidence.width)];
+    const place = row === column ? "the middle" : `the ${row} ${column}`;
+    parts.push(picture[best] > 0 ? `most from ${place} of the picture` : "nothing in the picture speaks for it");
+  }
+  const speaking = evidence.words
+    .map(({ start, end }, index) => ({ word: caption.slice(start, end), value: words?.[index] ?? 0 }))
+    .filter(({ value }) => value > 0)
+    .toSorted((left, right) => right.value - left.value)
+    .slice(0, WORDS);
+  if (evidence.words.length > 0) {
+    const named = speaking.map(({ word }) => word).join(", ");
+    parts.push(named === "" ? "no word speaks for it" : `words for it: ${named}`);
+  }
+  return parts.join("; ");
 }
 
 function colour(element, part) {

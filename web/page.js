@@ -1,19 +1,35 @@
 /** The page: pictures and captions in, labels with bars, heat maps and shaded words out. */
-import { drawHeatMap, largest, shadeWords } from "./heatmap.js";
+import { describe, drawHeatMap, largest, shadeWords } from "./heatmap.js";
 import places from "./places.js";
 
 const MODULES = { browser: "./in-browser.js", server: "./on-server.js" };
 const SHOWN = 6; // labels that are seen at once; predicted ones always are
 const TYPING = 200; // milliseconds after the last key until the caption is read
+const ANNOUNCED = 20; // sentences that are kept for screen readers
 
 const element = (id) => document.getElementById(id);
 const percent = (value) => (value > 0.995 && value < 1 ? ">99 %" : value > 0 && value < 0.005 ? "<1 %" : `${Math.round(100 * value)} %`);
+/** A percentage for the ear: "<" and ">" are read badly, or not at all. */
+const spoken = (value) => percent(value).replace(">", "over ").replace("<", "under ");
 let predictor; // undefined until one is loaded
 let queue = Promise.resolve(); // the model takes one row after the other
 const cards = new Set();
 
 function say(error) {
   element("problem").textContent = error === null ? "" : String(error?.message ?? error);
+}
+
+/**
+ * Have a screen reader say something, after what it is saying.
+ *
+ * One region for the whole page, which is there from the start: a region that comes with a new card is often not read.
+ */
+function announce(sentence) {
+  const line = document.createElement("p");
+  line.textContent = sentence;
+  const place = element("announcements");
+  place.append(line);
+  while (place.children.length > ANNOUNCED) place.firstElementChild.remove();
 }
 
 /** Load the model where it is to run, and predict what is already there. */
@@ -28,6 +44,7 @@ async function start(place) {
   bar.hidden = place !== "browser";
   bar.value = 0;
   model.textContent = "Loading the model…";
+  announce(model.textContent); // not its progress, which changes many times a second
   const former = predictor;
   predictor = undefined;
   await queue; // what is running ends first
@@ -46,6 +63,7 @@ async function start(place) {
   }
   const { name, version, labels, manifest, readsCaptions } = predictor;
   model.textContent = `${name} ${version}, ready: it knows ${labels.length} labels.`;
+  announce(model.textContent);
   element("promise").textContent = library.PROMISE;
   element("facts").textContent =
     `Model ${name}@${version}, ${library.facts(predictor)}, pictures of ${manifest.image.width} x ` +
@@ -79,6 +97,7 @@ function offerPlaces() {
 /** One picture or caption with what the model says about it. */
 class Card {
   #picture;
+  #name; // of the card
   #caption;
   #article;
   #prediction = null;
@@ -88,16 +107,24 @@ class Card {
 
   constructor(picture, caption = "") {
     this.#picture = picture;
+    this.#name = picture === null ? "Caption" : (picture.name ?? "Picture from the camera");
     this.#caption = caption;
     this.#article = element("card").content.firstElementChild.cloneNode(true);
     const [image, input] = [this.#one("img"), this.#one("input")];
+    this.#article.setAttribute("aria-label", this.#name);
+    this.#one(".remove").setAttribute("aria-label", `Remove ${this.#name}`);
     if (picture === null) {
       this.#one(".view").remove();
       this.#article.classList.add("wordy");
     } else {
-      image.alt = picture.name ?? "Picture from the camera";
+      this.#one(".file").textContent = this.#name;
+      image.alt = this.#name;
       image.src = URL.createObjectURL(picture);
-      image.addEventListener("error", () => this.#one(".view").remove(), { once: true });
+      const onError = () => {
+        this.#one(".view").remove();
+        this.#hideUseless();
+      };
+      image.addEventListener("error", onError, { once: true });
     }
     this.#one(".caption").hidden = !predictor.readsCaptions;
     input.value = caption;
@@ -146,18 +173,34 @@ class Card {
         this.#one(".error").textContent = "";
         this.#allowExplaining(!evidence);
         this.#show();
+        announce(this.#sentence());
       } catch (error) {
         this.#allowExplaining(false);
         this.#prediction = null;
         this.#one(".scores").replaceChildren();
         this.#one(".more").hidden = true;
         this.#one(".key").hidden = true;
-        this.#one("h2").textContent = this.#picture?.name ?? "No label";
+        this.#one("h2").textContent = this.#picture === null ? "No label" : this.#name;
         this.#one(".error").textContent = String(error?.message ?? error);
+        this.#hideUseless();
+        announce(`${this.#name}: ${this.#one(".error").textContent}`);
       }
       this.#article.dataset.done = String(Number(this.#article.dataset.done ?? 0) + 1);
     });
     return queue;
+  }
+
+  /** The answer as a sentence. */
+  #sentence() {
+    const { labels, scores } = this.#prediction;
+    const found = scores.filter(({ chosen }) => chosen).map(({ label, probability }) => `${label} ${spoken(probability)}`);
+    return `${this.#name}: ${labels.length > 0 ? found.join(", ") : `none of the ${scores.length} labels`}`;
+  }
+
+  /** Take the caption's field from a picture that cannot be read: it would not help. */
+  #hideUseless() {
+    const unreadable = this.#picture !== null && this.#one(".view") === null;
+    if (unreadable && this.#one(".error").textContent !== "") this.#one(".caption").hidden = true;
   }
 
   #one(selector) {
@@ -198,12 +241,14 @@ class Card {
     row.querySelector(".number").textContent = percent(probability);
     row.querySelector(".told").textContent = chosen ? "✓" : "";
     const verdict = chosen ? "predicted" : "not predicted";
-    button.setAttribute("aria-label", `${label}, ${percent(probability)}, ${verdict}, threshold ${percent(threshold)}`);
+    button.setAttribute("aria-label", `${label}, ${spoken(probability)}, ${verdict}, threshold ${spoken(threshold)}`);
     button.title = `Threshold ${percent(threshold)}`;
     button.disabled = this.#prediction.evidence === null;
     button.addEventListener("click", () => {
       this.#pinned = this.#pinned === label ? null : label;
       this.#explain(this.#pinned);
+      const { evidence } = this.#prediction;
+      if (this.#pinned !== null) announce(`${label}: ${describe(evidence.labels[label], evidence, this.#caption)}`);
     });
     for (const event of ["focus", "pointerenter"]) button.addEventListener(event, () => this.#explain(label));
     for (const event of ["blur", "pointerleave"]) button.addEventListener(event, () => this.#explain(this.#pinned));

@@ -46,7 +46,7 @@ async function decode(blob, name) {
   try {
     bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch (error) {
-    throw new InputError(`${name === undefined ? "this" : JSON.stringify(name)} is not a picture that this browser can read (${reason(error)})`);
+    throw new InputError(`${name === undefined ? "this" : JSON.stringify(name)} is not a picture that this browser can read (${reason(error)}); save it as JPEG or PNG`);
   }
   try {
     checkSize(bitmap.width, bitmap.height);

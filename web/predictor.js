@@ -6,7 +6,7 @@ import { CaptionTokenizer, isBlank } from "./tokenizer.js";
 
 export { InputError, PackageError } from "./errors.js";
 
-const PREFERRED = ["int8", "fp32"]; // fp16 is for graphics processors
+const PREFERRED = ["int8", "int8-full", "fp32"]; // fp16 is for graphics processors
 const MAX_INPUTS = 64; // in one call
 
 /**
@@ -36,7 +36,7 @@ export class Predictor {
    * @param {object} options
    * @param {object} options.ort the module onnxruntime-web
    * @param {object} [options.tokenizers] the module @huggingface/tokenizers; for models that read captions
-   * @param {string} [options.precision] "int8" or "fp32"; the first of them that the package has, if it is missing
+   * @param {string} [options.precision] "int8", "int8-full" or "fp32"; the first of them that the package has, if it is missing
    * @param {(loaded: number, total: number) => void} [options.onProgress] is called with bytes
    * @returns {Promise<Predictor>}
    * @throws {PackageError} a file is missing, was altered, or cannot be run here

@@ -20,7 +20,9 @@ QUICK = ["--device", "cpu", "--batch-size", "8", "--text-batch-size", "8", "--ep
 def logits(model: torch.nn.Module) -> torch.Tensor:
     pixels = torch.arange(2 * 16 * 16 * 3, dtype=torch.float32).reshape(2, 16, 16, 3).remainder(251).to(torch.uint8)
     ids = torch.tensor([[3, 4, 5], [6, 7, 0]])
-    return model.eval()(pixels, ids, (ids > 0).long()).detach()
+    with torch.no_grad():
+        result: torch.Tensor = model.eval()(pixels, ids, (ids > 0).long())
+    return result
 
 
 def test_a_model_starts_where_the_run_ended(trained: TrainedModel) -> None:

@@ -1,6 +1,8 @@
 import base64
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -147,3 +149,53 @@ def test_the_policy_forbids_other_hosts(page: Watched) -> None:
     assert "Failed to fetch" in page.page.evaluate(asked)
     assert any("Content Security Policy" in problem for problem in page.problems)
     page.problems.clear()
+
+
+def announced(watched: Watched) -> list[str]:
+    """What a screen reader reads out by itself, in this order; from Chromium's accessibility tree."""
+    session = watched.page.context.new_cdp_session(watched.page)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    by_id = {node["nodeId"]: node for node in nodes}
+
+    def texts(node: dict[str, Any]) -> Iterator[str]:
+        if node.get("role", {}).get("value") == "StaticText":
+            yield node["name"]["value"]
+        for child in node.get("childIds", []):
+            yield from texts(by_id[child])
+
+    live = [node for node in nodes if node.get("role", {}).get("value") in ("log", "alert", "status")]
+    assert [node["role"]["value"] for node in live if next(texts(node), None)] == ["log"]
+    return [text for node in live for text in texts(node)]
+
+
+def test_a_screen_reader_is_told_what_happens(page: Watched, tmp_path: Path) -> None:
+    loaded = ["Loading the model…", "hybrid 0.4.2, ready: it knows 18 labels."]
+    assert announced(page) == loaded, "each once: not every step of the progress"
+    (tmp_path / "text.png").write_text("this is no picture")
+    page.page.set_input_files("#files", [CAT, tmp_path / "text.png"])
+    page.wait_for_cards(2)
+    cat, bad = announced(page)[2:]
+    assert cat == "cat.png: cat over 99 %"
+    assert bad.startswith('text.png: "text.png" is not a picture')
+    assert bad.endswith("save it as JPEG or PNG")
+    page.page.get_by_role("article", name="cat.png").get_by_role("textbox", name="Caption").fill("a tabby cat sleeps")
+    page.page.locator("article[data-done='2']").wait_for()
+    assert announced(page)[4] == "cat.png: cat over 99 %", "the card is named, for there are several"
+    page.page.get_by_role("article", name="cat.png").locator("[data-label=cat]").press("Enter")
+    assert announced(page)[4:] == announced(page)[4:5], "what was pinned is let go"
+    page.page.get_by_role("article", name="cat.png").locator("[data-label=cat]").press("Enter")
+    evidence = announced(page)[5]
+    assert evidence.startswith("cat: most from the ")
+    assert "of the picture; words for it: " in evidence
+    assert {"tabby", "cat"} & set(evidence.split("words for it: ")[1].split(", "))
+    page.page.get_by_role("button", name="Remove text.png").click()
+    assert page.page.get_by_role("article").count() == 1
+
+
+def test_a_picture_that_cannot_be_read_asks_for_no_caption(page: Watched, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("this is no picture")
+    page.page.set_input_files("#files", [tmp_path / "text.png", CAT])
+    page.wait_for_cards(2)
+    page.page.locator("article[aria-label='text.png'] input").wait_for(state="hidden")
+    assert page.page.locator("article[aria-label='cat.png'] input").is_visible()
+    assert page.page.inner_text("article .file") == "cat.png"
