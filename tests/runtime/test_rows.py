@@ -451,4 +451,4 @@ def test_a_label_studio_export_gives_its_pictures(tmp_path: Path) -> None:
     file = write(tmp_path / "export.json", json.dumps(tasks).encode())
     with open_rows(file) as reader:
         assert [row.image for row in reader] == [str(tmp_path / "abc-a.jpg")]
-        assert reader.note == "read as Label Studio; labels are not used"
+        assert reader.note == "read as Label Studio export; labels are not used"
