@@ -22,7 +22,7 @@ from mlic_train.runs.find import default_package
 from mlic_train.training.loggers import require_loggers
 from mlic_train.training.run import read_rows, resume_run, start_run
 
-Data = str | Path | DataOptions | Any  # Any: a DataFrame, see `data.source.frames`
+Data = str | Path | DataOptions | Any  # Any: a DataFrame, see `data.frames`
 Log = Callable[[str], None]
 _OF_THE_COMMAND = ("check", "list_all", "output_format")
 

@@ -2,7 +2,9 @@
 
 from mlic_runtime.annotations.folder import SplitFiles, find_splits
 from mlic_runtime.annotations.labels import LabelSet
-from mlic_runtime.annotations.problems import PROBLEM_KINDS, Problem
+from mlic_runtime.annotations.problems import PROBLEM_KINDS, Problem, ProblemCount
+from mlic_runtime.annotations.source.members import Member
+from mlic_runtime.annotations.source.parquet import ParquetPicture
 
 from .check import check_splits
 from .reader import read_labels, read_split
@@ -12,7 +14,10 @@ from .summary import SplitSummary, fingerprint, summarise
 __all__ = [
     "PROBLEM_KINDS",
     "LabelSet",
+    "Member",
+    "ParquetPicture",
     "Problem",
+    "ProblemCount",
     "Record",
     "Split",
     "SplitFiles",

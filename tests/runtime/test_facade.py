@@ -15,6 +15,8 @@ HEAVY = ("numpy", "PIL", "onnxruntime", "tokenizers", "torch")
 ALLOWED = {"numpy", "onnxruntime", "PIL", "tokenizers"}
 # Its optional dependencies, by the modules that may ask for them.
 EXTRAS = {
+    "annotations/formats/yaml_files.py": {"yaml"},
+    "annotations/source/parquet.py": {"pyarrow"},
     "base/far_files.py": {"fsspec", "pyarrow"},
     "base/override.py": {"typing_extensions"},  # for type checkers only
     "picture/heif.py": {"pillow_heif"},
@@ -24,7 +26,7 @@ EXTRAS = {
     "ray/parts.py": {"pyarrow"},
     "ray/predictor.py": {"ray"},
     "ray/results.py": {"pyarrow"},
-    "rows/table.py": {"pyarrow"},
+    "tables/table.py": {"pyarrow"},
     "serve/answers.py": {"starlette"},
     "serve/application.py": {"starlette"},
     "serve/metrics.py": {"prometheus_client"},

@@ -446,9 +446,10 @@ def test_the_exact_name_comes_before_the_other_normal_form(tmp_path: Path) -> No
 
 
 def test_a_label_studio_export_gives_its_pictures(tmp_path: Path) -> None:
-    tasks = [{"id": 1, "annotations": [], "data": {"image": "/data/upload/1/abc-a.jpg"}}]
+    choice = {"type": "choices", "from_name": "a", "to_name": "b", "value": {"choices": ["dog"]}}
+    tasks = [{"id": 1, "annotations": [{"result": [choice]}], "data": {"image": "/data/upload/1/abc-a.jpg"}}]
     (tmp_path / "abc-a.jpg").touch()
     file = write(tmp_path / "export.json", json.dumps(tasks).encode())
     with open_rows(file) as reader:
         assert [row.image for row in reader] == [str(tmp_path / "abc-a.jpg")]
-        assert reader.note == "read as Label Studio; labels are not used"
+        assert reader.note == "read as Label Studio export; labels are not used"
