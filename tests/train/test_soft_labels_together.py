@@ -140,4 +140,4 @@ def test_a_sweep_teaches_every_trial(soft: Path, colours: Path, tmp_path: Path) 
     assert [trial["state"] for trial in again["trials"]] == ["complete", "complete"]
     refused = CliRunner().invoke(sweep, [str(each) for each in [*given, *options, "--soft-weight", "2"]])
     assert refused.exit_code == 1
-    assert "soft_weight" in refused.output
+    assert "1.0, not 2.0; give the same again" in refused.output
