@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import click
 import numpy as np
 from common import ROOT, describe, markdown_table, output_option, rounds_option, write_json
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Request, sync_playwright
 
 _ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 _LOADS = 5  # of each page
@@ -56,6 +56,10 @@ class _Isolated(_Handler):
     headers_to_add = _ISOLATION
 
 
+def _note(asked: set[str], address: str, request: Request) -> None:
+    asked.add(request.url.removeprefix(address))
+
+
 @click.command()
 @click.option(
     "--site", "sites", type=click.Path(exists=True, path_type=Path), multiple=True, required=True, help="A site."
@@ -73,10 +77,11 @@ def main(sites: "tuple[Path, ...]", rounds: int, output: "Path | None") -> None:
                 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=site))
                 threading.Thread(target=server.serve_forever, daemon=True).start()
                 address = f"http://127.0.0.1:{server.server_address[1]}/"
-                ready, asked = [], set()
+                ready: list[float] = []
+                asked: set[str] = set()
                 for _ in range(_LOADS):
                     page = browser.new_page()
-                    page.on("request", lambda request, asked=asked: asked.add(request.url.removeprefix(address)))  # noqa: B023
+                    page.on("request", functools.partial(_note, asked, address))
                     page.goto(address)
                     page.locator("body[data-ready]").wait_for()
                     ready.append(page.evaluate("performance.now()"))
