@@ -230,6 +230,7 @@ def _without_uint8_maximum(graph: bytes) -> bytes:
 
 def _load_mnn(scope: str, sources: Sources) -> Run:
     library = importlib.import_module("MNN")
+    library.expr.set_global_executor_config(0, 1, 1)  # CPU, high precision, one thread; the module's own is not enough
     names, output = _names(scope)
     net = library.nn.load_module_from_file(
         str(_mnn_file(scope, sources)), list(names), [output], backend=0, thread_mode=1, precision_mode=1

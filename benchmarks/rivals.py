@@ -9,8 +9,8 @@ with a caption, from pixels and tokens in memory to logits, and the backbone alo
 out), since some engines convert no more than that.
 
 All processes are loaded before the first turn. In each round every engine has one turn, in random order: one call that
-is not measured, then --calls that are. A ratio is that of the medians of two turns of one round. An engine that uses
-more CPU time than wall time uses more threads than one; the result says so.
+is not measured, then --calls that are. A ratio is that of the medians of two turns of one round. On
+Linux all processes may use one and the same CPU; elsewhere, the result says which engine used more than one.
 
 Logits are compared with those of PyTorch in fp32 over rows of val, and scored there. For a backbone alone, ONNX Runtime
 makes logits of its feature maps, with the rest of the model in fp32. What an engine needs to convert (NNCF measures
@@ -222,6 +222,8 @@ def _answer(engine: Engine, sources: Sources, state: dict[str, Any], command: st
     elif command == "score":
         _score(engine, sources)
     elif command == "load":
+        if hasattr(os, "sched_setaffinity"):  # Linux; MNN uses a second CPU when it is told to use one thread
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         row = _typical(read_rows(sources.folder / ROWS))
         state["inputs"] = row if engine.scope == WHOLE else (_picture(sources),)
         state["run"] = engine.load(sources)
@@ -405,9 +407,15 @@ def _cells(entry: dict[str, Any]) -> list[str]:
             *(f"{ratio['p50']:.2f}", f"{ratio['p10']:.2f}-{ratio['p90']:.2f}"),
         ]
     return [
-        *(entry["name"], *times, f"{entry['samples_f1']:.4f}"),
+        *(entry["name"] + _cpus(entry), *times, f"{entry['samples_f1']:.4f}"),
         *(f"{entry['mean_difference']:.2g}", f"{entry['max_difference']:.2g}", f"{entry['other_decisions']:,}"),
     ]
+
+
+def _cpus(entry: dict[str, Any]) -> str:
+    """Return the CPUs that an engine used, where it was told to use one thread and used more."""
+    used = entry.get("cpu_per_wall", 0.0)
+    return f" (used {used} CPUs)" if used > _TOO_MUCH_CPU else ""
 
 
 def draw(result: dict[str, Any], file: Path) -> None:
@@ -421,14 +429,14 @@ def draw(result: dict[str, Any], file: Path) -> None:
         rows = sorted((entry for entry in measured if entry["scope"] == scope), key=lambda entry: entry["ms"]["p50"])
         for number, entry in enumerate(rows, 1):
             at, score, ms = entry["ms"]["p50"], entry["samples_f1"], entry["ms"]
-            colour = COLOURS[libraries.index(entry["library"]) % len(COLOURS)]
+            colour = (*COLOURS, "black")[libraries.index(entry["library"]) % (len(COLOURS) + 1)]
             axes.errorbar(
                 at,
                 score,
                 xerr=[[at - ms["p10"]], [ms["p90"] - at]],
                 fmt="o",
                 color=colour,
-                label=f"{number}  {entry['name']}: {at:.1f} ms",
+                label=f"{number}  {entry['name']}{_cpus(entry)}: {at:.1f} ms",
             )
             # Engines in fp32 have one F1: their numbers take turns above and below.
             offset = 7 + 11 * (number // 2 % 3)
