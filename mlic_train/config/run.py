@@ -27,7 +27,7 @@ class FirstWeights:
     )
     start_from: str | None = option(
         None,
-        "A model to fine-tune: a run folder, or hybrid or cnn, the released ones. Labels that it lacks start new.",
+        "Run folder of a model to fine-tune; or hybrid or cnn, as released.",
         "Pretrained weights",
         common=True,
     )

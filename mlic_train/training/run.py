@@ -118,7 +118,7 @@ def train_run(
             encoder that reads fewer tokens than `max_length`.
         MlicError: see `fit`, `create_model`, `train_tokenizer`, `teach`, `load_text_encoder`, `initial_embedding`.
     """
-    weights = FirstWeights(None if backbone_weights is None else str(backbone_weights), embedding)
+    weights = FirstWeights(None if backbone_weights is None else str(backbone_weights), embedding=embedding)
     run, teacher = RunOptions(device=device), distillation or Distillation()
     given = changed_options(run, model_config, weights, train_config, teacher)
     configs = resolve_configs(model_config, train_config, pretrained=weights.pretrained is not None)

@@ -82,7 +82,7 @@ def test_both_distributions_have_the_same_bounds() -> None:
 
     runtime, train = bounds(RUNTIME_FILE), bounds(ROOT_FILE)
     shared = runtime.keys() & train.keys()
-    assert {name for name, _ in shared} == RUNTIME | {"fsspec"}  # an extra of the runtime
+    assert {name for name, _ in shared} == RUNTIME | {"fsspec", "pyyaml"}  # extras of the runtime
     assert {key: train[key] for key in shared} == {key: runtime[key] for key in shared}
 
 
@@ -132,7 +132,9 @@ def test_no_limit_of_the_runtime_stands_in_another_module() -> None:
         for path in runtime.rglob("*.py")
         if path.name != "limits.py"
     }
-    assert {name: names for name, names in found.items() if names} == {
+    # What annotations of data sets may have has its limits beside each format's reader.
+    elsewhere = {name: names for name, names in found.items() if names and not name.startswith("annotations/")}
+    assert elsewhere == {
         "base/typed_json.py": ["_MAX_SHOWN"],  # how much of a value a message shows
         "package/graph_safety.py": ["_MAX_FIELD_NUMBER"],  # of the file format
         "predict/prediction.py": ["MAX_ROWS", "MAX_CHARACTERS"],  # how much of a prediction a notebook shows

@@ -214,10 +214,10 @@ def test_bfloat16_trains_weights_that_stay_float32(
     seen: set[torch.dtype] = set()
     original = SelfAttention.forward
 
-    def forward(self: SelfAttention, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    def forward(self: SelfAttention, x: torch.Tensor, present: torch.Tensor, queries: int) -> torch.Tensor:
         if self.training:
             seen.add(self.to_qkv(x).dtype)
-        return original(self, x, present)
+        return original(self, x, present, queries)
 
     monkeypatch.setattr(SelfAttention, "forward", forward)
     config = dataclasses.replace(small_train, epochs=1, mixed_precision="bf16")
@@ -348,7 +348,7 @@ def test_a_loss_on_val_that_is_not_finite_keeps_both_checkpoints(
     older = {name: (folder / name).read_bytes() for name in (BEST_NAME, LAST_NAME)}
     monkeypatch.setattr(
         "mlic_train.training.fit.predict_modes",
-        lambda *_: {"both": Outputs(np.full((12, 3), value, np.float32), *[np.zeros((12, 3), bool)] * 3)},
+        lambda *_, **__: {"both": Outputs(np.full((12, 3), value, np.float32), *[np.zeros((12, 3), bool)] * 3)},
     )
     with pytest.raises(
         TrainError, match=r"the loss on val is (nan|inf) after epoch 2 \(step 16\); the last checkpoint"
