@@ -351,8 +351,8 @@ def _begin(
         return logits
 
     validation = seconds_to_validate(run, data.val, data.tokenizer, trained.config.train, stopwatch)
-    reading, scoring = seconds_to_finish(trained, splits, stopwatch)
-    budget.begin(state, reading + scoring, validation, scoring)
+    reading, fewest, scoring = seconds_to_finish(trained, splits, stopwatch)
+    budget.begin(state, reading + scoring, fewest + scoring, validation, scoring)
     return state.time
 
 

@@ -6,7 +6,7 @@ What a run knows of its time is `State.time`, numbers in the checkpoint, so that
     spent      the seconds that it has taken, in all of its processes one after another, when it was last saved
     batches    the batches that are planned in all, from the first epoch on; 0 before there is a plan
     over       1 when training has ended because of the limit
-    rest       the seconds that calibration and measurement will take
+    rest       the seconds that are reserved for calibration and measurement
     cost       the seconds of a batch when the plan was made
     pictures   the pictures of train that are used, where the limit is too short for the features of all
 
@@ -48,6 +48,7 @@ _PLANNED = 0.96  # the share of the limit that a plan uses
 _GUARDED = 0.985  # of the limit; a training that would end behind it stops early
 _SLOWER = 1.15  # calibration and measurement may take so much longer than estimated
 _FASTEST = 0.5  # the least that a machine which has become faster since the plan is taken to need
+_RESERVED = 0.18  # of the limit: the most to reserve for calibration and measurement; they then read fewer rows
 _MOST_REST = 0.12  # of the limit, to leave for calibration and measurement on a machine that has become slower
 _FEWEST_ROWS = 32  # are validated, calibrated with or measured, however little time is left
 _CALIBRATED = 0.7  # the share that calibration may take of what is left for reading the rows of val and test
@@ -141,22 +142,28 @@ class TimeBudget:
 
     def for_caching(self) -> float:
         """Return the seconds from now on that caching features may take."""
-        return _CACHING * (self.limit - self.spent())
+        return _CACHING * self._without_reserve()
 
     def allows_caching(self, seconds: float, *, again: bool) -> bool:
         """Return whether caching features may take so many seconds from now on; `again`: in a second attempt."""
-        return seconds <= (_CACHING_AGAIN if again else _CACHING) * (self.limit - self.spent())
+        return seconds <= (_CACHING_AGAIN if again else _CACHING) * self._without_reserve()
+
+    def _without_reserve(self) -> float:
+        """Return the seconds left of which calibration and measurement get none, before it is known what they take."""
+        return max(0.0, (1 - _RESERVED) * self.limit - self.spent())
 
     def recent(self, seconds: float) -> bool:
         """Return whether what was so many seconds ago still says how long the rest will take."""
         return seconds <= _RECENT * self.limit
 
-    def begin(self, state: State, rest: float, validation: float, scoring: float = 0.0) -> None:
+    def begin(self, state: State, rest: float, least: float, validation: float, scoring: float = 0.0) -> None:
         """Take up the plan of a resumed run, unless its limit was another.
 
         Args:
             state: is changed. Training is over if no time is left and there is a best checkpoint.
-            rest: the seconds that calibration and measurement will take.
+            rest: the seconds that calibration and measurement of all rows will take. No more than a share of the limit
+                is reserved for them.
+            least: the seconds of the fewest rows, which are always reserved.
             validation: the seconds that validation after an epoch will take.
             scoring: those of `rest` in which no row is read.
 
@@ -165,6 +172,13 @@ class TimeBudget:
         """
         if state.time.get("limit") != self.limit:
             state.time |= {"limit": self.limit, "batches": 0, "over": 0, "cost": 0.0}
+        reserved = min(rest, max(least, _RESERVED * self.limit / _SLOWER))
+        if reserved < rest:
+            self._log(
+                f"calibration and measurement of all rows would take about {duration(rest)}; {duration(reserved)} of "
+                f"--time-limit {self._config.time_limit} are reserved for them, so they may read fewer rows"
+            )
+        rest = reserved
         state.time |= {"rest": rest, "spent": self.spent()}
         self._between, self._scoring = validation, scoring
         needed = self.spent() + validation + _SLOWER * rest
@@ -437,11 +451,11 @@ class EpochClock:
         return state
 
 
-def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatch) -> tuple[float, float]:
+def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatch) -> tuple[float, float, float]:
     """Estimate the seconds that calibration, thresholds and the measurement of val and test take.
 
     Returns:
-        The seconds to read the rows, and those to calibrate and score.
+        The seconds to read the rows, those to read the fewest that have to be read, and those to calibrate and score.
 
     Some rows of each split go through the model. Their outputs, repeated, are calibrated and scored as the whole
     split's will be. Nothing of the model or its calibration is changed.
@@ -453,7 +467,7 @@ def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatc
     """
     calibration = copy.deepcopy(trained.model.calibration)
     config = trained.config.train
-    reading = scoring = 0.0
+    reading = fewest = scoring = 0.0
     for name, split in splits.named().items():
         if name == "train":
             continue
@@ -470,8 +484,9 @@ def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatc
             _fit_thresholds(outputs["both"], config)
         report(outputs, [0.5] * trained.config.model.num_labels)
         reading += timer.seconds_per_row() * len(split.records)
+        fewest += timer.seconds_per_row() * min(len(split.records), _FEWEST_ROWS)
         scoring += (stopwatch.seconds() - begun) / count * len(split.records)
-    return reading, scoring
+    return reading, fewest, scoring
 
 
 def seconds_to_validate(

@@ -205,6 +205,25 @@ def test_a_machine_that_becomes_sixteen_times_slower_ends_in_time(
     assert again.metrics["test"]["rows"] + again.metrics["test"].get("negatives", 0) == 180
 
 
+def test_a_long_measurement_leaves_time_for_training(
+    tmp_path: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, lines = Clock(monkeypatch, row=0.2), list[str]()
+    assert splits.test is not None
+    rows = replace(splits, test=replace(splits.test, records=splits.test.records * 60))
+    stopwatch = clock.stopwatch()
+    state = start_run(options(time_limit="300s"), tmp_path / "run", rows, log=lines.append, stopwatch=stopwatch)
+    assert state.finished
+    assert 0.9 * 300 <= stopwatch.seconds() <= 300
+    # All rows would take 552 * 0.2 s, a third of the limit: 18 % of it, less a margin, is reserved.
+    (said,) = [line for line in lines if line.startswith("calibration and measurement of all rows would take about")]
+    assert "; 0:47 of --time-limit 300s are reserved for them" in said
+    assert any(", 47 s for calibration and measurement, ends at " in line for line in lines)
+    read = state.metrics["test"]["rows"] + state.metrics["test"].get("negatives", 0)
+    assert 32 <= read < 540
+    assert any(f" {read:.0f} of 540 rows of test are read, drawn at " in line for line in lines)
+
+
 def test_a_slower_machine_ends_the_schedule_too(tmp_path: Path, splits: Splits, clock: Clock) -> None:
     clock.slower_after, clock.slower = 100.0, 4.0
     stopwatch = clock.stopwatch()
