@@ -43,6 +43,7 @@ class SplitFiles:
         labels_file: labels.csv; None when there is none.
         images: the folder `images`; None when there is none.
         notes: what people should know about where the data was found, a line each.
+        unpacked: the folder that a zip file was unpacked to; None for other data.
     """
 
     train: tuple[Path, ...]
@@ -52,6 +53,7 @@ class SplitFiles:
     labels_file: Path | None = None
     images: Path | None = None
     notes: tuple[str, ...] = ()
+    unpacked: Path | None = None
 
     def by_split(self) -> dict[str, tuple[Path, ...]]:
         """Return the files of each split that has any; more captions belong to train."""
@@ -89,8 +91,12 @@ def find_splits(folder: Path, data_format: str = "auto", *, needs_train: bool = 
         return _splits_of_shards(tuple(shards))
     if folder.is_file() and is_archive(folder):
         unpacked, note = unpack(folder)
-        found = find_splits(unpacked, data_format, needs_train=needs_train)
-        return dataclasses.replace(found, notes=(note, *found.notes))
+        try:
+            found = find_splits(unpacked, data_format, needs_train=needs_train)
+        except DataError as error:
+            raise type(error)(str(error).replace(str(unpacked), str(folder))) from None
+        notes = [line.replace(str(unpacked), str(folder)) for line in found.notes]
+        return dataclasses.replace(found, notes=(note, *notes), unpacked=unpacked)
     if folder.is_file():
         return _with_extras(folder.parent, {"train": (folder,)}, captions=False)
     if not folder.is_dir():

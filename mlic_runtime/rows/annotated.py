@@ -35,12 +35,14 @@ class Annotated:
         sources: what rows are read from, train first.
         images: the folder `images` beside them; None where there is none.
         notes: where they were found, a line each.
+        root: the folder that they are in; that of a zip file is where it was unpacked.
     """
 
     path: Path
     sources: tuple[Path, ...]
     images: Path | None
     notes: tuple[str, ...]
+    root: Path
 
 
 def find_annotated(path: Path) -> Annotated | None:
@@ -55,7 +57,7 @@ def find_annotated(path: Path) -> Annotated | None:
     """
     if path.is_file() and not is_archive(path):
         known = next((each for each in FORMATS if each.recognizes(path)), None)
-        return None if known is None or known.name in _TABLES else Annotated(path, (path,), None, ())
+        return None if known is None or known.name in _TABLES else Annotated(path, (path,), None, (), path.parent)
     try:
         found = find_splits(path, needs_train=False)
     except NoAnnotationsError:
@@ -69,7 +71,7 @@ def find_annotated(path: Path) -> Annotated | None:
     sources = tuple(file for files in found.by_split().values() for file in files)
     if path.is_dir() and all(_is_folder_of_pictures(source) for source in sources):
         return None
-    return Annotated(path, sources, found.images, found.notes)
+    return Annotated(path, sources, found.images, found.notes, found.unpacked or path)
 
 
 def _is_folder_of_pictures(source: Path) -> bool:
@@ -139,7 +141,8 @@ def read_annotated(
         for each in format_.read_rows(source, None):
             if isinstance(each, Problem):
                 if each.severity == "error":
-                    found[(source, each.number, len(found))] = Row(error=InputError(one_line(str(each))))
+                    shown = dataclasses.replace(each, file=Path(_shown(annotated.root, each.file)))
+                    found[(source, each.number, len(found))] = Row(error=InputError(one_line(str(shown))))
                 else:
                     warnings.append(each)
                 continue
@@ -175,25 +178,24 @@ def read_annotated(
 
 def _notes(annotated: Annotated, titles: Sequence[str], warnings: Sequence[Problem]) -> Iterator[str]:
     """Yield what was read, and the warnings of the formats, a line for each kind."""
-    names = [_shown(annotated.path, source) for source in annotated.sources]
+    names = [_shown(annotated.root, source) for source in annotated.sources]
     listed = ", ".join([*names[:_SHOWN], *([f"... ({len(names)} in all)"] if len(names) > _SHOWN else [])])
     of_folder = f" from {listed}" if annotated.path.is_dir() and listed != os.curdir else ""
     yield f"read as {', '.join(titles)}{of_folder}; labels are not used"
     yield from annotated.notes
-    relative = (dataclasses.replace(each, file=Path(_shown(annotated.path, each.file))) for each in warnings)
+    relative = (dataclasses.replace(each, file=Path(_shown(annotated.root, each.file))) for each in warnings)
     for count in count_problems(relative, examples=1):
         yield count.line("warning")
 
 
-def _shown(path: Path, source: Path) -> str:
-    inside = path.is_dir() and source.is_relative_to(path)
-    return str(source.relative_to(path)) if inside else source.name
+def _shown(root: Path, source: Path) -> str:
+    return str(source.relative_to(root)) if source.is_relative_to(root) else str(source)
 
 
 def _unnamed(annotated: Annotated, found: Container[object]) -> Iterator[str]:
     """Yield a line about the pictures of a folder that no row names."""
     if annotated.path.is_dir() and (left := [path for path in pictures_below(annotated.path) if path not in found]):
-        yield f"{counted(len(left), 'picture')} left out, which no row names, such as {_shown(annotated.path, left[0])}"
+        yield f"{counted(len(left), 'picture')} left out, which no row names, such as {_shown(annotated.root, left[0])}"
 
 
 def _row(

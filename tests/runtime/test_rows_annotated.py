@@ -43,8 +43,8 @@ def test_how_pictures_were_found_and_what_is_left_out_is_said(tmp_path: Path) ->
     assert rows == [("a.jpg", None), ("b.jpg", None)]
     assert notes == [
         "read as COCO annotations from _annotations.coco.json; labels are not used",
-        "warning: 1 x interpreted: _annotations.coco.json: the categories of 2 boxes or masks count as labels of the whole "
-        "picture",
+        "warning: 1 x interpreted: _annotations.coco.json: the categories of 2 boxes or masks count as labels of the "
+        "whole picture",
         f"found 1 picture in a subfolder, such as {tmp_path / 'images/deep/a.jpg'} for 'a.jpg'",
         f"1 picture left out, which no row names, such as {Path('images/other.jpg')}",
     ]
