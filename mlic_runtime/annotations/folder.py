@@ -95,8 +95,8 @@ def find_splits(folder: Path, data_format: str = "auto", *, needs_train: bool = 
             found = find_splits(unpacked, data_format, needs_train=needs_train)
         except DataError as error:
             raise type(error)(str(error).replace(str(unpacked), str(folder))) from None
-        notes = [line.replace(str(unpacked), str(folder)) for line in found.notes]
-        return dataclasses.replace(found, notes=(note, *notes), unpacked=unpacked)
+        said = [line.replace(str(unpacked), str(folder)) for line in found.notes]
+        return dataclasses.replace(found, notes=(note, *said), unpacked=unpacked)
     if folder.is_file():
         return _with_extras(folder.parent, {"train": (folder,)}, captions=False)
     if not folder.is_dir():
@@ -109,16 +109,16 @@ def find_splits(folder: Path, data_format: str = "auto", *, needs_train: bool = 
         else:  # its files may have the names of another format's
             inner, splits = _search(folder, FORMATS)
     if not splits.get("train") and (needs_train or not any(splits.values())):
-        error = DataError if any(splits.values()) else NoAnnotationsError
+        kind = DataError if any(splits.values()) else NoAnnotationsError
         names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
         listing = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
         if pictures := _only_pictures(folder):
-            raise error(
+            raise kind(
                 f"{folder}: found {counted(pictures, 'picture')} and no labels; expected a table beside them, such as "
                 "rows.csv (a column with the pictures' names, one with their labels), a folder for each label, or an "
                 "export of a labelling tool"
             )
-        raise error(f"{folder}: no training split; found {listing or 'nothing'}; expected {_LAYOUT}")
+        raise kind(f"{folder}: no training split; found {listing or 'nothing'}; expected {_LAYOUT}")
     check_listed((file for files in splits.values() for file in files if is_shards(file.name)), whole=True)
     notes = () if inner == folder else (f"{folder}: found the data in its folder {inner.relative_to(folder)}",)
     found_files = _with_extras(inner, splits)
