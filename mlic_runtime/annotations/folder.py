@@ -14,6 +14,7 @@ from mlic_runtime.annotations.source.addresses import expand, is_remote, is_shar
 from mlic_runtime.annotations.source.archive import is_archive, unpack
 from mlic_runtime.annotations.source.files import is_there
 from mlic_runtime.annotations.source.tree import subfolders
+from mlic_runtime.base.text import counted
 from mlic_runtime.errors import DataError
 from mlic_runtime.tables.columns import PICTURE_SUFFIXES
 
@@ -24,6 +25,10 @@ _LAYOUT = (
     f"files or folders named train, val and test, or one data set that is not divided ({_TITLES}), with labels.csv, "
     "captions*.csv and the folder images where they are needed"
 )
+
+
+class NoAnnotationsError(DataError):
+    """A folder has no source of annotations, whether it has pictures or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class SplitFiles:
         labels_file: labels.csv; None when there is none.
         images: the folder `images`; None when there is none.
         notes: what people should know about where the data was found, a line each.
+        unpacked: the folder that a zip file was unpacked to; None for other data.
     """
 
     train: tuple[Path, ...]
@@ -47,6 +53,7 @@ class SplitFiles:
     labels_file: Path | None = None
     images: Path | None = None
     notes: tuple[str, ...] = ()
+    unpacked: Path | None = None
 
     def by_split(self) -> dict[str, tuple[Path, ...]]:
         """Return the files of each split that has any; more captions belong to train."""
@@ -54,7 +61,7 @@ class SplitFiles:
         return {name: paths for name, paths in files.items() if paths}
 
 
-def find_splits(folder: Path, data_format: str = "auto") -> SplitFiles:
+def find_splits(folder: Path, data_format: str = "auto", *, needs_train: bool = True) -> SplitFiles:
     """Find train, val and test in a data folder, with the sources that belong to them.
 
     Where no file or folder is named like a split, everything is returned as `train`: the rows themselves may name
@@ -68,8 +75,10 @@ def find_splits(folder: Path, data_format: str = "auto") -> SplitFiles:
             Or one file with rows; or a zip file with any of these, which is unpacked first (see `archive.unpack`).
         data_format: one of DATA_FORMATS; only sources in that format are looked for. A format whose sources are
             folders then takes any folder.
+        needs_train: False takes a folder that has val or test alone.
 
     Raises:
+        NoAnnotationsError: nothing in the folder is a source of annotations.
         DataError: there is no such file or folder, it has no training split, or has one split in two files; a shard is
             not there, or differs from `shards.json`; a zip file cannot be unpacked.
         OutputError: there is no room to unpack a zip file.
@@ -82,8 +91,12 @@ def find_splits(folder: Path, data_format: str = "auto") -> SplitFiles:
         return _splits_of_shards(tuple(shards))
     if folder.is_file() and is_archive(folder):
         unpacked, note = unpack(folder)
-        found = find_splits(unpacked, data_format)
-        return dataclasses.replace(found, notes=(note, *found.notes))
+        try:
+            found = find_splits(unpacked, data_format, needs_train=needs_train)
+        except DataError as error:
+            raise type(error)(str(error).replace(str(unpacked), str(folder))) from None
+        said = [line.replace(str(unpacked), str(folder)) for line in found.notes]
+        return dataclasses.replace(found, notes=(note, *said), unpacked=unpacked)
     if folder.is_file():
         return _with_extras(folder.parent, {"train": (folder,)}, captions=False)
     if not folder.is_dir():
@@ -95,16 +108,17 @@ def find_splits(folder: Path, data_format: str = "auto") -> SplitFiles:
             inner, splits = folder, _forced(folder)
         else:  # its files may have the names of another format's
             inner, splits = _search(folder, FORMATS)
-    if not splits.get("train"):
+    if not splits.get("train") and (needs_train or not any(splits.values())):
+        kind = DataError if any(splits.values()) else NoAnnotationsError
         names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
         listing = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
         if pictures := _only_pictures(folder):
-            raise DataError(
-                f"{folder}: found {pictures} pictures and no labels; expected a table beside them, such as rows.csv (a "
-                "column with the pictures' names, one with their labels), a folder for each label, or an export of a "
-                "labelling tool"
+            raise kind(
+                f"{folder}: found {counted(pictures, 'picture')} and no labels; expected a table beside them, such as "
+                "rows.csv (a column with the pictures' names, one with their labels), a folder for each label, or an "
+                "export of a labelling tool"
             )
-        raise DataError(f"{folder}: no training split; found {listing or 'nothing'}; expected {_LAYOUT}")
+        raise kind(f"{folder}: no training split; found {listing or 'nothing'}; expected {_LAYOUT}")
     check_listed((file for files in splits.values() for file in files if is_shards(file.name)), whole=True)
     notes = () if inner == folder else (f"{folder}: found the data in its folder {inner.relative_to(folder)}",)
     found_files = _with_extras(inner, splits)
@@ -164,7 +178,7 @@ def _with_extras(folder: Path, splits: Mapping[str, tuple[Path, ...]], captions:
     labels_file, images = folder / "labels.csv", folder / "images"
     more = [file for file in sorted(folder.iterdir()) if captions and is_captions(file)]
     return SplitFiles(
-        train=splits["train"],
+        train=splits.get("train", ()),
         val=splits.get("val", ()),
         test=splits.get("test", ()),
         captions=tuple(more),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,15 @@ class ProblemCount:
     kind: str
     count: int
     examples: tuple[str, ...]
+
+    def within(self, folder: Path, name: str) -> ProblemCount:
+        """Return the same with the places in a folder given from there on, after `name`, such as that of a zip file."""
+        start = f"{folder}{os.sep}"
+        shown = (
+            f"{name}{os.sep if name else ''}{each[len(start) :]}" if each.startswith(start) else each
+            for each in self.examples
+        )
+        return ProblemCount(self.severity, self.kind, self.count, tuple(shown))
 
     def line(self, verb: str | None = None) -> str:
         """Return one line for people; `verb` says what was done, else the severity stands there."""

@@ -16,6 +16,11 @@ def normalize_whitespace(caption: str | None) -> str | None:
     return None if caption is None else " ".join(caption.split()) or None
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, which gets an s unless it is one: "1 picture", "2,000 pictures"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def error_line(error: BaseException) -> str:
     """Return what an error says, on one line; the name of its class if it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

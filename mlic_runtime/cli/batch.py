@@ -105,9 +105,9 @@ class FailedRows:
 
 
 def show_note(note: str) -> None:
-    """Show what a reader says about the source on stderr, if it says anything."""
-    if note:
-        click.echo(f"Note: {printable(note)}", err=True)
+    """Show what a reader says about the source on stderr, a line each, if it says anything."""
+    for line in note.split("\n") if note else ():
+        click.echo(f"Note: {printable(line)}", err=True)
 
 
 def show_passed_over(reader: RowReader) -> None:

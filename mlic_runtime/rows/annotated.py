@@ -1,79 +1,153 @@
 """Rows of prediction from annotated data, read by what reads it for training; its labels are not used."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mlic_runtime.annotations.folder import find_splits
+from mlic_runtime.annotations.folder import NoAnnotationsError, find_splits
+from mlic_runtime.annotations.formats.format import ColumnNames
 from mlic_runtime.annotations.formats.format import Row as AnnotatedRow
 from mlic_runtime.annotations.formats.registry import FORMATS, find_format
-from mlic_runtime.annotations.problems import Problem
+from mlic_runtime.annotations.formats.sidecars import find_sidecars
+from mlic_runtime.annotations.problems import Problem, count_problems
 from mlic_runtime.annotations.source.archive import is_archive
-from mlic_runtime.annotations.source.pictures import PictureFinder
-from mlic_runtime.base.text import one_line
+from mlic_runtime.annotations.source.pictures import PictureFinder, pictures_below
+from mlic_runtime.annotations.source.tree import beside_pictures, walk
+from mlic_runtime.base.text import counted, one_line
 from mlic_runtime.errors import DataError, InputError
 
 from .row import Row
 
-# A folder of these is a folder of pictures, with captions beside them or not, and tables have a reader of their own.
-_PLAIN = frozenset({"csv", "competition", "jsonl", "json", "parquet", "tags", "imagefolder", "captions"})
+# A file of these has a reader of its own; a folder of those is a folder of pictures, with captions beside them or not.
+_TABLES = frozenset({"csv", "competition", "jsonl", "json", "parquet"})
+_PICTURES = frozenset({"imagefolder", "captions"})
+_SHOWN = 3  # names of sources
 
 
-def annotated_sources(path: Path) -> tuple[tuple[Path, ...], Path | None]:
-    """Return the annotations that a path names, train first, and the folder `images` beside them; () for none.
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """The annotations that a path names.
+
+    Attributes:
+        path: the path.
+        sources: what rows are read from, train first.
+        images: the folder `images` beside them; None where there is none.
+        notes: where they were found, a line each.
+        root: the folder that they are in; that of a zip file is where it was unpacked.
+    """
+
+    path: Path
+    sources: tuple[Path, ...]
+    images: Path | None
+    notes: tuple[str, ...]
+    root: Path
+
+
+def find_annotated(path: Path) -> Annotated | None:
+    """Return the annotations that a path names; None for a table, or a folder of pictures.
 
     Args:
         path: a file, which may be a zip file, or a folder.
 
     Raises:
-        DataError: a zip file cannot be unpacked, or holds no data set.
+        DataError: a zip file cannot be unpacked, or holds no data set; a folder has annotations that cannot be used.
         OutputError: there is no room to unpack it.
     """
     if path.is_file() and not is_archive(path):
         known = next((each for each in FORMATS if each.recognizes(path)), None)
-        return ((), None) if known is None or known.name in _PLAIN else ((path,), None)
+        return None if known is None or known.name in _TABLES else Annotated(path, (path,), None, (), path.parent)
     try:
-        found = find_splits(path)
-    except DataError:
+        found = find_splits(path, needs_train=False)
+    except NoAnnotationsError:
         if path.is_dir():
-            return (), None  # a folder of pictures
+            return None
+        raise
+    except DataError:
+        if path.is_dir() and not _has_annotations(path):
+            return None  # its folders are only named like splits
         raise
     sources = tuple(file for files in found.by_split().values() for file in files)
-    if path.is_dir() and any(find_format(source).name in _PLAIN for source in sources):
-        return (), None
-    return sources, found.images
+    if path.is_dir() and all(_is_folder_of_pictures(source) for source in sources):
+        return None
+    return Annotated(path, sources, found.images, found.notes, found.unpacked or path)
+
+
+def _is_folder_of_pictures(source: Path) -> bool:
+    """Return whether a source is pictures in folders, with captions beside them or not.
+
+    So are pictures with tags beside some of them: as annotations, only those would be read. An empty
+    table says nothing.
+    """
+    format_ = find_format(source)
+    if format_.name in _TABLES:
+        return source.stat().st_size == 0
+    if format_.name == "tags":
+        tree = walk(source)
+        return len(find_sidecars(tree)) < len(tree.pictures)
+    return format_.name in _PICTURES
+
+
+def _has_annotations(folder: Path) -> bool:
+    """Return whether a file in a folder or its subfolders is a source of annotations."""
+    formats = [each for each in FORMATS if not each.fallback]
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        beside = beside_pictures(Path(root))
+        files = [Path(root, name) for name in names if not name.startswith(".") and name not in beside]
+        if any(each.recognizes(file) for file in files for each in formats):
+            return True
+    return False
 
 
 def read_annotated(
-    sources: tuple[Path, ...], images: Path | None, notes: list[str], *, pictures: bool, captions: bool
+    annotated: Annotated,
+    images: Path | None,
+    notes: list[str],
+    *,
+    pictures: bool,
+    captions: bool,
+    columns: ColumnNames,
 ) -> Iterator[Row]:
     """Return a row for each picture of some sources, with its first caption, in the order of training's records.
 
     A row that cannot be read has an `error`, in its place.
 
     Args:
-        sources: from `annotated_sources`.
-        images: the folder of the pictures; None looks where the format has them.
-        notes: a list that gets which formats were read.
+        annotated: from `find_annotated`.
+        images: the folder of the pictures that the user names; None looks where the format has them.
+        notes: a list that gets what was read, and what of it was left out or found elsewhere, a line each kind.
         pictures: False leaves the pictures out.
         captions: False leaves the captions out.
+        columns: the columns that the user names.
 
     Raises:
-        DataError: a source cannot be used at all.
+        DataError: a source cannot be used at all, columns are named for what is no table, or `images` is no folder.
     """
+    if images is not None and not images.is_dir():
+        raise DataError(f"{images}: not a folder; expected the pictures folder")
+    images = images or annotated.images
+    warnings: list[Problem] = []
+    blank = more = 0
     found: dict[object, Row | tuple[Callable[[], bytes], Row]] = {}
     finders: dict[tuple[Path, ...], PictureFinder] = {}
     titles: dict[str, None] = {}
-    for source in sources:
-        format_ = find_format(source)
+    for source in annotated.sources:
+        format_ = find_format(source, columns=columns)
         titles[format_.title] = None
         folders = tuple(each for each in format_.picture_folders(source, images) if each.is_dir())
         finder = finders.setdefault(folders, PictureFinder(folders))
         for each in format_.read_rows(source, None):
             if isinstance(each, Problem):
                 if each.severity == "error":
-                    found[(source, each.number, len(found))] = Row(error=InputError(one_line(str(each))))
+                    shown = dataclasses.replace(each, file=Path(_shown(annotated.root, each.file)))
+                    found[(source, each.number, len(found))] = Row(error=InputError(one_line(str(shown))))
+                else:
+                    warnings.append(each)
                 continue
+            blank += each.blank_caption
+            more += len(each.captions[1:])
             key, row = _row(source, each, finder, pictures)
             before = found.get(key)
             if before is None:
@@ -82,7 +156,17 @@ def read_annotated(
                 found[key] = (before[0], dataclasses.replace(before[1], caption=row[1].caption))
             elif isinstance(row, Row) and isinstance(before, Row) and before.caption is None:
                 found[key] = dataclasses.replace(before, caption=row.caption)
-    notes.append(f"read as {', '.join(titles)}; labels are not used")
+            else:
+                more += bool(each.captions)
+    notes += _notes(annotated, list(titles), warnings)
+    if captions and blank:
+        notes.append(f"{counted(blank, 'caption')} blank: the picture counts as having none")
+    if captions and more:
+        notes.append(f"{counted(more, 'more caption')} not used: the first caption of a picture counts")
+    if pictures:
+        for finder in finders.values():
+            notes += finder.notes()
+        notes += _unnamed(annotated, found)
 
     def rows() -> Iterator[Row]:
         for each in found.values():
@@ -90,6 +174,28 @@ def read_annotated(
             yield row if captions else dataclasses.replace(row, caption=None)
 
     return rows()
+
+
+def _notes(annotated: Annotated, titles: Sequence[str], warnings: Sequence[Problem]) -> Iterator[str]:
+    """Yield what was read, and the warnings of the formats, a line for each kind."""
+    names = [_shown(annotated.root, source) for source in annotated.sources]
+    listed = ", ".join([*names[:_SHOWN], *([f"... ({len(names)} in all)"] if len(names) > _SHOWN else [])])
+    of_folder = f" from {listed}" if annotated.path.is_dir() and listed != os.curdir else ""
+    yield f"read as {', '.join(titles)}{of_folder}; labels are not used"
+    yield from annotated.notes
+    relative = (dataclasses.replace(each, file=Path(_shown(annotated.root, each.file))) for each in warnings)
+    for count in count_problems(relative, examples=1):
+        yield count.line("warning")
+
+
+def _shown(root: Path, source: Path) -> str:
+    return str(source.relative_to(root)) if source.is_relative_to(root) else str(source)
+
+
+def _unnamed(annotated: Annotated, found: Container[object]) -> Iterator[str]:
+    """Yield a line about the pictures of a folder that no row names."""
+    if annotated.path.is_dir() and (left := [path for path in pictures_below(annotated.path) if path not in found]):
+        yield f"{counted(len(left), 'picture')} left out, which no row names, such as {_shown(annotated.root, left[0])}"
 
 
 def _row(

@@ -39,7 +39,7 @@ class RowReader:
 
     Attributes:
         root: the folder of its pictures.
-        note: what of the source is not read, one line; "" when everything is.
+        note: what of the source is not read, in lines; "" when everything is.
         passed_over: returns which files of a folder are no pictures, one line, "" for none; to be called after the last
             row. None where the source is no folder.
         share: returns how much has been read, in [0, 1]; None where the end is not known, as on standard input.
@@ -79,7 +79,8 @@ def open_rows(
             stream of JSON lines. See `columns` for the names of columns. A folder is searched with its subfolders, in
             the order of names, for pictures, whatever their names (see `folder.find_pictures`); the caption of a.jpg is
             the text of a.txt beside it, if there is one. Annotated data, a JSON, XML or zip file or a folder with its
-            annotations, gives a row a picture, see `annotated`. File and folder may be URIs, see `base.far_files`.
+            annotations or table, gives a row a picture, see `annotated`. File and folder may be URIs, see
+            `base.far_files`.
         image_root: where the pictures of a rows file lie, and what they may not leave, a path or a URI; by default the
             folder of the file, and for a stream the current one. A folder of pictures is its own root.
         pictures: False leaves the pictures out: every row is its caption alone, and no picture has to be there.
@@ -107,7 +108,9 @@ def open_rows(
     name = without_file_scheme(os.fspath(source))
     far = FarFile.from_uri(name) if is_uri(name) else None
     name = str(Path(name)) if far is None else name
-    if far is None and (annotated := _open_annotated(Path(name), image_root, pictures=pictures, captions=captions)):
+    if far is None and (
+        annotated := _open_annotated(Path(name), image_root, named, pictures=pictures, captions=captions)
+    ):
         return annotated
     try:
         if Path(name).is_dir() if far is None else far.is_folder():
@@ -135,24 +138,43 @@ def open_rows(
 
 
 def _open_annotated(
-    path: Path, image_root: str | os.PathLike[str] | None, *, pictures: bool, captions: bool
+    path: Path,
+    image_root: str | os.PathLike[str] | None,
+    named: tuple[str | None, str | None],
+    *,
+    pictures: bool,
+    captions: bool,
 ) -> RowReader | None:
-    """Return the rows of annotated data; None where a path is something else."""
+    """Return the rows of annotated data; None where a path is something else.
+
+    Args:
+        path: a file or folder.
+        image_root: the folder of the pictures, if the user names it.
+        named: the columns of the picture and of the caption, if the user names them.
+        pictures: see `open_rows`.
+        captions: see `open_rows`.
+    """
     if not path.is_dir() and path.suffix.lower() not in _ANNOTATED_SUFFIXES:
         return None
-    from .annotated import annotated_sources, read_annotated  # here: rows of other kinds do without all the formats
+    from .annotated import (
+        ColumnNames,
+        find_annotated,
+        read_annotated,
+    )  # here: rows of other kinds do without all the formats
 
     notes: list[str] = []
     try:
-        sources, images = annotated_sources(path)
-        if not sources:
+        annotated = find_annotated(path)
+        if annotated is None:
             return None
-        images = images if image_root is None else Path(without_file_scheme(os.fspath(image_root)))
-        rows = read_annotated(sources, images, notes, pictures=pictures, captions=captions)
+        images = None if image_root is None else Path(without_file_scheme(os.fspath(image_root)))
+        columns = ColumnNames(*named)
+        rows = read_annotated(annotated, images, notes, pictures=pictures, captions=captions, columns=columns)
     except DataError as error:
         raise InputError(f"the input {str(path)!r}: {one_line(str(error))}") from error
-    root = sources[0] if sources[0].is_dir() else sources[0].parent
-    return RowReader(str(images or root), "; ".join(notes), None, lambda: None, rows, None)
+    first = annotated.sources[0]
+    root = images or annotated.images or (first if first.is_dir() else first.parent)
+    return RowReader(str(root), "\n".join(map(one_line, notes)), None, lambda: None, rows, None)
 
 
 def picture_finder(root: str) -> Callable[[str], "ImageSource"]:

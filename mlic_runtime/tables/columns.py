@@ -12,7 +12,8 @@ from mlic_runtime.picture.signatures import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 
 # Names of columns and keys, the best first. Upper and lower case, spaces, hyphens and underscores do not matter:
 # "Image ID" is image_id. The exact name ImageID is our own and comes first; in other spellings it is often a number
-# beside a better column, such as COCO's file_name.
+# beside a better column, such as COCO's file_name. German, French and Spanish names follow the English ones, with and
+# without their accents.
 IMAGE_COLUMNS = (
     "ImageID",
     "image",
@@ -36,13 +37,23 @@ IMAGE_COLUMNS = (
     "image_index",
     "image_id",
     "img_id",
+    *("Bild", "Bilder", "Bilddatei", "Bildname", "Dateiname", "Foto", "Fotos"),
+    *("fichier", "nom_fichier", "nom_du_fichier"),
+    *("imagen", "imágenes", "imagenes", "archivo", "nombre_archivo", "nombre_de_archivo"),
 )
 ID_COLUMNS = ("id",)  # names a picture only where nothing better does, see `find_columns`
-CAPTION_COLUMNS = ("Caption", "captions", "text", "sentence", "sentences", "prompt")
-WEAK_CAPTION_COLUMNS = ("description", "title")  # what things are called: a caption, but not instead of pictures
+CAPTION_COLUMNS = (
+    *("Caption", "captions", "text", "sentence", "sentences", "prompt"),
+    *("Beschriftung", "Bildbeschriftung", "Bildunterschrift", "Bildbeschreibung", "Texte"),
+    *("légende", "legende", "leyenda", "pie_de_foto", "texto"),
+)
+WEAK_CAPTION_COLUMNS = (
+    *("description", "title", "Beschreibung", "Titel", "titre"),
+    *("descripción", "descripcion", "título", "titulo"),
+)  # what things are called: a caption, but not instead of pictures
 
 # Folders beside a table that its pictures are looked for in, in lower case, the best first.
-PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "photos", "posters")
+PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "photos", "posters", "bilder", "fotos", "imagenes")
 
 STDIN = "-"  # on the command line
 

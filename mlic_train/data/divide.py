@@ -14,6 +14,7 @@ import numpy as np
 
 from mlic_runtime.annotations.source.members import PictureFile
 from mlic_runtime.base.output_files import write_bytes
+from mlic_runtime.base.text import counted
 from mlic_train.errors import CheckpointError, DataError
 
 from .near_duplicates import close_pairs, has_contrast
@@ -326,7 +327,8 @@ def _describe(split: Split, val: Collection[int], pool: Sequence[int], seed: int
     """Return the lines that say how the rows were divided."""
     facts = [f"chosen by --split-seed {seed}", "stratified by label"]
     if together:
-        facts.append(f"{together:,} rows kept with others of the same picture, a near copy, or the same caption")
+        rows = counted(together, "row")
+        facts.append(f"{rows} kept with others of the same picture, a near copy, or the same caption")
     lines = [f"val: {len(val):,} of {len(pool):,} rows, {'; '.join([', '.join(facts[:2]), *facts[2:]])}"]
     has = Counter(label for index in pool for label in split.records[index].labels or ())
     of_val = Counter(label for index in val for label in split.records[index].labels or ())

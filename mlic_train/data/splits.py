@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,11 +222,13 @@ def check_data(
         problems.append(Problem(data.files.train[0], None, "empty-split", str(error)))
     data.join_also(lenient=True)
     problems += [*data.bad_files, *find_problems(data.named, data.files.by_split(), progress)]
+    if data.division is not None:  # its notes say which labels val lacks
+        problems = [each for each in problems if each.kind != "unused-label" or "no record of val " not in each.message]
     return DataCheck(
         read_as=data.described,
         labels=data.labels.names,
         splits={name: summarise(split) for name, split in data.named.items()},
-        problems=count_problems(sort_problems(problems, data.files.by_split()), examples),
+        problems=data.shorten(count_problems(sort_problems(problems, data.files.by_split()), examples)),
         notes=tuple(data.notes[data.read_as :]),
     )
 
@@ -249,7 +251,7 @@ class _Data:
         self.bad_files: list[Problem] = []
         self.division: Division | None = None
         sources = dict.fromkeys((*files.train, *files.captions, *files.val, *files.test, *options.also))
-        self.described = {location_of(source): _describe(source, options) for source in sources}
+        self.described = {self._shown(source): _describe(source, options) for source in sources}
         self.notes = describe_sources(self.described)
         self.read_as = len(self.notes)
 
@@ -270,6 +272,21 @@ class _Data:
                 data.named[name] = split
         data._move_rows(skip=lenient or options.skip_bad_rows)
         return data
+
+    def shorten(self, problems: Iterable[ProblemCount]) -> tuple[ProblemCount, ...]:
+        """Return problems with their places in the data folder; those in a zip file begin with its name."""
+        folder, unpacked = self.options.folder, self.files.unpacked
+        if folder is None:
+            return tuple(problems)
+        root, name = (folder, "") if unpacked is None else (unpacked, folder.name)
+        return tuple(each.within(root, name) for each in problems)
+
+    def _shown(self, source: Path) -> str:
+        """Return what people know a source by: its place, or that in the zip file that it is from."""
+        folder, unpacked = self.options.folder, self.files.unpacked
+        if folder is None or unpacked is None or not source.is_relative_to(unpacked):
+            return location_of(source)
+        return str(folder / source.relative_to(unpacked))
 
     def _read(self, paths: tuple[Path, ...], images: Path | None, *, lenient: bool) -> Split | Problem:
         how: dict[str, Any] = {

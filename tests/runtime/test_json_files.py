@@ -7,7 +7,7 @@ from mlic_runtime.annotations.folder import find_splits
 from mlic_runtime.annotations.formats import json_files
 from mlic_runtime.annotations.formats.json_files import load_json
 from mlic_runtime.annotations.formats.registry import find_format
-from mlic_train.errors import DataError
+from mlic_runtime.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from mlic_runtime.annotations.source import archive
 from mlic_runtime.annotations.source.archive import unpack
 from mlic_runtime.errors import OutputError
 from mlic_train.cli.train import train
+from mlic_train.config import DataOptions
 from mlic_train.data import find_splits, read_labels, read_split
+from mlic_train.data.splits import check_data
 from mlic_train.errors import DataError
 
 Draw = Callable[..., Path]
@@ -54,7 +56,8 @@ def test_a_zip_file_is_a_data_set(pets: Path, cache: Path) -> None:
     assert found.train == (folder / "pets" / "train",)
     assert found.val == (folder / "pets" / "val",)
     assert found.notes[0].startswith(f"{pets}: unpacked to {folder} (3 files, 0.0 MB)")
-    assert found.notes[1:] == (f"{folder}: found the data in its folder pets",)
+    assert found.notes[1:] == (f"{pets}: found the data in its folder pets",)
+    assert found.unpacked == folder
     records = read_split(found.train, read_labels(found.train)).records
     assert [(r.image_id, r.labels) for r in records] == [("cat/1.jpg", (0,)), ("dog/1.jpg", (1,))]
 
@@ -247,3 +250,14 @@ def test_several_processes_unpack_it_once(pets: Path, cache: Path) -> None:
     notes = [each.communicate()[0] for each in started]
     assert sum("unpacked to" in note for note in notes) == 1, notes
     assert sum("unpacked before" in note for note in notes) == 2, notes
+
+
+def test_what_is_said_names_the_zip_file_and_not_where_it_was_unpacked(tmp_path: Path, cache: Path) -> None:
+    file = tmp_path / "data.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("rows.csv", "Caption,Labels\n" + "a dog,dog\na cat,cat\n" * 20 + ",cat\n")
+    check = check_data(DataOptions(folder=file, pictures=False))
+    assert list(check.read_as) == [str(file / "rows.csv")]
+    examples = [example for problem in check.problems for example in problem.examples]
+    assert examples
+    assert all(example.startswith(f"{Path('data.zip', 'rows.csv')}:") for example in examples)

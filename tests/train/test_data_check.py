@@ -15,7 +15,7 @@ from mlic_train.data import (
     read_split,
     summarise,
 )
-from mlic_train.data.splits import load_splits
+from mlic_train.data.splits import check_data, load_splits
 from mlic_train.errors import DataError
 
 LABELS = LabelSet(("dog", "cat"), ("1", "2"))
@@ -264,3 +264,12 @@ def test_without_pictures_none_is_decoded(data: Path) -> None:
     (data / "images" / "b.jpg").write_bytes(b"no picture")
     splits = load_splits(DataOptions(data, skip_bad_rows=True, pictures=False))
     assert len(splits.train.records) == 2
+
+
+def test_places_are_relative_and_what_val_lacks_is_said_once(tmp_path: Path) -> None:
+    rows = [f"{number} dogs,dog\n{number} cats,cat\n" for number in range(20)]
+    (tmp_path / "rows.csv").write_text("".join(["Caption,Labels\n", *rows, "a bird,bird\n,cat\n"]), encoding="utf-8")
+    check = check_data(DataOptions(folder=tmp_path, pictures=False))
+    assert [example.partition(":")[0] for problem in check.problems for example in problem.examples] == ["rows.csv"]
+    assert sum("bird (1)" in note for note in check.notes) == 1
+    assert "unused-label" not in {problem.kind for problem in check.problems}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mlic_runtime.annotations.formats.format import ColumnNames
+from mlic_runtime.annotations.formats.format import ColumnNames, Row
 from mlic_runtime.annotations.formats.registry import find_format
 from mlic_runtime.annotations.source.members import from_json, image_source, to_json
 from mlic_runtime.annotations.source.parquet import ParquetPicture
@@ -518,3 +518,13 @@ def test_other_readmes_change_nothing(tmp_path: Path, card: str) -> None:
     write(tmp_path / "README.md", card)
     split = read(write(tmp_path / "train.csv", "file_name,label,text\na.png,1,a\nb.png,0,b\n"))
     assert split.labels.names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    "header", ["Bild;Beschriftung;Kategorien", "image;légende;étiquettes", "Imagen;Leyenda;Categorías"]
+)
+def test_german_french_and_spanish_names_of_columns_are_known(tmp_path: Path, header: str) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(f"{header}\na.jpg;one;dog\n", encoding="utf-8")
+    (row,) = [each for each in find_format(file).read_rows(file, None) if isinstance(each, Row)]
+    assert (row.image_id, row.captions, row.labels) == ("a.jpg", ("one",), "dog")

@@ -28,6 +28,9 @@ LABEL_COLUMNS = (
     *("classes", "class", "class_names", "class_name", "class_ids", "class_id", "categories", "category"),
     *("category_names", "category_name", "category_ids", "category_id", "genres", "genre", "choices", "choice"),
     *("finding_labels", "findings", "keywords", "topics", "topic", "attributes", "attribute_ids", "targets", "target"),
+    *("Kategorien", "Kategorie", "Klassen", "Klasse", "Schlagwörter", "Schlagworte", "Etiketten", "Etikett"),
+    *("étiquettes", "etiquettes", "étiquette", "etiquette", "catégories", "catégorie", "categorie", "classe"),
+    *("etiquetas", "etiqueta", "categorías", "categorias", "categoría", "categoria", "clases", "clase"),
 )
 SPLIT_COLUMNS = ("split", "subset", "partition", "data_split", "set", "data_set", "fold", "usage")
 UNSURE_COLUMN = "unknown"

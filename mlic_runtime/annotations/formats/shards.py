@@ -9,8 +9,8 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from mlic_runtime.annotations.labels import LabelSet
@@ -21,6 +21,7 @@ from mlic_runtime.annotations.source.members import Member
 from mlic_runtime.annotations.source.tar import Entry, TarError, entries
 from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.base.override import override
+from mlic_runtime.base.text import counted
 from mlic_runtime.errors import DataError
 from mlic_runtime.picture.signatures import HEAD_BYTES, PICTURE_SUFFIXES, is_picture
 
@@ -92,7 +93,8 @@ def scan_rows(file: Path) -> Rows:
 
     The key ends at the first dot of the file's name, as in webdataset: `dog.seg.png` is the member `.seg.png` of `dog`.
     Where `dog` has no picture but such a member, or no text but such a member, the sample is a bad row, because its
-    name was probably meant otherwise. Else the member is ignored, with one warning for the shard.
+    name was probably meant otherwise. Else the member is ignored, with one warning for the shard. Where all members of
+    a key are such, the key has dots itself, see `_samples`, with one warning for the shard.
 
     Raises:
         DataError: the shard is no tar file, is damaged or truncated, or has a member that is not a file or has a name
@@ -103,9 +105,10 @@ def scan_rows(file: Path) -> Rows:
     number = 0
     ignored: list[Entry] = []
     others: list[Entry] = []
+    long_keys: list[str] = []
     try:
         with open_file(file) as stream:
-            for key, members in itertools.groupby(entries(stream), _key):
+            for key, members in _samples(entries(stream)):
                 if key is None:
                     others += (entry for entry in members if not _UNSEEN.search(entry.name))
                     continue
@@ -116,7 +119,8 @@ def scan_rows(file: Path) -> Rows:
                     continue
                 seen[key] = number
                 try:
-                    parts = _parts(members)
+                    long_keys += [key] if "." in PurePosixPath(key).name else []
+                    parts = _parts(key, members)
                     pictures = _pictures(stream, parts)
                     yield _row(stream, file, number, key, parts, pictures)
                     dotted = _dotted(parts, *_PICTURES, *_TEXTS)
@@ -130,6 +134,11 @@ def scan_rows(file: Path) -> Rows:
                     yield Problem(file, number, "bad-row", str(error))
     except TarError as error:
         raise DataError(f"{file}: {error}") from None
+    if long_keys:
+        message = (
+            f"found {counted(len(long_keys), 'key')} with dots, such as {long_keys[0]!r}: they end at the last dot"
+        )
+        yield Problem(file, None, "interpreted", message, "warning")
     if ignored:
         message = f"found {len(ignored)} members such as {ignored[0].name!r}, which are not read: {_KEY_RULE}"
         yield Problem(file, None, "ignored", message, "warning")
@@ -212,12 +221,28 @@ def _key(entry: Entry) -> str | None:
     return None if name is None else name[1]
 
 
-def _parts(members: Iterable[Entry]) -> dict[str, Entry]:
+def _samples(found: Iterable[Entry]) -> Iterator[tuple[str | None, Iterable[Entry]]]:
+    """Yield the members that follow each other with one key, and the key; None for those that belong to no sample.
+
+    Where no member of a key is a picture or a text by its whole suffix, but some would be by the end of it, as of
+    `a.v1.0.jpg`, the keys have dots themselves and end at the last one.
+    """
+    known = (*_PICTURES, *_TEXTS)
+    for key, group in itertools.groupby(found, _key):
+        members = list(group)
+        if key is not None:
+            suffixes = [entry.name[len(key) :].lower() for entry in members]
+            if any(suffix.endswith(known) for suffix in suffixes) and not any(each in known for each in suffixes):
+                yield from itertools.groupby(members, lambda entry: entry.name.rpartition(".")[0])
+                continue
+        yield key, members
+
+
+def _parts(key: str, members: Iterable[Entry]) -> dict[str, Entry]:
     """Return the members of a sample by their suffix; ValueError if it has one twice."""
     parts: dict[str, Entry] = {}
     for entry in members:
-        name = _NAME.fullmatch(entry.name)
-        suffix = "" if name is None else name[2].lower()
+        suffix = entry.name[len(key) :].lower()
         if suffix in parts:
             raise ValueError(f"found {entry.name!r} twice; expected each member once")
         parts[suffix] = entry

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from mlic_runtime.base.files import os_error_reason
+from mlic_runtime.base.text import counted
 from mlic_runtime.errors import DataError
 from mlic_runtime.tables.columns import PICTURE_SUFFIXES
 
@@ -77,7 +78,7 @@ class PictureFinder:
         """Yield what is to be said about pictures that have not the exact name, a line for each way they were found."""
         for how, count in self._found.items():
             name, path = self._examples[how]
-            yield f"found {count} pictures {how}, such as {path} for {name!r}"
+            yield f"found {counted(count, 'picture')} {how}, such as {path} for {name!r}"
 
     def _check(self, image_id: str) -> PurePosixPath:
         name = PurePosixPath(image_id.replace("\\", "/"))
@@ -119,7 +120,7 @@ class PictureFinder:
     def _in_subfolder(self, name: PurePosixPath) -> Iterator[Path]:
         if self._below is None:
             self._below = {}
-            for path in dict.fromkeys(path for folder in self.folders for path in _pictures_below(folder)):
+            for path in dict.fromkeys(path for folder in self.folders for path in pictures_below(folder)):
                 self._below.setdefault(_nfc(path.name), []).append(path)
                 self._below.setdefault(_nfc(path.stem), []).append(path)
         whole = name.suffix.lower() in PICTURE_SUFFIXES
@@ -134,7 +135,7 @@ def _nfc(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def _pictures_below(folder: Path) -> Iterator[Path]:
+def pictures_below(folder: Path) -> Iterator[Path]:
     """Yield the pictures in a folder and its subfolders by their endings, without hidden ones and links to folders."""
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

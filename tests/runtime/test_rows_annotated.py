@@ -1,0 +1,141 @@
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mlic_runtime.errors import InputError
+from mlic_runtime.rows.reader import open_rows
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def coco(folder: Path, *names: str) -> Path:
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    boxes = [{"id": each["id"], "image_id": each["id"], "category_id": 1, "bbox": [0, 0, 1, 1]} for each in images]
+    content = {"images": images, "categories": [{"id": 1, "name": "dog"}], "annotations": boxes}
+    return write(folder / "_annotations.coco.json", json.dumps(content))
+
+
+def read(path: Path, image_root: Path | None = None) -> tuple[list[tuple[str | None, str | None]], list[str]]:
+    with open_rows(path, image_root=image_root) as reader:
+        rows = list(reader)
+    assert not [row.error for row in rows if row.error]
+    return [(row.name, row.caption) for row in rows], reader.note.splitlines()
+
+
+def test_how_pictures_were_found_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    picture(tmp_path / "images/deep/a.jpg")
+    picture(tmp_path / "images/b.jpg")
+    picture(tmp_path / "images/other.jpg")
+    coco(tmp_path, "a.jpg", "b.jpg")
+    rows, notes = read(tmp_path)
+    assert rows == [("a.jpg", None), ("b.jpg", None)]
+    assert notes == [
+        "read as COCO annotations from _annotations.coco.json; labels are not used",
+        "warning: 1 x interpreted: _annotations.coco.json: the categories of 2 boxes or masks count as labels of the "
+        "whole picture",
+        f"found 1 picture in a subfolder, such as {tmp_path / 'images/deep/a.jpg'} for 'a.jpg'",
+        f"1 picture left out, which no row names, such as {Path('images/other.jpg')}",
+    ]
+
+
+def test_the_table_of_a_folder_is_read_with_its_captions(tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.jpg")
+    picture(tmp_path / "images/b.jpg")
+    write(tmp_path / "train.csv", "image,text,labels,extra\na.jpg,one,dog,1\na.jpg,two,dog,1\nb.jpg,,cat,1\n")
+    rows, notes = read(tmp_path)
+    assert rows == [("a.jpg", "one"), ("b.jpg", None)]
+    assert notes[0] == "read as CSV table from train.csv; labels are not used"
+    assert "warning: 1 x ignored: train.csv: columns that are not read: 'extra'" in notes
+    assert "1 caption blank: the picture counts as having none" in notes
+    assert "1 more caption not used: the first caption of a picture counts" in notes
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_metadata_in_the_folder_of_a_split_is_read(tmp_path: Path, split: str) -> None:
+    picture(tmp_path / split / "a.jpg")
+    write(tmp_path / split / "metadata.jsonl", '{"file_name": "a.jpg", "text": "one"}\n')
+    rows, notes = read(tmp_path)
+    assert rows == [("a.jpg", "one")]
+    assert notes == [f"read as JSON lines from {Path(split, 'metadata.jsonl')}; labels are not used"]
+
+
+def test_more_captions_come_along(tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.jpg")
+    write(tmp_path / "train.csv", "image,labels\na.jpg,dog\n")
+    write(tmp_path / "captions.csv", "image,caption\na.jpg,one\n")
+    assert read(tmp_path)[0] == [("a.jpg", "one")]
+
+
+def test_tags_beside_pictures_are_no_captions(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"{name}.jpg")
+        write(tmp_path / f"{name}.txt", "dog, red, outdoors")
+    rows, notes = read(tmp_path)
+    assert rows == [("a.jpg", None), ("b.jpg", None), ("c.jpg", None)]
+    assert notes[0] == "read as tags beside pictures; labels are not used"
+    assert "3 of 3 texts look like tags" in notes[1]
+    picture(tmp_path / "d.jpg")  # as annotations it would be left out
+    assert [name for name, _ in read(tmp_path)[0]] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+
+
+def test_a_folder_of_pictures_stays_one(tmp_path: Path) -> None:
+    for name in ("val/a.jpg", "dev/b.jpg", "dev/c.jpg"):  # two folders for one split
+        picture(tmp_path / name)
+    write(tmp_path / "val/a.txt", "A dog sleeps on the sofa.")
+    rows, notes = read(tmp_path)
+    assert rows == [
+        (str(Path("dev/b.jpg")), None),
+        (str(Path("dev/c.jpg")), None),
+        (str(Path("val/a.jpg")), "A dog sleeps on the sofa."),
+    ]
+    assert notes == []
+
+
+def test_annotations_that_cannot_be_used_are_an_error(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "one.csv", "image\na.jpg\n")
+    write(tmp_path / "two.csv", "image\na.jpg\n")
+    with pytest.raises(InputError, match=r"found one.csv, two.csv for the training data; expected one") as raised:
+        open_rows(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_columns_are_named_for_tables_only(tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.jpg")
+    file = coco(tmp_path, "a.jpg")
+    with pytest.raises(InputError, match="columns for COCO annotations, which has no columns; leave them out"):
+        open_rows(file, caption_column="text")
+    file.unlink()
+    write(tmp_path / "train.csv", "image,words\na.jpg,one\n")
+    with open_rows(tmp_path, caption_column="words") as reader:
+        assert [(row.name, row.caption) for row in reader] == [("a.jpg", "one")]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_image_root_is_the_folder_of_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source, root = tmp_path / "data", tmp_path / "elsewhere"
+    file = coco(source, "a.jpg")
+    expected = picture(root / "a.jpg")
+    if zipped:
+        source = tmp_path / "data.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.write(file, file.name)
+    with open_rows(source, image_root=root) as reader:
+        assert [row.image for row in reader] == [str(expected)]
+    with pytest.raises(InputError, match="nowhere: not a folder; expected the pictures folder"):
+        open_rows(source, image_root=tmp_path / "nowhere")
