@@ -156,11 +156,10 @@ def _open_annotated(
     """
     if not path.is_dir() and path.suffix.lower() not in _ANNOTATED_SUFFIXES:
         return None
-    from .annotated import (
-        ColumnNames,
-        find_annotated,
-        read_annotated,
-    )  # here: rows of other kinds do without all the formats
+    # Here, because rows of other kinds do without all the formats.
+    from mlic_runtime.annotations.formats.format import ColumnNames
+
+    from .annotated import find_annotated, read_annotated
 
     notes: list[str] = []
     try:
