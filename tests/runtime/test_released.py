@@ -24,9 +24,10 @@ GENERATE = "python tests/released_probabilities.py tests/data/released.json"
 TOLERANCES = {"fp32": 0.0002, "fp16": 0.005, REDUCED_RANGE: 0.01, FULL_RANGE: 0.01}
 
 # Of every graph, on coco18's test rows. A release that is better raises them; one that is worse has to say why.
+# 0.4.3 lowered 0.839 and 0.781: it is chosen on val, where it loses less than 0.4.2 did (docs/models/hybrid.md).
 AT_LEAST = {
-    "test": {"samples_f1": 0.871, "map": 0.839},
-    "test-picture-only": {"samples_f1": 0.781, "map": 0.719},
+    "test": {"samples_f1": 0.871, "map": 0.838},
+    "test-picture-only": {"samples_f1": 0.778, "map": 0.719},
     "test-caption-only": {"samples_f1": 0.848, "map": 0.809},
 }
 AT_MOST = {
