@@ -22,6 +22,7 @@ from .row import Row
 
 # A file of these has a reader of its own; a folder of those is a folder of pictures, with captions beside them or not.
 _TABLES = frozenset({"csv", "competition", "jsonl", "json", "parquet"})
+_FEWEST_TAGGED = 3  # pictures whose texts may be tags
 _PICTURES = frozenset({"imagefolder", "captions"})
 _SHOWN = 3  # names of sources
 
@@ -77,15 +78,15 @@ def find_annotated(path: Path) -> Annotated | None:
 def _is_folder_of_pictures(source: Path) -> bool:
     """Return whether a source is pictures in folders, with captions beside them or not.
 
-    So are pictures with tags beside some of them: as annotations, only those would be read. An empty
-    table says nothing.
+    So are pictures with tags beside some of them: as annotations, only those would be read. So are one or two pictures,
+    whose texts say too little to be no captions. An empty table says nothing.
     """
     format_ = find_format(source)
     if format_.name in _TABLES:
         return source.stat().st_size == 0
     if format_.name == "tags":
         tree = walk(source)
-        return len(find_sidecars(tree)) < len(tree.pictures)
+        return len(tree.pictures) < _FEWEST_TAGGED or len(find_sidecars(tree)) < len(tree.pictures)
     return format_.name in _PICTURES
 
 

@@ -139,3 +139,10 @@ def test_the_image_root_is_the_folder_of_the_pictures(
         assert [row.image for row in reader] == [str(expected)]
     with pytest.raises(InputError, match="nowhere: not a folder; expected the pictures folder"):
         open_rows(source, image_root=tmp_path / "nowhere")
+
+
+def test_short_texts_beside_two_pictures_are_captions(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.jpg")
+        write(tmp_path / f"{name}.txt", "cat")
+    assert read(tmp_path) == ([("a.jpg", "cat"), ("b.jpg", "cat")], [])
