@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -163,12 +164,15 @@ def assert_names_the_cure(error: BaseException) -> None:
     assert "\n" not in str(error)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a socket that the dead process shared
 @pytest.mark.usefixtures("at_most_a_minute")
 def test_a_reading_process_that_dies_is_one_line(records: tuple[Record, ...], tokenizer: CaptionTokenizer) -> None:
     loader = batch_loader(_Dying(records, 3, SPEC), tokenizer, evaluation_batches(8, 2), workers=2)
     with pytest.raises(TrainError) as error, reading_errors():
         list(loader)
     assert_names_the_cure(error.value)
+    del loader
+    gc.collect()  # here, so that what is left of that process does not disturb the next test
 
 
 @pytest.mark.usefixtures("at_most_a_minute")
