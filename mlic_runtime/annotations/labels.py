@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,6 +132,19 @@ class LabelSet:
     def _listing(self) -> str:
         shown = [name if name == key else f"{key} ({name})" for name, key in zip(self.names, self.ids, strict=True)]
         return ", ".join(shown[:20]) + (f", ... ({len(shown)} in all)" if len(shown) > 20 else "")
+
+    @classmethod
+    def declared(cls, names: Iterable[str], files: Sequence[Path]) -> LabelSet:
+        """Return the labels that files declare by name.
+
+        Raises:
+            DataError: see `LabelSet`; the message begins with the files.
+        """
+        keys = tuple(names)
+        try:
+            return cls(keys, keys)
+        except DataError as error:
+            raise DataError(f"{', '.join(map(str, files))}: {error}") from None
 
     @classmethod
     def from_file(cls, file: Path) -> LabelSet:

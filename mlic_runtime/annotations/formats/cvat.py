@@ -80,10 +80,7 @@ class Cvat(Format):
             names.update(dict.fromkeys(_declared(_load(file))))
         if not names:
             return None
-        try:
-            return LabelSet(tuple(names), tuple(names))
-        except DataError as error:
-            raise DataError(f"{', '.join(map(str, files))}: {error}") from None
+        return LabelSet.declared(names, files)
 
     @override
     def describe(self, file: Path) -> str:

@@ -81,10 +81,7 @@ class Datumaro(JsonFormat):
             raise DataError(
                 f"{', '.join(map(str, files))}: found no label under categories/label/labels; expected some"
             )
-        try:
-            return LabelSet(tuple(names), tuple(names))
-        except DataError as error:
-            raise DataError(f"{', '.join(map(str, files))}: {error}") from None
+        return LabelSet.declared(names, files)
 
     @override
     def describe(self, file: Path) -> str:
