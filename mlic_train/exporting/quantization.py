@@ -106,6 +106,7 @@ class Quantizer:
             model = quantizer.model.model
             if pixels is not None:
                 _skip_second_quantization(model.graph, pixels.name)
+            _remove_unread(model.graph)
         del model.metadata_props[:]  # notes of the quantizer
         data: bytes = model.SerializeToString(deterministic=True)
         return data
@@ -250,9 +251,19 @@ def _skip_second_quantization(graph: onnx.GraphProto, tensor: str) -> None:
     copies = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in again}
     for node in graph.node:
         node.input[:] = [tensor if name in copies else name for name in node.input]
-    for node in list(graph.node):
-        if node.output[0] in copies or node.output[0] in again:
+
+
+def _remove_unread(graph: onnx.GraphProto) -> None:
+    """Remove nodes whose outputs nobody reads, then what only they read: ONNX Runtime would run and load it."""
+    read = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):  # readers are behind what they read
+        if read.isdisjoint(node.output):
             graph.node.remove(node)
+        else:
+            read.update(node.input)
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _find_blocks(graph: onnx.GraphProto) -> list[Block]:

@@ -233,6 +233,9 @@ def test_the_first_convolution_reads_the_pixels_themselves(
     assert first.op_type == "DequantizeLinear"
     assert made_by[first.input[0]].op_type == "Transpose"
     assert made_by[first.input[0]].input[0] == "pixels"
+    read = {name for node in int8.graph.node for name in node.input} | {output.name for output in int8.graph.output}
+    assert not [node.name for node in int8.graph.node if read.isdisjoint(node.output)], "the normalisation is gone"
+    assert not [tensor.name for tensor in int8.graph.initializer if tensor.name not in read]
     before, after = create_session(graph).run(pixels), create_session(int8.SerializeToString()).run(pixels)
     np.testing.assert_allclose(after, before, atol=0.05)
 
