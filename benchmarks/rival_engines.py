@@ -449,7 +449,8 @@ def write_inputs(sources: Sources, package: ModelPackage) -> None:
         if precision == SKIPPED:
             continue
         model = onnx.load_from_string(package.read_graph(precision))
-        made = {name for node in model.graph.node for name in node.output}
+        _quantize_picture(model, onnx, first)
+        made = {name for node in model.graph.node for name in (*node.input, *node.output)}
         if not {first, last} <= made:
             continue  # the engine then names the missing file
         end = _dequantized(model, last)
@@ -476,6 +477,21 @@ def _ends(model: Any) -> tuple[str, str]:
             f"expected one tensor into the backbone, of /normalize/, and one out of it; found {first}, {last}"
         )
     return first.pop(), last.pop()
+
+
+def _quantize_picture(model: Any, onnx: Any, first: str) -> None:
+    """Let an int8 backbone that reads pixels read the normalised picture `first`, quantized to those pixels again.
+
+    The picture is quantized as the pixels are: exact to a level of 255 where all channels are normalised alike.
+    Another graph stays as it is.
+    """
+    planes = {node.output[0] for node in model.graph.node if node.op_type == "Transpose" and node.input[0] == PIXELS}
+    readers = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in planes]
+    for reader in readers:
+        name = f"{reader.name}_quantized"
+        quantize = onnx.helper.make_node("QuantizeLinear", [first, *reader.input[1:]], [name], name=name)
+        model.graph.node.insert(list(model.graph.node).index(reader), quantize)
+        reader.input[0] = name
 
 
 def _dequantized(model: Any, name: str) -> str:
