@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from mlic_runtime.base.arrays import Floats, Logits
-from mlic_runtime.graph.session import CAPTION_EVIDENCE, PICTURE_EVIDENCE, GraphSession
+from mlic_runtime.graph.session import CAPTION_EVIDENCE, INPUT_IDS, PICTURE_EVIDENCE, GraphSession
 from mlic_runtime.package.manifest import AgreementSpec, ParitySpec
 from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.errors import ExportError
 from mlic_train.measure.predict import Outputs
-from mlic_train.models import Cnn, Model
+from mlic_train.models import Model
 from mlic_train.runs.checkpoint import TrainedModel
 
 
@@ -56,10 +56,9 @@ def example_inputs(model: Model, rows: int, tokens: int, seed: int = _SEED) -> t
     generator = torch.Generator().manual_seed(seed)
     side = model.image_size
     pixels = torch.randint(0, 256, (rows, side, side, 3), generator=generator, dtype=torch.uint8)
-    if isinstance(model, Cnn):
+    if INPUT_IDS not in model.inputs:
         return (pixels,)
-    vocabulary = model.vocab_size
-    ids = torch.randint(1, vocabulary, (rows, tokens), generator=generator)
+    ids = torch.randint(1, model.vocab_size, (rows, tokens), generator=generator)
     lengths = torch.randint(1, tokens + 1, (rows, 1), generator=generator)
     lengths[0] = tokens
     if rows >= 3:

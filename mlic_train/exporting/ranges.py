@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization.calibrate import CalibrationDataReader, TensorsData, create_calibrator
 
 from mlic_runtime.base.override import override
-from mlic_runtime.graph.session import ATTENTION_MASK, INPUT_IDS, PIXELS
+from mlic_runtime.graph.session import PIXELS
 from mlic_train.batches.dataset import Examples, batch_loader, evaluation_batches
 from mlic_train.data import Record
 from mlic_train.measure.collect import graph_inputs, usable_records
@@ -168,13 +168,12 @@ def make_inputs(trained: TrainedModel, records: Sequence[Record], modes: Sequenc
     """Return the records in batches, once in each mode; a model that reads no captions has only the mode "both"."""
     config = trained.config.model
     examples = Examples(records, config.num_labels, config.image_spec)
-    names = (PIXELS, INPUT_IDS, ATTENTION_MASK)
     possible = [mode for mode in modes if config.reads_captions or mode == "both"]
     batches: list[Inputs] = []
     for batch in batch_loader(examples, trained.caption_tokenizer, evaluation_batches(len(examples), _BATCH_SIZE)):
         for mode in possible:
             tensors = graph_inputs(in_mode(batch, mode), config.image_size)
-            batches.append({name: tensor.numpy() for name, tensor in zip(names, tensors, strict=False)})
+            batches.append({name: tensor.numpy() for name, tensor in zip(trained.model.inputs, tensors, strict=True)})
     return batches
 
 

@@ -26,7 +26,7 @@ from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.batches.dataset import Batch
 from mlic_train.config import ModelConfig, TrainConfig, read_configs, read_json
 from mlic_train.errors import CheckpointError
-from mlic_train.models import Cnn, Model, create_model
+from mlic_train.models import Model, create_model
 
 CONFIG_NAME = "config.json"
 BEST_NAME = "best.safetensors"
@@ -207,22 +207,7 @@ class TrainedModel:
                 self._encoded[:] = [batch.pixels, self.model.encode_picture(batch.pixels)]
             visible = batch.pixels.flatten(1).any(dim=1)
             batch = dataclasses.replace(batch, features=self._encoded[1], has_picture=visible)
-        return self.model.classify(*model_inputs(self.model, batch))
-
-
-def model_inputs(model: Model, batch: Batch) -> tuple[Any, ...]:
-    """Return what `model.branches` and `model.classify` read of a batch whose pictures are feature maps.
-
-    Raises:
-        ValueError: the batch lacks pictures or captions that the model cannot do without.
-    """
-    if isinstance(model, Cnn):
-        if batch.features is None:
-            raise ValueError("the model cnn needs a picture in every row")
-        return (batch.features,)
-    if batch.input_ids is None or batch.attention_mask is None:
-        raise ValueError("a model that reads captions needs input_ids and attention_mask")
-    return batch.features, batch.has_picture, batch.input_ids, batch.attention_mask
+        return self.model.classify(*self.model.arguments(*batch.encoded))
 
 
 def create_tokenizer(config: ModelConfig, tokenizer_json: bytes | None) -> CaptionTokenizer | None:

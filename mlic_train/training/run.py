@@ -42,7 +42,7 @@ from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.measure.calibration import calibrate
 from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.thresholds import fit_thresholds
-from mlic_train.models import Hybrid, Model, create_model
+from mlic_train.models import Model, create_model
 from mlic_train.models.calibration import BOTH, CAPTION_ONLY
 from mlic_train.runs.checkpoint import (
     BEST_NAME,
@@ -254,10 +254,9 @@ def _start(
     model = _with_backbone(config, backbone)
     if start is not None:
         log(start_from(model, config, start, with_backbone=backbone is None))
-    if isinstance(model, Hybrid):
-        model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
-        if ignores_pictures:
-            model.ignore_pictures()
+    model.start_captions(captions.weights)
+    if ignores_pictures:
+        model.ignore_pictures()
     facts: dict[str, str | int | float] = {
         "data_fingerprint": data_fingerprint,
         "seed": train.seed,

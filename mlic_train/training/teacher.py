@@ -17,7 +17,7 @@ from mlic_runtime.picture.decode import read_pixels
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data import Record
 from mlic_train.errors import DataError
-from mlic_train.models import Cnn, Model
+from mlic_train.models import Model
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 _RECORDS = 32  # records at a time, as many pictures per forward pass of the backbone; bounds memory
@@ -112,17 +112,15 @@ def _mean_logits(
     device: torch.device,
 ) -> npt.NDArray[np.float64]:
     """Return logits float64 (n, L), means over a record's captions; `features` (n, C, h, w), None without pictures."""
-    if isinstance(model, Cnn) or tokenizer is None:
-        if not isinstance(model, Cnn) or features is None:
-            raise ValueError("a model that reads captions needs its tokenizer, one that reads none needs pictures")
-        return _to_numpy(model.classify(features))
     pairs = [(row, caption) for row, texts in enumerate(captions) for caption in texts or (None,)]
     parts = []
     for part in _chunks(pairs, _CAPTIONS):
-        ids, mask = (torch.from_numpy(array).to(device) for array in tokenizer.encode([text for _, text in part]))
+        ids = mask = None
+        if tokenizer is not None:
+            ids, mask = (torch.from_numpy(array).to(device) for array in tokenizer.encode([text for _, text in part]))
         chosen = None if features is None else features[[row for row, _ in part]]
         has_picture = None if features is None else torch.ones(len(part), dtype=torch.bool, device=device)
-        parts.append(_to_numpy(model.classify(chosen, has_picture, ids, mask)))
+        parts.append(_to_numpy(model.classify(*model.arguments(chosen, has_picture, ids, mask))))
     logits = np.concatenate(parts)
     total = np.zeros((len(captions), logits.shape[1]))
     np.add.at(total, [row for row, _ in pairs], logits)

@@ -57,7 +57,7 @@ class DifferentOnPhotographs(nn.Module):
 
     def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
-        self.model = trained.model
+        self.model, self.inputs = trained.model, trained.model.inputs
         self.image_size, self.vocab_size = trained.config.model.image_size, trained.config.model.vocab_size
 
     def forward(self, *inputs: Tensor) -> Tensor:
