@@ -21,6 +21,7 @@ from .graph import export_graph
 from .half_precision import to_float16
 from .quantization import Noise, Quantizer, session_for_parity
 from .ranges import Inputs, draw_rows, make_inputs, measure_ranges
+from .rounding import MOST_INPUTS
 
 FULL = PRECISIONS[0]
 """The precision that the others are made from."""
@@ -91,9 +92,17 @@ def make_graphs(
             graphs["fp16"] = Graph(content, {"fp16_left_in_fp32": _join_names(kept)})
         quantizers: dict[str, Quantizer] = {}
         if wanted := [precision for precision in reduced if precision in _WEIGHT_BITS]:
-            level = equalize(full, [batch for batch in batches if batch[PIXELS].any()])
+            pictures = [batch for batch in batches if batch[PIXELS].any()]
+            level = equalize(full, pictures)
             ranges = measure_ranges(level, batches)
             quantizers = {name: Quantizer(level, ranges, _WEIGHT_BITS[name]) for name in wanted}
+            quantizer = quantizers[wanted[0]]  # what is rounded one by one is the same for each number of bits
+            if alone := quantizer.num_rounded_alone:
+                reason = f"one value has more than {MOST_INPUTS:,} inputs" if pictures else "no row has a picture"
+                log(
+                    f"the weights of {alone} of {quantizer.num_convolutions} convolutions are rounded one by one, not "
+                    f"together, as {reason}: they lose more"
+                )
 
         def drop(precision: str, graph: bytes) -> float:
             run = run_graph(trained, session_for_parity(graph, precision))

@@ -73,6 +73,11 @@ class Quantizer:
         # {convolution: its rounded weights and their steps}
         self._rounded: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
         self.blocks = _find_blocks(self._model.graph)
+        # Convolutions, and those whose weights are rounded one by one: their inputs' covariance is not known.
+        weights = {tensor.name for tensor in self._model.graph.initializer}
+        convolutions = [n.name for n in self._model.graph.node if n.op_type == "Conv" and n.input[1] in weights]
+        self.num_convolutions = len(convolutions)
+        self.num_rounded_alone = sum(name not in ranges.covariances for name in convolutions)
 
     def quantize(self, blocks: Sequence[Block]) -> bytes:
         """Return the graph with these blocks in int8; without any block it is in float32."""

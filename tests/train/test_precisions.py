@@ -77,6 +77,19 @@ def test_all_precisions_are_the_same_bytes_again(trained: TrainedModel, splits: 
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
+def test_weights_that_are_rounded_one_by_one_are_counted_once(
+    trained: TrainedModel, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = collect_splits(trained, trained.run, splits)
+    for precisions, most, count in ((("int8",), 5_000, 0), (("int8-full", "int8"), 27, 2)):
+        monkeypatch.setattr("mlic_train.exporting.rounding.MOST_INPUTS", most)
+        lines: list[str] = []
+        make_graphs(trained, precisions, splits, expected, 100.0, lines.append)
+        said = [line for line in lines if "one by one" in line]
+        start = f"the weights of {count} of 3 convolutions are rounded one by one, not together, as one value has more"
+        assert [line.startswith(start) for line in said] == [True] * (count > 0)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_reduced_precision_needs_data(trained: TrainedModel, tmp_path: Path, precision: str) -> None:
     with pytest.raises(ExportError, match=f"{precision} is fitted on training rows .*: give --data, or export"):
