@@ -19,7 +19,7 @@ from mlic_train.runs.checkpoint import TrainedModel
 from .equalization import equalize
 from .graph import export_graph
 from .half_precision import to_float16
-from .quantization import Noise, Quantizer, session_for_parity
+from .quantization import Effect, Quantizer, session_for_parity
 from .ranges import Inputs, draw_rows, make_inputs, measure_ranges
 from .rounding import MOST_INPUTS
 
@@ -34,6 +34,8 @@ _NOISE = 0.25
 
 F1 on val is the judge; the budget is for val splits that are too small to see a change of this size.
 """
+
+_LESS_NOISE = 0.7  # of that of a graph that costs too much F1, at the most: few graphs are tried, each in seconds
 
 _WEIGHT_BITS = {FULL_RANGE: 8, REDUCED_RANGE: 7}
 
@@ -139,37 +141,44 @@ def _quantize(
     drop: Callable[[bytes], float],
     max_drop: float,
     log: Callable[[str], None],
-    precision: str = REDUCED_RANGE,
+    precision: str,
 ) -> Graph:
-    """Quantize as many blocks as the noise budget allows; halve the budget until the loss of F1 is allowed.
+    """Quantize the blocks that the noise budget allows; halve the budget until the loss of F1 is allowed.
 
-    If blocks have to stay in float32, those do that make the most noise. The time that int8 saves in each is no part of
-    it: measured, it varies so much that two exports on one machine left out 9 and 20 blocks.
+    If blocks have to stay in float32, those do that make the most noise for what int8 saves in them. That is counted,
+    not timed: equal inputs give equal bytes, and counts go with times (see decision 097).
     """
     log(f"measuring what {precision} does to each of {len(quantizer.blocks)} blocks")
     if not quantizer.blocks:
         raise ExportError(f"the model has no operator that {precision} could be used for; leave it out of --precision")
-    ranked = quantizer.measure_noise(unseen)
-    budget, lost, least = _NOISE**2, float("inf"), 0
-    while (left := max(least, _fewest_left_out(ranked, budget))) < len(ranked):
-        content = quantizer.quantize([noise.block for noise in ranked[left:]])
+    effects = quantizer.measure_effects(unseen)
+    budget, lost, how = _NOISE**2, float("inf"), ""
+    while chosen := _choose_blocks(effects, budget):
+        content = quantizer.quantize([effect.block for effect in chosen])
         lost = drop(content)
-        how = f"{precision} with {left} of {len(ranked)} blocks in {FULL}"
-        log(f"{how}: {lost:+.2f} points of validation samples F1 lost")
+        how = f" with {len(effects) - len(chosen)} of {len(effects)} blocks in {FULL}"
+        log(f"{precision}{how}: {lost:+.2f} points of validation samples F1 lost")
         if lost <= max_drop:
             key = precision.replace("-", "_")
-            names = sorted(noise.block.name.strip("/") for noise in ranked[:left])
-            return Graph(content, {f"{key}_blocks": len(ranked) - left, f"{key}_left_in_fp32": _join_names(names)})
-        budget, least = budget / 2, left + 1
-    raise drop_error(precision, lost, max_drop, f" with {max(least - 1, 0)} of {len(ranked)} blocks in {FULL}")
+            names = sorted(effect.block.name.strip("/") for effect in effects if effect not in chosen)
+            return Graph(content, {f"{key}_blocks": len(chosen), f"{key}_left_in_fp32": _join_names(names)})
+        noise = sum(effect.mean_square for effect in chosen)
+        if noise == 0:
+            break  # what is lost does not come from int8
+        budget = min(budget / 2, _LESS_NOISE * noise)
+    raise drop_error(precision, lost, max_drop, how)
 
 
-def _fewest_left_out(ranked: Sequence[Noise], budget: float) -> int:
-    """Return how many of the worst blocks to leave out so that the mean squares of the others fit the budget."""
-    left = 0
-    while sum(noise.mean_square for noise in ranked[left:]) > budget:
-        left += 1
-    return left
+def _choose_blocks(effects: Sequence[Effect], budget: float) -> list[Effect]:
+    """Return the blocks to quantize, in the order of `effects`: their noise together is at most `budget`.
+
+    Those come first that make the least noise for what they save; one that does not fit any more is left out.
+    """
+    chosen: list[Effect] = []
+    for effect in sorted(reversed(effects), key=lambda effect: effect.mean_square / effect.saving):
+        if sum(each.mean_square for each in (*chosen, effect)) <= budget:
+            chosen.append(effect)
+    return [effect for effect in effects if effect in chosen]
 
 
 def _join_names(names: Sequence[str]) -> str:
