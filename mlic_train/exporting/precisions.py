@@ -145,8 +145,9 @@ def _quantize(
 ) -> Graph:
     """Quantize the blocks that the noise budget allows; halve the budget until the loss of F1 is allowed.
 
-    If blocks have to stay in float32, those do that make the most noise for what int8 saves in them. That is counted,
-    not timed: equal inputs give equal bytes, and counts go with times (see decision 097).
+    If blocks have to stay in float32, those do that make the most noise for what int8 saves in them. What it saves is
+    counted, not timed, so that equal inputs give equal bytes; counts and measured times of the hybrid's blocks lead to
+    nearly the same choices.
     """
     log(f"measuring what {precision} does to each of {len(quantizer.blocks)} blocks")
     if not quantizer.blocks:
@@ -174,8 +175,9 @@ def _choose_blocks(effects: Sequence[Effect], budget: float) -> list[Effect]:
 
     Those come first that make the least noise for what they save; one that does not fit any more is left out.
     """
+    worst_first = sorted(effects, key=lambda effect: effect.mean_square / effect.saving, reverse=True)
     chosen: list[Effect] = []
-    for effect in sorted(reversed(effects), key=lambda effect: effect.mean_square / effect.saving):
+    for effect in reversed(worst_first):
         if sum(each.mean_square for each in (*chosen, effect)) <= budget:
             chosen.append(effect)
     return [effect for effect in effects if effect in chosen]
