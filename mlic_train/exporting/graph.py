@@ -19,7 +19,7 @@ from mlic_runtime.graph.session import (
 )
 from mlic_train.models import Model
 
-from .parity import example_inputs
+from .inputs import example_inputs
 
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime Web and mobile read it
 

@@ -19,8 +19,9 @@ from mlic_train.runs.checkpoint import TrainedModel
 from .equalization import equalize
 from .graph import export_graph
 from .half_precision import to_float16
+from .inputs import Inputs, draw_rows, make_inputs
 from .quantization import Effect, Quantizer, session_for_parity
-from .ranges import Inputs, draw_rows, make_inputs, measure_ranges
+from .ranges import measure_ranges
 from .rounding import MOST_INPUTS
 
 FULL = PRECISIONS[0]

@@ -30,7 +30,8 @@ from mlic_runtime.base.machine import has_dot_product
 from mlic_runtime.graph.session import GraphSession, create_session
 from mlic_runtime.package.manifest import FULL_RANGE, REDUCED_RANGE
 
-from .ranges import Inputs, Ranges
+from .inputs import Inputs
+from .ranges import Ranges
 from .rounding import Floats, choose_steps, round_weight
 
 _WEIGHTED = ("Conv", "MatMul", "Gemm", "Gather")

@@ -15,8 +15,9 @@ from mlic_train import models
 from mlic_train.config import MODELS, DataOptions, ModelConfig, TrainConfig
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.package import ExportOptions, export_package
-from mlic_train.exporting.parity import SHAPES, example_inputs
+from mlic_train.exporting.parity import SHAPES
 from mlic_train.models import Logits, create_model
 from mlic_train.models.backbone import Backbone
 from mlic_train.models.base import PictureOnly

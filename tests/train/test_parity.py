@@ -20,6 +20,7 @@ from mlic_train.config import DataOptions, ModelConfig
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import DataError, ExportError
 from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.parity import (
     ATOL,
@@ -28,7 +29,6 @@ from mlic_train.exporting.parity import (
     Tolerance,
     check_parity,
     check_rows,
-    example_inputs,
     parity_table,
 )
 from mlic_train.measure.collect import collect_splits, run_graph

@@ -16,8 +16,9 @@ from mlic_runtime.package.graph_safety import check_graph
 from mlic_train.config import DataOptions, ModelConfig
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.inputs import Inputs, draw_rows, make_inputs
 from mlic_train.exporting.quantization import Block, Quantizer
-from mlic_train.exporting.ranges import Inputs, Ranges, draw_rows, make_inputs, measure_ranges
+from mlic_train.exporting.ranges import Ranges, measure_ranges
 from mlic_train.models import create_model
 from mlic_train.runs.checkpoint import TrainedModel
 

@@ -26,8 +26,8 @@ from mlic_runtime.errors import DataError
 from mlic_runtime.limits import MAX_ROW_BYTES
 from mlic_runtime.picture.signatures import HEAD_BYTES, PICTURE_SUFFIXES, is_picture
 
-from . import jsonl
 from .format import Format, Row, Rows, clean_row
+from .sample_json import parse_row
 from .shard_index import read_index
 
 SUMMARY_NAME = "shards.json"
@@ -294,7 +294,7 @@ def _row(
 
 def _merge_texts(file: Path, number: int, texts: dict[str, str]) -> Row | Problem:
     """Return the row without its picture, from the texts of a sample by their suffix."""
-    row = jsonl.parse_row(file, number, texts[_JSON]) if _JSON in texts else Row(number, None, (), None)
+    row = parse_row(file, number, texts[_JSON]) if _JSON in texts else Row(number, None, (), None)
     if isinstance(row, Problem) or not texts.keys() & {_TEXT, _LABELS}:
         return row
     if _LABELS in texts and row.labels is not None:
