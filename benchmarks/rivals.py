@@ -100,7 +100,7 @@ def prepare(sources: Sources, package: ModelPackage, data: Path, count: int | No
     """
     from mlic_train.config import DataOptions
     from mlic_train.data.splits import load_splits
-    from mlic_train.exporting.ranges import draw_rows
+    from mlic_train.exporting.inputs import draw_rows
     from mlic_train.runs.checkpoint import checkpoint_digest, load_trained
 
     digest = checkpoint_digest(sources.run)

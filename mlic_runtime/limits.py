@@ -12,12 +12,21 @@ MAX_PICTURE_BYTES = 256 * 1024 * 1024
 
 # Captions and rows
 MAX_CAPTION_CHARACTERS = 20_000  # the rest is cut, so that a huge text cannot stall a device
-# Of a row, or of a caption that is a file of its own. So a quote that is never closed ends in an error and does not
-# fill the memory. (The csv module has its own limit for a cell, 131,072 characters.)
+# Of a row, or of a file with one caption or one sample's JSON. So a quote that is never closed ends in an error and
+# does not fill the memory. (The csv module has its own limit for a cell, 131,072 characters.)
 MAX_ROW_BYTES = 1024 * 1024
 MAX_JSON_ARRAY_BYTES = 256 * 1024 * 1024  # of rows in one JSON array, which is read whole; JSON lines have no limit
 # Of a file of annotations that is parsed whole (JSON, XML); the largest in use, such as those of LVIS, have 1 to 2 GB.
 MAX_ANNOTATIONS_BYTES = 2**31 - 1
+
+# Annotations of data sets
+MAX_LIST_CHARACTERS = 64 * 1024  # of a cell that is read as a list, such as "['a', 'b']"; a longer one is text
+MAX_XML_DEPTH = 64  # elements inside one another; annotations have about ten
+MAX_DATASET_CARD_BYTES = 4 * 1024 * 1024  # of a README.md with the names of labels; a longer one is passed over
+MAX_WRAPPING_FOLDERS = 4  # one inside the other, each with nothing else, that are searched for a data set
+MAX_SHARDS = 100_000  # that one pattern of names stands for
+MAX_TAR_HEADER_BYTES = 64 * 1024  # of a header that extends the next: a name and some times
+MAX_TAR_PADDING_BYTES = 1024 * 1024  # after the end mark; tar programs fill up a record of 10 KiB, some a larger one
 
 # Model packages
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # of manifest.json; that of the released hybrid has 17 KB

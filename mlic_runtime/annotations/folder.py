@@ -16,11 +16,11 @@ from mlic_runtime.annotations.source.files import is_there
 from mlic_runtime.annotations.source.tree import subfolders
 from mlic_runtime.base.text import counted
 from mlic_runtime.errors import DataError
+from mlic_runtime.limits import MAX_WRAPPING_FOLDERS
 from mlic_runtime.tables.columns import PICTURE_SUFFIXES
 
 _TITLES = ", ".join(each.title for each in FORMATS)
 _TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
-_MAX_WRAPPING = 4  # folders inside one another that hold nothing else
 _LAYOUT = (
     f"files or folders named train, val and test, or one data set that is not divided ({_TITLES}), with labels.csv, "
     "captions*.csv and the folder images where they are needed"
@@ -156,7 +156,7 @@ def _only_pictures(folder: Path) -> int:
 def _search(folder: Path, formats: Sequence[Format]) -> tuple[Path, dict[str, tuple[Path, ...]]]:
     """Return the folder that has the data, this one or the only one in it, and its sources by split; maybe none."""
     inner = folder
-    for _ in range(_MAX_WRAPPING):
+    for _ in range(MAX_WRAPPING_FOLDERS):
         splits = _find_named(inner, formats) or _find_split_folders(inner, formats)
         if not splits and (whole := _only(inner, "the training data", _find_whole(inner, formats))):
             splits = {"train": whole}

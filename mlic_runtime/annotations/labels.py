@@ -18,13 +18,13 @@ from mlic_runtime.annotations.problems import Problem
 from mlic_runtime.annotations.source.files import read_text
 from mlic_runtime.base.text import not_utf8
 from mlic_runtime.errors import DataError
+from mlic_runtime.limits import MAX_LIST_CHARACTERS
 
 _COLUMNS = ["LabelID", "Name"]
 _SEPARATORS = re.compile(r"[;|]")
 _COMMAS = re.compile(r"[,\t]")
 # What programs write into a cell without a value, as whole cells: then the row is not labelled.
 MISSING = frozenset({"none", "nan", "null", "n/a", "<na>"})
-_MAX_LIST = 1 << 16  # characters of a cell that is read as a list
 _WHOLE_NUMBER = re.compile(r"([0-9]+)(?:\.0+)?")  # pandas writes whole numbers as 10.0 where a column has blanks
 
 
@@ -203,7 +203,7 @@ def split_cell(cell: str, splits_at: str = "spaces") -> list[str]:
 def _list_in(cell: str) -> list[str] | None:
     """Return the entries of a list as JSON or Python write it; None where the cell is something else."""
     text = cell.strip()
-    if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LIST:
+    if not (text.startswith("[") and text.endswith("]")) or len(text) > MAX_LIST_CHARACTERS:
         return None
     try:
         entries = json.loads(text)

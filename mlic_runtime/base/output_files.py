@@ -1,4 +1,4 @@
-"""Files and folders that are never seen half-written."""
+"""Files and folders that a user asked for, written as in `files`: an error is one line that says what to do."""
 
 import contextlib
 import ctypes
@@ -32,7 +32,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Make a file to be written inside the block, then rename it to `path`; see the runtime's `atomic_file`.
+    """Make a file to be written inside the block, then rename it to `path`; see `atomic_file`.
 
     Raises:
         OutputError: it cannot be written; what was at `path` is unchanged.

@@ -13,11 +13,11 @@ from typing import Any
 
 MAY_BE_MISSING = {"may_be_missing": True}  # metadata of a field whose key older files do not have
 
-_MAX_SHOWN = 60  # characters of a value in a message
+_SHOWN_CHARACTERS = 60  # characters of a value in a message
 # Not `repr`, which would show a huge value in full, and raise a RecursionError for one that is nested too deep.
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _MAX_SHOWN
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _SHOWN_CHARACTERS
 
 
 class TypedJsonError(ValueError):
@@ -97,12 +97,12 @@ def must_be(where: str, expected: str, found: object) -> str:
 def shown(found: object) -> str:
     """Return a value as a message shows it: in quotes if it is a text, on one line, and cut short."""
     text = _SHORT.repr(found)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 
 def key_name(name: str) -> str:
     """Return a key as a message shows it: unchanged, unless it would break the line or fill it."""
-    return name if name.isprintable() and len(name) <= _MAX_SHOWN else shown(name)
+    return name if name.isprintable() and len(name) <= _SHOWN_CHARACTERS else shown(name)
 
 
 def repeated(values: Iterable[str]) -> str | None:

@@ -25,8 +25,8 @@ _NUMBERS_BY_LABEL = {"type": "object", "additionalProperties": {"type": "number"
 _ARRAYS_BY_LABEL = {"type": ["object", "null"], "additionalProperties": {"type": "array"}}
 
 
-def _closed(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required or [], "additionalProperties": False}
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [], "additionalProperties": False}
 
 
 def _all_of(properties: dict[str, Any]) -> dict[str, Any]:

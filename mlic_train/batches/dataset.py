@@ -69,6 +69,11 @@ class Batch:
     targets: Tensor
     known: Tensor | None = None
 
+    @property
+    def encoded(self) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """What a model may read once pictures are feature maps, in the order of `PictureModel.arguments`."""
+        return self.features, self.has_picture, self.input_ids, self.attention_mask
+
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with every tensor on `device`."""
         tensors = {name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None}

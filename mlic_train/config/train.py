@@ -154,7 +154,7 @@ class TrainConfig:
         if self.threshold_for is not None:
             threshold_goal(self.threshold_for)
         if self.time_limit is not None:
-            parse_duration(self.time_limit, "--time-limit")
+            parse_duration(self.time_limit)
         dropped = (self.drop_caption or 0) + (self.drop_picture or 0)
         if dropped > 1.0:
             raise ConfigError(f"drop_caption + drop_picture is {dropped}; at most 1")
@@ -167,7 +167,7 @@ class TrainConfig:
     @property
     def limit_seconds(self) -> float | None:
         """The seconds of `time_limit`; None without one."""
-        return None if self.time_limit is None else parse_duration(self.time_limit, "--time-limit")
+        return None if self.time_limit is None else parse_duration(self.time_limit)
 
     @property
     def endless_augmentation(self) -> list[str]:

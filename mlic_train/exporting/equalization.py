@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from .ranges import Inputs
+from .inputs import Inputs
 
 _SMALLEST = 1e-3  # of the largest channel: smaller ones count as being of this size
 

@@ -32,7 +32,7 @@ from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.data import Record
 from mlic_train.runs.checkpoint import TrainedModel
 
-from .ranges import draw_rows, make_inputs
+from .inputs import draw_rows, make_inputs
 
 ROWS = 100
 OCCLUDED_ROWS = 25  # of these; hiding each place alone takes one run for each

@@ -19,7 +19,7 @@ from mlic_runtime.graph.session import (
 )
 from mlic_train.models import Model
 
-from .parity import example_inputs
+from .inputs import example_inputs
 
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime Web and mobile read it
 
@@ -39,8 +39,10 @@ def export_graph(model: Model, max_length: int, evidence: bool = False) -> bytes
             what it is, to the last bit, and costs the same where the others are not fetched.
     """
     inputs = example_inputs(model, rows=2, tokens=min(5, max_length))
-    names = [PIXELS, INPUT_IDS, ATTENTION_MASK][: len(inputs)]
-    outputs = [LOGITS, *([PICTURE_EVIDENCE, CAPTION_EVIDENCE][: 1 if len(inputs) == 1 else 2] if evidence else [])]
+    names = model.inputs
+    outputs = [LOGITS]
+    if evidence:
+        outputs += [PICTURE_EVIDENCE, CAPTION_EVIDENCE] if INPUT_IDS in names else [PICTURE_EVIDENCE]
     batch, caption = {0: "B"}, {0: "B", 1: "T"}
     axes = {PIXELS: batch, INPUT_IDS: caption, ATTENTION_MASK: caption, LOGITS: batch, PICTURE_EVIDENCE: batch}
     axes[CAPTION_EVIDENCE] = {0: "B", 2: "T"}
@@ -52,7 +54,7 @@ def export_graph(model: Model, max_length: int, evidence: bool = False) -> bytes
             model.eval(),
             inputs,
             buffer,  # type: ignore[arg-type] # a stream is accepted here, only the annotation says otherwise
-            input_names=names,
+            input_names=list(names),
             output_names=outputs,
             dynamic_axes={name: axes[name] for name in (*names, *outputs)},
             opset_version=OPSET,

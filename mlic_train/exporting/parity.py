@@ -19,8 +19,10 @@ from mlic_runtime.package.manifest import AgreementSpec, ParitySpec
 from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.errors import ExportError
 from mlic_train.measure.predict import Outputs
-from mlic_train.models import Cnn, Model
+from mlic_train.models import Model
 from mlic_train.runs.checkpoint import TrainedModel
+
+from .inputs import example_inputs
 
 
 @dataclass(frozen=True)
@@ -45,28 +47,6 @@ TOLERANCES: Mapping[str, Tolerance] = {
 }
 # (B, T): one row, one token, odd numbers, the traced shape, longer and larger ones.
 SHAPES = ((1, 1), (2, 5), (7, 1), (3, 17), (5, 31), (16, 8))
-_SEED = 0
-
-
-def example_inputs(model: Model, rows: int, tokens: int, seed: int = _SEED) -> tuple[Tensor, ...]:
-    """Make random inputs of the contract: `pixels` uint8 (B, H, W, 3) and, if read, ids and mask int64 (B, T).
-
-    Rows differ in length. Of three or more rows, one has no caption and one has no picture, unless the model needs it.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    side = model.image_size
-    pixels = torch.randint(0, 256, (rows, side, side, 3), generator=generator, dtype=torch.uint8)
-    if isinstance(model, Cnn):
-        return (pixels,)
-    vocabulary = model.vocab_size
-    ids = torch.randint(1, vocabulary, (rows, tokens), generator=generator)
-    lengths = torch.randint(1, tokens + 1, (rows, 1), generator=generator)
-    lengths[0] = tokens
-    if rows >= 3:
-        lengths[1] = 0
-        pixels[2] = 0
-    mask = (torch.arange(tokens)[None, :] < lengths).long()
-    return pixels, ids * mask, mask
 
 
 def check_parity(trained: TrainedModel, session: GraphSession, precision: str = "fp32") -> ParitySpec:

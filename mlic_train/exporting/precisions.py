@@ -19,8 +19,10 @@ from mlic_train.runs.checkpoint import TrainedModel
 from .equalization import equalize
 from .graph import export_graph
 from .half_precision import to_float16
-from .quantization import Noise, Quantizer, session_for_parity
-from .ranges import Inputs, draw_rows, make_inputs, measure_ranges
+from .inputs import Inputs, draw_rows, make_inputs
+from .quantization import Effect, Quantizer, session_for_parity
+from .ranges import measure_ranges
+from .rounding import MOST_INPUTS
 
 FULL = PRECISIONS[0]
 """The precision that the others are made from."""
@@ -33,6 +35,8 @@ _NOISE = 0.25
 
 F1 on val is the judge; the budget is for val splits that are too small to see a change of this size.
 """
+
+_LESS_NOISE = 0.7  # of that of a graph that costs too much F1, at the most: few graphs are tried, each in seconds
 
 _WEIGHT_BITS = {FULL_RANGE: 8, REDUCED_RANGE: 7}
 
@@ -91,9 +95,17 @@ def make_graphs(
             graphs["fp16"] = Graph(content, {"fp16_left_in_fp32": _join_names(kept)})
         quantizers: dict[str, Quantizer] = {}
         if wanted := [precision for precision in reduced if precision in _WEIGHT_BITS]:
-            level = equalize(full, [batch for batch in batches if batch[PIXELS].any()])
+            pictures = [batch for batch in batches if batch[PIXELS].any()]
+            level = equalize(full, pictures)
             ranges = measure_ranges(level, batches)
             quantizers = {name: Quantizer(level, ranges, _WEIGHT_BITS[name]) for name in wanted}
+            quantizer = quantizers[wanted[0]]  # what is rounded one by one is the same for each number of bits
+            if alone := quantizer.num_rounded_alone:
+                reason = f"one value has more than {MOST_INPUTS:,} inputs" if pictures else "no row has a picture"
+                log(
+                    f"the weights of {alone} of {quantizer.num_convolutions} convolutions are rounded one by one, not "
+                    f"together, as {reason}: they lose more"
+                )
 
         def drop(precision: str, graph: bytes) -> float:
             run = run_graph(trained, session_for_parity(graph, precision))
@@ -130,37 +142,46 @@ def _quantize(
     drop: Callable[[bytes], float],
     max_drop: float,
     log: Callable[[str], None],
-    precision: str = REDUCED_RANGE,
+    precision: str,
 ) -> Graph:
-    """Quantize as many blocks as the noise budget allows; halve the budget until the loss of F1 is allowed.
+    """Quantize the blocks that the noise budget allows; halve the budget until the loss of F1 is allowed.
 
-    If blocks have to stay in float32, those do that make the most noise. The time that int8 saves in each is no part of
-    it: measured, it varies so much that two exports on one machine left out 9 and 20 blocks.
+    If blocks have to stay in float32, those do that make the most noise for what int8 saves in them. What it saves is
+    counted, not timed, so that equal inputs give equal bytes; counts and measured times of the hybrid's blocks lead to
+    nearly the same choices.
     """
     log(f"measuring what {precision} does to each of {len(quantizer.blocks)} blocks")
     if not quantizer.blocks:
         raise ExportError(f"the model has no operator that {precision} could be used for; leave it out of --precision")
-    ranked = quantizer.measure_noise(unseen)
-    budget, lost, least = _NOISE**2, float("inf"), 0
-    while (left := max(least, _fewest_left_out(ranked, budget))) < len(ranked):
-        content = quantizer.quantize([noise.block for noise in ranked[left:]])
+    effects = quantizer.measure_effects(unseen)
+    budget, lost, how = _NOISE**2, float("inf"), ""
+    while chosen := _choose_blocks(effects, budget):
+        content = quantizer.quantize([effect.block for effect in chosen])
         lost = drop(content)
-        how = f"{precision} with {left} of {len(ranked)} blocks in {FULL}"
-        log(f"{how}: {lost:+.2f} points of validation samples F1 lost")
+        how = f" with {len(effects) - len(chosen)} of {len(effects)} blocks in {FULL}"
+        log(f"{precision}{how}: {lost:+.2f} points of validation samples F1 lost")
         if lost <= max_drop:
             key = precision.replace("-", "_")
-            names = sorted(noise.block.name.strip("/") for noise in ranked[:left])
-            return Graph(content, {f"{key}_blocks": len(ranked) - left, f"{key}_left_in_fp32": _join_names(names)})
-        budget, least = budget / 2, left + 1
-    raise drop_error(precision, lost, max_drop, f" with {max(least - 1, 0)} of {len(ranked)} blocks in {FULL}")
+            names = sorted(effect.block.name.strip("/") for effect in effects if effect not in chosen)
+            return Graph(content, {f"{key}_blocks": len(chosen), f"{key}_left_in_fp32": _join_names(names)})
+        noise = sum(effect.mean_square for effect in chosen)
+        if noise == 0:
+            break  # what is lost does not come from int8
+        budget = min(budget / 2, _LESS_NOISE * noise)
+    raise drop_error(precision, lost, max_drop, how)
 
 
-def _fewest_left_out(ranked: Sequence[Noise], budget: float) -> int:
-    """Return how many of the worst blocks to leave out so that the mean squares of the others fit the budget."""
-    left = 0
-    while sum(noise.mean_square for noise in ranked[left:]) > budget:
-        left += 1
-    return left
+def _choose_blocks(effects: Sequence[Effect], budget: float) -> list[Effect]:
+    """Return the blocks to quantize, in the order of `effects`: their noise together is at most `budget`.
+
+    Those come first that make the least noise for what they save; one that does not fit any more is left out.
+    """
+    worst_first = sorted(effects, key=lambda effect: effect.mean_square / effect.saving, reverse=True)
+    chosen: list[Effect] = []
+    for effect in reversed(worst_first):
+        if sum(each.mean_square for each in (*chosen, effect)) <= budget:
+            chosen.append(effect)
+    return [effect for effect in effects if effect in chosen]
 
 
 def _join_names(names: Sequence[str]) -> str:

@@ -30,9 +30,11 @@ from mlic_runtime.base.machine import has_dot_product
 from mlic_runtime.graph.session import GraphSession, create_session
 from mlic_runtime.package.manifest import FULL_RANGE, REDUCED_RANGE
 
-from .ranges import Inputs, Ranges
+from .inputs import Inputs
+from .ranges import Ranges
 from .rounding import Floats, choose_steps, round_weight
 
+_WEIGHTED = ("Conv", "MatMul", "Gemm", "Gather")
 _ACTIVATIONS = ("Clip", "Relu")  # ONNX Runtime fuses these with a quantized convolution
 
 
@@ -50,11 +52,19 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Noise:
-    """The effect of quantizing one block alone: the mean squared change of a logit."""
+class Effect:
+    """What quantizing one block alone does.
+
+    Attributes:
+        block: the block.
+        mean_square: the noise, which is the mean squared change of a logit. That of several blocks adds up.
+        saving: the block's share of the multiplications of a row plus its share of the weights. int8 saves time with
+            the ones and bytes with the others.
+    """
 
     block: Block
     mean_square: float
+    saving: float
 
 
 class Quantizer:
@@ -73,6 +83,11 @@ class Quantizer:
         # {convolution: its rounded weights and their steps}
         self._rounded: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
         self.blocks = _find_blocks(self._model.graph)
+        # Convolutions, and those whose weights are rounded one by one: their inputs' covariance is not known.
+        weights = {tensor.name for tensor in self._model.graph.initializer}
+        convolutions = [n.name for n in self._model.graph.node if n.op_type == "Conv" and n.input[1] in weights]
+        self.num_convolutions = len(convolutions)
+        self.num_rounded_alone = sum(name not in ranges.covariances for name in convolutions)
 
     def quantize(self, blocks: Sequence[Block]) -> bytes:
         """Return the graph with these blocks in int8; without any block it is in float32."""
@@ -155,13 +170,50 @@ class Quantizer:
             tensors[node.input[2]].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), node.input[2]))
         return steps_of
 
-    def measure_noise(self, batches: Sequence[Inputs]) -> list[Noise]:
-        """Measure the noise of each block in the logits of these batches, largest first; noise of blocks adds up."""
+    def measure_effects(self, batches: Sequence[Inputs]) -> list[Effect]:
+        """Measure the effect of each block on the logits of these batches, those with the most noise first."""
         expected = self._logits([], batches)
-        noise = [
-            Noise(block, float(np.square(self._logits([block], batches) - expected).mean())) for block in self.blocks
+        savings = self._measure_savings(batches[0])
+        effects = [
+            Effect(block, float(np.square(self._logits([block], batches) - expected).mean()), saving)
+            for block, saving in zip(self.blocks, savings, strict=True)
         ]
-        return sorted(noise, key=lambda of_block: of_block.mean_square, reverse=True)
+        return sorted(effects, key=lambda effect: effect.mean_square, reverse=True)
+
+    def _measure_savings(self, batch: Inputs) -> list[float]:
+        """Return `Effect.saving` of each block; the shapes that multiplications follow from are those of the batch."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        operators = {node.name: node for node in model.graph.node}
+        weighted = [
+            [
+                (operators[name].output[0], sizes[weight], operators[name].op_type)
+                for name in block.operators
+                for weight in operators[name].input[:2]
+                if operators[name].op_type in _WEIGHTED and weight in sizes
+            ]
+            for block in self.blocks
+        ]
+        known = {output.name for output in model.graph.output}
+        outputs = sorted({output for of_block in weighted for output, *_ in of_block})
+        model.graph.output.extend(
+            helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs if name not in known
+        )
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        shapes = dict(zip(outputs, (array.shape for array in session.run(outputs, batch)), strict=True))
+
+        def multiplications(output: str, weight: tuple[int, ...], operator: str) -> float:
+            if operator == "Gather":
+                return 0.0
+            # Each value of a channel is a product with that channel's share of the weights.
+            channels = shapes[output][1 if operator == "Conv" else -1]
+            return float(np.prod(shapes[output]) * np.prod(weight) / channels)
+
+        work = [sum(multiplications(*each) for each in of_block) for of_block in weighted]
+        weights = [float(sum(np.prod(weight) for _, weight, _ in of_block)) for of_block in weighted]
+        all_work, all_weights = max(sum(work), 1.0), sum(weights)
+        return [mine / all_work + own / all_weights for mine, own in zip(work, weights, strict=True)]
 
     def _logits(self, blocks: Sequence[Block], batches: Sequence[Inputs]) -> npt.NDArray[np.float32]:
         session = session_for_parity(self.quantize(blocks), FULL_RANGE if self._weight_bits == 8 else REDUCED_RANGE)

@@ -1,6 +1,5 @@
 """The ranges of a graph's values on training rows, which float16 and int8 graphs are fitted to."""
 
-import random
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,19 +13,11 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization.calibrate import CalibrationDataReader, TensorsData, create_calibrator
 
 from mlic_runtime.base.override import override
-from mlic_runtime.graph.session import ATTENTION_MASK, INPUT_IDS, PIXELS
-from mlic_train.batches.dataset import Examples, batch_loader, evaluation_batches
-from mlic_train.data import Record
-from mlic_train.measure.collect import graph_inputs, usable_records
-from mlic_train.measure.predict import MODES, in_mode
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_runtime.graph.session import PIXELS
 
+from .inputs import Inputs
 from .rounding import Covariance, Floats, Window, can_round
 
-Inputs = dict[str, npt.NDArray[np.uint8] | npt.NDArray[np.int64]]
-"""A batch: {name of the graph's input: array}"""
-
-_BATCH_SIZE = 16
 _SEED = 0
 _ROWS_AT_A_TIME = 4  # the values between all convolutions of so many pictures are kept at a time
 _SAMPLES_PER_INPUT = 24  # samples of a covariance, for each of its columns
@@ -155,27 +146,6 @@ def _best_ends(values: npt.NDArray[np.float32], low: float, high: float) -> tupl
         if error < least:
             best, least = (low * share, high * share), error
     return best
-
-
-def draw_rows(trained: TrainedModel, records: Sequence[Record], count: int) -> list[Record]:
-    """Return `count` records in random order, always the same ones; those with pictures come first."""
-    usable = usable_records(records, trained.config.model)
-    random.Random(_SEED).shuffle(usable)
-    return sorted(usable, key=lambda record: record.image is None)[:count]
-
-
-def make_inputs(trained: TrainedModel, records: Sequence[Record], modes: Sequence[str] = MODES) -> list[Inputs]:
-    """Return the records in batches, once in each mode; a model that reads no captions has only the mode "both"."""
-    config = trained.config.model
-    examples = Examples(records, config.num_labels, config.image_spec)
-    names = (PIXELS, INPUT_IDS, ATTENTION_MASK)
-    possible = [mode for mode in modes if config.reads_captions or mode == "both"]
-    batches: list[Inputs] = []
-    for batch in batch_loader(examples, trained.caption_tokenizer, evaluation_batches(len(examples), _BATCH_SIZE)):
-        for mode in possible:
-            tensors = graph_inputs(in_mode(batch, mode), config.image_size)
-            batches.append({name: tensor.numpy() for name, tensor in zip(names, tensors, strict=False)})
-    return batches
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no type information

@@ -16,7 +16,7 @@ import onnx
 
 _SHARES = np.arange(1.0, 0.59, -0.05)  # of a channel's largest weight: where weights may be cut
 _DAMPING = 0.01  # of the mean variance of the inputs, added to each: rows are few, and no inverse may explode
-_MOST_INPUTS = 5_000  # of an output value: their covariance takes 8 bytes times its square
+MOST_INPUTS = 5_000  # of an output value: their covariance takes 8 bytes times its square
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,7 +99,7 @@ class Covariance:
 
 def can_round(window: Window | None, channels: int) -> bool:
     """Return whether weights of this window are rounded together; a covariance of more inputs would not fit memory."""
-    return window is not None and window.inputs_of(channels) <= _MOST_INPUTS
+    return window is not None and window.inputs_of(channels) <= MOST_INPUTS
 
 
 def choose_steps(weight: Floats, limit: int) -> Floats:

@@ -18,17 +18,6 @@ _RESAMPLES = 200
 Counts = npt.NDArray[np.integer]
 
 
-def samples_f1(decisions: Bools, targets: Bools) -> float:
-    """Average F1 = 2 TP / (predicted + true) over the rows; a row with neither counts as 1. Both bool (B, L)."""
-    return float(_rows_f1(*_count(decisions, targets)).mean())
-
-
-def micro_f1(decisions: Bools, targets: Bools) -> float:
-    """Compute F1 = 2 TP / (predicted + true) of all decisions together; 1 without either. Both bool (B, L)."""
-    hits, total = _count(decisions, targets)
-    return float(_rows_f1(hits.sum(), total.sum()))
-
-
 def fit_thresholds(
     probabilities: Floats, targets: Bools, goal: str = "samples_f1", known: Bools | None = None
 ) -> npt.NDArray[np.float64]:

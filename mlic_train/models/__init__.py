@@ -6,6 +6,7 @@ from mlic_train.config import ModelConfig
 from mlic_train.errors import ConfigError
 
 from .backbone import create_backbone
+from .base import PictureAndCaption, PictureOnly
 from .cnn import Cnn
 from .heads import Logits
 from .hybrid import Hybrid
@@ -13,7 +14,7 @@ from .origin_hybrid import OriginHybrid
 
 __all__ = ["Cnn", "Hybrid", "Logits", "Model", "OriginHybrid", "create_model"]
 
-Model = Cnn | Hybrid | OriginHybrid
+Model = PictureOnly | PictureAndCaption
 _KINDS: dict[str, type[Model]] = {"cnn": Cnn, "hybrid": Hybrid, "origin_hybrid": OriginHybrid}
 
 

@@ -1,11 +1,14 @@
 """What the models share: a picture encoder in front, calibration at the end."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mlic_runtime.base.override import override
+from mlic_runtime.graph.session import ATTENTION_MASK, INPUT_IDS, PIXELS
 from mlic_train.config import ModelConfig
 
 from .backbone import Backbone, Normalize, feature_grid
@@ -27,12 +30,20 @@ class Explained(NamedTuple):
 
 
 class PictureModel(nn.Module, ABC):
-    """A model with a picture encoder.
+    """A model with a picture encoder; a subclass of `PictureOnly` or of `PictureAndCaption`.
+
+    What trains, exports and checks a model asks these two, and no model by name.
+
+    Attributes:
+        inputs: the names of what `forward` takes and the graph has, in order.
+        vocab_size: token ids are below it; only in a model that takes `input_ids`.
 
     Raises:
         ConfigError: the pictures are too small for the backbone.
     """
 
+    inputs: ClassVar[tuple[str, ...]]
+    vocab_size: int
     calibration: Calibration
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
@@ -47,6 +58,32 @@ class PictureModel(nn.Module, ABC):
         """Whether the model can say where in its inputs its logits come from (see `explain`)."""
         return False
 
+    @abstractmethod
+    def arguments(
+        self,
+        features: Tensor | None,
+        has_picture: Tensor | None,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+    ) -> tuple[Any, ...]:
+        """Return those of these that `branches` and `classify` take; see `PictureAndCaption.branches` for each.
+
+        Raises:
+            ValueError: one is None that the model cannot do without.
+        """
+
+    def start_captions(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the first weights of the caption encoder, by their names in it; without any nothing changes.
+
+        Raises:
+            RuntimeError: the model has no tensors of these names and shapes.
+        """
+        own = {f"caption.{name}": tensor for name, tensor in weights.items()}
+        self.load_state_dict({**self.state_dict(), **own})
+
+    def ignore_pictures(self) -> None:
+        """Prepare for training without pictures, where the picture branch would stay as it is made."""
+
     def on_grid(self, evidence: Tensor) -> Tensor:
         """Return evidence (B, L, h * w) as (B, L, h, w)."""
         return evidence.reshape(-1, evidence.shape[1], *self.grid)
@@ -56,12 +93,65 @@ class PictureModel(nn.Module, ABC):
         return self.backbone(self.normalize(pixels))  # type: ignore[no-any-return]
 
 
+class PictureOnly(PictureModel):
+    """A model that reads a picture and no caption.
+
+    Graph: `pixels` uint8 (B, H, W, 3) -> `logits` float32 (B, L).
+    """
+
+    inputs = (PIXELS,)
+
+    @override
+    def arguments(
+        self,
+        features: Tensor | None,
+        has_picture: Tensor | None,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+    ) -> tuple[Any, ...]:
+        if features is None:
+            raise ValueError("a model that reads no captions needs a picture in every row")
+        return (features,)
+
+    @abstractmethod
+    def branches(self, features: Tensor) -> Logits:
+        """Return logits float32 (B, L) before calibration of feature maps float32 (B, C, h, w)."""
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return calibrated logits float32 (B, L) of feature maps float32 (B, C, h, w)."""
+        logits = self.branches(features).fused
+        has_picture = torch.ones_like(logits[:, 0])
+        return self.calibration(logits, has_picture, torch.zeros_like(has_picture))  # type: ignore[no-any-return]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return `logits`, as the graph does."""
+        return self.classify(self.encode_picture(pixels))
+
+    def explain(self, pixels: Tensor) -> Explained:
+        """Return the logits with what each place of the picture contributes; only if `explains`."""
+        raise TypeError(f"{type(self).__name__} does not explain its logits")
+
+
 class PictureAndCaption(PictureModel):
     """A model that reads a picture and a caption, either of which a row may lack.
 
     Graph: `pixels` uint8 (B, H, W, 3), `input_ids` int64 (B, T), `attention_mask` int64 (B, T) -> `logits`
     float32 (B, L). An all-zero picture means "no picture", an all-zero mask row "no caption".
     """
+
+    inputs = (PIXELS, INPUT_IDS, ATTENTION_MASK)
+
+    @override
+    def arguments(
+        self,
+        features: Tensor | None,
+        has_picture: Tensor | None,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+    ) -> tuple[Any, ...]:
+        if input_ids is None or attention_mask is None:
+            raise ValueError("a model that reads captions needs input_ids and attention_mask")
+        return features, has_picture, input_ids, attention_mask
 
     @abstractmethod
     def branches(

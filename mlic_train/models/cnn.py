@@ -5,18 +5,16 @@ from mlic_runtime.base.override import override
 from mlic_train.config import ModelConfig
 
 from .backbone import Backbone, Conv3
-from .base import Explained, PictureModel
+from .base import Explained, PictureOnly
 from .calibration import Calibration
 from .heads import LabelOutput, Logits, PictureLabels, Positions
 
 
-class Cnn(PictureModel):
+class Cnn(PictureOnly):
     """The picture-only model: convolutions, pooling, fully connected layers.
 
     The origin's two fully connected layers follow its three convolutions. A timm backbone ends in a hundred times as
     many values: one layer follows it, whose results are pooled over the positions, as in the hybrid.
-
-    Graph: `pixels` uint8 (B, H, W, 3) -> `logits` float32 (B, L).
     """
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
@@ -36,22 +34,12 @@ class Cnn(PictureModel):
     def explains(self) -> bool:
         return isinstance(self.fully_connected[-1], PictureLabels) and not self.output.softmax
 
+    @override
     def branches(self, features: Tensor) -> Logits:
-        """Return logits float32 (B, L) before calibration of feature maps float32 (B, C, h, w)."""
         return Logits(self.output(self.fully_connected(features)))
 
-    def classify(self, features: Tensor) -> Tensor:
-        """Return calibrated logits float32 (B, L) of feature maps float32 (B, C, h, w)."""
-        logits = self.branches(features).fused
-        has_picture = torch.ones_like(logits[:, 0])
-        return self.calibration(logits, has_picture, torch.zeros_like(has_picture))  # type: ignore[no-any-return]
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return `logits`, as the graph does."""
-        return self.classify(self.encode_picture(pixels))
-
+    @override
     def explain(self, pixels: Tensor) -> Explained:
-        """Return the logits with what each place of the picture contributes; only if `explains`."""
         *before, labels = self.fully_connected
         if not isinstance(labels, PictureLabels):
             raise TypeError("a cnn with the origin's layers does not explain its logits")

@@ -45,12 +45,10 @@ class Hybrid(PictureAndCaption):
     def explains(self) -> bool:
         return not self.output.softmax
 
+    @override
     @torch.no_grad()
     def ignore_pictures(self) -> None:
-        """Make pictures change nothing where there is a caption, and no label likely where there is none.
-
-        This is for a model that is trained without pictures: its picture branch stays as it is made.
-        """
+        # Pictures change nothing where there is a caption, and no label is likely where there is none.
         self.picture_share.zero_()
         self.caption_share.fill_(1.0)
         self.picture_labels.scores.weight.zero_()

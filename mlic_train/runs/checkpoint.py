@@ -26,7 +26,7 @@ from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_train.batches.dataset import Batch
 from mlic_train.config import ModelConfig, TrainConfig, read_configs, read_json
 from mlic_train.errors import CheckpointError
-from mlic_train.models import Cnn, Model, create_model
+from mlic_train.models import Model, create_model
 
 CONFIG_NAME = "config.json"
 BEST_NAME = "best.safetensors"
@@ -207,22 +207,7 @@ class TrainedModel:
                 self._encoded[:] = [batch.pixels, self.model.encode_picture(batch.pixels)]
             visible = batch.pixels.flatten(1).any(dim=1)
             batch = dataclasses.replace(batch, features=self._encoded[1], has_picture=visible)
-        return self.model.classify(*model_inputs(self.model, batch))
-
-
-def model_inputs(model: Model, batch: Batch) -> tuple[Any, ...]:
-    """Return what `model.branches` and `model.classify` read of a batch whose pictures are feature maps.
-
-    Raises:
-        ValueError: the batch lacks pictures or captions that the model cannot do without.
-    """
-    if isinstance(model, Cnn):
-        if batch.features is None:
-            raise ValueError("the model cnn needs a picture in every row")
-        return (batch.features,)
-    if batch.input_ids is None or batch.attention_mask is None:
-        raise ValueError("a model that reads captions needs input_ids and attention_mask")
-    return batch.features, batch.has_picture, batch.input_ids, batch.attention_mask
+        return self.model.classify(*self.model.arguments(*batch.encoded))
 
 
 def create_tokenizer(config: ModelConfig, tokenizer_json: bytes | None) -> CaptionTokenizer | None:
@@ -238,19 +223,36 @@ def load_trained(folder: Path) -> TrainedModel:
         CheckpointError: there is no best checkpoint yet, or it does not fit config.json.
     """
     config = read_run_config(folder)
+    checkpoint = load_best(folder)
+    model = create_model(config.model)
+    load_weights(model, checkpoint.model, folder / BEST_NAME)
+    return TrainedModel(folder, config, model.eval(), read_tokenizer(folder, config.model), checkpoint.state)
+
+
+def load_best(folder: Path) -> Checkpoint:
+    """Read the best checkpoint of a run folder.
+
+    Raises:
+        CheckpointError: there is none yet; see also `load_checkpoint`.
+    """
     path = folder / BEST_NAME
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {BEST_NAME} yet: let at least one epoch finish (mlic-train --resume)")
-    checkpoint = load_checkpoint(path)
-    model = create_model(config.model)
-    load_weights(model, checkpoint.model, path)
-    tokenizer = None
-    if config.model.reads_captions:
-        file = folder / TOKENIZER_NAME
-        if not file.is_file():
-            raise CheckpointError(f"{folder} has no {TOKENIZER_NAME}; the run folder is incomplete")
-        tokenizer = file.read_bytes()
-    return TrainedModel(folder, config, model.eval(), tokenizer, checkpoint.state)
+    return load_checkpoint(path)
+
+
+def read_tokenizer(folder: Path, config: ModelConfig) -> bytes | None:
+    """Read tokenizer.json of a run folder; return None for a model that reads no captions.
+
+    Raises:
+        CheckpointError: the file is missing.
+    """
+    if not config.reads_captions:
+        return None
+    file = folder / TOKENIZER_NAME
+    if not file.is_file():
+        raise CheckpointError(f"{folder} has no {TOKENIZER_NAME}; the run folder is incomplete")
+    return file.read_bytes()
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -278,8 +280,7 @@ def load_backbone(model: Model, folder: Path) -> None:
     Raises:
         CheckpointError: there is no best checkpoint, or it has another backbone.
     """
-    path = folder / BEST_NAME
-    tensors = load_checkpoint(path).model
+    path, tensors = folder / BEST_NAME, load_best(folder).model
     own = model.state_dict()
     names = [name for name in own if name.startswith(OF_THE_BACKBONE)]
     theirs = {name for name in tensors if name.startswith(OF_THE_BACKBONE)}

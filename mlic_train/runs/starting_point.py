@@ -13,7 +13,7 @@ from mlic_train.config import OWN_TEXT_ENCODERS, ModelConfig
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.models import Model, create_model
 
-from .checkpoint import BEST_NAME, OF_THE_BACKBONE, checkpoint_digest, load_checkpoint, load_weights, read_run_config
+from .checkpoint import BEST_NAME, OF_THE_BACKBONE, checkpoint_digest, load_best, load_weights, read_run_config
 
 # What may differ from that run: no weight depends on it. (Dropout has none; a CNN reads pictures of any size.)
 _FREE = ("image_size", "interpolation", "resize", "dropout", "encoder_dropout", "word_dropout", "drop_path")
@@ -67,7 +67,7 @@ def start_from(model: Model, config: ModelConfig, folder: Path, *, with_backbone
         CheckpointError: there is no best checkpoint, or its architecture is another.
     """
     path = folder / BEST_NAME
-    theirs, tensors = read_run_config(folder).model, load_checkpoint(path).model
+    theirs, tensors = read_run_config(folder).model, load_best(folder).model
     own = model.state_dict()
     axes = _label_axes(own, config)
     known = [(config.labels.index(name), at) for at, name in enumerate(theirs.labels) if name in config.labels]

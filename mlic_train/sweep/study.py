@@ -20,9 +20,6 @@ from mlic_train.errors import ConfigError
 from .liveness import LivenessTracker
 from .space import Value
 
-SAMPLERS = ("grid", "random", "tpe")
-PRUNERS = ("none", "median", "hyperband")
-
 _CREATION_SECONDS = 60.0  # how long another machine may take to write the queue of a new study
 # Names of attributes of a study and of its trials.
 _POINT, _WORKER, _PLAN, _READY, _IDENTITY = "point", "worker", "plan", "ready", "identity"
@@ -64,7 +61,7 @@ class SweepStudy:
         tracks_all: `tracker` knows every process of this study.
         take_over: also continue the trials of processes that `tracker` does not know.
         seed: the sampler's.
-        pruner: one of `PRUNERS`.
+        pruner: "none", "median" or "hyperband".
         epochs: the number of epochs of the longest trial, for hyperband.
 
     Raises:

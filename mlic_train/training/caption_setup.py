@@ -14,7 +14,7 @@ from mlic_train.config import LSTM, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfi
 from mlic_train.data import Record
 from mlic_train.errors import ConfigError
 from mlic_train.models.huggingface import load_text_encoder
-from mlic_train.runs.checkpoint import load_trained
+from mlic_train.runs.checkpoint import read_run_config, read_tokenizer
 
 from .embedding import PACKAGE, PACKAGE_NAME, initial_embedding, packaged_encoder
 
@@ -74,12 +74,11 @@ def take_over_captions(config: ModelConfig, folder: Path) -> CaptionSetup:
     """Take tokenizer and vocabulary of a finished run; its weights come with those of the whole model.
 
     Raises:
-        CheckpointError: there is no trained model.
+        CheckpointError: it is no run folder, or its tokenizer is missing.
     """
-    trained = load_trained(folder)
-    theirs = trained.config.model
+    theirs = read_run_config(folder).model
     config = dataclasses.replace(config, vocab_size=theirs.vocab_size, text_config=theirs.text_config)
-    return CaptionSetup(config, trained.tokenizer)
+    return CaptionSetup(config, read_tokenizer(folder, theirs))
 
 
 def _pretrained_captions(config: ModelConfig) -> CaptionSetup:

@@ -9,7 +9,6 @@ from mlic_train.batches.dataset import Batch
 from mlic_train.config import TrainConfig
 from mlic_train.errors import ConfigError
 from mlic_train.models import Logits, Model
-from mlic_train.runs.checkpoint import model_inputs
 
 
 class Learner(nn.Module):
@@ -55,4 +54,4 @@ class Learner(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
                 batch = dataclasses.replace(batch, features=self.model.encode_picture(batch.pixels))
         apply = self.model.branches if self.training else self.model.classify
-        return apply(*model_inputs(self.model, batch))
+        return apply(*self.model.arguments(*batch.encoded))

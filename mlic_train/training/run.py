@@ -16,7 +16,6 @@ from lightning_fabric import Fabric
 from mlic_runtime.base.files import remove_abandoned
 from mlic_runtime.base.output_files import write_bytes
 from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, duration, progress_bar
-from mlic_runtime.package.manifest import TOKENIZER_NAME
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.batches.dataset import Batch, Examples, unknown_of
@@ -42,7 +41,7 @@ from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.measure.calibration import calibrate
 from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.thresholds import fit_thresholds
-from mlic_train.models import Hybrid, Model, create_model
+from mlic_train.models import Model, create_model
 from mlic_train.models.calibration import BOTH, CAPTION_ONLY
 from mlic_train.runs.checkpoint import (
     BEST_NAME,
@@ -53,20 +52,18 @@ from mlic_train.runs.checkpoint import (
     State,
     TrainedModel,
     create_tokenizer,
-    load_backbone,
     load_checkpoint,
     load_trained,
     load_weights,
     read_run_config,
+    read_tokenizer,
     save_checkpoint,
     write_run_config,
 )
-from mlic_train.runs.find import run_called
-from mlic_train.runs.starting_point import origin, start_from
 
 from .adapt import adapt, pictures_are_missing, remarks
-from .caption_setup import set_up_captions, take_over_captions
 from .distillation import FINGERPRINT, check_soft_files, read_soft_labels, teach, write_soft_labels
+from .first_model import make_first_model
 from .fit import FitData, fit, is_finished
 from .learner import Learner
 from .loggers import RunLog
@@ -239,52 +236,36 @@ def _start(
     for line in remarks(options, splits):
         log(line)
     ignores_pictures = pictures_are_missing(options, splits)
-    data_fingerprint, train, backbone = fingerprint(splits.named()), options.train, options.weights.pretrained
+    data_fingerprint, train = fingerprint(splits.named()), options.train
     splits, taught = teach(splits, options.teacher, train.teacher_weight, device, log)
-    start = None if options.weights.start_from is None else run_called(options.weights.start_from)
-    if start is None:
-        captions = set_up_captions(options.model, splits.train.records, options.weights.embedding)
-    else:
-        if "embedding" in options.given:
-            raise ConfigError("--start-from brings token embeddings of its own: leave --embedding out")
-        captions = take_over_captions(options.model, start)
-        backbone = backbone if "backbone_weights" in options.given else None
-    config = dataclasses.replace(captions.config, labels=splits.labels.names)
-    torch.manual_seed(train.seed)
-    model = _with_backbone(config, backbone)
-    if start is not None:
-        log(start_from(model, config, start, with_backbone=backbone is None))
-    if isinstance(model, Hybrid):
-        model.caption.load_state_dict({**model.caption.state_dict(), **captions.weights})
-        if ignores_pictures:
-            model.ignore_pictures()
+    first = make_first_model(options, splits, log)
+    if ignores_pictures:
+        first.model.ignore_pictures()
     facts: dict[str, str | int | float] = {
         "data_fingerprint": data_fingerprint,
         "seed": train.seed,
         "preset": options.run.preset or NONE,
         **({NEVER_SEEN: "pictures"} if ignores_pictures else {}),
-        "backbone_weights": _origin_of_backbone(backbone, start),
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
-        **captions.facts,
-        **({} if start is None else origin(start)),
+        **first.facts,
         **({} if splits.division is None else {"division": splits.division.notes[0]}),
         **taught,
         **provenance,
     }
-    run_config = RunConfig(config, train, facts)
+    run_config = RunConfig(first.config, train, facts)
     # Refuse now what training would refuse, before a folder exists that nothing can be done with.
     _usable_rows(run_config, splits, lambda _: None)
-    Learner(model, train)
+    Learner(first.model, train)
     # config.json comes last: a folder with it can be resumed, a folder without it can be started again.
-    save_checkpoint(folder / LAST_NAME, model.state_dict(), State())
+    save_checkpoint(folder / LAST_NAME, first.model.state_dict(), State())
     if taught:
         write_soft_labels(folder, splits)
     if splits.division is not None:
         write_division(folder, splits.division)
     # A path may hold bytes that are no text; that is no reason not to train.
     write_bytes(folder / OPTIONS_NAME, to_toml(repeatable(options.chosen)).encode("utf-8", "backslashreplace"))
-    write_run_config(folder, run_config, captions.tokenizer)
+    write_run_config(folder, run_config, first.tokenizer)
 
 
 def _resume(
@@ -303,7 +284,7 @@ def _resume(
     if FINGERPRINT in config.provenance:
         check_soft_files(config.provenance)
         splits = read_soft_labels(folder, splits, config.provenance[FINGERPRINT])
-    tokenizer = (folder / TOKENIZER_NAME).read_bytes() if config.model.reads_captions else None
+    tokenizer = read_tokenizer(folder, config.model)
     model = create_model(config.model)
     checkpoint = load_checkpoint(folder / LAST_NAME)
     load_weights(model, checkpoint.model, folder / LAST_NAME)
@@ -354,21 +335,6 @@ def _begin(
     reading, fewest, scoring = seconds_to_finish(trained, splits, stopwatch)
     budget.begin(state, reading + scoring, fewest + scoring, validation, scoring)
     return state.time
-
-
-def _with_backbone(config: ModelConfig, weights: str | Path | None) -> Model:
-    """Create a model; `weights` may also be a run folder, whose picture encoder it takes over."""
-    if weights is None or not Path(weights).is_dir():
-        return create_model(config, weights)
-    model = create_model(config)
-    load_backbone(model, Path(weights))
-    return model
-
-
-def _origin_of_backbone(weights: str | Path | None, start: Path | None) -> str:
-    """Return the provenance: what the backbone's weights are called, but not their folder on this machine."""
-    path = start.resolve() if weights is None and start is not None else weights
-    return "none" if path is None else Path(path).name
 
 
 def _log_nothing(_: str) -> None:

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from mlic_runtime.annotations.source.members import image_source
-from mlic_runtime.caption.tokenizer import CaptionTokenizer
 from mlic_runtime.picture.decode import read_pixels
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data import Record
 from mlic_train.errors import DataError
-from mlic_train.models import Cnn, Model
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
 
 _RECORDS = 32  # records at a time, as many pictures per forward pass of the backbone; bounds memory
@@ -91,38 +89,32 @@ def _predict(
 ) -> Iterator[tuple[list[int], npt.NDArray[np.float64]]]:
     """Yield indices of records and their logits float64 (n, L), averaged over captions, for all records."""
     config = teacher.config.model
-    tokenizer = teacher.caption_tokenizer
     captions = [record.captions if config.reads_captions and sees != "picture" else () for record in records]
     pictures = [record.image if sees != "caption" else None for record in records]
     for rows in _chunks([row for row, picture in enumerate(pictures) if picture is not None], _RECORDS):
         paths = [path for row in rows if (path := pictures[row]) is not None]
         pixels = np.stack(list(threads.map(lambda path: read_pixels(image_source(path), config.image_spec), paths)))
         features = teacher.model.encode_picture(torch.from_numpy(pixels).to(device))
-        yield rows, _mean_logits(teacher.model, tokenizer, features, [captions[row] for row in rows], device)
+        yield rows, _mean_logits(teacher, features, [captions[row] for row in rows], device)
     alone = [row for row, picture in enumerate(pictures) if picture is None and captions[row]]
     for rows in _chunks(alone, _RECORDS):
-        yield rows, _mean_logits(teacher.model, tokenizer, None, [captions[row] for row in rows], device)
+        yield rows, _mean_logits(teacher, None, [captions[row] for row in rows], device)
 
 
 def _mean_logits(
-    model: Model,
-    tokenizer: CaptionTokenizer | None,
-    features: Tensor | None,
-    captions: Sequence[tuple[str, ...]],
-    device: torch.device,
+    teacher: TrainedModel, features: Tensor | None, captions: Sequence[tuple[str, ...]], device: torch.device
 ) -> npt.NDArray[np.float64]:
     """Return logits float64 (n, L), means over a record's captions; `features` (n, C, h, w), None without pictures."""
-    if isinstance(model, Cnn) or tokenizer is None:
-        if not isinstance(model, Cnn) or features is None:
-            raise ValueError("a model that reads captions needs its tokenizer, one that reads none needs pictures")
-        return _to_numpy(model.classify(features))
+    model, tokenizer = teacher.model, teacher.caption_tokenizer
     pairs = [(row, caption) for row, texts in enumerate(captions) for caption in texts or (None,)]
     parts = []
     for part in _chunks(pairs, _CAPTIONS):
-        ids, mask = (torch.from_numpy(array).to(device) for array in tokenizer.encode([text for _, text in part]))
+        ids = mask = None
+        if tokenizer is not None:
+            ids, mask = (torch.from_numpy(array).to(device) for array in tokenizer.encode([text for _, text in part]))
         chosen = None if features is None else features[[row for row, _ in part]]
         has_picture = None if features is None else torch.ones(len(part), dtype=torch.bool, device=device)
-        parts.append(_to_numpy(model.classify(chosen, has_picture, ids, mask)))
+        parts.append(_to_numpy(model.classify(*model.arguments(chosen, has_picture, ids, mask))))
     logits = np.concatenate(parts)
     total = np.zeros((len(captions), logits.shape[1]))
     np.add.at(total, [row for row, _ in pairs], logits)

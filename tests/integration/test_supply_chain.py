@@ -132,10 +132,7 @@ def test_no_limit_of_the_runtime_stands_in_another_module() -> None:
         for path in runtime.rglob("*.py")
         if path.name != "limits.py"
     }
-    # What annotations of data sets may have has its limits beside each format's reader.
-    elsewhere = {name: names for name, names in found.items() if names and not name.startswith("annotations/")}
-    assert elsewhere == {
-        "base/typed_json.py": ["_MAX_SHOWN"],  # how much of a value a message shows
+    assert {name: names for name, names in found.items() if names} == {
         "package/graph_safety.py": ["_MAX_FIELD_NUMBER"],  # of the file format
         "predict/prediction.py": ["MAX_ROWS", "MAX_CHARACTERS"],  # how much of a prediction a notebook shows
     }

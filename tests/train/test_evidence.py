@@ -15,8 +15,9 @@ from mlic_runtime.graph.session import create_session
 from mlic_train.config import ModelConfig
 from mlic_train.errors import ExportError
 from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.package import ExportOptions, export_package
-from mlic_train.exporting.parity import check_parity, example_inputs
+from mlic_train.exporting.parity import check_parity
 from mlic_train.models import Cnn, Hybrid, create_model
 from mlic_train.runs.checkpoint import TrainedModel
 

@@ -20,8 +20,9 @@ from mlic_train.bench.pytorch import PyTorchBackend, TorchCompileBackend
 from mlic_train.config import DataOptions, ModelConfig
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import CheckpointError, ExportError
+from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.package import ExportOptions, export_package
-from mlic_train.exporting.parity import ATOL, example_inputs
+from mlic_train.exporting.parity import ATOL
 from mlic_train.runs.checkpoint import TrainedModel, load_trained, save_half
 from mlic_train.runs.find import find_run, newest_run
 

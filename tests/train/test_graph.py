@@ -13,7 +13,8 @@ import torch
 from mlic_runtime.graph.session import create_session
 from mlic_train.config import MODELS, ModelConfig
 from mlic_train.exporting.graph import OPSET, export_graph
-from mlic_train.exporting.parity import ATOL, example_inputs
+from mlic_train.exporting.inputs import example_inputs
+from mlic_train.exporting.parity import ATOL
 from mlic_train.models import create_model
 from mlic_train.runs.checkpoint import TrainedModel
 

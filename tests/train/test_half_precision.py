@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mlic_runtime.graph.session import create_session
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.half_precision import LIMIT, to_float16
-from mlic_train.exporting.parity import example_inputs
+from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.ranges import measure_ranges
 from mlic_train.runs.checkpoint import TrainedModel
 

@@ -4,11 +4,22 @@ import pytest
 
 from mlic_train.errors import ConfigError
 from mlic_train.measure.metrics import compute_metrics
-from mlic_train.measure.thresholds import fit_thresholds, micro_f1, samples_f1
+from mlic_train.measure.thresholds import _count, _rows_f1, fit_thresholds
 
 TARGETS = np.array([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 0]], dtype=bool)
 PROBABILITIES = np.array([[0.9, 0.2, 0.3], [0.4, 0.8, 0.1], [0.7, 0.6, 0.6], [0.6, 0.1, 0.7]], dtype=np.float32)
 HALF = np.full(3, 0.5)
+
+
+def samples_f1(decisions: npt.NDArray[np.bool_], targets: npt.NDArray[np.bool_]) -> float:
+    """As thresholds are fitted for."""
+    return float(_rows_f1(*_count(decisions, targets)).mean())
+
+
+def micro_f1(decisions: npt.NDArray[np.bool_], targets: npt.NDArray[np.bool_]) -> float:
+    """As thresholds are fitted for."""
+    hits, total = _count(decisions, targets)
+    return float(_rows_f1(hits.sum(), total.sum()))
 
 
 def test_metrics_by_hand() -> None:

@@ -6,7 +6,7 @@ import torch
 from mlic_runtime.graph.session import create_session
 from mlic_train.config import ModelConfig
 from mlic_train.exporting.graph import export_graph
-from mlic_train.exporting.parity import example_inputs
+from mlic_train.exporting.inputs import example_inputs
 from mlic_train.models import Hybrid, create_model
 
 

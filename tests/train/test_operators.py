@@ -13,9 +13,10 @@ from mlic_train.data.splits import load_splits
 from mlic_train.errors import ExportError
 from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.half_precision import to_float16
+from mlic_train.exporting.inputs import draw_rows, make_inputs
 from mlic_train.exporting.operators import check_operators, tensor_types
 from mlic_train.exporting.quantization import Quantizer
-from mlic_train.exporting.ranges import draw_rows, make_inputs, measure_ranges
+from mlic_train.exporting.ranges import measure_ranges
 from mlic_train.models import create_model
 from mlic_train.runs.checkpoint import TrainedModel
 

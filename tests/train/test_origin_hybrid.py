@@ -28,8 +28,9 @@ from mlic_train.config import (
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import ConfigError
 from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.package import export_package
-from mlic_train.exporting.parity import ATOL, SHAPES, example_inputs
+from mlic_train.exporting.parity import ATOL, SHAPES
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import OriginHybrid, create_model
 from mlic_train.models.origin_hybrid import NUM_TRIGRAMS, Join, trigrams

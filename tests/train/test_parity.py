@@ -20,6 +20,7 @@ from mlic_train.config import DataOptions, ModelConfig
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import DataError, ExportError
 from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.parity import (
     ATOL,
@@ -28,7 +29,6 @@ from mlic_train.exporting.parity import (
     Tolerance,
     check_parity,
     check_rows,
-    example_inputs,
     parity_table,
 )
 from mlic_train.measure.collect import collect_splits, run_graph
@@ -57,7 +57,7 @@ class DifferentOnPhotographs(nn.Module):
 
     def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
-        self.model = trained.model
+        self.model, self.inputs = trained.model, trained.model.inputs
         self.image_size, self.vocab_size = trained.config.model.image_size, trained.config.model.vocab_size
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ExportError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.precisions import _quantize, largest_drop, make_graphs
-from mlic_train.exporting.quantization import Block, Noise
+from mlic_train.exporting.quantization import Block, Effect
 from mlic_train.measure.collect import collect_splits, run_graph
 from mlic_train.report.precisions import pareto_front
 from mlic_train.runs.checkpoint import TrainedModel
@@ -77,6 +77,19 @@ def test_all_precisions_are_the_same_bytes_again(trained: TrainedModel, splits: 
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
+def test_weights_that_are_rounded_one_by_one_are_counted_once(
+    trained: TrainedModel, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = collect_splits(trained, trained.run, splits)
+    for precisions, most, count in ((("int8",), 5_000, 0), (("int8-full", "int8"), 27, 2)):
+        monkeypatch.setattr("mlic_train.exporting.rounding.MOST_INPUTS", most)
+        lines: list[str] = []
+        make_graphs(trained, precisions, splits, expected, 100.0, lines.append)
+        said = [line for line in lines if "one by one" in line]
+        start = f"the weights of {count} of 3 convolutions are rounded one by one, not together, as one value has more"
+        assert [line.startswith(start) for line in said] == [True] * (count > 0)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_reduced_precision_needs_data(trained: TrainedModel, tmp_path: Path, precision: str) -> None:
     with pytest.raises(ExportError, match=f"{precision} is fitted on training rows .*: give --data, or export"):
@@ -117,23 +130,26 @@ def test_val_is_measured_in_every_mode(trained: TrainedModel, splits: Splits) ->
 
 
 class Blocks:
-    """A quantizer of blocks with known noise; its graphs are the names of the blocks in int8."""
+    """A quantizer of blocks with known noise and savings; its graphs are the names of the blocks in int8."""
 
-    def __init__(self, *mean_squares: float) -> None:
-        self.noise = [
-            Noise(Block(f"/b{index}", (f"/b{index}/Conv",)), value) for index, value in enumerate(mean_squares)
+    def __init__(self, *mean_squares: float, savings: tuple[float, ...] | None = None) -> None:
+        self.effects = [
+            Effect(Block(f"/b{index}", (f"/b{index}/Conv",)), noise, saving)
+            for index, (noise, saving) in enumerate(
+                zip(mean_squares, savings or (1.0,) * len(mean_squares), strict=True)
+            )
         ]
-        self.blocks = [noise.block for noise in self.noise]
+        self.blocks = [effect.block for effect in self.effects]
 
-    def measure_noise(self, _: object) -> list[Noise]:
-        return self.noise
+    def measure_effects(self, _: object) -> list[Effect]:
+        return self.effects
 
     def quantize(self, blocks: list[Block]) -> bytes:
         return " ".join(block.name for block in blocks).encode()
 
 
 def quantize(blocks: Blocks, drop: Callable[[bytes], float], log: Callable[[str], None] = lambda _: None) -> Any:
-    return _quantize(blocks, [], drop, 0.5, log)  # type: ignore[arg-type] # a stand-in
+    return _quantize(blocks, [], drop, 0.5, log, "int8")  # type: ignore[arg-type] # a stand-in
 
 
 def test_the_worst_blocks_are_left_out_until_the_noise_is_within_its_budget() -> None:
@@ -152,6 +168,26 @@ def test_the_budget_is_halved_until_the_drop_is_allowed() -> None:
         "int8 with 1 of 5 blocks in fp32: +0.90 points of validation samples F1 lost",
         "int8 with 3 of 5 blocks in fp32: +0.50 points of validation samples F1 lost",
     ]
+
+
+def test_blocks_that_save_little_for_their_noise_are_left_out_first() -> None:
+    # The noisiest block saves most. Without b1 and b2 the noise fits; b3 fits beside b0, b2 would not.
+    blocks = Blocks(0.05, 0.02, 0.015, 0.003, savings=(1.0, 0.1, 0.2, 0.05))
+    made = quantize(blocks, lambda _: 0.0)
+    assert made.content == b"/b0 /b3"
+    assert made.notes == {"int8_blocks": 2, "int8_left_in_fp32": "b1, b2"}
+
+
+def test_a_graph_that_costs_too_much_is_followed_by_one_of_less_noise() -> None:
+    # All fit the budget, and would after ten halvings; the next graph has at most 0.7 of the noise.
+    drops = {b"/b0 /b1 /b2": 1.0, b"/b0": 0.2}
+    made = quantize(Blocks(2e-5, 1e-5, 1e-5, savings=(1.0, 0.1, 0.1)), drops.__getitem__)
+    assert made.notes["int8_left_in_fp32"] == "b1, b2"
+
+
+def test_a_loss_that_does_not_come_from_int8_ends_the_search() -> None:
+    with pytest.raises(ExportError, match=r"int8 costs 3\.00 points .* with 0 of 2 blocks in fp32, at most 0\.5 are"):
+        quantize(Blocks(0.0, 0.0), lambda _: 3.0)
 
 
 def test_a_model_that_bears_no_int8_is_refused_by_name() -> None:

@@ -16,8 +16,9 @@ from mlic_runtime.package.graph_safety import check_graph
 from mlic_train.config import DataOptions, ModelConfig
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.inputs import Inputs, draw_rows, make_inputs
 from mlic_train.exporting.quantization import Block, Quantizer
-from mlic_train.exporting.ranges import Inputs, Ranges, draw_rows, make_inputs, measure_ranges
+from mlic_train.exporting.ranges import Ranges, measure_ranges
 from mlic_train.models import create_model
 from mlic_train.runs.checkpoint import TrainedModel
 
@@ -175,12 +176,39 @@ def test_quantizing_twice_gives_the_same_bytes(trained: TrainedModel, rows: list
 
 def test_what_hurts_is_seen_in_the_logits() -> None:
     # One channel with values a thousand times those of the others takes nearly all of the 256 steps.
-    even, uneven = (quantizer_of(residual_graph(factor)).measure_noise(noise_rows(1, seed=1)) for factor in (1, 1000))
+    even, uneven = (quantizer_of(residual_graph(factor)).measure_effects(noise_rows(1, seed=1)) for factor in (1, 1000))
     assert [noise.mean_square for noise in uneven] == sorted((noise.mean_square for noise in uneven), reverse=True)
     loss = {noise.block.name: noise.mean_square for noise in uneven}
     usual = {noise.block.name: noise.mean_square for noise in even}
     assert loss["/backbone/stem"] > 10 * usual["/backbone/stem"]
     assert all(value > 0 for value in loss.values())
+
+
+def test_what_int8_saves_is_counted_in_multiplications_and_weights() -> None:
+    effects = quantizer_of(residual_graph()).measure_effects(noise_rows(1))
+    counted = {  # 8 x 8 positions; multiplications of a row, weights
+        "/backbone/stem": (64 * 4 * 3, 4 * 3),
+        "/backbone/blocks/blocks.0": (2 * 64 * 4 * 4, 2 * 4 * 4),
+        "/head/MatMul": (4 * 2, 4 * 2),
+    }
+    work, weights = map(sum, zip(*counted.values(), strict=True))
+    expected = {name: mine / work + own / weights for name, (mine, own) in counted.items()}
+    assert {effect.block.name: effect.saving for effect in effects} == pytest.approx(expected)
+
+
+def test_an_embedding_saves_bytes_and_no_time(trained: TrainedModel, rows: list[Inputs]) -> None:
+    graph = export_graph(trained.model, 64)
+    effects = Quantizer(graph, measure_ranges(graph, rows)).measure_effects(rows[:1])
+    saving = {effect.block.name: effect.saving for effect in effects}
+    assert sum(saving.values()) == pytest.approx(2.0)
+    weights = {tensor.name: np.prod(tensor.dims) for tensor in onnx.load_from_string(graph).graph.initializer}
+    table = weights["caption.embedding.weight"]
+    all_weights = table + sum(
+        weights[node.input[1]]
+        for node in onnx.load_from_string(graph).graph.node
+        if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in weights
+    )
+    assert saving["/caption/embedding/Gather"] == pytest.approx(table / all_weights)
 
 
 def test_the_ranges_are_those_of_the_rows() -> None:

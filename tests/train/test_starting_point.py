@@ -7,12 +7,16 @@ import torch
 from click.testing import CliRunner
 
 from mlic_train.cli.train import train
-from mlic_train.config import ModelConfig
+from mlic_train.config import DataOptions, ModelConfig, Options
+from mlic_train.config.options import resolve
+from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import TrainedModel, load_checkpoint, read_run_config
+from mlic_train.runs.checkpoint import Checkpoint, TrainedModel, load_checkpoint, read_run_config
 from mlic_train.runs.find import run_called
 from mlic_train.runs.starting_point import architecture, start_from
+from mlic_train.training.adapt import adapt
+from mlic_train.training.first_model import make_first_model
 
 QUICK = ["--device", "cpu", "--batch-size", "8", "--text-batch-size", "8", "--epochs", "1"]
 
@@ -23,6 +27,11 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
         result: torch.Tensor = model.eval()(pixels, ids, (ids > 0).long())
     return result
+
+
+def start(data: Path, trained: TrainedModel) -> tuple[Options, Splits]:
+    splits = load_splits(DataOptions(data))
+    return adapt(resolve({"start_from": str(trained.folder)}), splits), splits
 
 
 def test_a_model_starts_where_the_run_ended(trained: TrainedModel) -> None:
@@ -127,3 +136,30 @@ def test_what_cannot_start_is_one_line(
     assert result.exit_code == 1
     assert message in result.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_start_reads_its_checkpoint_once(
+    colours: Path, tmp_path: Path, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def load(path: Path) -> Checkpoint:
+        read.append(path)
+        return load_checkpoint(path)
+
+    monkeypatch.setattr("mlic_train.runs.checkpoint.load_checkpoint", load)
+    make_first_model(*start(colours, trained), lambda _: None)
+    assert read == [trained.folder / "best.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("best.safetensors", r"run has no best\.safetensors yet: let at least one epoch finish"),
+        ("tokenizer.json", r"run has no tokenizer\.json; the run folder is incomplete"),
+    ],
+)
+def test_an_unfinished_run_is_no_start(colours: Path, trained: TrainedModel, missing: str, message: str) -> None:
+    (trained.folder / missing).unlink()
+    with pytest.raises(CheckpointError, match=message):
+        make_first_model(*start(colours, trained), lambda _: None)

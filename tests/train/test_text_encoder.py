@@ -27,8 +27,9 @@ from mlic_train.config import DataOptions, ModelConfig, TrainConfig
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError
 from mlic_train.exporting.graph import export_graph
+from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.package import export_package
-from mlic_train.exporting.parity import ATOL, SHAPES, example_inputs
+from mlic_train.exporting.parity import ATOL, SHAPES
 from mlic_train.models import Hybrid, create_model
 from mlic_train.models.huggingface import ENCODERS, HuggingFaceEncoder, load_text_encoder
 from mlic_train.runs.checkpoint import LAST_NAME, load_checkpoint, load_trained

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlic_runtime.limits import MAX_DATASET_CARD_BYTES
+
 from .yaml_files import load_yaml
 
 CARD_NAME = "README.md"
-_MAX_BYTES = 4 * 1024 * 1024  # of a card
 
 
 def class_names(file: Path, column: str) -> tuple[str, ...]:
@@ -28,7 +29,7 @@ def class_names(file: Path, column: str) -> tuple[str, ...]:
 
 def _names(card: Path) -> Mapping[str, tuple[str, ...]]:
     try:
-        if card.stat().st_size > _MAX_BYTES:
+        if card.stat().st_size > MAX_DATASET_CARD_BYTES:
             return {}
         text = card.read_text("utf-8")
         if not text.startswith("---") or "class_label" not in text:

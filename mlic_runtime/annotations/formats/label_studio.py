@@ -29,7 +29,7 @@ _SPLIT_KEYS = ("split", "subset", "fold", "partition", "set")
 _LABEL_KEYS = ("label", "labels", "choice", "choices", "class", "classes", "tag", "tags", "category", "categories")
 _REGION = {"x", "points", "rle", "vertices", "start"}  # what the value of an answer about a part of a picture has
 _REGIONS = {"rectangle", "ellipse", "polygon", "keypoint", "brush", "bitmask", "vector"}  # without labels of their own
-_MAX_TEXTS = 20  # different texts that are choices although hardly one occurs twice
+_FEW_TEXTS = 20  # different texts that are choices although hardly one occurs twice
 
 
 @dataclass(slots=True)
@@ -298,7 +298,7 @@ def _minimal_controls(objects: Sequence[Mapping[str, Any]]) -> list[str]:
         for key in answers
         if key in shaped
         or key.lower() in (*_LABEL_KEYS, *_CAPTION_KEYS)
-        or (key.lower() not in taken and len(texts[key]) <= max(_MAX_TEXTS, texts[key].total() // 2))
+        or (key.lower() not in taken and len(texts[key]) <= max(_FEW_TEXTS, texts[key].total() // 2))
     ]
 
 

@@ -41,7 +41,7 @@ _FLAGS = {  # columns of yes and no: the split of each
 }
 # What Label Studio writes into a CSV export besides the task's data and the answers.
 _STUDIO = frozenset({"annotationid", "annotator", "leadtime", "createdat", "updatedat", "agreement", "history"})
-_MAX_VALUES = 50  # different cells of a column that are kept: no more are a split's words
+_KEPT_VALUES = 50  # different cells of a column that are kept: no more are a split's words
 
 YES, NO, UNKNOWN, BLANK, CROSS, FRACTION, NUMBER, TEXT, LIST, OTHER = range(10)
 _WORDS = {
@@ -190,9 +190,9 @@ def find_layout(
                 if len(value) < 16:
                     kinds[value] = kind
             column.kinds[kind] += 1
-            if len(column.values) < _MAX_VALUES and isinstance(value, str | int | float):
+            if len(column.values) < _KEPT_VALUES and isinstance(value, str | int | float):
                 column.values.setdefault(str(value).strip())
-            if type(value) is str and len(column.folders) < _MAX_VALUES:
+            if type(value) is str and len(column.folders) < _KEPT_VALUES:
                 column.folders.setdefault(first_folder(value))
     names = [*header, *(name for name in seen if name not in header)]
     return _Finder(names, seen, given, known, skip, each_own).find()

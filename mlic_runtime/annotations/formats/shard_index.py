@@ -21,7 +21,7 @@ from .format import Row, Rows, clean_row
 
 SCHEMA_VERSION = 1
 _SUFFIX = ".index"
-_MAX_SHOWN = 80  # characters of a line in a message
+_SHOWN_CHARACTERS = 80  # characters of a line in a message
 
 
 def index_of(shard: Path) -> Path:
@@ -67,7 +67,7 @@ def read_index(shard: Path) -> Rows | None:
         for line in samples:
             rows.append(_to_row(shard, json.loads(line), size))
     except (ValueError, TypeError, KeyError, RecursionError, TarError):
-        shown = line[:_MAX_SHOWN].decode("ascii", "backslashreplace")
+        shown = line[:_SHOWN_CHARACTERS].decode("ascii", "backslashreplace")
         raise DataError(
             f"{location_of(index_of(shard))}: found {shown!r}; expected the index of a shard of {size} bytes, and "
             f"{len(samples)} samples; write it anew with mlic-shards --index, or remove it"

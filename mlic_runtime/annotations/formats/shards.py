@@ -23,10 +23,11 @@ from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.base.override import override
 from mlic_runtime.base.text import counted
 from mlic_runtime.errors import DataError
+from mlic_runtime.limits import MAX_ROW_BYTES
 from mlic_runtime.picture.signatures import HEAD_BYTES, PICTURE_SUFFIXES, is_picture
 
-from . import jsonl
 from .format import Format, Row, Rows, clean_row
+from .sample_json import parse_row
 from .shard_index import read_index
 
 SUMMARY_NAME = "shards.json"
@@ -34,7 +35,6 @@ SCHEMA_VERSION = 1
 UNKNOWN_PICTURE = ".img"  # the suffix of a picture whose own name has no known one
 _PICTURES = (*PICTURE_SUFFIXES, UNKNOWN_PICTURE)
 _TEXTS = _TEXT, _JSON, _LABELS = ".txt", ".json", ".cls"
-_MAX_TEXT = 1 << 20  # bytes of a caption, or of the JSON of a sample
 # As in webdataset: the key ends at the first dot; a file without one belongs to no sample, nor does __meta__.
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")
 _KEY_RULE = "the key of a sample ends at the first dot of a name"
@@ -294,7 +294,7 @@ def _row(
 
 def _merge_texts(file: Path, number: int, texts: dict[str, str]) -> Row | Problem:
     """Return the row without its picture, from the texts of a sample by their suffix."""
-    row = jsonl.parse_row(file, number, texts[_JSON]) if _JSON in texts else Row(number, None, (), None)
+    row = parse_row(file, number, texts[_JSON]) if _JSON in texts else Row(number, None, (), None)
     if isinstance(row, Problem) or not texts.keys() & {_TEXT, _LABELS}:
         return row
     if _LABELS in texts and row.labels is not None:
@@ -306,7 +306,7 @@ def _merge_texts(file: Path, number: int, texts: dict[str, str]) -> Row | Proble
 
 
 def _text(stream: BinaryIO, entry: Entry) -> str:
-    if entry.size > _MAX_TEXT:
-        raise ValueError(f"found {entry.name!r} of {entry.size} bytes; expected at most {_MAX_TEXT}")
+    if entry.size > MAX_ROW_BYTES:
+        raise ValueError(f"found {entry.name!r} of {entry.size} bytes; expected at most {MAX_ROW_BYTES}")
     stream.seek(entry.offset)
     return decode(stream.read(entry.size), repr(entry.name))

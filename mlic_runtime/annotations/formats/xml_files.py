@@ -6,9 +6,7 @@ from xml.parsers import expat
 
 from mlic_runtime.annotations.source.files import read_bytes
 from mlic_runtime.errors import DataError
-from mlic_runtime.limits import MAX_ANNOTATIONS_BYTES
-
-_MAX_DEPTH = 64  # elements inside one another; annotations have about ten
+from mlic_runtime.limits import MAX_ANNOTATIONS_BYTES, MAX_XML_DEPTH
 
 
 class XmlError(ValueError):
@@ -41,8 +39,8 @@ def parse_xml(content: bytes) -> Element:
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
-        if depth > _MAX_DEPTH:
-            raise XmlError(f"found more than {_MAX_DEPTH} elements inside one another")
+        if depth > MAX_XML_DEPTH:
+            raise XmlError(f"found more than {MAX_XML_DEPTH} elements inside one another")
         builder.start(tag, attributes)
 
     def end(tag: str) -> None:

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 from mlic_runtime.errors import DataError
+from mlic_runtime.limits import MAX_SHARDS
 
 SHARD_SUFFIX = ".tar"
-_MAX_NAMES = 100_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _NESTED = re.compile(r"\{[^{}]*\{")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -59,8 +59,8 @@ def expand(file: Path) -> tuple[Path, ...]:
         )
     # re.split gives what is outside and what is inside of braces in turns.
     parts = [_choices(file, part) if place % 2 else [part] for place, part in enumerate(_BRACES.split(name))]
-    if math.prod(map(len, parts)) > _MAX_NAMES:
-        raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
+    if math.prod(map(len, parts)) > MAX_SHARDS:
+        raise DataError(f"{file}: it names more than {MAX_SHARDS} files; expected fewer")
     files = tuple(Path("".join(chosen)) for chosen in itertools.product(*parts))
     missing = [each for each in files if not is_remote(each) and not each.exists()]
     if missing:
@@ -76,8 +76,8 @@ def _choices(file: Path, inside: str) -> list[str]:
     if bounds is None:
         return inside.split(",") if "," in inside else [f"{{{inside}}}"]
     first, last = int(bounds[1]), int(bounds[2])
-    if abs(last - first) >= _MAX_NAMES:
-        raise DataError(f"{file}: it names more than {_MAX_NAMES} files; expected fewer")
+    if abs(last - first) >= MAX_SHARDS:
+        raise DataError(f"{file}: it names more than {MAX_SHARDS} files; expected fewer")
     padded = any(len(end) > 1 and end.startswith("0") for end in bounds.groups())
     width = max(map(len, bounds.groups())) if padded else 0
     step = 1 if first <= last else -1

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from mlic_runtime.limits import MAX_TAR_HEADER_BYTES, MAX_TAR_PADDING_BYTES
+
 from .pictures import leads_outside
 
 BLOCK = 512
-_MAX_EXTENDED = 1 << 16  # bytes of a header that extends the next: a name and some times
-_MAX_PADDING = 1 << 20  # bytes after the end mark; tar programs fill up a record of 10 KiB, some a larger one
 _KINDS = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -132,8 +132,10 @@ def _cause(block: bytes, position: int) -> str:
 
 
 def _extension(stream: BinaryIO, start: int, header: Header) -> bytes:
-    if header.size > _MAX_EXTENDED:
-        raise TarError(f"a header at byte {start} extends the next by {header.size} bytes; expected {_MAX_EXTENDED}")
+    if header.size > MAX_TAR_HEADER_BYTES:
+        raise TarError(
+            f"a header at byte {start} extends the next by {header.size} bytes; expected {MAX_TAR_HEADER_BYTES}"
+        )
     return _read(stream, start, header.size)
 
 
@@ -166,5 +168,5 @@ def plain_name(name: str) -> str:
 
 
 def _require_padding(stream: BinaryIO, position: int, size: int) -> None:
-    if size - position > _MAX_PADDING or _read(stream, position, size - position).strip(b"\0"):
+    if size - position > MAX_TAR_PADDING_BYTES or _read(stream, position, size - position).strip(b"\0"):
         raise TarError(f"found more after the end mark at byte {position}; expected one tar file, not several joined")
