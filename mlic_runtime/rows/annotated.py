@@ -2,19 +2,20 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlic_runtime.annotations.folder import NoAnnotationsError, find_splits
 from mlic_runtime.annotations.formats.format import ColumnNames
-from mlic_runtime.annotations.formats.format import Row as AnnotatedRow
 from mlic_runtime.annotations.formats.registry import FORMATS, find_format
 from mlic_runtime.annotations.formats.sidecars import find_sidecars
 from mlic_runtime.annotations.problems import Problem, count_problems
+from mlic_runtime.annotations.rows import AnnotatedRows, LocatedRow, join_captions
 from mlic_runtime.annotations.source.archive import is_archive
-from mlic_runtime.annotations.source.pictures import PictureFinder, pictures_below
+from mlic_runtime.annotations.source.pictures import pictures_below
 from mlic_runtime.annotations.source.tree import beside_pictures, walk
+from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.base.text import counted, one_line
 from mlic_runtime.errors import DataError, InputError
 
@@ -126,55 +127,46 @@ def read_annotated(
     Raises:
         DataError: a source cannot be used at all, columns are named for what is no table, or `images` is no folder.
     """
-    if images is not None and not images.is_dir():
-        raise DataError(f"{images}: not a folder; expected the pictures folder")
-    images = images or annotated.images
     warnings: list[Problem] = []
-    blank = more = 0
-    found: dict[object, Row | tuple[Callable[[], bytes], Row]] = {}
-    finders: dict[tuple[Path, ...], PictureFinder] = {}
-    titles: dict[str, None] = {}
-    for source in annotated.sources:
-        format_ = find_format(source, columns=columns)
-        titles[format_.title] = None
-        folders = tuple(each for each in format_.picture_folders(source, images) if each.is_dir())
-        finder = finders.setdefault(folders, PictureFinder(folders))
-        for each in format_.read_rows(source, None):
-            if isinstance(each, Problem):
-                if each.severity == "error":
-                    shown = dataclasses.replace(each, file=Path(_shown(annotated.root, each.file)))
-                    found[(source, each.number, len(found))] = Row(error=InputError(one_line(str(shown))))
-                else:
-                    warnings.append(each)
-                continue
-            blank += each.blank_caption
-            more += len(each.captions[1:])
-            key, row = _row(source, each, finder, pictures)
-            before = found.get(key)
-            if before is None:
-                found[key] = row
-            elif isinstance(row, tuple) and isinstance(before, tuple) and before[1].caption is None:
-                found[key] = (before[0], dataclasses.replace(before[1], caption=row[1].caption))
-            elif isinstance(row, Row) and isinstance(before, Row) and before.caption is None:
-                found[key] = dataclasses.replace(before, caption=row.caption)
+    blank = 0
+    found: dict[object, Row | tuple[LocatedRow, tuple[str, ...]]] = {}
+    sources = AnnotatedRows(
+        annotated.sources,
+        images or annotated.images,
+        pictures=pictures,
+        columns=columns,
+        images_option="--image-root",
+    )
+    for each in sources.read():
+        if isinstance(each, Problem):
+            if each.severity == "error":
+                shown = dataclasses.replace(each, file=Path(_shown(annotated.root, each.file)))
+                found[(each.file, each.number, len(found))] = Row(error=InputError(one_line(str(shown))))
             else:
-                more += bool(each.captions)
-    notes += _notes(annotated, list(titles), warnings)
+                warnings.append(each)
+        elif each.problem is not None:
+            error = InputError(one_line(each.problem.message))
+            found[(each.file, each.row.number)] = Row(name=each.row.image_id, error=error)
+        else:
+            blank += each.row.blank_caption
+            before = found.get(each.key)
+            if isinstance(before, tuple):
+                found[each.key] = before[0], join_captions(before[1], each.row.captions)
+            else:
+                found[each.key] = each, each.row.captions
+    more = sum(max(0, len(each[1]) - 1) for each in found.values() if isinstance(each, tuple))
+    notes += _notes(annotated, list(dict.fromkeys(each.title for each in sources.formats.values())), warnings)
     if captions and blank:
         notes.append(f"{counted(blank, 'caption')} blank: the picture counts as having none")
     if captions and more:
         notes.append(f"{counted(more, 'more caption')} not used: the first caption of a picture counts")
     if pictures:
-        for finder in finders.values():
-            notes += finder.notes()
+        notes += sources.notes()
         notes += _unnamed(annotated, found)
-
-    def rows() -> Iterator[Row]:
-        for each in found.values():
-            row = each if isinstance(each, Row) else dataclasses.replace(each[1], image=each[0]())
-            yield row if captions else dataclasses.replace(row, caption=None)
-
-    return rows()
+    return (
+        each if isinstance(each, Row) else _row(each[0], each[1][0] if captions and each[1] else None)
+        for each in found.values()
+    )
 
 
 def _notes(annotated: Annotated, titles: Sequence[str], warnings: Sequence[Problem]) -> Iterator[str]:
@@ -199,18 +191,13 @@ def _unnamed(annotated: Annotated, found: Container[object]) -> Iterator[str]:
         yield f"{counted(len(left), 'picture')} left out, which no row names, such as {_shown(annotated.root, left[0])}"
 
 
-def _row(
-    source: Path, row: AnnotatedRow, finder: PictureFinder, pictures: bool
-) -> tuple[object, Row | tuple[Callable[[], bytes], Row]]:
-    """Return what tells the picture of a row from others, and the row; with what reads its bytes, if it is no file."""
-    caption = row.captions[0] if row.captions else None
-    if not pictures or row.image_id is None:
-        return row.image_id or (source, row.number), Row(None, caption, row.image_id)
-    if row.picture is not None:
-        return row.picture, (row.picture.read_bytes, Row(None, caption, row.image_id))
+def _row(located: LocatedRow, caption: str | None) -> Row:
+    """Return the row of a picture, with its bytes where it is no file."""
+    name, picture = located.row.image_id, located.picture
+    if picture is None or isinstance(picture, Path):
+        return Row(None if picture is None else str(picture), caption, name)
     try:
-        path = finder.find(row.image_id, row.other_names)
-    except (ValueError, LookupError) as error:
-        message = str(error.args[0]).replace("--images", "--image-root")
-        return (source, row.number), Row(None, None, row.image_id, InputError(one_line(message)))
-    return path, Row(str(path), caption, row.image_id)
+        return Row(picture.read_bytes(), caption, name)
+    except OSError as error:
+        message = f"cannot read picture {str(picture)!r}: {os_error_reason(error)}"
+        return Row(name=name, error=InputError(one_line(message)))

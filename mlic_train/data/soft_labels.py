@@ -263,7 +263,7 @@ def _picture(row: SoftRow, finder: PictureFinder) -> PictureFile | None:
     names = names_of(row.image).names
     try:
         return finder.find(names[0], names[1:]) if names else None
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, FileNotFoundError):
         return None
 
 
