@@ -2,23 +2,27 @@
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlic_runtime.annotations.folder import NoAnnotationsError, find_splits
-from mlic_runtime.annotations.formats.format import ColumnNames
+from mlic_runtime.annotations.formats.format import ColumnNames, Format
 from mlic_runtime.annotations.formats.registry import FORMATS, find_format
+from mlic_runtime.annotations.formats.shards import check_listed
 from mlic_runtime.annotations.formats.sidecars import find_sidecars
 from mlic_runtime.annotations.problems import Problem, count_problems
 from mlic_runtime.annotations.rows import AnnotatedRows, LocatedRow, join_captions
-from mlic_runtime.annotations.source.archive import is_archive
+from mlic_runtime.annotations.source.addresses import expand, is_shards
+from mlic_runtime.annotations.source.archive import is_archive, unpack
 from mlic_runtime.annotations.source.pictures import pictures_below
 from mlic_runtime.annotations.source.tree import beside_pictures, walk
 from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.base.text import counted, one_line
 from mlic_runtime.errors import DataError, InputError
 
+from .far_folder import FAR_ANNOTATIONS
 from .row import Row
 
 # A file of these has a reader of its own; a folder of those is a folder of pictures, with captions beside them or not.
@@ -34,46 +38,88 @@ class Annotated:
 
     Attributes:
         path: the path.
-        sources: what rows are read from, train first.
+        sources: what rows are read from, train first; empty for a zip file with nothing but pictures.
+        root: the folder that they are in; that of a zip file is where it was unpacked.
+        whole: whether all of `root` was looked through, as for a folder and a zip file.
         images: the folder `images` beside them; None where there is none.
         notes: where they were found, a line each.
-        root: the folder that they are in; that of a zip file is where it was unpacked.
     """
 
     path: Path
     sources: tuple[Path, ...]
-    images: Path | None
-    notes: tuple[str, ...]
     root: Path
+    whole: bool = False
+    images: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
-def find_annotated(path: Path) -> Annotated | None:
+def find_annotated(path: Path, shards: Sequence[Path] = ()) -> Annotated | None:
     """Return the annotations that a path names; None for a table, or a folder of pictures.
 
     Args:
-        path: a file, which may be a zip file, or a folder.
+        path: a file, which may be a zip file, or a folder; or shards, as one name or address, see
+            `annotations.source.addresses`.
+        shards: those in a folder under an address.
 
     Raises:
-        DataError: a zip file cannot be unpacked, or holds no data set; a folder has annotations that cannot be used.
+        DataError: a zip file cannot be unpacked; a folder has annotations that cannot be used; a shard is not there.
         OutputError: there is no room to unpack it.
     """
+    if shards:
+        return Annotated(path, tuple(shards), path)
+    if is_shards(path.name) and not path.is_dir():
+        named = expand(path)
+        check_listed(named, whole=False)
+        return Annotated(path, named, path.parent)
     if path.is_file() and not is_archive(path):
-        known = next((each for each in FORMATS if each.recognizes(path)), None)
-        return None if known is None or known.name in _TABLES else Annotated(path, (path,), None, (), path.parent)
+        known = _annotations_in(path)
+        return None if known is None else Annotated(path, (path,), path.parent)
+    if path.is_dir():
+        return _find_in(path, path)
+    folder, note = unpack(path)
+    found = _find_in(path, folder) or Annotated(path, (), folder, whole=True)
+    return dataclasses.replace(found, notes=(note, *found.notes))
+
+
+def refuse_far(suffix: str, start: bytes) -> None:
+    """Refuse a table under a URI that is a file of annotations: of these, only shards are read from far.
+
+    Args:
+        suffix: of the file's name.
+        start: its content, or the beginning of it.
+
+    Raises:
+        DataError: so it is.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # formats look at files
+        file = Path(folder, f"rows{suffix}")
+        file.write_bytes(start)
+        known = _annotations_in(file)
+    if known is not None:
+        raise DataError(f"found {known.title}; {FAR_ANNOTATIONS}")
+
+
+def _annotations_in(file: Path) -> Format | None:
+    """Return the format of a file of annotations; None for a table, and for what is no data."""
+    known = next((each for each in FORMATS if each.recognizes(file)), None)
+    return None if known is None or known.name in _TABLES else known
+
+
+def _find_in(path: Path, folder: Path) -> Annotated | None:
+    """Return the annotations in a folder, which messages call `path`; None for a folder of pictures."""
     try:
-        found = find_splits(path, needs_train=False)
+        found = find_splits(folder, needs_train=False)
     except NoAnnotationsError:
-        if path.is_dir():
-            return None
-        raise
-    except DataError:
-        if path.is_dir() and not _has_annotations(path):
-            return None  # its folders are only named like splits
-        raise
-    sources = tuple(file for files in found.by_split().values() for file in files)
-    if path.is_dir() and all(_is_folder_of_pictures(source) for source in sources):
         return None
-    return Annotated(path, sources, found.images, found.notes, found.unpacked or path)
+    except DataError as error:
+        if not _has_annotations(folder):
+            return None  # its folders are only named like splits
+        raise DataError(str(error).replace(str(folder), str(path))) from None
+    sources = tuple(file for files in found.by_split().values() for file in files)
+    if all(_is_folder_of_pictures(source) for source in sources):
+        return None
+    notes = tuple(line.replace(str(folder), str(path)) for line in found.notes)
+    return Annotated(path, sources, folder, whole=True, images=found.images, notes=notes)
 
 
 def _is_folder_of_pictures(source: Path) -> bool:
@@ -173,7 +219,8 @@ def _notes(annotated: Annotated, titles: Sequence[str], warnings: Sequence[Probl
     """Yield what was read, and the warnings of the formats, a line for each kind."""
     names = [_shown(annotated.root, source) for source in annotated.sources]
     listed = ", ".join([*names[:_SHOWN], *([f"... ({len(names)} in all)"] if len(names) > _SHOWN else [])])
-    of_folder = f" from {listed}" if annotated.path.is_dir() and listed != os.curdir else ""
+    several = annotated.whole or len(names) > 1
+    of_folder = f" from {listed}" if several and listed != os.curdir else ""
     yield f"read as {', '.join(titles)}{of_folder}; labels are not used"
     yield from annotated.notes
     relative = (dataclasses.replace(each, file=Path(_shown(annotated.root, each.file))) for each in warnings)
@@ -187,7 +234,7 @@ def _shown(root: Path, source: Path) -> str:
 
 def _unnamed(annotated: Annotated, found: Container[object]) -> Iterator[str]:
     """Yield a line about the pictures of a folder that no row names."""
-    if annotated.path.is_dir() and (left := [path for path in pictures_below(annotated.path) if path not in found]):
+    if annotated.whole and (left := [path for path in pictures_below(annotated.root) if path not in found]):
         yield f"{counted(len(left), 'picture')} left out, which no row names, such as {_shown(annotated.root, left[0])}"
 
 
