@@ -126,7 +126,8 @@ def open_rows(
     try:
         if annotated is not None or (Path(name).is_dir() if far is None else far_folder):
             if image_root is not None:
-                raise InputError(f"{name!r} is a folder of pictures and its own image root: leave the image root out")
+                kind = "folder" if annotated is None else "zip file"
+                raise InputError(f"{name!r} is a {kind} of pictures and its own image root: leave the image root out")
             if far_folder is None:
                 folder, notes = (Path(name), ()) if annotated is None else (annotated.root, annotated.notes)
                 rows, share = read_folder(folder, passed_over)

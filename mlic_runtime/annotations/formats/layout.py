@@ -327,7 +327,7 @@ class _Finder:
             value = next(value for value in self.seen[bad[0]].values if kind_of(value) == FRACTION)
             raise InputError(
                 f"found {value} in the column {bad[0]!r}; expected 1 or 0: soft labels come from a teacher "
-                "(mlic-train --teacher); for columns that are no labels, name those that are with --labels-column"
+                "(mlic-train --teacher); for columns that are no labels, name the columns that are"
             )
 
 
