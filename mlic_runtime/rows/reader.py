@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, BinaryIO
 
-from mlic_runtime.annotations.source.addresses import SHARD_SUFFIX, is_pattern, is_shards
+from mlic_runtime.annotations.source.addresses import SHARD_SUFFIX, is_pattern, is_shards, location_of
 from mlic_runtime.base.far_files import FarFile, is_uri, without_dots, without_file_scheme
 from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.base.text import one_line
@@ -129,7 +129,8 @@ def open_rows(
                 kind = "folder" if annotated is None else "zip file"
                 raise InputError(f"{name!r} is a {kind} of pictures and its own image root: leave the image root out")
             if far_folder is None:
-                folder, notes = (Path(name), ()) if annotated is None else (annotated.root, annotated.notes)
+                folder = Path(name) if annotated is None else annotated.root
+                notes += () if annotated is None else annotated.notes
                 rows, share = read_folder(folder, passed_over)
                 return reader(rows, str(folder), notes, share, passed_over=passed_over, name=name)
             return reader(far_folder.rows(passed_over), name, passed_over=passed_over, name=name)
@@ -209,7 +210,10 @@ def _open_annotated(
     from .annotated import read_annotated
 
     notes: list[str] = []
-    images = None if image_root is None else Path(without_file_scheme(os.fspath(image_root)))
+    given = None if image_root is None else without_file_scheme(os.fspath(image_root))
+    if given is not None and is_uri(given):
+        raise _in_file(name, f"found the image root {given!r}; expected a folder of this machine for annotated data")
+    images = None if given is None else Path(given)
     columns = ColumnNames(*named)
     try:
         rows = read_annotated(annotated, images, notes, pictures=pictures, captions=captions, columns=columns)
@@ -217,7 +221,7 @@ def _open_annotated(
         raise _in_file(name, error) from error
     first = annotated.sources[0]
     root = images or annotated.images or (first if first.is_dir() else first.parent)
-    return RowReader(str(root), "\n".join(map(one_line, notes)), None, lambda: None, rows, None)
+    return RowReader(location_of(root), "\n".join(map(one_line, notes)), None, lambda: None, rows, None)
 
 
 def _open_far(far: FarFile, suffix: str) -> BinaryIO:

@@ -141,6 +141,8 @@ def test_the_image_root_is_the_folder_of_the_pictures(
         assert [row.image for row in reader] == [str(expected)]
     with pytest.raises(InputError, match="nowhere: not a folder; expected the pictures folder"):
         open_rows(source, image_root=tmp_path / "nowhere")
+    with pytest.raises(InputError, match="image root 's3://bucket'; expected a folder of this machine"):
+        open_rows(source, image_root="s3://bucket")
 
 
 def test_short_texts_beside_two_pictures_are_captions(tmp_path: Path) -> None:
