@@ -53,20 +53,21 @@ class Annotated:
     notes: tuple[str, ...] = ()
 
 
-def find_annotated(path: Path, shards: Sequence[Path] = ()) -> Annotated | None:
+def find_annotated(path: Path, shards: Sequence[Path] = (), note: str = "") -> Annotated | None:
     """Return the annotations that a path names; None for a table, or a folder of pictures.
 
     Args:
         path: a file, which may be a zip file, or a folder; or shards, as one name or address, see
             `annotations.source.addresses`.
         shards: those in a folder under an address.
+        note: what is to be said about that folder.
 
     Raises:
         DataError: a zip file cannot be unpacked; a folder has annotations that cannot be used; a shard is not there.
         OutputError: there is no room to unpack it.
     """
     if shards:
-        return Annotated(path, tuple(shards), path)
+        return Annotated(path, tuple(shards), path, notes=(note,) if note else ())
     if is_shards(path.name) and not path.is_dir():
         named = expand(path)
         check_listed(named, whole=False)

@@ -1,7 +1,7 @@
 """A folder of pictures that a URI names."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import PurePath, PurePosixPath
 from typing import BinaryIO, cast
 from urllib.parse import unquote
@@ -101,6 +101,12 @@ class FarFolder:
             return []  # addresses of shards have no options
         names = sorted(str(name) for name in self._names() if len(name.parts) == 1 and is_shards(name.name))
         return [name for split in ("train", "val", "test") for name in names if name.startswith(f"{split}-")]
+
+    def besides(self, shards: Collection[str]) -> str:
+        """Return a line about the files in the folder that are neither these shards nor belong to them; "" for none."""
+        own = {*shards, *(f"{shard}.index" for shard in shards), "shards.json", "labels.csv"}
+        others = sorted(name for name in map(str, self._names()) if name not in own and not name.startswith("."))
+        return f"{counted(len(others), 'file')} beside the shards not read, such as {others[0]}" if others else ""
 
     def _names(self) -> set[PurePosixPath]:
         """Return the files in the folder and its subfolders, which are listed once."""

@@ -176,7 +176,7 @@ def _find_annotated(
     """
     path = Path(name)
     suffix = path.suffix.lower()
-    shards = [] if far_folder is None else [path / each for each in far_folder.shards()]
+    shards = [] if far_folder is None else far_folder.shards()
     if far:
         if far_folder is None and suffix in _ONLY_ANNOTATED_SUFFIXES:
             raise _in_file(name, FAR_ANNOTATIONS)
@@ -190,7 +190,8 @@ def _find_annotated(
     from .annotated import find_annotated
 
     try:
-        return find_annotated(path, shards)
+        note = "" if far_folder is None else far_folder.besides(shards)
+        return find_annotated(path, [path / each for each in shards], note)
     except DataError as error:
         raise _in_file(name, error) from error
 

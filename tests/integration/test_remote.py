@@ -300,6 +300,10 @@ def test_shards_are_read_from_far_by_name_and_as_a_folder(memory: Any) -> None:
         rows = rows_of(source)
         assert [row.name for row in rows] == [f"{name}.png" for name in names]
         assert {row.image for row in rows} == {CAT}
+    memory.pipe("/bucket/more/rows.csv", b"image")
+    memory.pipe("/bucket/shards.json", b"{}")
+    with open_rows("memory://bucket") as reader:
+        assert reader.note.splitlines()[1:] == ["1 file beside the shards not read, such as more/rows.csv"]
     with open_rows("memory://bucket/train-{0..1}.tar") as reader:
         assert reader.root == "memory://bucket"
     with pytest.raises(InputError, match=r"the input 'memory://bucket/train-9.tar': .*there is no such file"):

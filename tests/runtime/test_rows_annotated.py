@@ -276,3 +276,11 @@ def test_of_a_zip_file_pictures_that_no_row_names_are_counted(tmp_path: Path) ->
     assert rows == [("a.jpg", None)]
     assert notes[0] == "read as COCO annotations from _annotations.coco.json; labels are not used"
     assert notes[-1] == "1 picture left out, which no row names, such as b.jpg"
+
+
+def test_labels_that_training_refuses_are_no_matter(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    write(tmp_path / "train.csv", "image,caption,dog,cat\na.jpg,one,0.25,0.75\n")
+    rows, notes = read(tmp_path)
+    assert rows == [("a.jpg", "one")]
+    assert "warning: 1 x ignored: train.csv: columns that are not read: 'dog', 'cat'" in notes
