@@ -124,7 +124,7 @@ def find_splits(folder: Path, data_format: str = "auto", *, needs_train: bool = 
     found_files = _with_extras(inner, splits)
     if unread := _unread(inner, found_files):
         shown = ", ".join(unread[:5]) + (f", ... ({len(unread)} in all)" if len(unread) > 5 else "")
-        notes = (*notes, f"{inner}: nothing is read from {shown}; to read another file, give it as --data or --train")
+        notes = (*notes, f"{inner}: nothing is read from {shown}; to read another file, name that one")
     return dataclasses.replace(found_files, notes=notes)
 
 

@@ -177,7 +177,8 @@ batch_options = add_options(
         f"({_IMAGE_NAMES}, ...), for captions ({_CAPTION_NAMES}, ...), or both (in upper or lower case; other columns "
         "are ignored). FOLDER: "
         "its pictures, also those in subfolders, in the order of their names, with the captions in .txt files "
-        "of the same names. -: JSON lines from standard input. ROWS and FOLDER may be URIs, such as "
+        "of the same names. Both may be what mlic-train reads: annotations, a zip file, shards such as "
+        "'train-{000..063}.tar'. -: JSON lines from standard input. ROWS and FOLDER may be URIs, such as "
         "s3://bucket/rows.csv.",
     ),
     _input_option(

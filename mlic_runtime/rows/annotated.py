@@ -2,22 +2,27 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+import tempfile
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlic_runtime.annotations.folder import NoAnnotationsError, find_splits
-from mlic_runtime.annotations.formats.format import ColumnNames
-from mlic_runtime.annotations.formats.format import Row as AnnotatedRow
+from mlic_runtime.annotations.formats.format import ColumnNames, Format
 from mlic_runtime.annotations.formats.registry import FORMATS, find_format
+from mlic_runtime.annotations.formats.shards import check_listed
 from mlic_runtime.annotations.formats.sidecars import find_sidecars
 from mlic_runtime.annotations.problems import Problem, count_problems
-from mlic_runtime.annotations.source.archive import is_archive
-from mlic_runtime.annotations.source.pictures import PictureFinder, pictures_below
+from mlic_runtime.annotations.rows import AnnotatedRows, LocatedRow, join_captions
+from mlic_runtime.annotations.source.addresses import expand, is_shards
+from mlic_runtime.annotations.source.archive import is_archive, unpack
+from mlic_runtime.annotations.source.pictures import pictures_below
 from mlic_runtime.annotations.source.tree import beside_pictures, walk
+from mlic_runtime.base.files import os_error_reason
 from mlic_runtime.base.text import counted, one_line
 from mlic_runtime.errors import DataError, InputError
 
+from .far_folder import FAR_ANNOTATIONS
 from .row import Row
 
 # A file of these has a reader of its own; a folder of those is a folder of pictures, with captions beside them or not.
@@ -33,46 +38,89 @@ class Annotated:
 
     Attributes:
         path: the path.
-        sources: what rows are read from, train first.
+        sources: what rows are read from, train first; empty for a zip file with nothing but pictures.
+        root: the folder that they are in; that of a zip file is where it was unpacked.
+        whole: whether all of `root` was looked through, as for a folder and a zip file.
         images: the folder `images` beside them; None where there is none.
         notes: where they were found, a line each.
-        root: the folder that they are in; that of a zip file is where it was unpacked.
     """
 
     path: Path
     sources: tuple[Path, ...]
-    images: Path | None
-    notes: tuple[str, ...]
     root: Path
+    whole: bool = False
+    images: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
-def find_annotated(path: Path) -> Annotated | None:
+def find_annotated(path: Path, shards: Sequence[Path] = (), note: str = "") -> Annotated | None:
     """Return the annotations that a path names; None for a table, or a folder of pictures.
 
     Args:
-        path: a file, which may be a zip file, or a folder.
+        path: a file, which may be a zip file, or a folder; or shards, as one name or address, see
+            `annotations.source.addresses`.
+        shards: those in a folder under an address.
+        note: what is to be said about that folder.
 
     Raises:
-        DataError: a zip file cannot be unpacked, or holds no data set; a folder has annotations that cannot be used.
+        DataError: a zip file cannot be unpacked; a folder has annotations that cannot be used; a shard is not there.
         OutputError: there is no room to unpack it.
     """
+    if shards:
+        return Annotated(path, tuple(shards), path, notes=(note,) if note else ())
+    if is_shards(path.name) and not path.is_dir():
+        named = expand(path)
+        check_listed(named, whole=False)
+        return Annotated(path, named, path.parent)
     if path.is_file() and not is_archive(path):
-        known = next((each for each in FORMATS if each.recognizes(path)), None)
-        return None if known is None or known.name in _TABLES else Annotated(path, (path,), None, (), path.parent)
+        known = _annotations_in(path)
+        return None if known is None else Annotated(path, (path,), path.parent)
+    if path.is_dir():
+        return _find_in(path, path)
+    folder, note = unpack(path)
+    found = _find_in(path, folder) or Annotated(path, (), folder, whole=True)
+    return dataclasses.replace(found, notes=(note, *found.notes))
+
+
+def refuse_far(suffix: str, start: bytes) -> None:
+    """Refuse a table under a URI that is a file of annotations: of these, only shards are read from far.
+
+    Args:
+        suffix: of the file's name.
+        start: its content, or the beginning of it.
+
+    Raises:
+        DataError: so it is.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # formats look at files
+        file = Path(folder, f"rows{suffix}")
+        file.write_bytes(start)
+        known = _annotations_in(file)
+    if known is not None:
+        raise DataError(f"found {known.title}; {FAR_ANNOTATIONS}")
+
+
+def _annotations_in(file: Path) -> Format | None:
+    """Return the format of a file of annotations; None for a table, and for what is no data."""
+    known = next((each for each in FORMATS if each.recognizes(file)), None)
+    return None if known is None or known.name in _TABLES else known
+
+
+def _find_in(path: Path, folder: Path) -> Annotated | None:
+    """Return the annotations in a folder, which messages call `path`; None for a folder of pictures."""
     try:
-        found = find_splits(path, needs_train=False)
+        found = find_splits(folder, needs_train=False)
     except NoAnnotationsError:
-        if path.is_dir():
-            return None
-        raise
-    except DataError:
-        if path.is_dir() and not _has_annotations(path):
-            return None  # its folders are only named like splits
-        raise
-    sources = tuple(file for files in found.by_split().values() for file in files)
-    if path.is_dir() and all(_is_folder_of_pictures(source) for source in sources):
         return None
-    return Annotated(path, sources, found.images, found.notes, found.unpacked or path)
+    except DataError as error:
+        if not _has_annotations(folder):
+            return None  # its folders are only named like splits
+        raise DataError(str(error).replace(str(folder), str(path))) from None
+    sources = tuple(file for files in found.by_split().values() for file in files)
+    if all(_is_folder_of_pictures(source) for source in sources):
+        return None
+    notes = tuple(line.replace(str(folder), str(path)) for line in found.notes)
+    return Annotated(path, sources, folder, whole=True, images=found.images, notes=notes)
 
 
 def _is_folder_of_pictures(source: Path) -> bool:
@@ -126,62 +174,54 @@ def read_annotated(
     Raises:
         DataError: a source cannot be used at all, columns are named for what is no table, or `images` is no folder.
     """
-    if images is not None and not images.is_dir():
-        raise DataError(f"{images}: not a folder; expected the pictures folder")
-    images = images or annotated.images
     warnings: list[Problem] = []
-    blank = more = 0
-    found: dict[object, Row | tuple[Callable[[], bytes], Row]] = {}
-    finders: dict[tuple[Path, ...], PictureFinder] = {}
-    titles: dict[str, None] = {}
-    for source in annotated.sources:
-        format_ = find_format(source, columns=columns)
-        titles[format_.title] = None
-        folders = tuple(each for each in format_.picture_folders(source, images) if each.is_dir())
-        finder = finders.setdefault(folders, PictureFinder(folders))
-        for each in format_.read_rows(source, None):
-            if isinstance(each, Problem):
-                if each.severity == "error":
-                    shown = dataclasses.replace(each, file=Path(_shown(annotated.root, each.file)))
-                    found[(source, each.number, len(found))] = Row(error=InputError(one_line(str(shown))))
-                else:
-                    warnings.append(each)
-                continue
-            blank += each.blank_caption
-            more += len(each.captions[1:])
-            key, row = _row(source, each, finder, pictures)
-            before = found.get(key)
-            if before is None:
-                found[key] = row
-            elif isinstance(row, tuple) and isinstance(before, tuple) and before[1].caption is None:
-                found[key] = (before[0], dataclasses.replace(before[1], caption=row[1].caption))
-            elif isinstance(row, Row) and isinstance(before, Row) and before.caption is None:
-                found[key] = dataclasses.replace(before, caption=row.caption)
+    blank = 0
+    found: dict[object, Row | tuple[LocatedRow, tuple[str, ...]]] = {}
+    sources = AnnotatedRows(
+        annotated.sources,
+        images or annotated.images,
+        pictures=pictures,
+        columns=columns,
+        images_option="--image-root",
+    )
+    for each in sources.read():
+        if isinstance(each, Problem):
+            if each.severity == "error":
+                shown = dataclasses.replace(each, file=Path(_shown(annotated.root, each.file)))
+                found[(each.file, each.number, len(found))] = Row(error=InputError(one_line(str(shown))))
             else:
-                more += bool(each.captions)
-    notes += _notes(annotated, list(titles), warnings)
+                warnings.append(each)
+        elif each.problem is not None:
+            error = InputError(one_line(each.problem.message))
+            found[(each.file, each.row.number)] = Row(name=each.row.image_id, error=error)
+        else:
+            blank += each.row.blank_caption
+            before = found.get(each.key)
+            if isinstance(before, tuple):
+                found[each.key] = before[0], join_captions(before[1], each.row.captions)
+            else:
+                found[each.key] = each, each.row.captions
+    more = sum(max(0, len(each[1]) - 1) for each in found.values() if isinstance(each, tuple))
+    notes += _notes(annotated, list(dict.fromkeys(each.title for each in sources.formats.values())), warnings)
     if captions and blank:
         notes.append(f"{counted(blank, 'caption')} blank: the picture counts as having none")
     if captions and more:
         notes.append(f"{counted(more, 'more caption')} not used: the first caption of a picture counts")
     if pictures:
-        for finder in finders.values():
-            notes += finder.notes()
+        notes += sources.notes()
         notes += _unnamed(annotated, found)
-
-    def rows() -> Iterator[Row]:
-        for each in found.values():
-            row = each if isinstance(each, Row) else dataclasses.replace(each[1], image=each[0]())
-            yield row if captions else dataclasses.replace(row, caption=None)
-
-    return rows()
+    return (
+        each if isinstance(each, Row) else _row(each[0], each[1][0] if captions and each[1] else None)
+        for each in found.values()
+    )
 
 
 def _notes(annotated: Annotated, titles: Sequence[str], warnings: Sequence[Problem]) -> Iterator[str]:
     """Yield what was read, and the warnings of the formats, a line for each kind."""
     names = [_shown(annotated.root, source) for source in annotated.sources]
     listed = ", ".join([*names[:_SHOWN], *([f"... ({len(names)} in all)"] if len(names) > _SHOWN else [])])
-    of_folder = f" from {listed}" if annotated.path.is_dir() and listed != os.curdir else ""
+    several = annotated.whole or len(names) > 1
+    of_folder = f" from {listed}" if several and listed != os.curdir else ""
     yield f"read as {', '.join(titles)}{of_folder}; labels are not used"
     yield from annotated.notes
     relative = (dataclasses.replace(each, file=Path(_shown(annotated.root, each.file))) for each in warnings)
@@ -195,22 +235,17 @@ def _shown(root: Path, source: Path) -> str:
 
 def _unnamed(annotated: Annotated, found: Container[object]) -> Iterator[str]:
     """Yield a line about the pictures of a folder that no row names."""
-    if annotated.path.is_dir() and (left := [path for path in pictures_below(annotated.path) if path not in found]):
+    if annotated.whole and (left := [path for path in pictures_below(annotated.root) if path not in found]):
         yield f"{counted(len(left), 'picture')} left out, which no row names, such as {_shown(annotated.root, left[0])}"
 
 
-def _row(
-    source: Path, row: AnnotatedRow, finder: PictureFinder, pictures: bool
-) -> tuple[object, Row | tuple[Callable[[], bytes], Row]]:
-    """Return what tells the picture of a row from others, and the row; with what reads its bytes, if it is no file."""
-    caption = row.captions[0] if row.captions else None
-    if not pictures or row.image_id is None:
-        return row.image_id or (source, row.number), Row(None, caption, row.image_id)
-    if row.picture is not None:
-        return row.picture, (row.picture.read_bytes, Row(None, caption, row.image_id))
+def _row(located: LocatedRow, caption: str | None) -> Row:
+    """Return the row of a picture, with its bytes where it is no file."""
+    name, picture = located.row.image_id, located.picture
+    if picture is None or isinstance(picture, Path):
+        return Row(None if picture is None else str(picture), caption, name)
     try:
-        path = finder.find(row.image_id, row.other_names)
-    except (ValueError, LookupError) as error:
-        message = str(error.args[0]).replace("--images", "--image-root")
-        return (source, row.number), Row(None, None, row.image_id, InputError(one_line(message)))
-    return path, Row(str(path), caption, row.image_id)
+        return Row(picture.read_bytes(), caption, name)
+    except OSError as error:
+        message = f"cannot read picture {str(picture)!r}: {os_error_reason(error)}"
+        return Row(name=name, error=InputError(one_line(message)))

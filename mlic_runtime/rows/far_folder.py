@@ -1,21 +1,28 @@
 """A folder of pictures that a URI names."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import PurePath, PurePosixPath
 from typing import BinaryIO, cast
 from urllib.parse import unquote
 
+from mlic_runtime.annotations.source.addresses import is_shards
 from mlic_runtime.base.far_files import FarFile, is_uri, without_dots
 from mlic_runtime.base.files import os_error_reason
-from mlic_runtime.base.text import one_line
+from mlic_runtime.base.text import counted, one_line
 from mlic_runtime.errors import CaptionError, InputError
 from mlic_runtime.limits import MAX_PICTURE_BYTES, MAX_ROW_BYTES
 from mlic_runtime.picture.signatures import HEAD_BYTES, is_picture
+from mlic_runtime.tables.table import TABLE_SUFFIXES
 
 from .folder import PassedOver, find_pictures
 from .row import Row
 from .sidecar import SIDECAR_SUFFIX, decode_caption
+
+FAR_ANNOTATIONS = (
+    "under a URI, annotations are read from shards only: copy the data to this machine, or write it with mlic-shards"
+)
+_ANNOTATION_SUFFIXES = (*TABLE_SUFFIXES, ".xml", ".yaml", ".yml", ".zip")
 
 
 class FarFolder:
@@ -32,6 +39,7 @@ class FarFolder:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._folder = FarFile.from_uri(uri)
+        self._listed: set[PurePosixPath] | None = None
 
     def locate(self, name: str) -> str:
         """Return the path below the folder of a picture by its name in a rows file.
@@ -66,15 +74,15 @@ class FarFolder:
         Raises:
             InputError: the folder cannot be listed.
         """
-        try:
-            names = {PurePosixPath(name) for name in self._folder.names(recursive=True)}
-        except OSError as error:
-            raise InputError(f"cannot list the folder {self.uri!r}: {one_line(os_error_reason(error))}") from error
+        names = self._names()
         entries: dict[PurePath, set[tuple[str, bool]]] = defaultdict(set)
         for name in names:
             entries[name.parent].add((name.name, False))
             for folder in name.parents[:-1]:
                 entries[folder.parent].add((folder.name, True))
+        tables = sorted(str(name) for name in names if _may_annotate(name))
+        if tables:
+            passed_over.advice = f"{counted(len(tables), 'file')} such as {tables[0]} not read: {FAR_ANNOTATIONS}"
         found = find_pictures(PurePosixPath(), entries.__getitem__, self._is_picture, passed_over)
         for picture in found:
             text = PurePosixPath(picture).with_suffix(SIDECAR_SUFFIX)
@@ -82,6 +90,32 @@ class FarFolder:
                 yield Row(name=str(picture), caption=self._caption(str(text)) if text in names else None)
             except CaptionError as error:
                 yield Row(name=str(picture), error=InputError(str(error)))
+
+    def shards(self) -> list[str]:
+        """Return the names of the shards in the folder itself, in the order of training: train, val, test.
+
+        Raises:
+            InputError: the folder cannot be listed.
+        """
+        if "?" in self.uri:
+            return []  # addresses of shards have no options
+        names = sorted(str(name) for name in self._names() if len(name.parts) == 1 and is_shards(name.name))
+        return [name for split in ("train", "val", "test") for name in names if name.startswith(f"{split}-")]
+
+    def besides(self, shards: Collection[str]) -> str:
+        """Return a line about the files in the folder that are neither these shards nor belong to them; "" for none."""
+        own = {*shards, *(f"{shard}.index" for shard in shards), "shards.json", "labels.csv"}
+        others = sorted(name for name in map(str, self._names()) if name not in own and not name.startswith("."))
+        return f"{counted(len(others), 'file')} beside the shards not read, such as {others[0]}" if others else ""
+
+    def _names(self) -> set[PurePosixPath]:
+        """Return the files in the folder and its subfolders, which are listed once."""
+        if self._listed is None:
+            try:
+                self._listed = {PurePosixPath(name) for name in self._folder.names(recursive=True)}
+            except OSError as error:
+                raise InputError(f"cannot list the folder {self.uri!r}: {one_line(os_error_reason(error))}") from error
+        return self._listed
 
     def _is_picture(self, name: PurePath) -> bool:
         try:
@@ -104,6 +138,11 @@ class FarFolder:
         if scheme != other or parts[: len(above)] != above:
             raise ValueError("it is elsewhere")
         return "/".join(parts[len(above) :])
+
+
+def _may_annotate(name: PurePosixPath) -> bool:
+    suffix = name.suffix.lower()
+    return suffix in _ANNOTATION_SUFFIXES and suffix != SIDECAR_SUFFIX and not name.name.startswith(".")
 
 
 class _FarPicture:

@@ -16,10 +16,16 @@ _SHOWN = 3  # names of files that are passed over
 
 
 class PassedOver:
-    """The files of a folder that are neither pictures nor captions of pictures; hidden ones are not counted."""
+    """The files of a folder that are neither pictures nor captions of pictures; hidden ones are not counted.
+
+    Attributes:
+        count: how many there are.
+        advice: what else is to be said about them; "" for nothing.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.advice = ""
         self._names: list[str] = []
 
     def add(self, name: str) -> None:
@@ -35,7 +41,8 @@ class PassedOver:
         files = "1 file that is not a" if self.count == 1 else f"{self.count} files that are not"
         names = ", ".join([*self._names, *(["..."] if self.count > _SHOWN else [])])
         pictures = "picture" if self.count == 1 else "pictures"
-        return f"passed over {files} {KNOWN_FORMATS} {pictures}: {names}"
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"passed over {files} {KNOWN_FORMATS} {pictures}: {names}{advice}"
 
 
 def find_pictures(

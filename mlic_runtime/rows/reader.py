@@ -1,6 +1,7 @@
 """Rows for batch prediction, streamed from a file, a folder of pictures or standard input."""
 
 import functools
+import io
 import itertools
 import os
 import unicodedata
@@ -9,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, BinaryIO
 
+from mlic_runtime.annotations.source.addresses import SHARD_SUFFIX, is_pattern, is_shards, location_of
 from mlic_runtime.base.far_files import FarFile, is_uri, without_dots, without_file_scheme
 from mlic_runtime.base.files import open_regular, os_error_reason
 from mlic_runtime.base.text import one_line
 from mlic_runtime.errors import DataError, InputError
+from mlic_runtime.limits import MAX_JSON_ARRAY_BYTES
 from mlic_runtime.picture.signatures import KNOWN_FORMATS
 from mlic_runtime.tables.columns import PICTURE_FOLDERS, PICTURE_SUFFIXES, STDIN
-from mlic_runtime.tables.table import TABLE_SUFFIXES, open_table, read_json_lines
+from mlic_runtime.tables.table import JSON_SUFFIXES, TABLE_SUFFIXES, open_table, read_json_lines
 
-from .far_folder import FarFolder
+from .far_folder import FAR_ANNOTATIONS, FarFolder
 from .folder import PassedOver, read_folder
 from .formats import parquet_columns, rows_of
 from .row import Row, RowError
@@ -25,12 +28,19 @@ from .row import Row, RowError
 if TYPE_CHECKING:
     from mlic_runtime.picture.decode import ImageSource
 
+    from .annotated import Annotated
+
 __all__ = ["Row", "RowError", "RowReader", "locate", "open_rows", "picture_finder"]
 
-_KINDS = f"{', '.join(TABLE_SUFFIXES)}, a folder, or {STDIN} for JSON lines on standard input"
+_KINDS = (
+    f"{', '.join(TABLE_SUFFIXES)}, a folder, or {STDIN} for JSON lines on standard input; or annotations: .json, .xml, "
+    "a .zip with them, .tar shards"
+)
 
-
-_ANNOTATED_SUFFIXES = (".json", ".xml", ".zip")
+_ANNOTATED_SUFFIXES = (".json", ".xml", ".zip", SHARD_SUFFIX)
+_MAYBE_ANNOTATED_SUFFIXES = (".csv", ".jsonl")  # where the user names no column
+_ONLY_ANNOTATED_SUFFIXES = (".xml", ".zip")
+_START = 1 << 16  # bytes of a far file, which tell whether it is a file of annotations
 
 
 @dataclass(frozen=True)
@@ -78,9 +88,10 @@ def open_rows(
         source: a table (by the ending of its name, see `table.TABLE_SUFFIXES`), a folder of pictures, or a binary
             stream of JSON lines. See `columns` for the names of columns. A folder is searched with its subfolders, in
             the order of names, for pictures, whatever their names (see `folder.find_pictures`); the caption of a.jpg is
-            the text of a.txt beside it, if there is one. Annotated data, a JSON, XML or zip file or a folder with its
-            annotations or table, gives a row a picture, see `annotated`. File and folder may be URIs, see
-            `base.far_files`.
+            the text of a.txt beside it, if there is one. Annotated data, as training reads it (a file, a zip file, a
+            folder with its annotations or table, or shards by name) gives a row a picture, see `annotated`. A zip file
+            of pictures is read as their folder. File and folder may be URIs, see `base.far_files`; of annotated data,
+            only those of shards.
         image_root: where the pictures of a rows file lie, and what they may not leave, a path or a URI; by default the
             folder of the file, and for a stream the current one. A folder of pictures is its own root.
         pictures: False leaves the pictures out: every row is its caption alone, and no picture has to be there.
@@ -108,25 +119,27 @@ def open_rows(
     name = without_file_scheme(os.fspath(source))
     far = FarFile.from_uri(name) if is_uri(name) else None
     name = str(Path(name)) if far is None else name
-    if far is None and (
-        annotated := _open_annotated(Path(name), image_root, named, pictures=pictures, captions=captions)
-    ):
-        return annotated
+    far_folder = None if far is None else _far_folder(name, far)
+    annotated = _find_annotated(name, far is not None, far_folder, named)
+    if annotated is not None and annotated.sources:
+        return _open_annotated(annotated, name, image_root, named, pictures=pictures, captions=captions)
     try:
-        if Path(name).is_dir() if far is None else far.is_folder():
+        if annotated is not None or (Path(name).is_dir() if far is None else far_folder):
             if image_root is not None:
-                raise InputError(f"{name!r} is a folder of pictures and its own image root: leave the image root out")
-            if far is None:
-                rows, share = read_folder(Path(name), passed_over)
-            else:
-                rows, share = FarFolder(name).rows(passed_over), lambda: None
-            return reader(rows, name, share=share, passed_over=passed_over)
+                kind = "folder" if annotated is None else "zip file"
+                raise InputError(f"{name!r} is a {kind} of pictures and its own image root: leave the image root out")
+            if far_folder is None:
+                folder = Path(name) if annotated is None else annotated.root
+                notes += () if annotated is None else annotated.notes
+                rows, share = read_folder(folder, passed_over)
+                return reader(rows, str(folder), notes, share, passed_over=passed_over, name=name)
+            return reader(far_folder.rows(passed_over), name, passed_over=passed_over, name=name)
         suffix = PurePath(name if far is None else name.partition("?")[0]).suffix.lower()
         if suffix not in TABLE_SUFFIXES:
             problem = "is not there" if far is None and not Path(name).exists() else "has an unknown ending"
             raise InputError(f"the input {name!r} {problem}; expected {_KINDS}")
         size = Path(name).stat().st_size if far is None else far.size()
-        stream = open_regular(name) if far is None else far.open()
+        stream = open_regular(name) if far is None else far.open() if any(named) else _open_far(far, suffix)
     except OSError as error:
         raise _cannot_read(name, error) from error
     try:
@@ -137,43 +150,100 @@ def open_rows(
         raise
 
 
+def _far_folder(name: str, far: FarFile) -> FarFolder | None:
+    """Return the folder that a URI names; None for a file."""
+    if is_shards(name):
+        return None  # one name may stand for many, none of which has it
+    try:
+        return FarFolder(name) if far.is_folder() else None
+    except OSError as error:
+        raise _cannot_read(name, error) from error
+
+
+def _find_annotated(
+    name: str, far: bool, far_folder: FarFolder | None, named: tuple[str | None, str | None]
+) -> "Annotated | None":
+    """Return the annotations that a name stands for; None where it is something else.
+
+    Args:
+        name: a path or a URI.
+        far: whether it is a URI.
+        far_folder: the folder that it names.
+        named: the columns of the picture and of the caption, if the user names them.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    path = Path(name)
+    suffix = path.suffix.lower()
+    shards = [] if far_folder is None else far_folder.shards()
+    if far:
+        if far_folder is None and suffix in _ONLY_ANNOTATED_SUFFIXES:
+            raise _in_file(name, FAR_ANNOTATIONS)
+        if not shards and (far_folder is not None or not is_shards(name)):
+            return None
+    elif not path.is_dir():
+        suffixes = _ANNOTATED_SUFFIXES if any(named) else (*_ANNOTATED_SUFFIXES, *_MAYBE_ANNOTATED_SUFFIXES)
+        if suffix not in suffixes or not (is_pattern(name) or path.exists()):
+            return None
+    # Here, because rows of other kinds do without all the formats.
+    from .annotated import find_annotated
+
+    try:
+        note = "" if far_folder is None else far_folder.besides(shards)
+        return find_annotated(path, [path / each for each in shards], note)
+    except DataError as error:
+        raise _in_file(name, error) from error
+
+
 def _open_annotated(
-    path: Path,
+    annotated: "Annotated",
+    name: str,
     image_root: str | os.PathLike[str] | None,
     named: tuple[str | None, str | None],
     *,
     pictures: bool,
     captions: bool,
-) -> RowReader | None:
-    """Return the rows of annotated data; None where a path is something else.
-
-    Args:
-        path: a file or folder.
-        image_root: the folder of the pictures, if the user names it.
-        named: the columns of the picture and of the caption, if the user names them.
-        pictures: see `open_rows`.
-        captions: see `open_rows`.
-    """
-    if not path.is_dir() and path.suffix.lower() not in _ANNOTATED_SUFFIXES:
-        return None
-    # Here, because rows of other kinds do without all the formats.
+) -> RowReader:
+    """Return the rows of annotated data; the arguments are those of `open_rows`."""
     from mlic_runtime.annotations.formats.format import ColumnNames
 
-    from .annotated import find_annotated, read_annotated
+    from .annotated import read_annotated
 
     notes: list[str] = []
+    given = None if image_root is None else without_file_scheme(os.fspath(image_root))
+    if given is not None and is_uri(given):
+        raise _in_file(name, f"found the image root {given!r}; expected a folder of this machine for annotated data")
+    images = None if given is None else Path(given)
+    columns = ColumnNames(*named)
     try:
-        annotated = find_annotated(path)
-        if annotated is None:
-            return None
-        images = None if image_root is None else Path(without_file_scheme(os.fspath(image_root)))
-        columns = ColumnNames(*named)
         rows = read_annotated(annotated, images, notes, pictures=pictures, captions=captions, columns=columns)
     except DataError as error:
-        raise InputError(f"the input {str(path)!r}: {one_line(str(error))}") from error
+        raise _in_file(name, error) from error
     first = annotated.sources[0]
     root = images or annotated.images or (first if first.is_dir() else first.parent)
-    return RowReader(str(root), "\n".join(map(one_line, notes)), None, lambda: None, rows, None)
+    return RowReader(location_of(root), "\n".join(map(one_line, notes)), None, lambda: None, rows, None)
+
+
+def _open_far(far: FarFile, suffix: str) -> BinaryIO:
+    """Open a table under a URI.
+
+    Raises:
+        InputError: it is a file of annotations.
+        OSError: it cannot be opened.
+    """
+    whole = suffix in JSON_SUFFIXES  # read at once in any case
+    if whole or suffix in _MAYBE_ANNOTATED_SUFFIXES:
+        from .annotated import refuse_far
+
+        content = far.read_start(MAX_JSON_ARRAY_BYTES + 1 if whole else _START)
+        try:
+            refuse_far(suffix, content)
+        except DataError as error:
+            raise _in_file(far.uri, error) from error
+        if whole:
+            return io.BytesIO(content)
+    return far.open()
 
 
 def picture_finder(root: str) -> Callable[[str], "ImageSource"]:
@@ -276,6 +346,7 @@ def _reader(
     share: Callable[[], float | None] = lambda: None,
     stream: BinaryIO | None = None,
     passed_over: PassedOver | None = None,
+    name: str = "",
     *,
     image_root: str | None,
     pictures: bool,
@@ -291,7 +362,7 @@ def _reader(
     complete = (_complete(row, find, captions) for row in rows)
     first = list(itertools.islice(complete, 1))
     if passed_over is not None and not first:
-        raise InputError(f"there is no picture in {root!r}; {passed_over.note() or f'expected {KNOWN_FORMATS} files'}")
+        raise InputError(f"there is no picture in {name!r}; {passed_over.note() or f'expected {KNOWN_FORMATS} files'}")
     return RowReader(
         root,
         "; ".join(notes),
@@ -333,7 +404,7 @@ def _with_file(rows: Iterator[Row], name: str) -> Iterator[Row]:
         raise _in_file(name, error) from error
 
 
-def _in_file(name: str, error: InputError) -> InputError:
+def _in_file(name: str, error: object) -> InputError:
     return InputError(f"the input {name!r}: {one_line(str(error))}")
 
 

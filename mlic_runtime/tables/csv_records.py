@@ -32,6 +32,7 @@ class CsvRecords(Iterator["list[str] | BrokenRecord"]):
 
     Attributes:
         separator: one of SEPARATORS; known once the first record was read.
+        line: the 1-based number of the line that the last record began with; 0 before the first.
 
     Args:
         lines: with their line ends; None in the place of one that is too long.
@@ -42,6 +43,7 @@ class CsvRecords(Iterator["list[str] | BrokenRecord"]):
         self._again: deque[str | None] = deque()  # lines after the first of a broken record
         self._used: list[str] = []
         self._started = self._skip_spaces = False
+        self._taken = self.line = 0
         self.separator = ","
 
     @override
@@ -50,6 +52,7 @@ class CsvRecords(Iterator["list[str] | BrokenRecord"]):
             self._used = []
             if not self._started:
                 self._choose_separator()
+            self.line = self._taken - len(self._again) + 1
             try:
                 cells = next(self._reader(self.separator, self._feed()))
             except csv.Error as error:
@@ -65,7 +68,7 @@ class CsvRecords(Iterator["list[str] | BrokenRecord"]):
         """Choose the separator by the first line that is not blank."""
         line: str | None = "\n"
         while line is not None and line.isspace():
-            line = next(self._lines, "")
+            line = self._take()
         self._started = True
         self._again.append(line)
         if not line:
@@ -76,6 +79,12 @@ class CsvRecords(Iterator["list[str] | BrokenRecord"]):
         cells = self._cells(self.separator, line)
         self._skip_spaces = len(cells) > 1 and all(cell.startswith(" ") for cell in cells[1:])
 
+    def _take(self) -> str | None:
+        """Return the next line; "" after the last."""
+        line = next(self._lines, "")
+        self._taken += line != ""
+        return line
+
     def _cells(self, separator: str, line: str) -> list[str]:
         try:
             return next(self._reader(separator, iter([line])), [])
@@ -85,7 +94,7 @@ class CsvRecords(Iterator["list[str] | BrokenRecord"]):
     def _feed(self) -> Iterator[str]:
         size = 0
         while True:
-            line = self._again.popleft() if self._again else next(self._lines, "")
+            line = self._again.popleft() if self._again else self._take()
             if line == "":
                 return
             if line is not None:

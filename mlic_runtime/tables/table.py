@@ -37,10 +37,12 @@ class TableRow:
     Attributes:
         number: 1-based. The header and blank lines of CSV are not counted; in JSON lines it is the number of the line.
         cells: by column. Texts in CSV; what JSON and Parquet hold otherwise. JSON may lack some of the columns.
+        line: the 1-based line that it begins with in a file of lines; else its number.
     """
 
     number: int
     cells: dict[str, Any]
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,13 @@ class BrokenRow:
         number: see `TableRow`.
         message: what was found and what was expected.
         cells: those before the fault, where they are sure.
+        line: see `TableRow`.
     """
 
     number: int
     message: str
     cells: dict[str, Any]
+    line: int
 
 
 @dataclass(frozen=True)
@@ -128,19 +132,20 @@ def read_csv(stream: BinaryIO, size: int | None = None) -> Table:
 
     def rows() -> Iterator[TableRow | BrokenRow]:
         for number, record in enumerate(records, start=1):
+            line = records.line
             if isinstance(record, BrokenRecord):
                 message = f"found {record.line!r}, which is not CSV ({record.reason})"
-                yield BrokenRow(number, f"{message}; expected quotes inside a quoted cell to be doubled", {})
+                yield BrokenRow(number, f"{message}; expected quotes inside a quoted cell to be doubled", {}, line)
                 continue
             cells = dict(zip(header, record[index:], strict=False))
             if len(record) != len(names):
                 shown = ",".join(header)
-                yield BrokenRow(number, f"found {len(record)} columns; expected {len(names)} ({shown})", cells)
+                yield BrokenRow(number, f"found {len(record)} columns; expected {len(names)} ({shown})", cells, line)
             elif other := [cell for cell in record[:index] if not cell.strip().isdecimal()]:
                 expected = "expected a row number, or a name in the header"
-                yield BrokenRow(number, f"found {other[0]!r} in a column without a name; {expected}", cells)
+                yield BrokenRow(number, f"found {other[0]!r} in a column without a name; {expected}", cells, line)
             else:
-                yield TableRow(number, cells)
+                yield TableRow(number, cells, line)
 
     separated = "" if records.separator == "," else f", separated by {SEPARATORS[records.separator]}"
     return Table(f"CSV{separated}", header, rows(), tuple(notes), _share(lines, size))
@@ -221,7 +226,7 @@ def read_parquet(stream: BinaryIO, columns: Callable[[Sequence[str]], Sequence[s
                 found = batch.schema.names
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     done += 1
-                    yield TableRow(done, dict(zip(found, values, strict=True)))
+                    yield TableRow(done, dict(zip(found, values, strict=True)), done)
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read on after row {done}: {_one_line(error)}") from error
 
@@ -241,24 +246,28 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_line(number: int, line: str | None) -> TableRow | BrokenRow:
     if line is None:
-        return BrokenRow(number, TOO_LONG, {})
+        return BrokenRow(number, TOO_LONG, {}, number)
     shown = line.strip()[:_SHOWN_CHARACTERS]
     try:
         entry = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        return BrokenRow(number, f"found {shown!r}, which is not JSON ({error}); expected one object a line", {})
+        return BrokenRow(
+            number, f"found {shown!r}, which is not JSON ({error}); expected one object a line", {}, number
+        )
     except (ValueError, RecursionError) as error:  # a number of too many digits, or too many brackets
-        return BrokenRow(number, f"found {shown!r}, which cannot be read ({error}); expected one object a line", {})
+        return BrokenRow(
+            number, f"found {shown!r}, which cannot be read ({error}); expected one object a line", {}, number
+        )
     return _check_entry(number, entry, shown)
 
 
 def _check_entry(number: int, entry: Any, shown: str) -> TableRow | BrokenRow:
     if isinstance(entry, _KeyTwice):
-        return BrokenRow(number, "found a key twice in one object; expected each once", {})
+        return BrokenRow(number, "found a key twice in one object; expected each once", {}, number)
     if not isinstance(entry, dict):
         found = repr(shown or str(entry)[:_SHOWN_CHARACTERS])
-        return BrokenRow(number, f'found {found}; expected an object such as {{"image": "1.jpg"}}', {})
-    return TableRow(number, entry)
+        return BrokenRow(number, f'found {found}; expected an object such as {{"image": "1.jpg"}}', {}, number)
+    return TableRow(number, entry, number)
 
 
 def _text_notes(lines: Lines) -> list[str]:

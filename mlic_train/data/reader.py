@@ -4,20 +4,15 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from mlic_runtime.annotations.formats.format import ColumnNames, Row
 from mlic_runtime.annotations.formats.registry import FORMATS, find_format
 from mlic_runtime.annotations.labels import LabelSet, infer_labels
 from mlic_runtime.annotations.problems import Problem
-from mlic_runtime.annotations.source.members import PictureFile
-from mlic_runtime.annotations.source.pictures import PictureFinder
+from mlic_runtime.annotations.rows import AnnotatedRows, LocatedRow, RowKey, join_captions
 from mlic_train.errors import DataError
 
 from .records import Record, Split
-
-_Key: TypeAlias = PictureFile | str | tuple[Path, int]
-"""Rows of one key are one record: the picture, else its name, else a row of a file."""
 
 
 def read_labels(
@@ -94,22 +89,17 @@ def read_split(
     """
     if not files:
         raise DataError("found no file to read; expected at least one")
-    if images is not None and not images.is_dir():
-        raise DataError(f"{images}: not a folder; expected the pictures folder")
-    builder = _SplitBuilder(labels, skip_bad_rows, pictures)
-    finders: dict[tuple[Path, ...], PictureFinder] = {}
-    for file in files:
-        found = find_format(file, data_format, columns)
-        folders = tuple(each for each in found.picture_folders(file, images) if each.is_dir())
-        lookup = finders.setdefault(folders, PictureFinder(folders)) if pictures and folders else None
-        for row in found.read_rows(file, labels):
-            if isinstance(row, Problem):
-                builder.refuse(row)
-            else:
-                builder.add(file, row, lookup)
-    for finder in finders.values():
-        for note in finder.notes():
-            builder.refuse(Problem(files[0], None, "interpreted", note, "warning"))
+    rows = AnnotatedRows(
+        files, images, pictures=pictures, data_format=data_format, columns=columns, images_option="--images"
+    )
+    builder = _SplitBuilder(labels, skip_bad_rows)
+    for row in rows.read(labels):
+        if isinstance(row, Problem):
+            builder.refuse(row)
+        else:
+            builder.add(row)
+    for note in rows.notes():
+        builder.refuse(Problem(files[0], None, "interpreted", note, "warning"))
     for problem in labels.notes:
         if problem.file in files:  # once, although all splits have the same labels
             builder.refuse(problem)
@@ -123,12 +113,11 @@ def read_split(
 class _SplitBuilder:
     """Merges rows into records, and keeps or raises the problems of rows."""
 
-    def __init__(self, labels: LabelSet, skip_bad_rows: bool, pictures: bool) -> None:
+    def __init__(self, labels: LabelSet, skip_bad_rows: bool) -> None:
         self._labels = labels
         self._skip = skip_bad_rows
-        self._pictures = pictures
         self._parsed: dict[str | tuple[str, ...], tuple[int, ...] | DataError] = {}
-        self._records: dict[_Key, Record] = {}
+        self._records: dict[RowKey, Record] = {}
         self._skipped: list[Problem] = []
         self._warnings: list[Problem] = []
         self._missing: dict[Path, list[str]] = {}  # cells that say that there is no value
@@ -141,7 +130,8 @@ class _SplitBuilder:
             raise DataError(f"{problem}; mend the row, or leave bad rows out with --skip-bad-rows")
         self._skipped.append(problem)
 
-    def add(self, file: Path, row: Row, finder: PictureFinder | None) -> None:
+    def add(self, located: LocatedRow) -> None:
+        file, row = located.file, located.row
         labels, unknown = self._indices(row.labels), self._indices(row.unknown)
         if labels is None and row.labels is not None:
             self._missing.setdefault(file, []).append(str(row.labels).strip())
@@ -151,25 +141,25 @@ class _SplitBuilder:
         if twice := {*(labels or ())} & {*(unknown or ())}:
             message = f"found {self._names(tuple(sorted(twice)))} as labels and as unknown; expected each only once"
             return self.refuse(Problem(file, row.number, "bad-row", message))
-        image: PictureFile | None = row.picture if self._pictures else None
         if row.image_id is None and not row.captions:
             message = "found neither a picture nor a caption; expected at least one"
             return self.refuse(Problem(file, row.number, "bad-row", message))
-        if row.image_id is not None and row.picture is None and finder is not None:
-            try:
-                image = finder.find(row.image_id, row.other_names)
-            except ValueError as error:
-                return self.refuse(Problem(file, row.number, "bad-row", str(error)))
-            except LookupError as error:
-                return self.refuse(Problem(file, row.number, "missing-picture", str(error.args[0])))
+        if located.problem is not None:
+            return self.refuse(located.problem)
         if row.blank_caption:
             message = "the caption is blank; the row counts as having none"
             self._warnings.append(Problem(file, row.number, "empty-caption", message, "warning"))
-        key = image or row.image_id or (file, row.number)
-        if key in self._records:
-            return self._merge(key, file, row, labels, unknown or ())
-        self._records[key] = Record(
-            row.image_id, image, row.captions, labels, file, row.number, unknown=unknown or (), split=row.split
+        if located.key in self._records:
+            return self._merge(located, labels, unknown or ())
+        self._records[located.key] = Record(
+            row.image_id,
+            located.picture,
+            row.captions,
+            labels,
+            file,
+            row.number,
+            unknown=unknown or (),
+            split=row.split,
         )
         return None
 
@@ -186,8 +176,9 @@ class _SplitBuilder:
                 records.append(record)
         return Split(tuple(records), self._labels, tuple(self._skipped), tuple(self._warnings))
 
-    def _merge(self, key: _Key, file: Path, row: Row, labels: tuple[int, ...] | None, unknown: tuple[int, ...]) -> None:
-        record = self._records[key]
+    def _merge(self, located: LocatedRow, labels: tuple[int, ...] | None, unknown: tuple[int, ...]) -> None:
+        file, row = located.file, located.row
+        record = self._records[located.key]
         first = f"record {record.number}" + ("" if record.file == file else f" of {record.file}")
         if record.labels is None or labels is None:
             both, left = (record.labels, record.unknown) if labels is None else (labels, unknown)
@@ -204,11 +195,11 @@ class _SplitBuilder:
         if row.split != record.split:
             message = f"found {row.image_id!r} in the split {row.split!r}, but {first} has it in {record.split!r}"
             return self.refuse(Problem(file, row.number, "split-overlap", message))
-        new = [caption for caption in row.captions if caption not in record.captions]
-        if not new and (both, left) == (record.labels, record.unknown):
+        captions = join_captions(record.captions, row.captions)
+        if captions == record.captions and (both, left) == (record.labels, record.unknown):
             message = f"found {row.image_id!r} again with nothing that {first} does not have"
             self._warnings.append(Problem(file, row.number, "duplicate-id", message, "warning"))
-        self._records[key] = dataclasses.replace(record, captions=(*record.captions, *new), labels=both, unknown=left)
+        self._records[located.key] = dataclasses.replace(record, captions=captions, labels=both, unknown=left)
         return None
 
     def _indices(self, cell: str | tuple[str, ...] | None) -> tuple[int, ...] | DataError | None:

@@ -1,11 +1,9 @@
 """Soft labels from files: probabilities that any other model gave, matched to the records of a data set."""
 
-import csv
 import hashlib
 import io
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,19 @@ import numpy.typing as npt
 
 from mlic_runtime.annotations.formats.picture_names import names_of
 from mlic_runtime.annotations.labels import MISSING, LabelSet
-from mlic_runtime.annotations.source.files import read_bytes, read_text
+from mlic_runtime.annotations.source.files import read_bytes
 from mlic_runtime.annotations.source.members import PictureFile
 from mlic_runtime.annotations.source.pictures import PictureFinder
+from mlic_runtime.base.text import not_utf8
+from mlic_runtime.errors import InputError
+from mlic_runtime.tables.table import BrokenRow, open_table
 from mlic_train.errors import DataError
 
 from .records import Record
 
 _PICTURE = ("image", "imageid", "picture", "filename", "file", "path", "id")
 _CAPTION = ("caption", "text")
+_NESTED = "probabilities"  # of mlic-infer's results: an object with a probability for each label
 _EXAMPLES = 3
 _EDGE = 1e-6  # probabilities are kept this far from 0 and 1 before they become logits
 
@@ -34,7 +36,7 @@ class SoftRow:
 
     Attributes:
         file: the file.
-        line: its 1-based line (Parquet: row).
+        line: its 1-based line (Parquet and JSON arrays: row).
         image: the picture's name; None where the row names none.
         caption: with one space for each run of whitespace; None where there is none.
         probabilities: in 0..1, one per label of the data; NaN where the file does not know.
@@ -75,21 +77,18 @@ class Matched:
 
 
 def read_soft_file(file: Path, labels: LabelSet) -> SoftFile:
-    """Read a table (CSV, Parquet) with a column a label, or JSON lines with `probabilities`.
+    """Read a table (CSV, Parquet) with a column a label, or JSON with `probabilities` in each object; see `tables`.
 
     Raises:
         DataError: it cannot be read, has neither a picture nor a caption column, has no label of the data, or has a
             value that is no probability; the message names the line and the column.
     """
-    digest = hashlib.sha256(read_bytes(file)).hexdigest()
-    suffix = file.suffix.lower()
-    table = (
-        _json_lines(file) if suffix in (".jsonl", ".ndjson") else _parquet(file) if suffix == ".parquet" else _csv(file)
-    )
+    content = read_bytes(file)
     rows: list[SoftRow] = []
     other: dict[str, None] = {}
     found: set[int] = set()
-    for line, keys, cells in table:
+    notes: list[str] = []
+    for line, keys, cells in _read_table(file, content, notes):
         values = [math.nan] * len(labels)
         given: dict[int, str] = {}
         for name, cell in cells.items():
@@ -105,6 +104,8 @@ def read_soft_file(file: Path, labels: LabelSet) -> SoftFile:
         image, caption = _text(keys, _PICTURE), _text(keys, _CAPTION)
         if image is None and caption is None:
             raise DataError(f"{file}:{line}: found neither a picture nor a caption; expected a column image or caption")
+        if broken := not_utf8(f"{image}{caption}"):
+            raise DataError(f"{file}:{line}: {broken}")
         rows.append(SoftRow(file, line, image, caption, tuple(values)))
     if not rows:
         raise DataError(f"{file}: found no row; expected a header and rows, or JSON lines")
@@ -113,12 +114,11 @@ def read_soft_file(file: Path, labels: LabelSet) -> SoftFile:
             f"{file}: found none of the {len(labels)} labels of the data; expected a column a label, such as "
             f"{labels.names[0]!r}, or JSON lines with probabilities"
         )
-    notes = []
     if other:
         notes.append(f"{file}: {_some(list(other))} {_are(len(other))} no label of the data; not read")
     if absent := [name for index, name in enumerate(labels.names) if index not in found]:
         notes.append(f"{file}: says nothing about {_some(absent)}: unknown to this teacher")
-    return SoftFile(file, digest, tuple(rows), tuple(notes))
+    return SoftFile(file, hashlib.sha256(content).hexdigest(), tuple(rows), tuple(notes))
 
 
 def match_soft_files(
@@ -263,7 +263,7 @@ def _picture(row: SoftRow, finder: PictureFinder) -> PictureFile | None:
     names = names_of(row.image).names
     try:
         return finder.find(names[0], names[1:]) if names else None
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, FileNotFoundError):
         return None
 
 
@@ -306,9 +306,6 @@ def _text(keys: Mapping[str, Any], names: Sequence[str]) -> str | None:
     return None
 
 
-_Table = Iterable[tuple[int, Mapping[str, Any], Mapping[str, Any]]]
-
-
 def _divided(entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divide a row into the cells that name a picture or caption, and the others."""
     keys, cells = {}, {}
@@ -321,52 +318,37 @@ def _divided(entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return keys, cells
 
 
-def _csv(file: Path) -> _Table:
-    text = read_text(file)
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|", key=first.count), strict=True)
+def _read_table(
+    file: Path, content: bytes, notes: list[str]
+) -> Iterator[tuple[int, Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield the line of each row of a table, its cells that name a picture or caption, and those of its labels.
+
+    Args:
+        file: the table.
+        content: of the file.
+        notes: a list that gets what the reader says about it.
+
+    Raises:
+        DataError: a column is there twice, or a row cannot be read.
+    """
     try:
-        header = next(reader, [])
-        if len(set(header)) != len(header):
+        table = open_table(io.BytesIO(content), file.suffix.lower())
+        is_json = table.title.startswith("JSON")
+        if not is_json and len(set(table.header)) != len(table.header):
             raise DataError(f"{file}: found a column twice in the header; expected each once")
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise DataError(f"{file}:{reader.line_num}: found {len(row)} columns; expected {len(header)}")
-            yield reader.line_num, *_divided(dict(zip(header, row, strict=True)))
-    except csv.Error as error:
-        raise DataError(f"{file}:{reader.line_num}: not CSV: {error}") from None
-
-
-def _parquet(file: Path) -> _Table:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise DataError(f"{file}: Parquet needs pyarrow ({error}); pip install 'mlic-runtime[parquet]'") from None
-    try:
-        entries = parquet.read_table(str(file)).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{file}: not Parquet: {error}") from None
-    for number, entry in enumerate(entries, start=1):
-        yield number, *_divided(entry)
-
-
-def _json_lines(file: Path) -> _Table:
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}:{number}: not JSON: {error}") from None
-        if not isinstance(entry, dict) or not isinstance(entry.get("probabilities"), dict):
-            raise DataError(f"{file}:{number}: expected an object with probabilities, as mlic-infer writes it")
-        yield (
-            number,
-            _divided({name: entry[name] for name in entry if name != "probabilities"})[0],
-            entry["probabilities"],
-        )
+        notes += (f"{file}: {note}" for note in table.notes)
+        for row in table.rows:
+            if isinstance(row, BrokenRow):
+                raise DataError(f"{file}:{row.line}: {row.message}")
+            nested = row.cells.get(_NESTED)
+            if isinstance(nested, dict):
+                yield row.line, _divided({name: row.cells[name] for name in row.cells if name != _NESTED})[0], nested
+            elif is_json:
+                raise DataError(f"{file}:{row.line}: expected an object with {_NESTED}, as mlic-infer writes it")
+            else:
+                yield row.line, *_divided(row.cells)
+    except InputError as error:
+        raise DataError(f"{file}: {error}") from None
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
 """Rows and pictures that a URI names, which need the extra `remote` of mlic-runtime; no network: fsspec's memory."""
 
+import io
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -274,3 +276,69 @@ def test_in_a_folder_elsewhere_the_content_decides_where_the_ending_does_not(mem
     assert found[0] == found[1]
     assert found[0][0] == [("IMG_1", "a cat"), ("a/b.dat", None), ("a/c.png", None), ("a.png", None)]
     assert found[0][1].endswith("TIFF or HEIC pictures: a/lonely.txt, notes.md")
+
+
+def tar_of(**samples: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for key, content in samples.items():
+            info = tarfile.TarInfo(f"{key}.png")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def test_shards_are_read_from_far_by_name_and_as_a_folder(memory: Any) -> None:
+    memory.pipe("/bucket/train-0.tar", tar_of(a=CAT))
+    memory.pipe("/bucket/train-1.tar", tar_of(b=CAT))
+    memory.pipe("/bucket/test-0.tar", tar_of(c=CAT))
+    for source, names in (
+        ("memory://bucket/train-1.tar", "b"),
+        ("memory://bucket/train-{0..1}.tar", "ab"),
+        ("memory://bucket", "abc"),
+    ):
+        rows = rows_of(source)
+        assert [row.name for row in rows] == [f"{name}.png" for name in names]
+        assert {row.image for row in rows} == {CAT}
+    memory.pipe("/bucket/more/rows.csv", b"image")
+    memory.pipe("/bucket/shards.json", b"{}")
+    with open_rows("memory://bucket") as reader:
+        assert reader.note.splitlines()[1:] == ["1 file beside the shards not read, such as more/rows.csv"]
+    with open_rows("memory://bucket/train-{0..1}.tar") as reader:
+        assert reader.root == "memory://bucket"
+    with pytest.raises(InputError, match=r"the input 'memory://bucket/train-9.tar': .*there is no such file"):
+        rows_of("memory://bucket/train-9.tar")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "title"),
+    [
+        ("labels.csv", b"ImageID,Source,LabelName,Confidence\na,verification,/m/1,1\n", "Open Images"),
+        ("import.jsonl", b'{"imageGcsUri": "gs://bucket/a.jpg"}\n', "Vertex AI import file"),
+        ("coco.json", b'{"images": [], "annotations": [], "categories": []}', "COCO annotations"),
+    ],
+)
+def test_other_annotations_from_far_are_refused_in_one_line(memory: Any, name: str, content: bytes, title: str) -> None:
+    memory.pipe(f"/bucket/{name}", content)
+    said = (
+        f"^the input 'memory://bucket/{name}': found {title}; under a URI, annotations are read from shards only: copy"
+    )
+    with pytest.raises(InputError, match=said):
+        rows_of(f"memory://bucket/{name}")
+    memory.pipe("/bucket/a.png", CAT)
+    with open_rows("memory://bucket") as reader:
+        assert [row.name for row in reader] == ["a.png"]
+        assert reader.passed_over is not None
+        assert f"{name}; 1 file such as {name} not read: under a URI, annotations" in reader.passed_over()
+
+
+@pytest.mark.parametrize("name", ["data.zip", "annotations.xml"])
+def test_what_can_only_be_annotations_is_refused_unread(memory: Any, name: str) -> None:
+    memory.pipe(f"/bucket/{name}", b"")
+    with pytest.raises(InputError, match=f"^the input 'memory://bucket/{name}': under a URI, annotations are read"):
+        rows_of(f"memory://bucket/{name}")
+
+
+def test_a_far_table_of_json_is_read(memory: Any) -> None:
+    memory.pipe("/bucket/rows.json", b'[{"caption": "red"}, {"caption": "blue"}]')
+    assert [row.caption for row in rows_of("memory://bucket/rows.json")] == ["red", "blue"]

@@ -1,4 +1,6 @@
+import io
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -139,6 +141,8 @@ def test_the_image_root_is_the_folder_of_the_pictures(
         assert [row.image for row in reader] == [str(expected)]
     with pytest.raises(InputError, match="nowhere: not a folder; expected the pictures folder"):
         open_rows(source, image_root=tmp_path / "nowhere")
+    with pytest.raises(InputError, match="image root 's3://bucket'; expected a folder of this machine"):
+        open_rows(source, image_root="s3://bucket")
 
 
 def test_short_texts_beside_two_pictures_are_captions(tmp_path: Path) -> None:
@@ -146,3 +150,137 @@ def test_short_texts_beside_two_pictures_are_captions(tmp_path: Path) -> None:
         picture(tmp_path / f"{name}.jpg")
         write(tmp_path / f"{name}.txt", "cat")
     assert read(tmp_path) == ([("a.jpg", "cat"), ("b.jpg", "cat")], [])
+
+
+def pack(file: Path, *names: str) -> Path:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"A dog." if name.endswith(".txt") else b"")
+    return file
+
+
+def shard(file: Path, **samples: str) -> Path:
+    """A shard with a picture and a caption for each key."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as archive:
+        for key, caption in samples.items():
+            for name, content in ((f"{key}.png", f"picture {key}".encode()), (f"{key}.txt", caption.encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return file
+
+
+OPEN_IMAGES = (
+    "ImageID,Source,LabelName,Confidence\na,verification,/m/1,1\na,verification,/m/2,0\nb,verification,/m/1,1\n"
+)
+VERTEX = (
+    '{"imageGcsUri": "gs://bucket/pets/a.jpg", "classificationAnnotation": {"displayName": "dog"}}\n'
+    '{"imageGcsUri": "gs://bucket/pets/b.jpg", "classificationAnnotation": {"displayName": "cat"}}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "title"),
+    [
+        ("labels.csv", OPEN_IMAGES, "Open Images"),
+        ("import.jsonl", VERTEX, "Vertex AI import file"),
+        ("import.csv", "gs://bucket/pets/a.jpg,dog\ngs://bucket/pets/b.jpg,cat\n", "Vertex AI import file"),
+    ],
+)
+def test_a_file_of_annotations_that_is_named_like_a_table_is_one(
+    tmp_path: Path, name: str, text: str, title: str
+) -> None:
+    expected = [str(picture(tmp_path / "images" / each)) for each in ("a.jpg", "b.jpg")]
+    file = write(tmp_path / name, text)
+    with open_rows(file) as reader:
+        rows = list(reader)
+    assert [row.image for row in rows] == expected  # a row each, however many labels it has
+    assert reader.note.splitlines()[0] == f"read as {title}; labels are not used"
+
+
+def test_of_vertex_what_is_not_labelled_is_left_out_with_its_count(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    text = VERTEX.splitlines()[0] + '\n{"imageGcsUri": "gs://bucket/pets/c.jpg"}\n'
+    rows, notes = read(write(tmp_path / "import.jsonl", text))
+    assert rows == [("pets/a.jpg", None)]
+    assert any("1 of 2 pictures have no annotation; they are left out" in note for note in notes)
+
+
+def test_who_names_the_columns_reads_a_table(tmp_path: Path) -> None:
+    file = write(tmp_path / "labels.csv", OPEN_IMAGES)
+    with open_rows(file, image_column="ImageID") as reader:
+        assert [row.name for row in reader] == ["a", "a", "b"]
+
+
+def test_shards_are_read_by_name_and_no_others(tmp_path: Path) -> None:
+    first = shard(tmp_path / "train-000.tar", a="one", b="two")
+    shard(tmp_path / "train-001.tar", c="three")
+    shard(tmp_path / "val-000.tar", d="four")
+    assert read(first)[0] == [("a.png", "one"), ("b.png", "two")]
+    rows, notes = read(tmp_path / "train-{000..001}.tar")
+    assert [name for name, _ in rows] == ["a.png", "b.png", "c.png"]
+    assert notes == ["read as shards from train-000.tar, train-001.tar; labels are not used"]
+    with open_rows(tmp_path / "train-{000..001}.tar") as reader:
+        assert [row.image for row in reader] == [b"picture a", b"picture b", b"picture c"]
+    assert [name for name, _ in read(tmp_path)[0]] == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_a_shard_that_is_not_there_or_changes_is_one_line(tmp_path: Path) -> None:
+    file = shard(tmp_path / "train-000.tar", a="one", b="two")
+    with pytest.raises(InputError, match=r"1 of its 2 files are not there, the first is .*train-001.tar"):
+        open_rows(tmp_path / "train-{000..001}.tar")
+    with pytest.raises(InputError, match=r"'.*train-7.tar' is not there; expected .csv"):
+        open_rows(tmp_path / "train-7.tar")
+    with open_rows(file) as reader:
+        file.write_bytes(file.read_bytes()[:100])
+        errors = [str(row.error) for row in reader]
+    assert [error.partition(":")[0] for error in errors] == [f"cannot read picture '{file}/{key}.png'" for key in "ab"]
+    with pytest.raises(InputError, match=r"train-000.tar: found no tar header at byte 0: it is truncated") as raised:
+        open_rows(file)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_zip_file_of_pictures_is_read_as_their_folder(tmp_path: Path) -> None:
+    file = pack(tmp_path / "a.zip", "in/a.jpg", "in/a.txt", "in/deep/b.png", "in/notes.pdf", "__MACOSX/in/._a.jpg")
+    with open_rows(file) as reader:
+        rows = [(row.name, row.caption) for row in reader]
+        assert reader.passed_over is not None
+        assert reader.passed_over().endswith(f"picture: {Path('in/notes.pdf')}")
+    assert rows == [(str(Path("in/a.jpg")), "A dog."), (str(Path("in/deep/b.png")), None)]
+    assert reader.note.startswith(f"{file}: unpacked to ")
+    with pytest.raises(InputError, match="its own image root: leave the image root out"):
+        open_rows(file, image_root=tmp_path)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_zip_file_without_pictures_is_named(tmp_path: Path) -> None:
+    file = pack(tmp_path / "a.zip", "readme.md")
+    with pytest.raises(InputError, match=r"no picture in '.*a\.zip'; passed over 1 file .*: readme\.md"):
+        open_rows(file)
+
+
+@pytest.mark.usefixtures("cache")
+def test_of_a_zip_file_pictures_that_no_row_names_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "data.zip"
+    annotations = coco(tmp_path / "set", "a.jpg")
+    with zipfile.ZipFile(pack(file, "a.jpg", "b.jpg"), "a") as archive:
+        archive.write(annotations, annotations.name)
+    rows, notes = read(file)
+    assert rows == [("a.jpg", None)]
+    assert notes[0] == "read as COCO annotations from _annotations.coco.json; labels are not used"
+    assert notes[-1] == "1 picture left out, which no row names, such as b.jpg"
+
+
+def test_labels_that_training_refuses_are_no_matter(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    write(tmp_path / "train.csv", "image,caption,dog,cat\na.jpg,one,0.25,0.75\n")
+    rows, notes = read(tmp_path)
+    assert rows == [("a.jpg", "one")]
+    assert "warning: 1 x ignored: train.csv: columns that are not read: 'dog', 'cat'" in notes

@@ -123,3 +123,56 @@ def test_a_changed_file_is_not_resumed_with(splits: Splits, tmp_path: Path) -> N
     file.unlink()
     assert FILES in notes
     check_soft_files(notes)  # the run itself keeps what the file said
+
+
+def row_of(splits: Splits, file: Path) -> tuple[int, str | None, float]:
+    (row,) = read_soft_file(file, splits.labels).rows
+    return row.line, row.image, row.probabilities[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_any_table_that_training_reads_is_read(
+    splits: Splits, tmp_path: Path, encoding: str, separator: str, end: str
+) -> None:
+    lines = [separator.join(("image", splits.labels.names[0])), separator.join(("größe.png", "0.25")), ""]
+    (tmp_path / "soft.csv").write_bytes(end.join(lines).encode(encoding))
+    assert row_of(splits, tmp_path / "soft.csv") == (2, "größe.png", 0.25)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_objects_of_json_have_probabilities(splits: Splits, tmp_path: Path, many: bool) -> None:
+    entry = {"image": "a.png", "probabilities": {splits.labels.names[0]: 0.25}}
+    file = tmp_path / ("soft.json" if many else "soft.jsonl")
+    file.write_text(json.dumps([entry] if many else entry))
+    assert row_of(splits, file) == (1, "a.png", 0.25)
+    flat = {"image": "a.png", splits.labels.names[0]: 0.25}
+    file.write_text(json.dumps([entry, flat]) if many else f"{json.dumps(entry)}\n\n{json.dumps(flat)}\n")
+    with pytest.raises(DataError, match=rf"{file.name}:{2 if many else 3}: expected an object with probabilities"):
+        read_soft_file(file, splits.labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('image,caption,{0}\n"a\n\nb.png",,0.5\n\nc.png,,2\n', ":6: column '{0}': found '2'"),
+        ("image,{0}\na.png\n", ":2: found 1 columns; expected 2"),
+        ('image,{0}\na.png,0.5\n"b"x,1\n', ":3: found '.*', which is not CSV"),
+        ("image,{0},{0}\na.png,1,1\n", ": found a column twice in the header"),
+        ("image,{0}\n\udce9.png,1\n", ":2: .*UTF-8"),
+        ("", ": found no header"),
+    ],
+)
+def test_a_broken_table_is_refused_at_its_line(splits: Splits, tmp_path: Path, text: str, message: str) -> None:
+    file, name = tmp_path / "soft.csv", splits.labels.names[0]
+    file.write_bytes(text.format(name).encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match=f"^{file}{message.format(name)}"):
+        read_soft_file(file, splits.labels)
+
+
+def test_row_numbers_that_pandas_wrote_are_left_out_and_said(splits: Splits, tmp_path: Path) -> None:
+    file = tmp_path / "soft.csv"
+    file.write_text(f",image,{splits.labels.names[0]}\n0,a.png,0.25\n")
+    assert row_of(splits, file) == (2, "a.png", 0.25)
+    assert f"{file}: the row numbers in the column ''" in read_soft_file(file, splits.labels).notes

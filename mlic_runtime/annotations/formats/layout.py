@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlic_runtime.annotations.labels import MISSING, LabelSet, normal_form, split_cell
-from mlic_runtime.errors import InputError
 from mlic_runtime.tables.columns import (
     CAPTION_COLUMNS,
     Columns,
@@ -112,6 +111,7 @@ class Layout:
         notes: what is to be said about it.
         unknown: how many cells of `one_hot` say neither yes nor no.
         studio: whether Label Studio wrote the table.
+        soft: why its labels cannot be read, because a column that is like one of labels has fractions; "" otherwise.
     """
 
     columns: Columns
@@ -125,6 +125,7 @@ class Layout:
     notes: tuple[str, ...]
     unknown: int
     studio: bool
+    soft: str
 
     def describe(self) -> str:
         """Return what is read as what, for people."""
@@ -174,8 +175,7 @@ def find_layout(
         each_own: whether each row may have columns of its own, as in JSON lines.
 
     Raises:
-        InputError: there is neither a picture nor a caption, a named column is not there, or a column that is like one
-            of labels has fractions.
+        InputError: there is neither a picture nor a caption, or a named column is not there.
     """
     seen = {name: _Seen() for name in header}
     kinds: dict[Any, int] = {}
@@ -214,6 +214,7 @@ class _Finder:
         self.names, self.seen, self.given, self.known, self.skip = names, seen, given, known, skip
         for name in (*given.labels, *([] if given.split is None else [given.split])):
             require_column(names, name)
+        self.soft = ""
         self.studio = len(_STUDIO & set(map(plain_name, names))) >= 2
 
     def find(self) -> Layout:
@@ -260,6 +261,7 @@ class _Finder:
             tuple(notes),
             unknown,
             self.studio,
+            self.soft,
         )
 
     def _is_flag(self, name: str) -> bool:
@@ -300,7 +302,7 @@ class _Finder:
             return [*whole, *tags], [], []
         one_hot = [name for name in left if name not in cells and self._is_label(name)]
         if not cells:
-            self._refuse_soft(left, one_hot)
+            self.soft = self._find_soft(left, one_hot)
             return [], one_hot, []
         if not one_hot:
             return cells[:1], [], []
@@ -319,16 +321,19 @@ class _Finder:
         blank = self.seen[name].kinds.keys() <= {BLANK, UNKNOWN}
         return blank and self.known is not None and normal_form(" ".join(name.split())) in self.known
 
-    def _refuse_soft(self, left: Sequence[str], one_hot: Sequence[str]) -> None:
+    def _find_soft(self, left: Sequence[str], one_hot: Sequence[str]) -> str:
+        """Return `Layout.soft`."""
         soft = [name for name in left if self.seen[name].soft]
         known = [name for name in soft if self.known is not None and name in self.known]
         mixed = [name for name in soft if {YES, NO} & self.seen[name].kinds.keys() and one_hot]
-        if bad := known or mixed or (soft if len(soft) > 1 and not one_hot else []):
-            value = next(value for value in self.seen[bad[0]].values if kind_of(value) == FRACTION)
-            raise InputError(
-                f"found {value} in the column {bad[0]!r}; expected 1 or 0: soft labels come from a teacher "
-                "(mlic-train --teacher); for columns that are no labels, name those that are with --labels-column"
-            )
+        bad = known or mixed or (soft if len(soft) > 1 and not one_hot else [])
+        if not bad:
+            return ""
+        value = next(value for value in self.seen[bad[0]].values if kind_of(value) == FRACTION)
+        return (
+            f"found {value} in the column {bad[0]!r}; expected 1 or 0: soft labels come from a teacher "
+            "(mlic-train --teacher); for columns that are no labels, name the columns that are"
+        )
 
 
 def first_folder(name: str) -> str:

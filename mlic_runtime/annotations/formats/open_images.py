@@ -5,7 +5,7 @@ tables as labels/classifications.csv, labels/detections.csv and metadata/classes
 """
 
 import dataclasses
-import io
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +14,14 @@ from typing import TypeAlias
 
 from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import Problem
-from mlic_runtime.annotations.source.files import read_range, read_text
+from mlic_runtime.annotations.source.files import read_range
 from mlic_runtime.base.override import override
 from mlic_runtime.base.text import not_utf8
 from mlic_runtime.errors import DataError
-from mlic_runtime.tables.csv_records import BrokenRecord, CsvRecords
+from mlic_runtime.tables.csv_records import BrokenRecord
 
 from .format import Format, Rows, clean_row
+from .parsing import csv_records, parse_each
 
 _COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")  # boxes have more columns after these
 _BOX = "XMin"
@@ -161,32 +162,29 @@ def _head(file: Path) -> list[str]:
 
 
 def _lines(file: Path) -> Iterator[_Line | Problem]:
-    """Yield (number, picture, label, confidence) for each line of a table.
+    """Return (number, picture, label, confidence) for each line of a table.
 
     Raises:
         DataError: it has other columns.
     """
-    records = CsvRecords(io.StringIO(read_text(file), newline=""))
+    records = csv_records(file)
     header = next(records, [])
     if isinstance(header, BrokenRecord) or tuple(cell.strip() for cell in header[:4]) != _COLUMNS:
         raise DataError(f"{file}: found other columns; expected {','.join(_COLUMNS)} of Open Images")
-    for number, record in enumerate(records, start=1):
-        if isinstance(record, BrokenRecord):
-            message = f"found {record.line!r}, which is not CSV ({record.reason}); expected {','.join(_COLUMNS)}"
-            yield Problem(file, number, "bad-row", message)
-            continue
-        cells = [cell.strip() for cell in record]
-        confidence = _confidence(cells[3]) if len(cells) == len(header) else None
-        if confidence is None or not cells[0] or not cells[2]:
-            shown = ",".join(cells)[:60]
-            message = (
-                f"found {shown!r}; expected {len(header)} columns, an ImageID, a LabelName, a Confidence of 0 to 1"
-            )
-            yield Problem(file, number, "bad-row", message)
-        elif broken := not_utf8("".join(cells)):
-            yield Problem(file, number, "bad-row", broken)
-        else:
-            yield number, cells[0], " ".join(cells[2].split()), confidence
+    parse = functools.partial(_line, len(header))
+    return parse_each(file, enumerate(records, start=1), parse, ",".join(_COLUMNS))
+
+
+def _line(columns: int, number: int, record: Sequence[str]) -> _Line:
+    """Return what a line says; ValueError if it has not so many columns, or other values."""
+    cells = [cell.strip() for cell in record]
+    confidence = _confidence(cells[3]) if len(cells) == columns else None
+    if confidence is None or not cells[0] or not cells[2]:
+        expected = f"{columns} columns, an ImageID, a LabelName, a Confidence of 0 to 1"
+        raise ValueError(f"found {','.join(cells)[:60]!r}; expected {expected}")
+    if broken := not_utf8("".join(cells)):
+        raise ValueError(broken)
+    return number, cells[0], " ".join(cells[2].split()), confidence
 
 
 def _confidence(cell: str) -> float | None:
@@ -204,7 +202,7 @@ def _descriptions(file: Path) -> dict[str, str]:
     files = [path for folder in folders for path in sorted(folder.glob("*class-descriptions*.csv"))]
     files += [path for folder in folders[1:3] for path in [folder / "classes.csv"] if path.is_file()]
     for path in files:
-        for record in CsvRecords(io.StringIO(read_text(path), newline="")):
+        for record in csv_records(path):
             if isinstance(record, BrokenRecord) or len(record) != len(_DESCRIPTIONS):
                 raise DataError(f"{path}: found a line without two columns; expected {','.join(_DESCRIPTIONS)}")
             label, name = (" ".join(cell.split()) for cell in record)

@@ -69,6 +69,6 @@ def find_format(file: Path, name: str = "auto", columns: ColumnNames | None = No
         raise DataError(describe_unknown(file, FORMATS))
     if file.is_dir():
         titles = ", ".join(each.title for each in FORMATS if isinstance(each, FolderFormat))
-        raise DataError(f"{file}: found no data in this folder; expected {titles}, or say --data-format")
+        raise DataError(f"{file}: found no data in this folder; expected {titles}, or name the format")
     known = ", ".join(pattern for each in FORMATS for pattern in each.file_names)
-    raise DataError(f"{file}: cannot tell its format by its name; expected {known}, or say --data-format")
+    raise DataError(f"{file}: cannot tell its format by its name; expected {known}, or name the format")

@@ -57,7 +57,7 @@ class TableFormat(Format):
 
     @override
     def read_rows(self, file: Path, labels: LabelSet | None) -> Rows:
-        layout = self._layout(file, labels)
+        layout = self._layout(file, labels, soft=labels is None)
         yield from _notes(file, layout)
         with _opened(file, layout.columns.image) as (table, pictures):
             rows = map(_Rows(file, table, layout, self.columns, pictures).read, table.rows)
@@ -100,14 +100,23 @@ class TableFormat(Format):
             found += [root / split] if split else []
         return list(dict.fromkeys([*found, file.parent]))
 
-    def _layout(self, file: Path, labels: LabelSet | None) -> Layout:
-        """Return what the columns of a file hold; the file is read for it once, until it changes."""
+    def _layout(self, file: Path, labels: LabelSet | None, *, soft: bool = False) -> Layout:
+        """Return what the columns of a file hold; the file is read for it once, until it changes.
+
+        Args:
+            file: the file.
+            labels: the labels of the data set, where they are known.
+            soft: take a table whose labels cannot be read, see `Layout.soft`: its pictures and captions can.
+        """
         try:
             status = file.stat()
             version = (status.st_mtime_ns, status.st_size)
         except OSError as error:
             raise DataError(f"{file}: cannot be read: {os_error_reason(error)}; expected a data file") from None
-        return _find_layout(file, version, self.columns, labels, labels is not None and labels.restricts)
+        layout = _find_layout(file, version, self.columns, labels, labels is not None and labels.restricts)
+        if layout.soft and not soft:
+            raise DataError(f"{file}: {layout.soft}")
+        return layout
 
 
 class CsvTable(TableFormat):
@@ -197,7 +206,7 @@ class _Rows:
         if isinstance(record, BrokenRow):
             hint = ""
             if tuple(self.table.header) == ("ImageID", "Labels", "Caption"):
-                hint = "; for the competition's own files use --data-format competition"
+                hint = "; for the competition's own files name the format competition"
             return Problem(self.file, record.number, "bad-row", record.message + hint)
         try:
             return self._row(record, size)

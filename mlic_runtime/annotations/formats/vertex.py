@@ -4,7 +4,6 @@ Formats: https://cloud.google.com/vertex-ai/docs/image-data/classification/prepa
 Vision, https://cloud.google.com/vision/automl/docs/prepare
 """
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,9 @@ from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import Problem
 from mlic_runtime.annotations.source.files import read_range, read_text
 from mlic_runtime.base.override import override
-from mlic_runtime.tables.csv_records import BrokenRecord, CsvRecords
 
 from .format import Format, Rows, clean_row, split_called, with_other_names, with_split
+from .parsing import csv_records, parse_each
 from .picture_names import address_notes, names_of, with_tails
 
 _URI = "imageGcsUri"
@@ -105,26 +104,16 @@ class Vertex(Format):
 
 
 def _lines(file: Path) -> Iterator[tuple[str, _Picture] | Problem]:
-    """Yield the address and the content of each line, or its Problem."""
-    text = read_text(file)
+    """Return the address and the content of each line, or its Problem."""
     if file.suffix.lower() == ".csv":
-        for number, record in enumerate(CsvRecords(io.StringIO(text, newline="")), start=1):
-            try:
-                yield _csv_line(number, record)
-            except ValueError as error:
-                yield Problem(file, number, "bad-row", str(error))
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield _json_line(number, line)
-            except (ValueError, RecursionError) as error:
-                yield Problem(file, number, "bad-row", str(error))
+        return parse_each(file, enumerate(csv_records(file), start=1), _csv_line, _EXPECTED_CSV)
+    lines = enumerate(read_text(file).split("\n"), start=1)
+    return parse_each(
+        file, ((number, line) for number, line in lines if line.strip()), _json_line, f"an object with {_URI}"
+    )
 
 
-def _csv_line(number: int, record: list[str] | BrokenRecord) -> tuple[str, _Picture]:
-    if isinstance(record, BrokenRecord):
-        raise ValueError(f"found {record.line!r}, which is not CSV ({record.reason}); expected {_EXPECTED_CSV}")
+def _csv_line(number: int, record: list[str]) -> tuple[str, _Picture]:
     cells = [cell.strip() for cell in record]
     use = "" if cells[0].startswith(_SCHEME) else cells.pop(0)
     if not cells or not cells[0].startswith(_SCHEME) or use.lower() not in _SPLITS:

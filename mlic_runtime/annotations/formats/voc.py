@@ -13,15 +13,15 @@ from xml.etree.ElementTree import Element
 
 from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import Problem
-from mlic_runtime.annotations.source.tree import Tree, examples, files_in, read_beside, walk
-from mlic_runtime.base.files import open_regular, os_error_reason
+from mlic_runtime.annotations.source.tree import Tree, bytes_beside, examples, files_in, read_beside, walk
+from mlic_runtime.base.files import open_regular
 from mlic_runtime.base.override import override
 from mlic_runtime.errors import DataError
-from mlic_runtime.limits import MAX_ANNOTATIONS_BYTES, MAX_ROW_BYTES
+from mlic_runtime.limits import MAX_ANNOTATIONS_BYTES
 
 from .folder_format import FolderFormat, note
 from .format import SPLIT_NAMES, Row, Rows, clean_row
-from .xml_files import parse_xml
+from .xml_files import XmlError, parse_xml
 
 _ANNOTATION_FOLDERS = ("", "Annotations", "annotations", "annotations/xmls", "xmls")
 _LISTS = "ImageSets/Main"
@@ -122,7 +122,7 @@ def _row_of_xml(folder: Path, number: int, name: str, pictures: "_Pictures", cou
     try:
         root = _parse(folder, name)
     except ValueError as error:
-        return Problem(folder, number, "bad-row", f"{name!r}: {error}")
+        return Problem(folder, number, "bad-row", str(error))
     labels = []
     for each in root.findall("object"):
         label = " ".join((each.findtext("name") or "").split())
@@ -141,17 +141,14 @@ def _row_of_xml(folder: Path, number: int, name: str, pictures: "_Pictures", cou
 
 
 def _parse(folder: Path, name: str) -> Element:
-    """Return the root of an annotation; ValueError says what is wrong."""
+    """Return the root of an annotation; ValueError, with its name, says what is wrong."""
+    content = bytes_beside(folder, name)
     try:
-        with open_regular(folder / name) as stream:
-            content = stream.read(MAX_ROW_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {os_error_reason(error)}") from None
-    if len(content) > MAX_ROW_BYTES:
-        raise ValueError(f"found more than {MAX_ROW_BYTES} bytes; expected the annotation of one picture")
-    root = parse_xml(content)
+        root = parse_xml(content)
+    except XmlError as error:
+        raise ValueError(f"{name!r}: {error}") from None
     if root.tag != "annotation":
-        raise ValueError(f"found the element <{root.tag}>; expected <annotation>")
+        raise ValueError(f"{name!r}: found the element <{root.tag}>; expected <annotation>")
     return root
 
 

@@ -49,7 +49,8 @@ class PictureFinder:
 
         Raises:
             ValueError: the name is absolute, or leaves the folder.
-            LookupError: there is no such picture, or there are several.
+            FileNotFoundError: there is no such picture.
+            LookupError: there are several.
             DataError: a folder cannot be listed.
         """
         names = [self._check(each) for each in (name, *others)]
@@ -72,7 +73,7 @@ class PictureFinder:
                 return found[0]
         where = f"at {self.folders[0].joinpath(*names[0].parts)}" if self.folders else f"named {name!r}"
         more = f", in {', '.join(map(str, self.folders[1:4]))}" if len(self.folders) > 1 else ""
-        raise LookupError(f"no picture {where}{more}, or below; expected it there, or another folder with --images")
+        raise FileNotFoundError(f"no picture {where}{more}, or below; expected it there")
 
     def notes(self) -> Iterator[str]:
         """Yield what is to be said about pictures that have not the exact name, a line for each way they were found."""

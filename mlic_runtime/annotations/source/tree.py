@@ -96,6 +96,15 @@ def read_beside(folder: Path, name: str, limit: int = MAX_ROW_BYTES) -> str:
     """Return the text of a small file, such as a caption beside a picture; see `files.decode`.
 
     Raises:
+        ValueError: see `bytes_beside`.
+    """
+    return decode(bytes_beside(folder, name, limit), repr(name))
+
+
+def bytes_beside(folder: Path, name: str, limit: int = MAX_ROW_BYTES) -> bytes:
+    """Return the content of a small file, such as the annotation of one picture.
+
+    Raises:
         ValueError: it cannot be read, or has more bytes than the limit; the message begins with its name.
     """
     try:
@@ -105,7 +114,7 @@ def read_beside(folder: Path, name: str, limit: int = MAX_ROW_BYTES) -> str:
         raise ValueError(f"{name!r} cannot be read: {os_error_reason(error)}") from None
     if len(content) > limit:
         raise ValueError(f"{name!r} has more than {limit} bytes; expected less")
-    return decode(content, repr(name))
+    return content
 
 
 def examples(names: tuple[str, ...] | list[str]) -> str:
