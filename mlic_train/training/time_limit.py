@@ -20,7 +20,7 @@ import dataclasses
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
@@ -107,7 +107,7 @@ class TimeBudget:
         config: has a `time_limit`.
         stopwatch: started with the command.
         spent: the seconds that earlier processes of the run have taken.
-        log: called with every plan.
+        log: called with the first plan, and with what the limit costs.
     """
 
     def __init__(self, config: TrainConfig, stopwatch: Stopwatch, spent: float, log: Log) -> None:
@@ -127,6 +127,7 @@ class TimeBudget:
         self._looked = 0.0  # when the plan was last compared with the time left
         self._ended = 0.0  # the last batch of the epoch before
         self._end: float | None = None  # when the run will end
+        self._said: int | None = None  # the planned epochs, as they were last said
 
     def spent(self) -> float:
         """Return the seconds that the run has taken, earlier processes included."""
@@ -227,7 +228,9 @@ class TimeBudget:
         for seconds in self._seconds.values():
             if batches > 2 and seconds is self._seconds[kinds[0]]:
                 seconds.popleft()  # the very first batch is slower than all others
-        return self._plan(state, kinds, "planned")
+        time = self._plan(state, kinds)
+        self._say(time, kinds)
+        return time
 
     def must_stop(self, state: State, kinds: Sequence[bool]) -> bool:
         """Return whether training has to end after this batch, within an epoch."""
@@ -253,9 +256,7 @@ class TimeBudget:
 
     def replan(self, state: State, kinds: Sequence[bool]) -> dict[str, float]:
         """Plan anew within an epoch; return the new `State.time`."""
-        self._rest(state, kinds)
-        changed = "slower" if self._slower > 1 else "faster"
-        return self._plan(state, kinds, f"planned anew (the machine has become {changed})")
+        return self._plan(state, kinds)
 
     def end_batches(self, state: State, kinds: Sequence[bool], rows: int) -> RowLimit:
         """Note that the last batch of an epoch has ended; return the limit for its validation, of `rows` rows."""
@@ -314,7 +315,7 @@ class TimeBudget:
             old = state.time["batches"]
             new = self._fitting(state, kinds)
             if abs(new - old) > _REPLAN * old:
-                state.time = self._plan(state, kinds, "planned anew")
+                state.time = self._plan(state, kinds)
             else:
                 self._end = self._predict(state, kinds)
             state.time["over"] = int(state.epoch * len(kinds) >= state.time["batches"])
@@ -367,23 +368,31 @@ class TimeBudget:
         seconds = self._cost(kinds) / per_epoch * to_do + max(0, validations) * self._between
         return self.spent() + seconds + state.time["rest"]
 
-    def _plan(self, state: State, kinds: Sequence[bool], what: str) -> dict[str, float]:
-        """Return the new `State.time`, and say the plan in one line."""
-        per_epoch, cost = len(kinds), self._cost(kinds)
+    def _plan(self, state: State, kinds: Sequence[bool]) -> dict[str, float]:
+        """Return the new `State.time`."""
         planned = dataclasses.replace(state, time=dict(state.time))
-        planned.time["cost"] = planned.time["cost"] or cost / per_epoch
+        planned.time["cost"] = planned.time["cost"] or self._cost(kinds) / len(kinds)
         planned.time["batches"] = self._fitting(planned, kinds)
         self._end = self._predict(planned, kinds)
-        epochs = planned.time["batches"] / per_epoch
+        return planned.time
+
+    def _say(self, time: Mapping[str, float], kinds: Sequence[bool]) -> None:
+        """Say the first plan in one line; lines of epochs say what changes later."""
+        epoch, epochs = self._cost(kinds) + self._between, time["batches"] / len(kinds)
         why = f", as --time-limit {self._config.time_limit} is too short for a whole one" if epochs < 1 else ""
         why = ", as --epochs says" if epochs == self._config.epochs else why
-        seconds = f"{cost + self._between:.0f} s" if cost + self._between >= 1 else f"{cost + self._between:.2f} s"
+        seconds = f"{epoch:.0f} s" if epoch >= 1 else f"{epoch:.2f} s"
+        self._said = math.ceil(epochs)
         self._log(
-            f"{what} {epochs:.{1 if epochs >= 0.1 else 3}f} epochs{why}: {seconds} an epoch, "
-            f"{state.time['rest']:.0f} s for calibration and measurement, ends at "
-            f"{self._stopwatch.time_after(self._end - self.spent())}"
+            f"planned {epochs:.{1 if epochs >= 0.1 else 3}f} epochs{why}: {seconds} an epoch, "
+            f"{time['rest']:.0f} s for calibration and measurement, ends at "
+            f"{self._stopwatch.time_after((self._end or 0.0) - self.spent())}"
         )
-        return planned.time
+
+    def changed(self, epochs: int) -> str:
+        """Return what the line of an epoch says of a plan that has changed since the last line; "" if it has not."""
+        before, self._said = self._said, epochs
+        return "" if before in (None, epochs) else f", {epochs} epochs fit instead of {before}"
 
 
 class EpochClock:

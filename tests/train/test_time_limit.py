@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -176,7 +177,9 @@ def test_a_machine_that_becomes_slower_stops_early_and_is_measured(
     state = start_run(run, tmp_path / "run", splits, log=lines.append, keep_going=slow_down, stopwatch=stopwatch)
     assert state.finished
     assert stopwatch.seconds() <= 60
-    assert any(line.startswith("planned anew (the machine has become slower) 1.") for line in lines)
+    (said,) = [line for line in lines if " fit instead of " in line]
+    assert re.match(r"epoch 2/2: .*, 2 epochs fit instead of [5-7], \d+:\d\d left$", said)
+    assert sum(line.startswith("planned") for line in lines) == 1
     assert state.metrics["test"]["rows"] > 0
 
 
@@ -265,7 +268,8 @@ def test_a_machine_that_becomes_faster_is_used(tmp_path: Path, splits: Splits, c
     run = options(time_limit="90s")
     start_run(run, tmp_path / "run", splits, log=lines.append, keep_going=speed_up, stopwatch=stopwatch)
     assert 80 <= stopwatch.seconds() <= 90
-    assert any(line.startswith("planned anew ") for line in lines)
+    assert any(re.search(r", \d+ epochs fit instead of \d+, ", line) for line in lines)
+    assert sum(line.startswith("planned") for line in lines) == 1
 
 
 def test_a_resumed_run_keeps_its_plan_and_its_time(tmp_path: Path, splits: Splits, clock: Clock) -> None:
