@@ -22,7 +22,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import median
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -480,7 +479,7 @@ def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatc
     for name, split in splits.named().items():
         if name == "train":
             continue
-        timer = _RowTimer(stopwatch)
+        timer = RowTimer(stopwatch)
         outputs = collect(trained, trained.run, _spread(split.records), timer)
         if not outputs:
             continue
@@ -504,7 +503,7 @@ def seconds_to_validate(
     """Estimate the seconds that validation after an epoch takes, from its first rows."""
     # Of a cache, the first rows are the first.
     first = Examples(examples.records[:_SAMPLE], examples.num_labels, examples.image_spec, None, examples.cache)
-    timer = _RowTimer(stopwatch)
+    timer = RowTimer(stopwatch)
     outputs = predict_modes(run, first, tokenizer, min(config.batch_size, _SAMPLE // 4), config.workers, progress=timer)
     begun = stopwatch.seconds()
     count = min(len(examples), _SCORED)
@@ -512,7 +511,7 @@ def seconds_to_validate(
     return (timer.seconds_per_row() + (stopwatch.seconds() - begun) / count) * len(examples)
 
 
-class _RowTimer:
+class RowTimer:
     """A `progress` that measures how long a row takes; the first batch is slower than others, and does not count."""
 
     def __init__(self, stopwatch: Stopwatch) -> None:
@@ -520,13 +519,18 @@ class _RowTimer:
         self._ticks = [(0, stopwatch.seconds())]
 
     def __call__(self, done: int, total: int) -> None:
+        """Note that so many rows are done."""
         self._ticks.append((done, self._stopwatch.seconds()))
 
     def seconds_per_row(self) -> float:
+        """Return the seconds of a row in the fastest batch.
+
+        Few batches are measured, in a second or two. A moment in which the machine has other work makes most of them
+        slow, and says nothing of the rest; what a plan leaves as a margin covers the difference to the usual batch.
+        """
         ticks = self._ticks[1:] if len(self._ticks) > 2 else self._ticks
         steps = itertools.pairwise(ticks)
-        # The median: one moment in which the machine had other work says nothing of the rest.
-        return median((ended - begun) / max(1, last - first) for (first, begun), (last, ended) in steps)
+        return min((ended - begun) / max(1, last - first) for (first, begun), (last, ended) in steps)
 
 
 def _fit_thresholds(outputs: Outputs, config: TrainConfig) -> None:
