@@ -93,6 +93,22 @@ def test_every_phase_has_a_line_with_the_time_left_in_a_pipe(colours: Path, tmp_
     assert re.fullmatch("calibrating the best epoch, [12] of 2, on 12 rows of val", lines[5])
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_picture_that_cannot_be_decoded_is_named_with_its_row(colours: Path, tmp_path: Path, cached: bool) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(colours, data)
+    picture = data / "images" / "test0.png"
+    picture.unlink()
+    picture.write_bytes((colours / "images" / "test0.png").read_bytes()[:60])
+    test = (data / "test.csv").rename(data / "more.csv")
+    options = ["--data", data, "--train", test, "--output", tmp_path / "run", *SMALL]
+    result = run(train, *options, *(["--freeze-backbone"] if cached else []))
+    assert result.exit_code == 1
+    said = result.stderr.splitlines()[-1]
+    assert said.startswith(f"Error: cannot read picture '{picture}'")
+    assert f"({test}:record 1); mend it, or leave such rows out with --skip-bad-rows" in said
+
+
 def test_the_next_two_commands_run_as_they_are_printed(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
