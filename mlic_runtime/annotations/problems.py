@@ -81,13 +81,9 @@ class ProblemCount:
     count: int
     examples: tuple[str, ...]
 
-    def within(self, folder: Path, name: str) -> ProblemCount:
-        """Return the same with the places in a folder given from there on, after `name`, such as that of a zip file."""
-        start = f"{folder}{os.sep}"
-        shown = (
-            f"{name}{os.sep if name else ''}{each[len(start) :]}" if each.startswith(start) else each
-            for each in self.examples
-        )
+    def within(self, folder: Path) -> ProblemCount:
+        """Return the same with the places in a folder given from there on."""
+        shown = (each.removeprefix(f"{folder}{os.sep}") for each in self.examples)
         return ProblemCount(self.severity, self.kind, self.count, tuple(shown))
 
     def line(self, verb: str | None = None) -> str:

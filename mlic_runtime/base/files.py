@@ -64,6 +64,22 @@ def os_error_reason(error: OSError) -> str:
     return "there is no such file or folder" if missing else error.strerror or error_line(error)
 
 
+def is_regular(entry: "os.DirEntry[str]") -> bool:
+    """Return whether an entry of a folder is a regular file, or a link to one; False for a link that leads nowhere."""
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Return whether an entry of a folder is a folder, or a link to one; False for a link that leads nowhere."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _require_regular(status: os.stat_result) -> None:
     mode = status.st_mode
     if stat.S_ISDIR(mode):

@@ -16,13 +16,14 @@ SECONDS_BETWEEN_LINES = 10.0
 """Of the progress of a long job where there is no terminal."""
 
 _SECONDS_BETWEEN = 0.2
+_ALL = 10  # tenths
 
 
 class Progress:
     """A line with what is done, its share, speed and the time left, on `stream`.
 
     On a terminal the line changes. Elsewhere, such as in a pipe or a file, a new line is written at every tenth of the
-    job, if `seconds_between_lines` allows that.
+    job, if `seconds_between_lines` allows that, and with `ends` at its end.
 
     Args:
         stream: such as stderr.
@@ -32,6 +33,7 @@ class Progress:
         clock: returns seconds, never fewer than before.
         seconds_between_lines: where `stream` is no terminal, the fewest seconds from a line to the next; None for no
             lines there.
+        ends: whether the end of the job has a line there, however soon it comes.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Progress:
         label: str = "",
         clock: Callable[[], float] = time.monotonic,
         seconds_between_lines: float | None = None,
+        ends: bool = False,
     ) -> None:
         self._stream = stream
         self._unit = unit
@@ -49,6 +52,7 @@ class Progress:
         self._label = label
         self._clock = clock
         self._terminal = stream.isatty()
+        self._ends = ends
         self._between = _SECONDS_BETWEEN if self._terminal else seconds_between_lines
         self._start: tuple[float, int, float] | None = None  # time, number and share
         self._shown = float("-inf")
@@ -75,7 +79,7 @@ class Progress:
             parts.append(f"{share:.0%}")
         if seconds > 0:
             parts.append(f"{(done - first) / seconds:.1f} {self._unit}s/s")
-        if seconds > 0 and share is not None and share > start_share:
+        if seconds > 0 and share is not None and start_share < share < 1:
             parts.append(f"{duration(seconds * (1 - share) / (share - start_share))} left")
         line = ", ".join([*parts, *([note] if note else [])])
         clear_line(self._stream)
@@ -85,10 +89,14 @@ class Progress:
     def _is_due(self, now: float, share: float | None) -> bool:
         """Return whether a pipe gets a line now: a tenth more is done, and the last line is old enough."""
         tenths = math.floor(10 * share + 1e-9) if share is not None else 0
-        if tenths <= self._tenths or now - self._shown < (self._between or 0.0):
+        if tenths <= self._tenths or now - self._shown < self._wait(tenths):
             return False
         self._tenths = tenths
         return True
+
+    def _wait(self, tenths: int) -> float:
+        """Return the seconds that have to lie between the last line and the next, of so many tenths."""
+        return 0.0 if self._between is None or (self._ends and tenths == _ALL) else self._between
 
     def close(self) -> None:
         """Remove the line of a terminal."""
@@ -119,15 +127,15 @@ def log_line(line: str) -> None:
 
 @contextlib.contextmanager
 def progress_bar(
-    label: str, unit: str = "item", seconds_between_lines: float | None = None
+    label: str, unit: str = "item", seconds_between_lines: float | None = None, *, ends: bool = False
 ) -> Iterator[Callable[..., None]]:
     """Show the progress of a block; yields what to call with the number that is done, the total, and maybe a note.
 
-    `seconds_between_lines` is for where there is no terminal, see `Progress`.
+    `seconds_between_lines` and `ends` are for where there is no terminal, see `Progress`.
     """
     share = 0.0
     stream = sys.stderr if is_first_process() else io.StringIO()
-    progress = Progress(stream, unit, lambda: share, f"{label}: ", seconds_between_lines=seconds_between_lines)
+    progress = Progress(stream, unit, lambda: share, f"{label}: ", time.monotonic, seconds_between_lines, ends)
 
     def show(done: int, total: int, note: str = "") -> None:
         nonlocal share

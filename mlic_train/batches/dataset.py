@@ -20,7 +20,7 @@ from mlic_runtime.errors import MlicError
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import load_image, read_pixels, to_pixels
 from mlic_train.config import TrainConfig
-from mlic_train.data import Record
+from mlic_train.data import Record, reading_picture_of
 from mlic_train.errors import TrainError
 
 from .features import FeatureCache
@@ -138,9 +138,10 @@ class Examples(Dataset[Example]):
             return None, None
         if self.cache is not None:
             return None, self.cache.read(index, flips)
-        if self.config is None or rng is None:
-            return read_pixels(image_source(path), self.image_spec), None
-        return self._augmented(path, flips, self.config, rng), None
+        with reading_picture_of(self.records[index]):
+            if self.config is None or rng is None:
+                return read_pixels(image_source(path), self.image_spec), None
+            return self._augmented(path, flips, self.config, rng), None
 
     def _augmented(
         self, path: PictureFile, flips: tuple[bool, bool], config: TrainConfig, rng: np.random.Generator

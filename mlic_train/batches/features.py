@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mlic_runtime.annotations.source.members import PictureFile, image_source
+from mlic_runtime.annotations.source.members import image_source
 from mlic_runtime.base.output_files import atomic_path
 from mlic_runtime.package.manifest import ImageSpec
 from mlic_runtime.picture.decode import read_pixels
-from mlic_train.data import Record
+from mlic_train.data import Record, reading_picture_of
 from mlic_train.errors import TrainError
 from mlic_train.models import Model
 
@@ -80,20 +80,21 @@ def build_cache(
 
     Raises:
         TrainError: a feature is not finite, or too large for float16.
+        ImageError: a picture cannot be read.
     """
     indices = [index for index, record in enumerate(records) if record.image is not None]
-    paths = [path for record in records if (path := record.image) is not None]
+    pictured = [records[index] for index in indices]
     rows = {index: row for row, index in enumerate(indices)}
-    file = folder / f"features-{_key(model, paths, spec, variants)}.float16"
+    file = folder / f"features-{_key(model, pictured, spec, variants)}.float16"
     shape = (model.backbone.num_features, *model.grid)
     if not file.exists():
-        _compute(model, paths, spec, variants, file, shape, progress)
+        _compute(model, pictured, spec, variants, file, shape, progress)
     return FeatureCache(file, variants, rows, shape)
 
 
 def _compute(
     model: Model,
-    paths: Sequence[PictureFile],
+    records: Sequence[Record],
     spec: ImageSpec,
     variants: Sequence[Flips],
     file: Path,
@@ -104,22 +105,28 @@ def _compute(
     model.eval()
     device = next(model.parameters()).device
     with atomic_path(file) as temporary, torch.inference_mode():
-        array = np.memmap(temporary, _KEPT, "w+", shape=(len(variants), len(paths), *shape))
+        array = np.memmap(temporary, _KEPT, "w+", shape=(len(variants), len(records), *shape))
         _allocate(temporary)
-        for start in range(0, len(paths), _CHUNK):
-            pixels = [read_pixels(image_source(path), spec) for path in paths[start : start + _CHUNK]]
+        for start in range(0, len(records), _CHUNK):
+            pixels = [_read(record, spec) for record in records[start : start + _CHUNK]]
             for variant, flips in enumerate(variants):
                 batch = torch.from_numpy(np.stack([flip(picture, *flips) for picture in pixels]))
                 features = model.encode_picture(batch.to(device)).cpu()
-                array[variant, start : start + len(pixels)] = _to_float16(features, paths[start:])
+                array[variant, start : start + len(pixels)] = _to_float16(features, records[start:])
             if progress is not None:
-                progress(start + len(pixels), len(paths))
+                progress(start + len(pixels), len(records))
         array.flush()
     model.train(training)
 
 
-def _to_float16(features: Tensor, paths: Sequence[PictureFile]) -> npt.NDArray[np.float16]:
-    """Round feature maps float32 (B, C, h, w) of the first B of the pictures to float16.
+def _read(record: Record, spec: ImageSpec) -> npt.NDArray[np.uint8]:
+    assert record.image is not None
+    with reading_picture_of(record):
+        return read_pixels(image_source(record.image), spec)
+
+
+def _to_float16(features: Tensor, records: Sequence[Record]) -> npt.NDArray[np.float16]:
+    """Round feature maps float32 (B, C, h, w) of the first B of the records to float16.
 
     Raises:
         TrainError: see `build_cache`.
@@ -129,7 +136,7 @@ def _to_float16(features: Tensor, paths: Sequence[PictureFile]) -> npt.NDArray[n
     if bad.any():
         row = int(bad.nonzero()[0, 0])
         raise TrainError(
-            f"{paths[row]}: the backbone gives a feature of size {float(largest[row]):.4g}, and features "
+            f"{records[row].image}: the backbone gives a feature of size {float(largest[row]):.4g}, and features "
             "are kept in float16, up to 65504: give --no-cache-features, or other --backbone-weights"
         )
     kept: npt.NDArray[np.float16] = features.half().numpy()
@@ -143,11 +150,13 @@ def _allocate(file: Path) -> None:
             os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
 
 
-def _key(model: nn.Module, paths: Sequence[PictureFile], spec: ImageSpec, variants: Sequence[Flips]) -> str:
+def _key(model: nn.Module, records: Sequence[Record], spec: ImageSpec, variants: Sequence[Flips]) -> str:
     digest = hashlib.sha256(repr((spec, tuple(variants))).encode())
     for name, tensor in model.state_dict().items():
         if name.startswith(("backbone.", "normalize.")):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for record in records:
+        assert record.image is not None
+        with reading_picture_of(record):
+            digest.update(hashlib.sha256(record.image.read_bytes()).digest())
     return digest.hexdigest()[:24]

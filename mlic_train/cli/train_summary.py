@@ -47,30 +47,38 @@ def metrics_table(metrics: Mapping[str, Mapping[str, float]], *, reads_captions:
 def next_commands(run: Path, model: ModelConfig, splits: Splits) -> list[str]:
     """Return the command lines that export the run and predict with the package, to be typed as they are.
 
-    The picture and its caption are a row of test, or of val. PICTURE stands where no row's picture is a file of its
-    own.
+    The picture and its caption are a row of test, or of val; without a caption that can be typed, the picture alone.
+    Where no row's picture is a file of its own, as in data of captions alone, all rows of the file are predicted.
+    PICTURE stands where there is no such file either.
 
     Args:
         run: the run folder.
         model: of the run.
         splits: the data.
     """
-    split = splits.test or splits.val
-    record = next(filter(_can_be_typed, split.records), None)
-    picture = "PICTURE" if record is None else str(record.image)
-    caption = record.captions[0] if record is not None and record.captions else ""
-    arguments = [picture, *([caption] if caption and model.reads_captions else [])]
+    records = (splits.test or splits.val).records
+    typed = [found for record in records if (found := _typed(record, reads_captions=model.reads_captions))]
+    file = next((record.file for record in records if record.file.is_file()), None)
+    # The longest is the first of those that have both.
+    arguments = max(typed, key=len, default=["PICTURE"] if file is None else ["--input", str(file)])
     return [
         shlex.join(["mlic-export", "--run", str(run)]),
         shlex.join(["mlic-infer", *arguments, "--model", str(default_package(run))]),
     ]
 
 
-def _can_be_typed(record: Record) -> bool:
-    """Return whether a row can stand in a command line: its picture is a file, its caption a short line."""
-    texts = [str(record.image), *record.captions[:1]]
-    usual = all(text.isprintable() and not text.startswith("-") for text in texts)
-    return isinstance(record.image, Path) and usual and all(len(text) <= _LONGEST_CAPTION for text in texts[1:])
+def _typed(record: Record, *, reads_captions: bool) -> list[str]:
+    """Return the picture and the caption of a row as arguments; nothing where the picture cannot be typed."""
+    if not isinstance(record.image, Path) or not _is_plain(str(record.image)):
+        return []
+    caption = record.captions[0] if record.captions and reads_captions else ""
+    typed = bool(caption) and _is_plain(caption) and len(caption) <= _LONGEST_CAPTION
+    return [str(record.image), *([caption] if typed else [])]
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether a text can be an argument: it has no control characters, and is not taken for an option."""
+    return text.isprintable() and not text.startswith("-")
 
 
 def _cell(value: float) -> str:

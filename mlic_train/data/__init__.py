@@ -8,7 +8,7 @@ from mlic_runtime.annotations.source.parquet import ParquetPicture
 
 from .check import check_splits
 from .reader import read_labels, read_split
-from .records import Record, Split
+from .records import Record, Split, reading_picture_of
 from .summary import SplitSummary, fingerprint, summarise
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "fingerprint",
     "read_labels",
     "read_split",
+    "reading_picture_of",
     "summarise",
 ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlic_runtime.annotations.problems import Problem
+from mlic_runtime.base.files import os_error_reason
+from mlic_runtime.errors import ImageError
 
 if TYPE_CHECKING:
     from mlic_runtime.annotations.labels import LabelSet
@@ -41,6 +45,22 @@ class Record:
     soft: tuple[float | None, ...] | None = None
     unknown: tuple[int, ...] = ()
     split: str | None = None
+
+
+@contextlib.contextmanager
+def reading_picture_of(record: Record) -> Iterator[None]:
+    """Let the error of a picture say which row names it, and what to do.
+
+    Raises:
+        ImageError: the picture of the record cannot be read.
+    """
+    try:
+        yield
+    except (ImageError, OSError) as error:
+        what = f"{record.image}: {os_error_reason(error)}" if isinstance(error, OSError) else str(error)
+        raise ImageError(
+            f"{what} ({record.file}:record {record.number}); mend it, or leave such rows out with --skip-bad-rows"
+        ) from None
 
 
 def contradict(first: Record, second: Record) -> bool:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from mlic_runtime.annotations.formats.registry import find_format
 from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import Problem, ProblemCount, count_problems
 from mlic_runtime.annotations.source.addresses import expand, location_of
+from mlic_runtime.annotations.source.members import PictureFile
 from mlic_runtime.base.progress import log_line, progress_bar
+from mlic_runtime.base.text import counted
 from mlic_train.config import DataOptions
 from mlic_train.errors import ConfigError, DataError
 
@@ -29,6 +31,18 @@ _LISTED = 3  # sources that a line names
 
 
 @dataclass(frozen=True)
+class Archive:
+    """A zip file, and the folder that it was unpacked to."""
+
+    file: Path
+    unpacked: Path
+
+    def named_in(self, text: str) -> str:
+        """Return a text in which the places in the folder are places in the zip file."""
+        return text.replace(str(self.unpacked), str(self.file))
+
+
+@dataclass(frozen=True)
 class Splits:
     """The splits as they were read.
 
@@ -39,6 +53,7 @@ class Splits:
         test: the split for reporting; None without one.
         division: how val was divided off train; None where the data has its own.
         notes: what was read as what, and what was done with rows, a line each.
+        archive: the zip file that the data is from; None for other data.
     """
 
     labels: LabelSet
@@ -47,6 +62,7 @@ class Splits:
     test: Split | None
     division: Division | None = None
     notes: tuple[str, ...] = ()
+    archive: Archive | None = None
 
     def named(self) -> dict[str, Split]:
         """Return {"train": ..., "val": ..., "test": ...}, without missing ones."""
@@ -55,7 +71,7 @@ class Splits:
 
     def lines(self) -> list[str]:
         """Return all that is to say about the reading: the notes, then a line for each kind of problem of rows."""
-        return [*self.notes, *problem_lines(self.named())]
+        return [*self.notes, *problem_lines(self.named(), self.archive)]
 
 
 @dataclass(frozen=True)
@@ -156,15 +172,17 @@ def load_splits(
         ConfigError: no training data was given, or no validation data that fits the runs.
     """
     data = _Data.read(options, labels)
-    if options.skip_bad_rows:
-        data.leave_out_undecodable()
-    data.leave_out_unlabelled()
-    if divided is not None and (divided / DIVISION_NAME).exists():
-        runs = [divided]
-    data.divide(runs)
-    data.join_also()
-    named = data.named
-    return Splits(data.labels, named["train"], named["val"], named.get("test"), data.division, tuple(data.notes))
+    with _errors_of(data.archive):
+        if options.skip_bad_rows:
+            data.leave_out_undecodable()
+        data.leave_out_unlabelled()
+        data.say_what_splits_share()
+        if divided is not None and (divided / DIVISION_NAME).exists():
+            runs = [divided]
+        data.divide(runs)
+        data.join_also()
+    named, notes = data.named, data.all_notes()
+    return Splits(data.labels, named["train"], named["val"], named.get("test"), data.division, notes, data.archive)
 
 
 def read_splits(options: DataOptions, *, decode: bool = False) -> dict[str, Split]:
@@ -189,12 +207,13 @@ def read_divided(
 ) -> tuple[dict[str, Split], Division | None, tuple[str, ...]]:
     """Return what `read_splits` does, how val was divided off, and all notes on how the data was read."""
     data = _Data.read(options)
-    if decode and options.skip_bad_rows:
-        data.leave_out_undecodable()
-    with contextlib.suppress(DataError):  # too few rows for two splits can still be shown and written
-        data.divide(None)
-    data.join_also()
-    return data.named, data.division, tuple(data.notes)
+    with _errors_of(data.archive):
+        if decode and options.skip_bad_rows:
+            data.leave_out_undecodable()
+        with contextlib.suppress(DataError):  # too few rows for two splits can still be shown and written
+            data.divide(None)
+        data.join_also()
+    return data.named, data.division, data.all_notes()
 
 
 def check_data(
@@ -229,17 +248,29 @@ def check_data(
         labels=data.labels.names,
         splits={name: summarise(split) for name, split in data.named.items()},
         problems=data.shorten(count_problems(sort_problems(problems, data.files.by_split()), examples)),
-        notes=tuple(data.notes[data.read_as :]),
+        notes=data.all_notes()[data.read_as :],
     )
 
 
-def problem_lines(splits: Mapping[str, Split]) -> list[str]:
+def problem_lines(splits: Mapping[str, Split], archive: Archive | None = None) -> list[str]:
     """Return one line for each kind of problem of rows that were left out, or read in a way that is to be said."""
     skipped = [problem for split in splits.values() for problem in split.skipped]
     warnings = [problem for split in splits.values() for problem in split.warnings]
     lines = [problem.line() for problem in count_problems(warnings)]
     lines += [problem.line("skipped") for problem in count_problems(skipped)]
+    lines = lines if archive is None else [archive.named_in(line) for line in lines]
     return [*lines, f"skipped {len(skipped):,} bad rows"] if skipped else lines
+
+
+@contextlib.contextmanager
+def _errors_of(archive: Archive | None) -> Iterator[None]:
+    """Let errors of data name places in the zip file that it is from."""
+    try:
+        yield
+    except DataError as error:
+        if archive is None:
+            raise
+        raise type(error)(archive.named_in(str(error))) from None
 
 
 class _Data:
@@ -247,6 +278,7 @@ class _Data:
 
     def __init__(self, options: DataOptions, files: SplitFiles, labels: LabelSet) -> None:
         self.options, self.files, self.labels = options, files, labels
+        self.archive = _archive_of(options, files)
         self.named: dict[str, Split] = {}
         self.bad_files: list[Problem] = []
         self.division: Division | None = None
@@ -259,34 +291,38 @@ class _Data:
     def read(cls, options: DataOptions, labels: LabelSet | None = None, *, lenient: bool = False) -> "_Data":
         """Read the rows of every split; `lenient` lists what is wrong with them instead of raising it."""
         files = split_files(options)
-        if labels is None:
-            labels = read_labels(
-                (*files.train, *files.captions), options.data_format, files.labels_file, column_names(options)
-            )
-        data = cls(options, files, labels)
-        for name, paths in files.by_split().items():
-            split = data._read(paths, files.images, lenient=lenient)
-            if isinstance(split, Problem):
-                data.bad_files.append(split)
-            else:
-                data.named[name] = split
-        data._move_rows(skip=lenient or options.skip_bad_rows)
+        with _errors_of(_archive_of(options, files)):
+            if labels is None:
+                labels = read_labels(
+                    (*files.train, *files.captions), options.data_format, files.labels_file, column_names(options)
+                )
+            data = cls(options, files, labels)
+            for name, paths in files.by_split().items():
+                split = data._read(paths, files.images, lenient=lenient)
+                if isinstance(split, Problem):
+                    data.bad_files.append(split)
+                else:
+                    data.named[name] = split
+            data._move_rows(skip=lenient or options.skip_bad_rows)
         return data
+
+    def all_notes(self) -> tuple[str, ...]:
+        """Return the notes; of a zip file they name the places in it."""
+        return tuple(self.notes if self.archive is None else map(self.archive.named_in, self.notes))
 
     def shorten(self, problems: Iterable[ProblemCount]) -> tuple[ProblemCount, ...]:
         """Return problems with their places in the data folder; those in a zip file begin with its name."""
-        folder, unpacked = self.options.folder, self.files.unpacked
+        folder = self.options.folder
         if folder is None:
             return tuple(problems)
-        root, name = (folder, "") if unpacked is None else (unpacked, folder.name)
-        return tuple(each.within(root, name) for each in problems)
+        if self.archive is None:
+            return tuple(each.within(folder) for each in problems)
+        name = Archive(Path(folder.name), self.archive.unpacked).named_in
+        return tuple(dataclasses.replace(each, examples=tuple(map(name, each.examples))) for each in problems)
 
     def _shown(self, source: Path) -> str:
         """Return what people know a source by: its place, or that in the zip file that it is from."""
-        folder, unpacked = self.options.folder, self.files.unpacked
-        if folder is None or unpacked is None or not source.is_relative_to(unpacked):
-            return location_of(source)
-        return str(folder / source.relative_to(unpacked))
+        return location_of(source) if self.archive is None else self.archive.named_in(str(source))
 
     def _read(self, paths: tuple[Path, ...], images: Path | None, *, lenient: bool) -> Split | Problem:
         how: dict[str, Any] = {
@@ -373,6 +409,19 @@ class _Data:
                     "a split needs labels (an empty cell means none of the labels)"
                 )
 
+    def say_what_splits_share(self) -> None:
+        """Say which splits have a picture file of an earlier one; that copies of it are one, only `--check` finds."""
+        seen: dict[PictureFile, str] = {}
+        for name, split in self.named.items():
+            shared = [record for record in split.records if record.image in seen]
+            if shared:
+                others = " and ".join(dict.fromkeys(seen[record.image] for record in shared if record.image))
+                self.notes.append(
+                    f"{name} shares {counted(len(shared), 'picture')} with {others}, such as {shared[0].image_id!r}, "
+                    "so that its metrics are too good; --skip-bad-rows leaves such rows out"
+                )
+            seen |= {record.image: name for record in split.records if record.image is not None}
+
     def divide(self, runs: Sequence[Path] | None) -> None:
         """Divide val off train where there is none, anew or as for the runs.
 
@@ -436,6 +485,10 @@ class _Data:
             if not isinstance(there, Problem) and _missing_pictures(there) < _missing_pictures(beside):
                 images = elsewhere
         return self._read((file,), images, lenient=lenient)
+
+
+def _archive_of(options: DataOptions, files: SplitFiles) -> Archive | None:
+    return None if options.folder is None or files.unpacked is None else Archive(options.folder, files.unpacked)
 
 
 def _missing_pictures(split: Split) -> int:

@@ -40,6 +40,9 @@ from .parallel import any_process, average_statistics, mean_over_processes, on_f
 from .time_limit import EpochClock, TimeBudget
 
 CHECKPOINT_SECONDS = 300.0  # the most work that a kill within an epoch costs
+_FEW_EPOCHS = 20  # have a line each
+_LINES = 10  # of more epochs, unless they are slow
+_SLOW_SECONDS = 10.0  # without a line
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ def fit(
 
     per_epoch = len(plan_epoch(data.train.records, config, 0))
     steps_per_epoch = math.ceil(per_epoch / config.accumulate)
-    begun, first_epoch = time.monotonic(), state.epoch
+    begun = said = time.monotonic()
+    first_epoch = state.epoch
     some_unknown = any(unknown_of(record) for record in data.train.records)
 
     def train_batch(batch: Batch, weight: float, plan: list[list[Key]]) -> bool:
@@ -186,8 +190,12 @@ def fit(
             go_on = keep_going(state)
             if go_on:
                 save_last()
-            # Last, because readers take the epoch for saved.
-            log(_epoch_text(state, config, per_epoch, (time.monotonic() - begun) / (state.epoch - first_epoch), budget))
+            epochs = _planned_epochs(state, config, per_epoch, budget)
+            ends = state.finished or not go_on or state.epoch == first_epoch + 1
+            if ends or is_said(state.epoch, epochs, time.monotonic() - said):
+                said = time.monotonic()
+                # Last, because readers take the epoch for saved.
+                log(_epoch_text(state, epochs, (said - begun) / (state.epoch - first_epoch), budget))
             if not go_on or any_process(fabric, interrupted()):
                 return state
     return state
@@ -311,15 +319,35 @@ def _progress_text(state: State) -> str:
     return f"loss {state.loss_sum / state.step:.4f}{before}"
 
 
-def _epoch_text(
-    state: State, config: TrainConfig, per_epoch: int, epoch_seconds: float, budget: TimeBudget | None
-) -> str:
-    row, epochs = state.history[-1], config.epochs
+def _planned_epochs(state: State, config: TrainConfig, per_epoch: int, budget: TimeBudget | None) -> int:
+    """Return how many epochs there will be, the last of which may be a part of one."""
+    if budget is None:
+        return config.epochs
+    return max(state.epoch, math.ceil(state.time["batches"] / per_epoch))
+
+
+def is_said(epoch: int, epochs: int, silence: float) -> bool:
+    """Return whether an epoch has a line: of many that pass quickly, only every tenth part has.
+
+    Args:
+        epoch: from 1 on.
+        epochs: the planned number.
+        silence: the seconds since the last line.
+    """
+    return (
+        epochs <= _FEW_EPOCHS or silence >= _SLOW_SECONDS or _LINES * epoch // epochs > _LINES * (epoch - 1) // epochs
+    )
+
+
+def _epoch_text(state: State, epochs: int, epoch_seconds: float, budget: TimeBudget | None) -> str:
+    row = state.history[-1]
     left: float | None = epoch_seconds * (epochs - state.epoch)
+    changed = ""
     if budget is not None:
-        epochs, left = max(state.epoch, math.ceil(state.time["batches"] / per_epoch)), budget.left()
+        left = budget.left()
+        changed = budget.changed(epochs)
     ends = f", {duration(left)} left" if left and (budget is not None or not state.finished) else ""
     return (
         f"epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}, "
-        f"val samples F1 {row['val_samples_f1']:.4f}, mAP {row['val_map']:.4f}, {row['seconds']:.0f} s{ends}"
+        f"val samples F1 {row['val_samples_f1']:.4f}, mAP {row['val_map']:.4f}, {row['seconds']:.0f} s{changed}{ends}"
     )

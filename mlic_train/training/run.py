@@ -75,6 +75,7 @@ KeepGoing = Callable[[State], bool]
 Progress = Callable[[int, int], None]
 _LIBRARIES = ("torch", "timm", "tokenizers", "numpy", "lightning-fabric")
 _CACHE_FOLDER = "feature-cache"
+_SECONDS_BETWEEN_LINES = 5.0  # of caching features, where there is no terminal
 _FEWEST_PICTURES = 32  # with fewer features than these, the backbone computes them anew in every epoch
 OPTIONS_NAME = "options.toml"  # `mlic-train --config` repeats the run with it
 
@@ -461,7 +462,7 @@ def _compute_features(
     Returns:
         None, or the number of pictures that the time limit allows, where it does not allow all; then it was said.
     """
-    with progress_bar(f"caching features of {name}", "picture", seconds_between_lines=0.0) as show:
+    with progress_bar(f"caching features of {name}", "picture", _SECONDS_BETWEEN_LINES, ends=True) as show:
         if budget is None:
             build(show)
             return None
@@ -511,9 +512,9 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log, budget: TimeBu
             budget.say_left_out(name, limit)
 
     model.calibration.reset()
-    log("calibrating the best checkpoint on val")
+    rows = len(usable_records(splits.val.records, trained.config.model))
+    log(f"calibrating the best epoch, {best.epoch} of {state.epoch}, on {rows:,} rows of val")
     with progress_bar("calibration", "row", SECONDS_BETWEEN_LINES) as show:
-        rows = len(usable_records(splits.val.records, trained.config.model))
         limit = None if budget is None else budget.for_calibration(rows, rows_of_test)
         raw = collect(trained, trained.run, splits.val.records, show, limit)
     say_left_out("val", limit)
@@ -523,7 +524,7 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log, budget: TimeBu
     val = outputs["val"]["both"]
     best.thresholds = fit_thresholds(sigmoid(val.logits), val.targets, config.threshold_for, val.known).tolist()
     if splits.test is not None:
-        log("measuring the best checkpoint on test")
+        log(f"measuring it on {rows_of_test:,} rows of test")
         with progress_bar("measurement", "row", SECONDS_BETWEEN_LINES) as show:
             limit = None if budget is None else budget.for_measurement(rows_of_test)
             outputs["test"] = collect(trained, trained.run, splits.test.records, show, limit)

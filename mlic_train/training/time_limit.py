@@ -20,9 +20,8 @@ import dataclasses
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import median
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -107,7 +106,7 @@ class TimeBudget:
         config: has a `time_limit`.
         stopwatch: started with the command.
         spent: the seconds that earlier processes of the run have taken.
-        log: called with every plan.
+        log: called with the first plan, and with what the limit costs.
     """
 
     def __init__(self, config: TrainConfig, stopwatch: Stopwatch, spent: float, log: Log) -> None:
@@ -127,6 +126,7 @@ class TimeBudget:
         self._looked = 0.0  # when the plan was last compared with the time left
         self._ended = 0.0  # the last batch of the epoch before
         self._end: float | None = None  # when the run will end
+        self._said: int | None = None  # the planned epochs, as they were last said
 
     def spent(self) -> float:
         """Return the seconds that the run has taken, earlier processes included."""
@@ -227,7 +227,9 @@ class TimeBudget:
         for seconds in self._seconds.values():
             if batches > 2 and seconds is self._seconds[kinds[0]]:
                 seconds.popleft()  # the very first batch is slower than all others
-        return self._plan(state, kinds, "planned")
+        time = self._plan(state, kinds)
+        self._say(time, kinds)
+        return time
 
     def must_stop(self, state: State, kinds: Sequence[bool]) -> bool:
         """Return whether training has to end after this batch, within an epoch."""
@@ -253,9 +255,7 @@ class TimeBudget:
 
     def replan(self, state: State, kinds: Sequence[bool]) -> dict[str, float]:
         """Plan anew within an epoch; return the new `State.time`."""
-        self._rest(state, kinds)
-        changed = "slower" if self._slower > 1 else "faster"
-        return self._plan(state, kinds, f"planned anew (the machine has become {changed})")
+        return self._plan(state, kinds)
 
     def end_batches(self, state: State, kinds: Sequence[bool], rows: int) -> RowLimit:
         """Note that the last batch of an epoch has ended; return the limit for its validation, of `rows` rows."""
@@ -314,7 +314,7 @@ class TimeBudget:
             old = state.time["batches"]
             new = self._fitting(state, kinds)
             if abs(new - old) > _REPLAN * old:
-                state.time = self._plan(state, kinds, "planned anew")
+                state.time = self._plan(state, kinds)
             else:
                 self._end = self._predict(state, kinds)
             state.time["over"] = int(state.epoch * len(kinds) >= state.time["batches"])
@@ -367,23 +367,31 @@ class TimeBudget:
         seconds = self._cost(kinds) / per_epoch * to_do + max(0, validations) * self._between
         return self.spent() + seconds + state.time["rest"]
 
-    def _plan(self, state: State, kinds: Sequence[bool], what: str) -> dict[str, float]:
-        """Return the new `State.time`, and say the plan in one line."""
-        per_epoch, cost = len(kinds), self._cost(kinds)
+    def _plan(self, state: State, kinds: Sequence[bool]) -> dict[str, float]:
+        """Return the new `State.time`."""
         planned = dataclasses.replace(state, time=dict(state.time))
-        planned.time["cost"] = planned.time["cost"] or cost / per_epoch
+        planned.time["cost"] = planned.time["cost"] or self._cost(kinds) / len(kinds)
         planned.time["batches"] = self._fitting(planned, kinds)
         self._end = self._predict(planned, kinds)
-        epochs = planned.time["batches"] / per_epoch
+        return planned.time
+
+    def _say(self, time: Mapping[str, float], kinds: Sequence[bool]) -> None:
+        """Say the first plan in one line; lines of epochs say what changes later."""
+        epoch, epochs = self._cost(kinds) + self._between, time["batches"] / len(kinds)
         why = f", as --time-limit {self._config.time_limit} is too short for a whole one" if epochs < 1 else ""
         why = ", as --epochs says" if epochs == self._config.epochs else why
-        seconds = f"{cost + self._between:.0f} s" if cost + self._between >= 1 else f"{cost + self._between:.2f} s"
+        seconds = f"{epoch:.0f} s" if epoch >= 1 else f"{epoch:.2f} s"
+        self._said = math.ceil(epochs)
         self._log(
-            f"{what} {epochs:.{1 if epochs >= 0.1 else 3}f} epochs{why}: {seconds} an epoch, "
-            f"{state.time['rest']:.0f} s for calibration and measurement, ends at "
-            f"{self._stopwatch.time_after(self._end - self.spent())}"
+            f"planned {epochs:.{1 if epochs >= 0.1 else 3}f} epochs{why}: {seconds} an epoch, "
+            f"{time['rest']:.0f} s for calibration and measurement, ends at "
+            f"{self._stopwatch.time_after((self._end or 0.0) - self.spent())}"
         )
-        return planned.time
+
+    def changed(self, epochs: int) -> str:
+        """Return what the line of an epoch says of a plan that has changed since the last line; "" if it has not."""
+        before, self._said = self._said, epochs
+        return "" if before in (None, epochs) else f", {epochs} epochs fit instead of {before}"
 
 
 class EpochClock:
@@ -471,7 +479,7 @@ def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatc
     for name, split in splits.named().items():
         if name == "train":
             continue
-        timer = _RowTimer(stopwatch)
+        timer = RowTimer(stopwatch)
         outputs = collect(trained, trained.run, _spread(split.records), timer)
         if not outputs:
             continue
@@ -495,7 +503,7 @@ def seconds_to_validate(
     """Estimate the seconds that validation after an epoch takes, from its first rows."""
     # Of a cache, the first rows are the first.
     first = Examples(examples.records[:_SAMPLE], examples.num_labels, examples.image_spec, None, examples.cache)
-    timer = _RowTimer(stopwatch)
+    timer = RowTimer(stopwatch)
     outputs = predict_modes(run, first, tokenizer, min(config.batch_size, _SAMPLE // 4), config.workers, progress=timer)
     begun = stopwatch.seconds()
     count = min(len(examples), _SCORED)
@@ -503,7 +511,7 @@ def seconds_to_validate(
     return (timer.seconds_per_row() + (stopwatch.seconds() - begun) / count) * len(examples)
 
 
-class _RowTimer:
+class RowTimer:
     """A `progress` that measures how long a row takes; the first batch is slower than others, and does not count."""
 
     def __init__(self, stopwatch: Stopwatch) -> None:
@@ -511,13 +519,18 @@ class _RowTimer:
         self._ticks = [(0, stopwatch.seconds())]
 
     def __call__(self, done: int, total: int) -> None:
+        """Note that so many rows are done."""
         self._ticks.append((done, self._stopwatch.seconds()))
 
     def seconds_per_row(self) -> float:
+        """Return the seconds of a row in the fastest batch.
+
+        Few batches are measured, in a second or two. A moment in which the machine has other work makes most of them
+        slow, and says nothing of the rest; what a plan leaves as a margin covers the difference to the usual batch.
+        """
         ticks = self._ticks[1:] if len(self._ticks) > 2 else self._ticks
         steps = itertools.pairwise(ticks)
-        # The median: one moment in which the machine had other work says nothing of the rest.
-        return median((ended - begun) / max(1, last - first) for (first, begun), (last, ended) in steps)
+        return min((ended - begun) / max(1, last - first) for (first, begun), (last, ended) in steps)
 
 
 def _fit_thresholds(outputs: Outputs, config: TrainConfig) -> None:

@@ -77,7 +77,7 @@ def test_a_pipe_may_see_a_line_at_every_tenth() -> None:
     lines = pipe.getvalue().split("\n")
     assert len(lines) == 11
     assert lines[0] == "reading: 4 rows, 10%, 1.0 rows/s, 0:36 left"
-    assert lines[-2:] == ["reading: 40 rows, 100%, 1.0 rows/s, 0:00 left, 1 failed", ""]
+    assert lines[-2:] == ["reading: 40 rows, 100%, 1.0 rows/s, 1 failed", ""]
     assert "\r" not in pipe.getvalue()
 
 
@@ -87,3 +87,11 @@ def test_a_pipe_sees_lines_so_many_seconds_apart() -> None:
     for done in range(41):
         progress.show(done)
     assert pipe.getvalue() == "15 rows, 38%, 1.0 rows/s, 0:25 left\n30 rows, 75%, 1.0 rows/s, 0:10 left\n"
+
+
+def test_a_pipe_may_see_the_end_of_a_short_job() -> None:
+    pipe, done = io.StringIO(), 0
+    progress = Progress(pipe, "row", lambda: done / 4, "", iter(range(100)).__next__, 15.0, ends=True)
+    for done in range(5):
+        progress.show(done)
+    assert pipe.getvalue() == "4 rows, 100%, 1.0 rows/s\n"

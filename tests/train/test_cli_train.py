@@ -23,6 +23,7 @@ from mlic_train.cli.export import export
 from mlic_train.cli.train import train
 from mlic_train.cli.train_summary import next_commands
 from mlic_train.config import DataOptions, ModelConfig
+from mlic_train.data import Record
 from mlic_train.data.splits import load_splits
 from mlic_train.runs.checkpoint import TrainedModel, load_trained
 from mlic_train.runs.find import default_package, newest_run, released_run
@@ -75,12 +76,11 @@ def test_every_phase_has_a_line_with_the_time_left_in_a_pipe(colours: Path, tmp_
     beginnings = [
         "read the data in 0:",
         "caching features of val: 12 pictures, 100%",
-        "caching features of train: 32 pictures",
         "caching features of train: 36 pictures, 100%",
         "epoch 1/2: ",
         "epoch 2/2: ",
-        "calibrating the best checkpoint on val",
-        "measuring the best checkpoint on test",
+        "calibrating the best epoch, ",
+        "measuring it on 9 rows of test",
         "run folder: ",
         "to export it",
         "    mlic-export",
@@ -88,8 +88,25 @@ def test_every_phase_has_a_line_with_the_time_left_in_a_pipe(colours: Path, tmp_
     ]
     assert [line[: len(start)] for line, start in zip(lines, beginnings, strict=True)] == beginnings
     assert "3 labels, rows: train 54, val 12, test 9" in lines[0]
-    assert re.search(r", \d+:\d\d left$", lines[4])
-    assert not lines[5].endswith("left")
+    assert re.search(r", \d+:\d\d left$", lines[3])
+    assert not any(line.endswith("left") for line in (*lines[1:3], lines[4]))
+    assert re.fullmatch("calibrating the best epoch, [12] of 2, on 12 rows of val", lines[5])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_picture_that_cannot_be_decoded_is_named_with_its_row(colours: Path, tmp_path: Path, cached: bool) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(colours, data)
+    picture = data / "images" / "test0.png"
+    picture.unlink()
+    picture.write_bytes((colours / "images" / "test0.png").read_bytes()[:60])
+    test = (data / "test.csv").rename(data / "more.csv")
+    options = ["--data", data, "--train", test, "--output", tmp_path / "run", *SMALL]
+    result = run(train, *options, *(["--freeze-backbone"] if cached else []))
+    assert result.exit_code == 1
+    said = result.stderr.splitlines()[-1]
+    assert said.startswith(f"Error: cannot read picture '{picture}'")
+    assert f"({test}:record 1); mend it, or leave such rows out with --skip-bad-rows" in said
 
 
 def test_the_next_two_commands_run_as_they_are_printed(
@@ -124,17 +141,21 @@ def test_rows_that_cannot_be_typed_are_not_suggested(colours: Path) -> None:
     first = splits.val.records[0]
     assert first.captions
     assert isinstance(first.image, Path)
-    bad: list[tuple[str | Path | None, tuple[str, ...]]]
-    bad = [("-a.png", first.captions), (first.image, ("-x",)), (first.image, ("a\0",)), (first.image, ("a" * 101,))]
-    bad += [(None, first.captions)]
-    records = tuple(
-        dataclasses.replace(first, image=None if image is None else Path(image), captions=captions)
-        for image, captions in bad
+    records = [dataclasses.replace(first, image=image) for image in (Path("-a.png"), Path("a\0.png"), None)]
+    alone = [dataclasses.replace(first, captions=(text,)) for text in ("-x", "a\0", "a" * 101)]
+    nowhere = dataclasses.replace(first, image=None, file=Path("shards/train-000000.tar"))
+
+    def predicting(rows: list[Record]) -> str:
+        split = dataclasses.replace(splits.val, records=tuple(rows))
+        return next_commands(Path("runs/x"), model, dataclasses.replace(splits, val=split, test=None))[1]
+
+    assert predicting([*records, *alone, first]) == (
+        f"mlic-infer {first.image} '{first.captions[0]}' --model runs/x/package"
     )
-    for rows, shown in ((records, "PICTURE"), ((*records, first), f"{first.image} '{first.captions[0]}'")):
-        split = dataclasses.replace(splits.val, records=rows)
-        lines = next_commands(Path("runs/x"), model, dataclasses.replace(splits, val=split, test=None))
-        assert lines[1] == f"mlic-infer {shown} --model runs/x/package"
+    for record in alone:
+        assert predicting([*records, record]) == f"mlic-infer {first.image} --model runs/x/package"
+    assert predicting(records) == f"mlic-infer --input {first.file} --model runs/x/package"
+    assert predicting([nowhere]) == "mlic-infer PICTURE --model runs/x/package"
     cnn = next_commands(Path("runs/x"), dataclasses.replace(model, name="cnn"), splits)[1]
     assert cnn.split()[2:] == ["--model", "runs/x/package"]
 

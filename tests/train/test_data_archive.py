@@ -1,5 +1,6 @@
 import os
 import random
+import re
 import stat
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from mlic_runtime.errors import OutputError
 from mlic_train.cli.train import train
 from mlic_train.config import DataOptions
 from mlic_train.data import find_splits, read_labels, read_split
-from mlic_train.data.splits import check_data
+from mlic_train.data.splits import check_data, load_splits
 from mlic_train.errors import DataError
 
 Draw = Callable[..., Path]
@@ -261,3 +262,20 @@ def test_what_is_said_names_the_zip_file_and_not_where_it_was_unpacked(tmp_path:
     examples = [example for problem in check.problems for example in problem.examples]
     assert examples
     assert all(example.startswith(f"{Path('data.zip', 'rows.csv')}:") for example in examples)
+
+
+def test_problems_and_errors_name_the_zip_file_too(tmp_path: Path, draw: Draw) -> None:
+    file = tmp_path / "data.zip"
+    with zipfile.ZipFile(file, "w") as packed:
+        for seed in range(8):
+            packed.write(draw(tmp_path / f"{seed}.jpg", seed), f"images/{seed}.jpg")
+        rows = "".join(f"{seed}.jpg,{'dog' if seed % 2 else 'cat'}\n" for seed in range(8))
+        packed.writestr("rows.csv", f"image,labels\n{rows}gone.jpg,cat\n0.jpg,\n")
+    gone = f"{file}/rows.csv:record 9: missing-picture: no picture at {file}/images/gone.jpg"
+    with pytest.raises(DataError, match=re.escape(gone)):
+        load_splits(DataOptions(file))
+    lines = load_splits(DataOptions(file, skip_bad_rows=True)).lines()
+    assert any(f"skipped: 1 x missing-picture: {file}/rows.csv:record 9:" in line for line in lines)
+    (problem,) = [each for each in check_data(DataOptions(file)).problems if each.kind == "missing-picture"]
+    assert "data.zip/rows.csv:record 9: no picture at data.zip/images/gone.jpg" in problem.examples[0]
+    assert str(tmp_path / "cache") not in "\n".join((*lines, *problem.examples))

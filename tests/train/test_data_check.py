@@ -234,6 +234,13 @@ def test_skipping_bad_rows_leaves_out_a_picture_that_an_earlier_split_has(data: 
     assert len(splits.train.records) == 2
 
 
+def test_training_says_that_splits_share_pictures(data: Path) -> None:
+    write(data / "val.csv", HEADER + "c.jpg,1 2,Pets.\nb.jpg,2,A cat.\n")
+    shared = "val shares 1 picture with train, such as 'b.jpg', so that its metrics are too good; --skip-bad-rows"
+    assert any(line.startswith(shared) for line in load_splits(DataOptions(data)).lines())
+    assert not any(" shares " in line for line in load_splits(DataOptions(data, skip_bad_rows=True)).lines())
+
+
 def test_problems_are_counted_by_kind_errors_first() -> None:
     found = [Problem(Path("a.csv"), n, "empty-caption", "blank", "warning") for n in range(1, 6)]
     found += [Problem(Path("b.csv"), 7, "bad-row", "no"), Problem(Path("b.csv"), None, "bad-file", "gone")]

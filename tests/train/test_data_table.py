@@ -1,6 +1,7 @@
 import datetime
 import importlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -340,6 +341,23 @@ def test_pictures_that_are_not_there_or_several_are_said(
     table = write(tmp_path / "t.csv", f"image,label\n{name},dog\n")
     with pytest.raises(DataError, match=rf"record 1: missing-picture: {message}"):
         read_split([table], read_labels([table]))
+
+
+@pytest.mark.parametrize("what", ["a link to nowhere", "a link to itself", "a FIFO", "a folder"])
+def test_what_is_no_file_is_no_picture_and_leaves_the_others_alone(tmp_path: Path, what: str) -> None:
+    write(tmp_path / "images/a.jpg", "")
+    odd = tmp_path / "images" / "odd.jpg"
+    if what == "a FIFO":
+        os.mkfifo(odd)  # whoever opens it waits for ever
+    elif what == "a folder":
+        odd.mkdir()
+    else:
+        odd.symlink_to("odd.jpg" if what == "a link to itself" else "gone.jpg")
+    table = write(tmp_path / "t.csv", "image,label\na.jpg,dog\nodd.jpg,dog\n")
+    split = read_split([table], read_labels([table]), skip_bad_rows=True)
+    assert [record.image_id for record in split.records] == ["a.jpg"]
+    assert [problem.kind for problem in split.skipped] == ["missing-picture"]
+    assert split.warnings == ()
 
 
 def test_backslashes_and_the_other_normal_form_are_found(tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ def test_a_picture_that_cannot_be_read_is_one_line_wherever_it_was_to_be_read(
     with pytest.raises(ImageError) as error:
         list(loader)
     assert str(error.value).startswith(f"cannot read picture '{tmp_path / 'a.png'}': it is not a picture")
+    row = f"({broken[3].file}:record {broken[3].number}); mend it, or leave such rows out with --skip-bad-rows"
+    assert str(error.value).endswith(row)
     assert "\n" not in str(error.value)
 
 

@@ -19,6 +19,7 @@ from mlic_train.errors import CheckpointError, ConfigError, DataError, TrainErro
 from mlic_train.measure.predict import Outputs
 from mlic_train.models.attention import SelfAttention
 from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
+from mlic_train.training.fit import is_said
 from mlic_train.training.optimizer import set_learning_rate
 from mlic_train.training.parallel import Autocast
 from mlic_train.training.run import resume_run, train_run
@@ -503,3 +504,10 @@ def test_a_frozen_backbone_without_pictures_needs_no_cache(
 def test_options_that_do_not_go_together_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**changes)  # type: ignore[arg-type] # wrong on purpose
+
+
+def test_of_many_short_epochs_every_tenth_part_has_a_line() -> None:
+    said = [epoch for epoch in range(1, 61) if is_said(epoch, 60, silence=0.1)]
+    assert said == [6, 12, 18, 24, 30, 36, 42, 48, 54, 60]
+    assert all(is_said(epoch, 20, silence=0.1) for epoch in range(1, 21))
+    assert all(is_said(epoch, 60, silence=10.0) for epoch in range(1, 61))

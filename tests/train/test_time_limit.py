@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from mlic_train.errors import ConfigError
 from mlic_train.runs.checkpoint import LAST_NAME, State, load_checkpoint, load_trained
 from mlic_train.training.optimizer import set_learning_rate
 from mlic_train.training.run import resume_run, start_run
+from mlic_train.training.time_limit import RowTimer
 
 BATCHES = 8  # an epoch: 5 of pictures, 3 of captions alone
 SMALL: dict[str, object] = {
@@ -176,7 +178,9 @@ def test_a_machine_that_becomes_slower_stops_early_and_is_measured(
     state = start_run(run, tmp_path / "run", splits, log=lines.append, keep_going=slow_down, stopwatch=stopwatch)
     assert state.finished
     assert stopwatch.seconds() <= 60
-    assert any(line.startswith("planned anew (the machine has become slower) 1.") for line in lines)
+    (said,) = [line for line in lines if " fit instead of " in line]
+    assert re.match(r"epoch 2/2: .*, 2 epochs fit instead of [5-7], \d+:\d\d left$", said)
+    assert sum(line.startswith("planned") for line in lines) == 1
     assert state.metrics["test"]["rows"] > 0
 
 
@@ -224,6 +228,15 @@ def test_a_long_measurement_leaves_time_for_training(
     assert any(f" {read:.0f} of 540 rows of test are read, drawn at " in line for line in lines)
 
 
+def test_a_moment_of_other_work_does_not_make_an_estimate_longer() -> None:
+    now = 0.0
+    timer = RowTimer(Stopwatch(lambda: now, lambda: 0.0))
+    for batch, seconds in enumerate((0.9, 0.8, 0.4, 1.2), start=1):
+        now += seconds
+        timer(16 * batch, 64)
+    assert timer.seconds_per_row() == pytest.approx(0.4 / 16)
+
+
 def test_a_slower_machine_ends_the_schedule_too(tmp_path: Path, splits: Splits, clock: Clock) -> None:
     clock.slower_after, clock.slower = 100.0, 4.0
     stopwatch = clock.stopwatch()
@@ -265,7 +278,8 @@ def test_a_machine_that_becomes_faster_is_used(tmp_path: Path, splits: Splits, c
     run = options(time_limit="90s")
     start_run(run, tmp_path / "run", splits, log=lines.append, keep_going=speed_up, stopwatch=stopwatch)
     assert 80 <= stopwatch.seconds() <= 90
-    assert any(line.startswith("planned anew ") for line in lines)
+    assert any(re.search(r", \d+ epochs fit instead of \d+, ", line) for line in lines)
+    assert sum(line.startswith("planned") for line in lines) == 1
 
 
 def test_a_resumed_run_keeps_its_plan_and_its_time(tmp_path: Path, splits: Splits, clock: Clock) -> None:

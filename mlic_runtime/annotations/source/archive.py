@@ -80,7 +80,7 @@ def unpack(file: Path) -> tuple[Path, str]:
                     f"{file}: unpacked, it takes {_megabytes(size)}, but {folder.parent} has {_megabytes(free)} left; "
                     f"make room, set XDG_CACHE_HOME to another place, or {_HINT}"
                 )
-            log_line(f"{file}: unpacking {what} to {folder}")
+            log_line(f"{file}: unpacking {what}")
             with atomic_folder(folder) as new, progress_bar("unpacking", "file") as progress:
                 for done, each in enumerate(files, start=1):
                     _extract(archive, each, new)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from mlic_runtime.base.files import os_error_reason
+from mlic_runtime.base.files import is_regular, os_error_reason
 from mlic_runtime.base.text import counted
 from mlic_runtime.errors import DataError
 from mlic_runtime.tables.columns import PICTURE_SUFFIXES
@@ -128,7 +128,7 @@ class PictureFinder:
         wanted = tuple(map(_nfc, name.parts))
         for path in self._below.get(wanted[-1], ()):
             last = path.name if whole else path.stem
-            if tuple(map(_nfc, (*path.parts[:-1], last)))[-len(wanted) :] == wanted:
+            if tuple(map(_nfc, (*path.parts[:-1], last)))[-len(wanted) :] == wanted and self._has(path):
                 yield path
 
 
@@ -150,7 +150,7 @@ def pictures_below(folder: Path) -> Iterator[Path]:
 def _files_in(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
+            return frozenset(entry.name for entry in entries if is_regular(entry))
     except OSError as error:
         if error.errno in _NOT_THERE:
             return frozenset()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mlic_runtime.base.files import open_regular, os_error_reason
+from mlic_runtime.base.files import is_folder, is_regular, open_regular, os_error_reason
 from mlic_runtime.errors import DataError
 from mlic_runtime.limits import MAX_ROW_BYTES
 from mlic_runtime.picture.signatures import has_picture_suffix, is_picture_file
@@ -63,7 +63,7 @@ def subfolders(folder: Path) -> list[str]:
     Raises:
         DataError: it cannot be listed.
     """
-    return sorted(entry.name for entry in _scan(folder) if entry.is_dir())
+    return sorted(entry.name for entry in _scan(folder) if is_folder(entry))
 
 
 def files_in(folder: Path) -> list[str]:
@@ -72,7 +72,7 @@ def files_in(folder: Path) -> list[str]:
     Raises:
         DataError: it cannot be listed.
     """
-    return sorted(entry.name for entry in _scan(folder) if entry.is_file())
+    return sorted(entry.name for entry in _scan(folder) if is_regular(entry))
 
 
 def is_picture(folder: Path, name: str) -> bool:
@@ -136,9 +136,9 @@ def _files(folder: Path) -> Iterator[str]:
         if status.st_ino:
             seen.add((status.st_dev, status.st_ino))
         for entry in _scan(here):
-            if entry.is_dir():
+            if is_folder(entry):
                 waiting.append((f"{prefix}{entry.name}/", here / entry.name))
-            elif entry.is_file():
+            elif is_regular(entry):
                 yield prefix + entry.name
 
 
