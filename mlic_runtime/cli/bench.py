@@ -28,7 +28,6 @@ _mode_option = functools.partial(click.option, cls=HeadedOption, heading="Other 
 
 @click.command(
     cls=MlicCommand,
-    context_settings={"max_content_width": 120},
     epilog="Example:  mlic-bench --runs 100 --threads 1",
 )
 @click.option("--image", metavar="FILE", help="Picture to run on.  [default: a made-up one]")

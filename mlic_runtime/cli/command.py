@@ -22,10 +22,15 @@ from mlic_runtime.errors import MlicError, OutputError
 # What writing to a full disk, a full quota or a file of the largest allowed size ends in.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMAND_LINE = f"{__name__}.command_line"  # key of `click.Context.meta`
+_OPTIONS = "Options"
 
 
 class _WithStreams(click.Command):
     """A command that works without standard streams, and that says in one line, exit code 1, that a disk is full."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.context_settings.setdefault("max_content_width", 120)  # of help on a wide terminal
 
     @override
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -50,8 +55,8 @@ class MlicGroup(_WithStreams, click.Group):
 class MlicCommand(_WithStreams):
     """A command that shows an `MlicError` as one line on stderr, exit code 1; usage errors keep click's exit code 2.
 
-    Help shows options that have an attribute `heading` under that heading (see `options.HeadedOption`). The command
-    line is kept in `click.Context.meta`, so that a result file can say how it was made.
+    Help shows options that have an attribute `heading` under that heading (see `options.HeadedOption`), after the
+    others. The command line is kept in `click.Context.meta`, so that a result file can say how it was made.
     """
 
     @override
@@ -71,11 +76,11 @@ class MlicCommand(_WithStreams):
 
     @override
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
+        sections: dict[str, list[tuple[str, str]]] = {_OPTIONS: []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
-                sections.setdefault(getattr(parameter, "heading", "Options"), []).append(record)
+                sections.setdefault(getattr(parameter, "heading", None) or _OPTIONS, []).append(record)
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)

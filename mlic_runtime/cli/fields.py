@@ -34,11 +34,13 @@ class FieldOption(click.Option):
     Args:
         declarations: see `click.Option`.
         about: what the field says of it.
+        heading: what it stands under in the help of an `MlicCommand`; None: under "Options".
         settings: see `click.Option`.
     """
 
-    def __init__(self, declarations: list[str], *, about: Option, **settings: Any) -> None:
+    def __init__(self, declarations: list[str], *, about: Option, heading: str | None = None, **settings: Any) -> None:
         self.about = about
+        self.heading = heading
         default = about.default if about.follows is None else None
         super().__init__(declarations, help=about.help, default=default, **settings)
 
@@ -111,6 +113,7 @@ def field_options(
     *kinds: Any,
     path_types: Mapping[str, click.ParamType[Any]] | None = None,
     shown: Mapping[str, Option] | None = None,
+    heading: str | None = None,
 ) -> Callable[[_Command], _Command]:
     """Add the options of dataclasses to a command, in order; each sets the parameter of its field's name.
 
@@ -118,6 +121,7 @@ def field_options(
         kinds: the dataclasses.
         path_types: what a path must be, by `Option.path`, besides `PATH_TYPES`.
         shown: what the help says of some options, by field name, where a field itself says something else.
+        heading: see `FieldOption`.
     """
     types = {**PATH_TYPES, **(path_types or {})}
 
@@ -126,7 +130,9 @@ def field_options(
             for name, own in reversed(options_of(kind).items()):
                 about = own if shown is None else shown.get(name, own)
                 declarations, settings = _click_option(kind, name, about, types)
-                command = click.option(*declarations, cls=FieldOption, about=about, **settings)(command)
+                command = click.option(*declarations, cls=FieldOption, about=about, heading=heading, **settings)(
+                    command
+                )
         return command
 
     return add

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=MlicCommand,
     # More than two arguments come to `checks`, which says how to give several pictures.
-    context_settings={"max_content_width": 120, "allow_extra_args": True},
+    context_settings={"allow_extra_args": True},
     epilog='Example:  mlic-infer beach.jpg "A dog runs on the beach" --top-k 5',
 )
 @click.argument("image", required=False)

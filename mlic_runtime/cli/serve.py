@@ -31,7 +31,6 @@ _batch_option = functools.partial(click.option, cls=HeadedOption, heading="Batch
 
 @click.command(
     cls=MlicCommand,
-    context_settings={"max_content_width": 120},
     epilog="Example:  mlic-serve --port 8000, then  curl -F image=@beach.jpg -F 'caption=A dog runs on the beach' "
     "http://127.0.0.1:8000/v1/predict",
 )

@@ -32,7 +32,7 @@ class DataPath(click.Path):
 
 
 DATA_PATHS = {"data file": DataPath(folder=False), "data folder": DataPath(folder=True)}
-data_options = field_options(DataOptions, path_types=DATA_PATHS)
+data_options = field_options(DataOptions, path_types=DATA_PATHS, heading="Options of the data")
 
 
 def data_from(options: Mapping[str, Any]) -> DataOptions:

@@ -30,16 +30,7 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
 
 @click.command(cls=MlicCommand, context_settings={"show_default": True})
 @click.version_option(package_name="mlic-train")
-@click.option("--model", "name", type=click.Choice(MODELS), help="What to export.  [default: that of the run]")
 @click.option("--run", type=FOLDER, help="A run folder.  [default: the newest, else the released model]")
-@click.option("--runs", type=NEW_FOLDER, default=Path("runs"), help="The folder of runs.")
-@click.option(
-    "--layout",
-    type=click.Choice(("package", "triton", "web")),
-    default="package",
-    help="What to write: a model package, or instead of it the model's folder in a Triton model repository, or a web "
-    "site that runs the model in the browser.",
-)
 @click.option(
     "--output",
     type=NEW_FOLDER,
@@ -51,10 +42,14 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
     callback=_precisions,
     default="fp32",
     metavar="NAME[,NAME...]",
-    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. All but fp32 need "
-    "--data. int8 has 7-bit weights, for every processor; int8-full has 8-bit ones, for those with VNNI or the ARM dot "
-    "product: give both, and --precision int8 of the runtime takes the right one. A site has one: int8, if it can be "
-    "had.",
+    help=f"Which graphs to write, of {', '.join(PRECISIONS)}. All but fp32 need --data. Give both int8 and int8-full, "
+    "and the runtime takes the one that suits its processor: int8-full has 8-bit weights, for processors with VNNI or "
+    "the ARM dot product; int8 has 7-bit ones, for all. A site has one graph: int8, if it can be had.",
+)
+@click.option(
+    "--latency",
+    is_flag=True,
+    help="Measure the graphs on this machine, and recommend the fastest to the runtime; no two exports are then equal.",
 )
 @click.option(
     "--max-drop",
@@ -63,14 +58,16 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
     help="Refuse a graph that loses more than this of validation samples F1, in points (hundredths).",
 )
 @click.option(
-    "--latency",
-    is_flag=True,
-    help="Measure the graphs on this machine, and recommend the fastest to the runtime; no two exports are then equal.",
-)
-@click.option(
     "--plot",
     type=NEW_FILE,
     help="With --latency: draw F1 against latency and size to this file, a .png or .svg.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(("package", "triton", "web")),
+    default="package",
+    help="What to write: a model package, or instead of it the model's folder in a Triton model repository, or a web "
+    "site that runs the model in the browser.",
 )
 @click.option(
     "--evidence/--no-evidence",
@@ -91,6 +88,10 @@ def _precisions(_context: click.Context, _parameter: click.Parameter, value: str
     type=FOLDER,
     help="With --layout web: a folder with the archives of the JavaScript libraries, where there is no network.",
 )
+@click.option(
+    "--model", "name", type=click.Choice(MODELS), help="Take the newest run of this model.  [default: of any]"
+)
+@click.option("--runs", type=NEW_FOLDER, default=Path("runs"), help="The folder of runs.")
 @click.option("--save-checkpoint", type=NEW_FOLDER, help="Write a half-precision checkpoint and export that.")
 @data_options
 @click.pass_context

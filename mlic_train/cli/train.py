@@ -38,7 +38,7 @@ _PRESETS = "\n".join(f"  {name:<10}{for_whom(name)}" for name in PRESETS)
 def train(ctx: click.Context, /, config_file: Path | None, **_: Any) -> None:
     """Train a classifier on pictures, captions or both: first look at the data (--check), then train.
 
-    An interrupted training goes on with --resume. The next two commands are printed at the end.
+    An interrupted training goes on with --resume. At the end it prints the commands for exporting and predicting.
 
     \b
     mlic-train --data my-data --check

@@ -5,18 +5,18 @@ import sys
 from mlic_runtime.base.option import element_type, flag_of
 
 from . import options
-from .preset import PRESETS, for_whom
 
 _PAGE_HEAD = """# Options of mlic-train
+
+For looking up one option; [Train a model](README.md) says which of them are worth a look.
 
 `python -m mlic_train.config` writes this page from the fields of `mlic_train/config/`. Each option has the same
 name in three places: `--batch-size 64` on the command line, `batch_size = 64` in the TOML file of `--config`, and
 `mlic_train.train(data, batch_size=64)` in Python. The command line wins over the file. A run folder keeps what it was
 started with as `options.toml`: `mlic-train --config runs/hybrid/options.toml --output runs/again` repeats the run.
 
-A preset gives the options that are not given otherwise. Presets are [TOML files](../../mlic_train/config/presets), in
-the form that `--config` takes too: tables `[cpu]` and `[gpu]` hold what depends on where a run is computed. The column
-"default" is that of `balanced`, the usual preset."""
+[A preset](presets.md) gives the options that are not given otherwise. The column "default" is that of `balanced`, the
+usual preset."""
 
 
 def options_page() -> str:
@@ -32,8 +32,7 @@ def options_page() -> str:
         "\n".join([f"## {group}", "", "| option | default | values | meaning |", "|---|---|---|---|", *lines])
         for group, lines in rows.items()
     )
-    presets = "\n".join(["| preset | for |", "|---|---|", *(f"| `{name}` | {for_whom(name)} |" for name in PRESETS)])
-    return "\n\n".join([_PAGE_HEAD, presets, *tables]) + "\n"
+    return "\n\n".join([_PAGE_HEAD, *tables]) + "\n"
 
 
 if __name__ == "__main__":

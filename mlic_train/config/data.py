@@ -28,7 +28,7 @@ class DataOptions:
     )
     train: tuple[Path, ...] = _data((), "Training rows; may be repeated.", path="data file", common=True)
     val: tuple[Path, ...] = _data((), "Validation rows.", path="data file", common=True)
-    test: tuple[Path, ...] = _data((), "Test rows, measured once at the end.", path="data file")
+    test: tuple[Path, ...] = _data((), "Test rows; training measures them once, at the end.", path="data file")
     captions: tuple[Path, ...] = _data((), "More captions with labels, without pictures.", path="data file")
     also: tuple[Path, ...] = _data(
         (), "More labelled training rows, such as corrections; their labels replace older ones.", path="data file"
@@ -36,10 +36,16 @@ class DataOptions:
     val_fraction: float = _data(
         0.15, "Share of the training rows that becomes val where the data has none.", low=0, high=0.5, open_low=True
     )
-    split_seed: int = _data(0, "Seed of that division; apart from --seed, which may differ.", low=0, high=2**32)
-    labels_file: Path | None = _data(None, "Names of the labels: CSV with LabelID,Name.", flag="labels", path="file")
+    split_seed: int = _data(0, "Seed of that division; --seed does not change it.", low=0, high=2**32)
+    labels_file: Path | None = _data(
+        None,
+        "Names of the labels: CSV with LabelID,Name.",
+        flag="labels",
+        path="file",
+        follows="those that occur",
+    )
     images: Path | None = _data(None, "The pictures' folder.", path="folder", follows="images/ beside the rows")
-    data_format: str = _data("auto", "Format of the files with rows.", choices=DATA_FORMATS)
+    data_format: str = _data("auto", "Format of the files with rows; auto recognises it.", choices=DATA_FORMATS)
     image_column: str | None = _data(None, "Column of a table with the pictures.", follows="found by its name")
     caption_column: str | None = _data(None, "Column of a table with the captions.", follows="found by its name")
     labels_column: tuple[str, ...] = _data((), "Column of a table with labels; may be repeated.")

@@ -54,13 +54,20 @@ class ModelConfig:
     its config.json), so that the run folder needs nothing else.
     """
 
-    name: str = _model("hybrid", "What to train.", choices=MODELS, flag="model", common=True)
+    name: str = _model("hybrid", "What to train; cnn: pictures only.", choices=MODELS, flag="model", common=True)
     labels: tuple[str, ...] = ()
     image_size: int = _picture(
-        None, "Pixels a side.", low=16, high=4096, common=True, follows=f"{_CONV3_SIZE} for conv3, else {_TIMM_SIZE}"
+        None,
+        "Pixels a side that the model sees.",
+        low=16,
+        high=4096,
+        common=True,
+        follows=f"{_CONV3_SIZE} for conv3, else {_TIMM_SIZE}",
     )
     interpolation: str = _picture("bilinear", "How pictures are resized.", choices=INTERPOLATIONS)
-    resize: str = _picture("stretch", "How a picture is brought to a square.", choices=RESIZE_MODES)
+    resize: str = _picture(
+        "stretch", "How a picture becomes a square: stretched, or its middle cut out.", choices=RESIZE_MODES
+    )
     backbone: str = _picture(
         ORIGIN_BACKBONE,
         "Picture encoder: conv3 (three convolutions) or a timm model, e.g. tf_efficientnet_lite0.",
@@ -94,8 +101,9 @@ class ModelConfig:
     drop_path: float = _dropout(0.0, "Stochastic depth of a timm backbone (Huang et al. 2016).")
     fusion: str = _model(
         "transformer",
-        "late adds the logits of picture and caption; transformer adds what label queries that start from both read "
-        "in the caption and in each other; cross reads the caption alone, for thousands of labels.",
+        "How picture and caption meet. late: their logits are added. transformer: so they are, and a query for each "
+        "label reads the caption and the other queries. cross: the query reads the caption only, for thousands of "
+        "labels.",
         choices=FUSIONS,
     )
     text_encoder: str = _caption(

