@@ -152,7 +152,7 @@ def test_a_quote_that_is_never_closed_costs_one_record(tmp_path: Path) -> None:
 
 def test_a_file_that_breaks_the_csv_rules_is_told_of_the_competition_format(tmp_path: Path) -> None:
     file = write(tmp_path, 'ImageID,Labels,Caption\n0.jpg,1,"A "man"."\n')
-    with pytest.raises(DataError, match="name the format competition"):
+    with pytest.raises(DataError, match="--data-format competition"):
         read_split([file], LABELS, pictures=False)
 
 

@@ -45,7 +45,7 @@ def test_the_format_goes_by_the_name(name: str, expected: str) -> None:
 
 
 def test_an_unclear_or_unknown_format_is_an_error() -> None:
-    with pytest.raises(DataError, match="or name the format"):
+    with pytest.raises(DataError, match="mlic-train --data-format"):
         find_format(Path("train.txt"))
     with pytest.raises(DataError, match=r"expected one of auto, .*csv"):
         find_format(Path("train.csv"), "tsv")

@@ -48,6 +48,8 @@ FORMATS: tuple[Format, ...] = (
 )
 """Of several formats that recognize a source, the first reads it."""
 
+_NAME_IT = "or name it, as in mlic-train --data-format csv"
+
 
 def find_format(file: Path, name: str = "auto", columns: ColumnNames | None = None) -> Format:
     """Return the format of that name, or for "auto" the one that recognizes the file.
@@ -69,6 +71,6 @@ def find_format(file: Path, name: str = "auto", columns: ColumnNames | None = No
         raise DataError(describe_unknown(file, FORMATS))
     if file.is_dir():
         titles = ", ".join(each.title for each in FORMATS if isinstance(each, FolderFormat))
-        raise DataError(f"{file}: found no data in this folder; expected {titles}, or name the format")
+        raise DataError(f"{file}: found no data in this folder; expected {titles}; {_NAME_IT}")
     known = ", ".join(pattern for each in FORMATS for pattern in each.file_names)
-    raise DataError(f"{file}: cannot tell its format by its name; expected {known}, or name the format")
+    raise DataError(f"{file}: cannot tell its format by its name; expected {known}; {_NAME_IT}")

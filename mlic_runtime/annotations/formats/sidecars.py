@@ -197,7 +197,7 @@ class _Sidecars(FolderFormat):
 
     def _advice(self, reading: Reading) -> str:
         other = "tags" if reading.separator is None else "captions"
-        return f"; for {other} name the format {other}" if 0 < reading.tags < reading.looked_at else ""
+        return f"; for {other}: mlic-train --data-format {other}" if 0 < reading.tags < reading.looked_at else ""
 
 
 class TagSidecars(_Sidecars):

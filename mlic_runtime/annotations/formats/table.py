@@ -206,7 +206,7 @@ class _Rows:
         if isinstance(record, BrokenRow):
             hint = ""
             if tuple(self.table.header) == ("ImageID", "Labels", "Caption"):
-                hint = "; for the competition's own files name the format competition"
+                hint = "; for the competition's own files: mlic-train --data-format competition"
             return Problem(self.file, record.number, "bad-row", record.message + hint)
         try:
             return self._row(record, size)
