@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from mlic_runtime.base.far_files import absolute
+from mlic_runtime.annotations.source.addresses import expand
+from mlic_runtime.base.far_files import absolute, is_uri, without_file_scheme
 from mlic_runtime.base.progress import Progress
 from mlic_runtime.base.text import printable
 from mlic_runtime.batch.formats import BatchFormat, Csv, JsonLines, Submission
@@ -133,6 +134,9 @@ def make_format(name: str, labels: tuple[str, ...], ids: tuple[str, ...] | None)
 
 
 def refuse_input_as_output(source: str, output: str) -> None:
-    """Raise an OutputError if the output is the input."""
-    if source != STDIN and Path(output).exists() and Path(output).samefile(source):
+    """Raise an OutputError if the output is the input, or one of the shards that it names."""
+    name = without_file_scheme(source)
+    if source == STDIN or is_uri(name) or not Path(output).exists():
+        return
+    if any(Path(output).samefile(file) for file in expand(Path(name)) if file.exists()):
         raise OutputError(f"{output!r} is the input: choose another output")

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +276,20 @@ def test_the_output_replaces_an_older_one_when_it_is_complete(rows: Path, tmp_pa
     assert outcomes(output.read_text()) == OUTCOMES
     assert link.is_symlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.jsonl", "out.jsonl", "pictures"]
+
+
+def test_shards_by_name_are_predicted_and_never_written_to(tmp_path: Path, pictures: Path) -> None:
+    for number, name in enumerate(("red", "grey")):
+        with tarfile.open(tmp_path / f"train-{number}.tar", "w") as archive:
+            archive.add(pictures / f"{name}.png", f"{name}.png")
+    source, output = tmp_path / "train-{0..1}.tar", tmp_path / "out.jsonl"
+    for _ in range(2):  # the second time, the output is there
+        result = run("--input", source, "--output", output)
+        assert result.exit_code == 0, result.output
+    assert [json.loads(line)["image"] for line in output.read_text().splitlines()] == ["red.png", "grey.png"]
+    shard = tmp_path / "train-1.tar"
+    before = shard.read_bytes()
+    refused = run("--input", source, "--output", shard)
+    assert refused.exit_code == 1
+    assert "is the input: choose another output" in refused.stderr
+    assert shard.read_bytes() == before
