@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlic_runtime.base.progress import duration, is_first_process, log_line, progress_bar
+from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, duration, is_first_process, log_line, progress_bar
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import PRESETS, Options, for_whom, read_options, resolve, usual_options
@@ -88,7 +88,7 @@ def _check(ctx: click.Context, options: Options) -> None:
     from mlic_runtime.annotations.problems import EXAMPLES
     from mlic_train.data.splits import check_data
 
-    with progress_bar("decoding pictures", "picture", 10.0) as progress:
+    with progress_bar("decoding pictures", "picture", SECONDS_BETWEEN_LINES) as progress:
         found = check_data(options.data, progress, examples=None if options.run.list_all else EXAMPLES)
     if options.run.output_format == "json":
         click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))

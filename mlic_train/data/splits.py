@@ -14,7 +14,7 @@ from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import Problem, ProblemCount, count_problems
 from mlic_runtime.annotations.source.addresses import expand, location_of
 from mlic_runtime.annotations.source.members import PictureFile
-from mlic_runtime.base.progress import log_line, progress_bar
+from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, log_line, progress_bar
 from mlic_runtime.base.text import counted
 from mlic_train.config import DataOptions
 from mlic_train.errors import ConfigError, DataError
@@ -381,7 +381,7 @@ class _Data:
 
     def leave_out_undecodable(self) -> None:
         """Decode every picture, and leave out the rows where that fails."""
-        with progress_bar("decoding pictures", "picture") as progress:
+        with progress_bar("decoding pictures", "picture", SECONDS_BETWEEN_LINES) as progress:
             self.named = leave_out_undecodable(self.named, progress)
 
     def leave_out_unlabelled(self) -> None:
@@ -439,7 +439,7 @@ class _Data:
             return
         train = self.named["train"]
         if runs is None:
-            with progress_bar("comparing pictures", "picture") as progress:
+            with progress_bar("comparing pictures", "picture", SECONDS_BETWEEN_LINES) as progress:
                 fraction, seed = self.options.val_fraction, self.options.split_seed
                 train, val, self.division = divide(train, fraction, seed, self.files.captions, progress)
         else:

@@ -41,8 +41,7 @@ from .time_limit import EpochClock, TimeBudget
 
 CHECKPOINT_SECONDS = 300.0  # the most work that a kill within an epoch costs
 _FEW_EPOCHS = 20  # have a line each
-_LINES = 10  # of more epochs, unless they are slow
-_SLOW_SECONDS = 10.0  # without a line
+_SLOW_SECONDS = 10.0  # without a line, which more epochs have at every tenth else
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def fit(
     per_epoch = len(plan_epoch(data.train.records, config, 0))
     steps_per_epoch = math.ceil(per_epoch / config.accumulate)
     begun = said = time.monotonic()
-    first_epoch = state.epoch
+    first_epoch, tenths = state.epoch, 0
     some_unknown = any(unknown_of(record) for record in data.train.records)
 
     def train_batch(batch: Batch, weight: float, plan: list[list[Key]]) -> bool:
@@ -192,8 +191,8 @@ def fit(
                 save_last()
             epochs = _planned_epochs(state, config, per_epoch, budget)
             ends = state.finished or not go_on or state.epoch == first_epoch + 1
-            if ends or is_said(state.epoch, epochs, time.monotonic() - said):
-                said = time.monotonic()
+            if ends or is_said(state.epoch, epochs, tenths, time.monotonic() - said):
+                said, tenths = time.monotonic(), _tenths(state.epoch, epochs)
                 # Last, because readers take the epoch for saved.
                 log(_epoch_text(state, epochs, (said - begun) / (state.epoch - first_epoch), budget))
             if not go_on or any_process(fabric, interrupted()):
@@ -326,17 +325,20 @@ def _planned_epochs(state: State, config: TrainConfig, per_epoch: int, budget: T
     return max(state.epoch, math.ceil(state.time["batches"] / per_epoch))
 
 
-def is_said(epoch: int, epochs: int, silence: float) -> bool:
+def is_said(epoch: int, epochs: int, tenths: int, silence: float) -> bool:
     """Return whether an epoch has a line: of many that pass quickly, only every tenth part has.
 
     Args:
         epoch: from 1 on.
-        epochs: the planned number.
-        silence: the seconds since the last line.
+        epochs: the planned number, which a time limit may change.
+        tenths: of the epochs that had passed at the last line.
+        silence: the seconds since then.
     """
-    return (
-        epochs <= _FEW_EPOCHS or silence >= _SLOW_SECONDS or _LINES * epoch // epochs > _LINES * (epoch - 1) // epochs
-    )
+    return epochs <= _FEW_EPOCHS or silence >= _SLOW_SECONDS or _tenths(epoch, epochs) > tenths
+
+
+def _tenths(epoch: int, epochs: int) -> int:
+    return 10 * epoch // epochs
 
 
 def _epoch_text(state: State, epochs: int, epoch_seconds: float, budget: TimeBudget | None) -> str:
