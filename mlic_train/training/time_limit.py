@@ -22,6 +22,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from statistics import median
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -479,7 +480,7 @@ def seconds_to_finish(trained: TrainedModel, splits: Splits, stopwatch: Stopwatc
     for name, split in splits.named().items():
         if name == "train":
             continue
-        timer = RowTimer(stopwatch)
+        timer = _RowTimer(stopwatch)
         outputs = collect(trained, trained.run, _spread(split.records), timer)
         if not outputs:
             continue
@@ -503,7 +504,7 @@ def seconds_to_validate(
     """Estimate the seconds that validation after an epoch takes, from its first rows."""
     # Of a cache, the first rows are the first.
     first = Examples(examples.records[:_SAMPLE], examples.num_labels, examples.image_spec, None, examples.cache)
-    timer = RowTimer(stopwatch)
+    timer = _RowTimer(stopwatch)
     outputs = predict_modes(run, first, tokenizer, min(config.batch_size, _SAMPLE // 4), config.workers, progress=timer)
     begun = stopwatch.seconds()
     count = min(len(examples), _SCORED)
@@ -511,7 +512,7 @@ def seconds_to_validate(
     return (timer.seconds_per_row() + (stopwatch.seconds() - begun) / count) * len(examples)
 
 
-class RowTimer:
+class _RowTimer:
     """A `progress` that measures how long a row takes; the first batch is slower than others, and does not count."""
 
     def __init__(self, stopwatch: Stopwatch) -> None:
@@ -519,18 +520,13 @@ class RowTimer:
         self._ticks = [(0, stopwatch.seconds())]
 
     def __call__(self, done: int, total: int) -> None:
-        """Note that so many rows are done."""
         self._ticks.append((done, self._stopwatch.seconds()))
 
     def seconds_per_row(self) -> float:
-        """Return the seconds of a row in the fastest batch.
-
-        Few batches are measured, in a second or two. A moment in which the machine has other work makes most of them
-        slow, and says nothing of the rest; what a plan leaves as a margin covers the difference to the usual batch.
-        """
         ticks = self._ticks[1:] if len(self._ticks) > 2 else self._ticks
         steps = itertools.pairwise(ticks)
-        return min((ended - begun) / max(1, last - first) for (first, begun), (last, ended) in steps)
+        # The median: one moment in which the machine had other work says nothing of the rest.
+        return median((ended - begun) / max(1, last - first) for (first, begun), (last, ended) in steps)
 
 
 def _fit_thresholds(outputs: Outputs, config: TrainConfig) -> None:

@@ -18,7 +18,6 @@ from mlic_train.errors import ConfigError
 from mlic_train.runs.checkpoint import LAST_NAME, State, load_checkpoint, load_trained
 from mlic_train.training.optimizer import set_learning_rate
 from mlic_train.training.run import resume_run, start_run
-from mlic_train.training.time_limit import RowTimer
 
 BATCHES = 8  # an epoch: 5 of pictures, 3 of captions alone
 SMALL: dict[str, object] = {
@@ -226,15 +225,6 @@ def test_a_long_measurement_leaves_time_for_training(
     read = state.metrics["test"]["rows"] + state.metrics["test"].get("negatives", 0)
     assert 32 <= read < 540
     assert any(f" {read:.0f} of 540 rows of test are read, drawn at " in line for line in lines)
-
-
-def test_a_moment_of_other_work_does_not_make_an_estimate_longer() -> None:
-    now = 0.0
-    timer = RowTimer(Stopwatch(lambda: now, lambda: 0.0))
-    for batch, seconds in enumerate((0.9, 0.8, 0.4, 1.2), start=1):
-        now += seconds
-        timer(16 * batch, 64)
-    assert timer.seconds_per_row() == pytest.approx(0.4 / 16)
 
 
 def test_a_slower_machine_ends_the_schedule_too(tmp_path: Path, splits: Splits, clock: Clock) -> None:
