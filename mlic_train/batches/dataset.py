@@ -242,6 +242,11 @@ def _stack_known(masks: list[npt.NDArray[np.bool_] | None], num_labels: int) -> 
     return torch.from_numpy(np.stack([every if mask is None else mask for mask in masks]))
 
 
+def leaves_one(pictures: int, batch_size: int) -> bool:
+    """Return whether the last of an epoch's batches would have a single picture, though the others have more."""
+    return pictures > batch_size > 1 == pictures % batch_size
+
+
 def plan_epoch(records: Sequence[Record], config: TrainConfig, epoch: int) -> list[list[Key]]:
     """Plan the batches of one epoch: rows with a picture and caption-only rows apart, in one random order.
 
@@ -259,7 +264,7 @@ def plan_epoch(records: Sequence[Record], config: TrainConfig, epoch: int) -> li
         [[(epoch, int(index)) for index in rows[start : start + size]] for start in range(0, len(rows), size)]
         for rows, size in ((pictures, config.batch_size), (texts, config.text_batch_size))
     )
-    if len(with_picture) > 1 and config.batch_size > len(with_picture[-1]) == 1:
+    if leaves_one(len(pictures), config.batch_size):
         with_picture[-2:] = [with_picture[-2] + with_picture[-1]]
     batches = with_picture + text_only
     order = rng.permutation(len(batches))
