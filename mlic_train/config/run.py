@@ -57,7 +57,7 @@ class RunOptions:
 
     preset: str = _run(
         None,
-        "Options for a purpose, see below; those given here and in --config win.",
+        "A set of options for a purpose; those given here and in --config win.",
         choices=PRESETS,
         common=True,
         follows=f"{USUAL}; for origin_hybrid origin",
