@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlic_train.data import LabelSet, Record
     from mlic_train.data.divide import Division
     from mlic_train.data.records import Split
-    from mlic_train.data.splits import DataCheck, Splits, load_splits
+    from mlic_train.data.splits import Archive, DataCheck, Splits, load_splits
     from mlic_train.data.summary import SplitSummary
     from mlic_train.errors import CheckpointError, ConfigError, DataError, ExportError, SignatureError, TrainError
     from mlic_train.exporting.archive import write_archive
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Archive",
     "Batch",
     "CheckpointError",
     "Cnn",
@@ -114,7 +115,7 @@ _MODULES = {
     "data": ("LabelSet", "Member", "ParquetPicture", "Problem", "ProblemCount", "Record"),
     "data.records": ("Split",),
     "data.divide": ("Division",),
-    "data.splits": ("DataCheck", "Splits", "load_splits"),
+    "data.splits": ("Archive", "DataCheck", "Splits", "load_splits"),
     "data.summary": ("SplitSummary",),
     "errors": ("CheckpointError", "ConfigError", "DataError", "ExportError", "SignatureError", "TrainError"),
     "exporting.archive": ("write_archive",),
