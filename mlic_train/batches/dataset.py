@@ -242,8 +242,9 @@ def _stack_known(masks: list[npt.NDArray[np.bool_] | None], num_labels: int) -> 
     return torch.from_numpy(np.stack([every if mask is None else mask for mask in masks]))
 
 
-def leaves_one(pictures: int, batch_size: int) -> bool:
+def leaves_one(records: Sequence[Record], batch_size: int) -> bool:
     """Return whether the last of an epoch's batches would have a single picture, though the others have more."""
+    pictures = sum(record.image is not None for record in records)
     return pictures > batch_size > 1 == pictures % batch_size
 
 
@@ -264,7 +265,7 @@ def plan_epoch(records: Sequence[Record], config: TrainConfig, epoch: int) -> li
         [[(epoch, int(index)) for index in rows[start : start + size]] for start in range(0, len(rows), size)]
         for rows, size in ((pictures, config.batch_size), (texts, config.text_batch_size))
     )
-    if leaves_one(len(pictures), config.batch_size):
+    if leaves_one(records, config.batch_size):
         with_picture[-2:] = [with_picture[-2] + with_picture[-1]]
     batches = with_picture + text_only
     order = rng.permutation(len(batches))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlic_train.batches.dataset import leaves_one, plan_epoch
+from mlic_train.batches.dataset import plan_epoch
 from mlic_train.config import ORIGIN_BACKBONE, Options, resolve, to_toml
 from mlic_train.config.preset import NONE
 from mlic_train.data import Record
@@ -75,8 +75,6 @@ def remarks(options: Options, splits: Splits) -> list[str]:
         )
     if _epochs(options, splits) == options.train.epochs > resolve(options.given).train.epochs:
         lines.append(f"rows are few: {options.train.epochs} epochs, to make {options.train.min_steps:,} steps of them")
-    if leaves_one(sum(record.image is not None for record in splits.train.records), options.train.batch_size):
-        lines.append("the last batch of an epoch would have one picture: it joins the batch before")
     odds = _empty_odds(options, splits)
     if odds is not None and odds == options.train.empty_odds < 1:
         (few, rows), (many, all_) = _empty(splits.val.records), _empty(splits.train.records)

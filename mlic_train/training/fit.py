@@ -17,6 +17,7 @@ from mlic_train.batches.dataset import (
     Examples,
     Key,
     batch_loader,
+    leaves_one,
     plan_epoch,
     reading_errors,
     share_out,
@@ -80,7 +81,7 @@ def fit(
         folder: the run folder.
         fabric: the device, the precision and the other processes; see `create_fabric`.
         resume: the last checkpoint of a run that is resumed; `model` has its weights already.
-        log: called with one line per epoch.
+        log: called with one line per epoch, and before them if a batch of one picture joins another.
         keep_going: called after each epoch, with an equal result in every process; False ends training there, as an
             interruption does, except that the epoch is not in the last checkpoint.
         budget: the time that there is; `TimeBudget.begin` was called. It plans the epochs, the last of which may be a
@@ -108,6 +109,8 @@ def fit(
     if average is not None and resume is not None and resume.average:
         average.module.model.load_state_dict(dict(resume.average))
 
+    if not state.finished and leaves_one(data.train.records, config.batch_size):
+        log("the last batch of an epoch would have one picture: it joins the batch before")
     per_epoch = len(plan_epoch(data.train.records, config, 0))
     steps_per_epoch = math.ceil(per_epoch / config.accumulate)
     begun = said = time.monotonic()

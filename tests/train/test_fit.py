@@ -379,6 +379,17 @@ def test_batch_normalisation_gets_no_batch_of_one_value(
     assert train_run(tmp_path / "run", model, config, splits).finished
 
 
+@pytest.mark.parametrize(("size", "said"), [(35, 1), (7, 1), (36, 0), (1, 0), (64, 0)])
+def test_a_last_batch_of_one_picture_is_said_once(
+    tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig, size: int, said: int
+) -> None:
+    config = dataclasses.replace(small_train, epochs=2, batch_size=size)  # 36 pictures
+    lines: list[str] = []
+    train_run(tmp_path / "run", small_model, config, splits, log=lines.append)
+    line = "the last batch of an epoch would have one picture: it joins the batch before"
+    assert lines.count(line) == said
+
+
 def test_an_existing_run_is_not_overwritten(
     tmp_path: Path, splits: Splits, small_model: ModelConfig, small_train: TrainConfig
 ) -> None:

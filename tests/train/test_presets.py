@@ -289,13 +289,6 @@ def test_what_a_hybrid_is_given_is_said_once_with_counts(colours: Path) -> None:
     assert adapt(resolve({"device": "cpu", "epochs": 3}), splits).train.epochs == 3
 
 
-@pytest.mark.parametrize(("size", "said"), [(35, 1), (7, 1), (36, 0), (1, 0), (64, 0)])
-def test_a_last_batch_of_one_picture_is_said_once(colours: Path, size: int, said: int) -> None:
-    lines = remarks(resolve({"device": "cpu", "batch_size": size}), load_splits(DataOptions(colours)))  # 36 pictures
-    line = "the last batch of an epoch would have one picture: it joins the batch before"
-    assert lines.count(line) == said
-
-
 def test_the_odds_of_empty_rows_are_those_of_val(colours: Path) -> None:
     splits = load_splits(DataOptions(colours))
     assert adapt(resolve({"device": "cpu"}), splits).train.empty_odds == 1.0
