@@ -10,7 +10,7 @@ import click
 from mlic_runtime.base.option import flag_of, options_of
 from mlic_runtime.base.override import override
 from mlic_runtime.base.progress import log_line
-from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.command import MlicCommand, write
 from mlic_runtime.cli.fields import FILE, NEW_FOLDER, given_options
 from mlic_train.config import MODELS, PRESETS, DataOptions, RunOptions, read_options
 from mlic_train.config.options import OPTION_CLASSES, OWNERS
@@ -248,13 +248,14 @@ def _conclude(
     if rows[0].state == "complete":
         command = training.command_line(rows[0].parameters, folder / "best")
     if output_format == "csv":
-        click.echo(as_csv(rows, space.names), nl=False)
-        if command is not None:
-            click.echo(command, err=True)
+        printed = as_csv(rows, space.names)
     elif output_format == "json":
-        click.echo(as_json(rows, study.name, command), nl=False)
+        printed = as_json(rows, study.name, command)
     else:
-        click.echo(as_table(rows, space.names, command), nl=False)
+        printed = as_table(rows, space.names, command)
+    write(printed, kept=f"the runs are in {folder}; the same command prints their table again")
+    if output_format == "csv" and command is not None:
+        click.echo(command, err=True)
     for row in rows:
         if row.state == "failed":
             log_line(f"trial {row.trial} failed: {row.message}")
