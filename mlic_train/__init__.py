@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mlic_train.measure.thresholds import fit_thresholds
     from mlic_train.models import create_model
     from mlic_train.models.backbone import Conv3, TimmBackbone
-    from mlic_train.models.base import Explained, PictureAndCaption, PictureOnly
+    from mlic_train.models.base import Encoded, Explained, PictureAndCaption, PictureOnly
     from mlic_train.models.cnn import Cnn
     from mlic_train.models.heads import Logits
     from mlic_train.models.hybrid import Hybrid
@@ -59,6 +59,7 @@ __all__ = [
     "DataOptions",
     "Distillation",
     "Division",
+    "Encoded",
     "Explained",
     "ExportError",
     "ExportOptions",
@@ -127,7 +128,7 @@ _MODULES = {
     "models": ("create_model",),
     "models.backbone": ("Conv3", "TimmBackbone"),
     "models.cnn": ("Cnn",),
-    "models.base": ("Explained", "PictureAndCaption", "PictureOnly"),
+    "models.base": ("Encoded", "Explained", "PictureAndCaption", "PictureOnly"),
     "models.heads": ("Logits",),
     "models.hybrid": ("Hybrid",),
     "models.origin_hybrid": ("OriginHybrid",),
