@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,10 +316,12 @@ class _Data:
         folder = self.options.folder
         if folder is None:
             return tuple(problems)
-        if self.archive is None:
-            return tuple(each.within(folder) for each in problems)
-        name = Archive(Path(folder.name), self.archive.unpacked).named_in
-        return tuple(dataclasses.replace(each, examples=tuple(map(name, each.examples))) for each in problems)
+        archive = None if self.archive is None else dataclasses.replace(self.archive, file=Path(folder.name))
+
+        def shown(example: str) -> str:
+            return archive.named_in(example) if archive else example.removeprefix(f"{folder}{os.sep}")
+
+        return tuple(dataclasses.replace(each, examples=tuple(map(shown, each.examples))) for each in problems)
 
     def _shown(self, source: Path) -> str:
         """Return what people know a source by: its place, or that in the zip file that it is from."""
