@@ -14,13 +14,11 @@ from mlic_runtime.annotations.formats.registry import find_format
 from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import Problem, ProblemCount, count_problems
 from mlic_runtime.annotations.source.addresses import expand, location_of
-from mlic_runtime.annotations.source.members import PictureFile
 from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, log_line, progress_bar
-from mlic_runtime.base.text import counted
 from mlic_train.config import DataOptions
 from mlic_train.errors import ConfigError, DataError
 
-from .check import find_problems, leave_out_undecodable, read_leniently, sort_problems
+from .check import describe_shared, find_problems, leave_out_undecodable, read_leniently, sort_problems
 from .corrections import join_rows
 from .divide import DIVISION_NAME, Division, apply_division, divide, read_division
 from .reader import read_labels, read_split
@@ -177,7 +175,7 @@ def load_splits(
         if options.skip_bad_rows:
             data.leave_out_undecodable()
         data.leave_out_unlabelled()
-        data.say_what_splits_share()
+        data.notes += describe_shared(data.named)
         if divided is not None and (divided / DIVISION_NAME).exists():
             runs = [divided]
         data.divide(runs)
@@ -411,19 +409,6 @@ class _Data:
                     f"{first.file}: record {first.number} of the split {name!r} is not labelled, nor is any other; "
                     "a split needs labels (an empty cell means none of the labels)"
                 )
-
-    def say_what_splits_share(self) -> None:
-        """Say which splits have a picture file of an earlier one; that copies of it are one, only `--check` finds."""
-        seen: dict[PictureFile, str] = {}
-        for name, split in self.named.items():
-            shared = [record for record in split.records if record.image in seen]
-            if shared:
-                others = " and ".join(dict.fromkeys(seen[record.image] for record in shared if record.image))
-                self.notes.append(
-                    f"{name} shares {counted(len(shared), 'picture')} with {others}, such as {shared[0].image_id!r}, "
-                    "so that its metrics are too good; --skip-bad-rows leaves such rows out"
-                )
-            seen |= {record.image: name for record in split.records if record.image is not None}
 
     def divide(self, runs: Sequence[Path] | None) -> None:
         """Divide val off train where there is none, anew or as for the runs.
