@@ -93,7 +93,7 @@ class PictureModel(nn.Module, ABC):
         self.load_state_dict({**self.state_dict(), **own})
 
     def ignore_pictures(self) -> None:
-        """Prepare for training without pictures, where the picture branch would stay as it is made."""
+        """Let pictures change nothing, for training without any: the picture branch would stay as it is made."""
 
     def on_grid(self, evidence: Tensor) -> Tensor:
         """Return evidence (B, L, h * w) as (B, L, h, w)."""
