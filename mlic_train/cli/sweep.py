@@ -72,7 +72,9 @@ class _SweepCommand(MlicCommand):
     help="How trials are chosen; grid: all combinations.  [default: grid for --grid, tpe for --space]",
 )
 @click.option(
-    "--trials", type=click.IntRange(1), help=f"Number of trials.  [default: all of a grid, else {_TPE_TRIALS}]"
+    "--trials",
+    type=click.IntRange(1),
+    help=f"Number of trials, at most all combinations of choices.  [default: all of a grid, else {_TPE_TRIALS}]",
 )
 @click.option(
     "--pruner",
@@ -175,9 +177,17 @@ def _space(options: dict[str, Any]) -> Space:
 
 
 def _points(space: Space, sampler: str, trials: int | None) -> list[dict[str, Value]]:
-    """Return the values of each trial; empty where the sampler will draw them."""
+    """Return the values of each trial; empty where the sampler will draw them.
+
+    Where all combinations of choices can be tried, each is tried once: a sampler would draw some of them twice.
+    """
     if sampler != "grid":
-        return [{} for _ in range(trials or _TPE_TRIALS)]
+        count, combinations = trials or _TPE_TRIALS, space.num_combinations
+        if combinations is None or combinations > count:
+            return [{} for _ in range(count)]
+        if combinations < count:
+            log_line(f"the space has {combinations} combinations: each is tried once, instead of {count} trials")
+        return space.grid()
     points = space.grid()
     if trials is not None:
         raise click.UsageError(f"the grid has {len(points)} trials; leave --trials out, or choose --sampler tpe")
