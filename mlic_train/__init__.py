@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mlic_train.models.heads import Logits
     from mlic_train.models.hybrid import Hybrid
     from mlic_train.models.origin_hybrid import OriginHybrid
-    from mlic_train.runs.checkpoint import RunConfig, State, TrainedModel, load_trained
+    from mlic_train.runs.folder import RunConfig, State, TrainedModel, load_trained
     from mlic_train.training.losses import Loss, create_loss
     from mlic_train.training.run import resume_run, train_run
 
@@ -132,7 +132,7 @@ _MODULES = {
     "models.heads": ("Logits",),
     "models.hybrid": ("Hybrid",),
     "models.origin_hybrid": ("OriginHybrid",),
-    "runs.checkpoint": ("RunConfig", "State", "TrainedModel", "load_trained"),
+    "runs.folder": ("RunConfig", "State", "TrainedModel", "load_trained"),
     "training.losses": ("Loss", "create_loss"),
     "training.run": ("resume_run", "train_run"),
 }

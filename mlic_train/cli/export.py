@@ -116,8 +116,8 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     from mlic_train.exporting.triton import export_triton
     from mlic_train.exporting.wheel import normalise_version, write_wheel
     from mlic_train.report.precisions import plot_precisions
-    from mlic_train.runs.checkpoint import load_trained, save_half
     from mlic_train.runs.find import default_package, find_run
+    from mlic_train.runs.folder import load_trained, save_half
 
     if options["plot"] and not (options["latency"] and (options["folder"] or options["train"])):
         raise click.UsageError("--plot draws what --latency and --data measure; give both")
@@ -187,8 +187,8 @@ def _export_site(name: str | None, options: dict[str, Any], precision_given: boo
     from mlic_runtime.package.model_package import load_package
     from mlic_train.exporting.package import ExportOptions, export_package
     from mlic_train.exporting.web import export_site
-    from mlic_train.runs.checkpoint import load_trained
     from mlic_train.runs.find import newest_run
+    from mlic_train.runs.folder import load_trained
 
     if options["package"] is not None and options["run"] is not None:
         raise click.UsageError("give --package or --run, not both")

@@ -18,7 +18,7 @@ from .data_options import DATA_PATHS
 
 if TYPE_CHECKING:
     from mlic_train.data.splits import Splits
-    from mlic_train.runs.checkpoint import State
+    from mlic_train.runs.folder import State
 
 _OF_THE_CHECK = ("check", "list_all", "output_format")
 
@@ -117,7 +117,7 @@ def _check_soft_labels(options: Options) -> None:
 
 def _report(folder: Path, splits: "Splits", state: "State", output_format: str) -> None:
     """Print the metrics as data; where the run is, and what to do next, goes to stderr."""
-    from mlic_train.runs.checkpoint import BEST_NAME, read_run_config
+    from mlic_train.runs.folder import BEST_NAME, read_run_config
 
     from .train_summary import metrics_table, next_commands
 

@@ -21,7 +21,7 @@ from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.errors import ExportError
 from mlic_train.measure.predict import Outputs
 from mlic_train.models import Model
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 from .inputs import example_inputs
 

@@ -17,7 +17,7 @@ from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data import Record
 from mlic_train.errors import DataError
 from mlic_train.models.base import Encoded
-from mlic_train.runs.checkpoint import TrainedModel, load_trained
+from mlic_train.runs.folder import TrainedModel, load_trained
 
 _RECORDS = 32  # records at a time, as many pictures per forward pass of the backbone; bounds memory
 _CAPTIONS = 128  # captions per forward pass of the rest

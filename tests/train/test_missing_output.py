@@ -19,7 +19,7 @@ from mlic_train.cli.sign import main as sign
 from mlic_train.cli.sweep import sweep
 from mlic_train.cli.train import train
 from mlic_train.config import ModelConfig
-from mlic_train.runs.checkpoint import TrainedModel, load_trained
+from mlic_train.runs.folder import TrainedModel, load_trained
 
 SMALL = ["--image-size", "16", "--epochs", "1", "--device", "cpu", "--preset", "none"]
 CLOSED = "Error: cannot write the output: standard output is closed; "

@@ -22,7 +22,7 @@ from mlic_train.models import Logits, create_model
 from mlic_train.models.backbone import Backbone
 from mlic_train.models.base import Encoded, PictureOnly
 from mlic_train.models.calibration import Calibration
-from mlic_train.runs.checkpoint import TrainedModel, load_trained
+from mlic_train.runs.folder import TrainedModel, load_trained
 from mlic_train.training.run import train_run
 from mlic_train.training.teacher import soft_labels
 

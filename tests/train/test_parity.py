@@ -34,7 +34,7 @@ from mlic_train.exporting.parity import (
 from mlic_train.measure.collect import collect_splits, run_graph
 from mlic_train.measure.predict import Outputs
 from mlic_train.models import Hybrid, create_model
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 MODES = ("", "-picture-only", "-caption-only")
 

@@ -28,7 +28,7 @@ from mlic_train.errors import ConfigError, TrainError
 from mlic_train.models import Hybrid
 from mlic_train.models import backbone as backbones
 from mlic_train.models.base import PictureAndCaption
-from mlic_train.runs.checkpoint import TrainedModel, load_trained, read_run_config
+from mlic_train.runs.folder import TrainedModel, load_trained, read_run_config
 from mlic_train.training.adapt import adapt, remarks
 
 RECIPES = Path(__file__).parents[2] / "benchmarks" / "recipes"

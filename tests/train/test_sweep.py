@@ -18,7 +18,7 @@ from mlic_train.cli.sweep import sweep
 from mlic_train.cli.train import train
 from mlic_train.config import Options
 from mlic_train.errors import TrainError
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State
+from mlic_train.runs.folder import BEST_NAME, LAST_NAME, State
 from mlic_train.training import fit
 from mlic_train.training.run import start_run
 
