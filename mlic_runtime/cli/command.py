@@ -128,7 +128,10 @@ def write(text: str, *, kept: str = "") -> None:
     """
     stream = standard_output()
     if stream is not None:
-        write_to(stream, encode(text))
+        try:
+            write_to(stream, encode(text))
+        except OutputError as error:
+            raise OutputError("; ".join(filter(None, (str(error), kept)))) from error
     elif isinstance(sys.stdout, MissingOutput):
         sys.stdout.lost[kept] = None
 

@@ -1,5 +1,6 @@
 """Commands whose standard output is missing: their files are finished, and one line says what was not printed."""
 
+import errno
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import click
 import pytest
 
 import mlic_train
+from mlic_runtime.base.override import override
 from mlic_train.cli.export import export
 from mlic_train.cli.report import report
 from mlic_train.cli.shards import shards
@@ -90,6 +92,54 @@ def test_trials_are_finished(colours: Path, tmp_path: Path, lost: Lost) -> None:
     arguments = ["--data", colours, "--space", space, "--trials", "1", "--output", folder, "--", *SMALL[:-2]]
     assert lost(sweep, *arguments) == [f"the runs are in {folder}; the same command prints their table again"]
     assert len(list(folder.rglob("best.safetensors"))) == 1
+
+
+class Full(io.RawIOBase):
+    """A file on a full disk."""
+
+    @override
+    def writable(self) -> bool:
+        return True
+
+    @override
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_with_where_the_same_is(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.StringIO()
+    with monkeypatch.context() as streams:
+        streams.setattr(sys, "stdout", io.TextIOWrapper(Full(), write_through=True))
+        streams.setattr(sys, "stderr", said)
+        with pytest.raises(SystemExit) as end:
+            report(["data", "--data", str(colours), "--output", str(tmp_path / "data.html")])
+    assert end.value.code == 1
+    assert said.getvalue().splitlines()[-1] == (
+        f"Error: cannot write the output: {os.strerror(errno.ENOSPC)}; make room, or choose another place; "
+        f"the report is in {tmp_path}/data.html"
+    )
+
+
+def test_a_missing_standard_error_costs_no_results(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, package = tmp_path / "run", tmp_path / "package"
+    commands: list[tuple[click.Command, list[object], str]] = [
+        (train, ["--data", colours, "--check"], "as CSV: picture in"),
+        (train, ["--data", colours, "--output", run, *SMALL], "samples F1"),
+        (export, ["--run", run, "--output", package], "equal decisions"),
+    ]
+    for command, arguments, expected in commands:
+        out = io.StringIO()
+        with monkeypatch.context() as streams:
+            streams.setattr(sys, "stdout", out)
+            streams.setattr(sys, "stderr", None)
+            with pytest.raises(SystemExit) as end:
+                command([str(argument) for argument in arguments])
+        assert end.value.code == 0
+        assert expected in out.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_rows_without_pictures_teach_captions_and_a_picture_changes_nothing(colo
 
 @pytest.mark.parametrize("options", [{"fusion": "transformer"}, {"name": "origin_hybrid", "preset": "origin"}])
 def test_a_model_that_ignores_pictures_does_so_whatever_it_is(
-    options: dict[str, str], tmp_path: Path, colours: Path
+    options: dict[str, Any], tmp_path: Path, colours: Path
 ) -> None:
     data = without(colours, tmp_path / "data", "ImageID")
     mlic_train.train(data, tmp_path / "run", **{**TINY, "epochs": 2}, **options)
