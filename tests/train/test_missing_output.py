@@ -94,15 +94,11 @@ def test_trials_are_finished(colours: Path, tmp_path: Path, lost: Lost) -> None:
     assert len(list(folder.rglob("best.safetensors"))) == 1
 
 
-class Full(io.RawIOBase):
+class Full(io.BytesIO):
     """A file on a full disk."""
 
     @override
-    def writable(self) -> bool:
-        return True
-
-    @override
-    def write(self, data: object) -> int:
+    def write(self, data: object, /) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
