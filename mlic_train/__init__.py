@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from mlic_train.batches.dataset import Batch
     from mlic_train.captions.tokenizer import train_tokenizer
     from mlic_train.config import DataOptions, Distillation, ModelConfig, TrainConfig
-    from mlic_train.data import LabelSet, Record
+    from mlic_train.data import Archive, LabelSet, Record
     from mlic_train.data.divide import Division
     from mlic_train.data.records import Split
-    from mlic_train.data.splits import Archive, DataCheck, Splits, load_splits
+    from mlic_train.data.splits import DataCheck, Splits, load_splits
     from mlic_train.data.summary import SplitSummary
     from mlic_train.errors import CheckpointError, ConfigError, DataError, ExportError, SignatureError, TrainError
     from mlic_train.exporting.archive import write_archive
@@ -113,10 +113,10 @@ _MODULES = {
     "batches.dataset": ("Batch",),
     "captions.tokenizer": ("train_tokenizer",),
     "config": ("DataOptions", "Distillation", "ModelConfig", "TrainConfig"),
-    "data": ("LabelSet", "Member", "ParquetPicture", "Problem", "ProblemCount", "Record"),
+    "data": ("Archive", "LabelSet", "Member", "ParquetPicture", "Problem", "ProblemCount", "Record"),
     "data.records": ("Split",),
     "data.divide": ("Division",),
-    "data.splits": ("Archive", "DataCheck", "Splits", "load_splits"),
+    "data.splits": ("DataCheck", "Splits", "load_splits"),
     "data.summary": ("SplitSummary",),
     "errors": ("CheckpointError", "ConfigError", "DataError", "ExportError", "SignatureError", "TrainError"),
     "exporting.archive": ("write_archive",),

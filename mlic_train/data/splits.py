@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mlic_runtime.annotations.formats.registry import find_format
 from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import Problem, ProblemCount, count_problems
 from mlic_runtime.annotations.source.addresses import expand, location_of
+from mlic_runtime.annotations.source.archive import Archive, errors_of
 from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, log_line, progress_bar
 from mlic_train.config import DataOptions
 from mlic_train.errors import ConfigError, DataError
@@ -27,18 +28,6 @@ from .summary import SplitSummary, summarise
 
 _SPLITS = ("train", "val", "test")
 _LISTED = 3  # sources that a line names
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A zip file, and the folder that it was unpacked to."""
-
-    file: Path
-    unpacked: Path
-
-    def named_in(self, text: str) -> str:
-        """Return a text in which the places in the folder are places in the zip file."""
-        return text.replace(str(self.unpacked), str(self.file))
 
 
 @dataclass(frozen=True)
@@ -171,7 +160,7 @@ def load_splits(
         ConfigError: no training data was given, or no validation data that fits the runs.
     """
     data = _Data.read(options, labels)
-    with _errors_of(data.archive):
+    with errors_of(data.archive):
         if options.skip_bad_rows:
             data.leave_out_undecodable()
         data.leave_out_unlabelled()
@@ -206,7 +195,7 @@ def read_divided(
 ) -> tuple[dict[str, Split], Division | None, tuple[str, ...]]:
     """Return what `read_splits` does, how val was divided off, and all notes on how the data was read."""
     data = _Data.read(options)
-    with _errors_of(data.archive):
+    with errors_of(data.archive):
         if decode and options.skip_bad_rows:
             data.leave_out_undecodable()
         with contextlib.suppress(DataError):  # too few rows for two splits can still be shown and written
@@ -261,23 +250,12 @@ def problem_lines(splits: Mapping[str, Split], archive: Archive | None = None) -
     return [*lines, f"skipped {len(skipped):,} bad rows"] if skipped else lines
 
 
-@contextlib.contextmanager
-def _errors_of(archive: Archive | None) -> Iterator[None]:
-    """Let errors of data name places in the zip file that it is from."""
-    try:
-        yield
-    except DataError as error:
-        if archive is None:
-            raise
-        raise type(error)(archive.named_in(str(error))) from None
-
-
 class _Data:
     """Splits on their way from files to training: each step says what it does in `notes`."""
 
     def __init__(self, options: DataOptions, files: SplitFiles, labels: LabelSet) -> None:
         self.options, self.files, self.labels = options, files, labels
-        self.archive = _archive_of(options, files)
+        self.archive = files.archive
         self.named: dict[str, Split] = {}
         self.bad_files: list[Problem] = []
         self.division: Division | None = None
@@ -290,7 +268,7 @@ class _Data:
     def read(cls, options: DataOptions, labels: LabelSet | None = None, *, lenient: bool = False) -> "_Data":
         """Read the rows of every split; `lenient` lists what is wrong with them instead of raising it."""
         files = split_files(options)
-        with _errors_of(_archive_of(options, files)):
+        with errors_of(files.archive):
             if labels is None:
                 labels = read_labels(
                     (*files.train, *files.captions), options.data_format, files.labels_file, column_names(options)
@@ -473,10 +451,6 @@ class _Data:
             if not isinstance(there, Problem) and _missing_pictures(there) < _missing_pictures(beside):
                 images = elsewhere
         return self._read((file,), images, lenient=lenient)
-
-
-def _archive_of(options: DataOptions, files: SplitFiles) -> Archive | None:
-    return None if options.folder is None or files.unpacked is None else Archive(options.folder, files.unpacked)
 
 
 def _missing_pictures(split: Split) -> int:
