@@ -41,7 +41,7 @@ from pathlib import Path
 import torch, torchvision
 from mlic_runtime.bench.inputs import package_inputs
 from mlic_runtime.package.model_package import load_package
-from mlic_train.runs.checkpoint import load_trained
+from mlic_train.runs.folder import load_trained
 from mlic_train.runs.find import released_run
 picture, caption, model, checkpoint, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))

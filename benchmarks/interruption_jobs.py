@@ -21,7 +21,7 @@ from PIL import Image
 from mlic_runtime.base.override import override
 from mlic_runtime.package.archive import ARCHIVE_SUFFIX
 from mlic_runtime.package.model_package import load_package
-from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, load_checkpoint, read_run_config
+from mlic_train.runs.folder import BEST_NAME, CONFIG_NAME, LAST_NAME, load_checkpoint, read_run_config
 from mlic_train.sweep.storage import JOURNAL_NAME, open_storage
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 210)}

@@ -68,8 +68,8 @@ def make_package(folder: Path, fusion: str, labels: int) -> None:
 
     from mlic_train.exporting.graph import OPSET, export_graph
     from mlic_train.models import create_model
-    from mlic_train.runs.checkpoint import load_trained
     from mlic_train.runs.find import released_run
+    from mlic_train.runs.folder import load_trained
 
     run = released_run("hybrid")
     if run is None:

@@ -397,7 +397,7 @@ def _litert_file(scope: str, sources: Sources) -> Path:
 
 
 def _torch_model(scope: str, sources: Sources) -> Any:
-    from mlic_train.runs.checkpoint import load_trained
+    from mlic_train.runs.folder import load_trained
 
     model = load_trained(sources.run).model
     return model if scope == WHOLE else model.backbone

@@ -101,7 +101,7 @@ def prepare(sources: Sources, package: ModelPackage, data: Path, count: int | No
     from mlic_train.config import DataOptions
     from mlic_train.data.splits import load_splits
     from mlic_train.exporting.inputs import draw_rows
-    from mlic_train.runs.checkpoint import checkpoint_digest, load_trained
+    from mlic_train.runs.folder import checkpoint_digest, load_trained
 
     digest = checkpoint_digest(sources.run)
     if digest != package.manifest.provenance.get("checkpoint_sha256"):
@@ -252,7 +252,7 @@ def _score(engine: Engine, sources: Sources) -> None:
     if engine.scope == WHOLE:
         logits = [run(*row).reshape(1, -1) for row in rows]
     else:
-        from mlic_train.runs.checkpoint import load_trained
+        from mlic_train.runs.folder import load_trained
 
         trained, finish = load_trained(sources.run), head(sources)
         logits = [finish(*row, np.ascontiguousarray(run(_pictures(trained, [row])))) for row in rows]

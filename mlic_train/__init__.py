@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from mlic_train.batches.dataset import Batch
     from mlic_train.captions.tokenizer import train_tokenizer
     from mlic_train.config import DataOptions, Distillation, ModelConfig, TrainConfig
-    from mlic_train.data import LabelSet, Record
+    from mlic_train.data import Archive, LabelSet, Record
     from mlic_train.data.divide import Division
     from mlic_train.data.records import Split
-    from mlic_train.data.splits import Archive, DataCheck, Splits, load_splits
+    from mlic_train.data.splits import DataCheck, Splits, load_splits
     from mlic_train.data.summary import SplitSummary
     from mlic_train.errors import CheckpointError, ConfigError, DataError, ExportError, SignatureError, TrainError
     from mlic_train.exporting.archive import write_archive
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from mlic_train.measure.thresholds import fit_thresholds
     from mlic_train.models import create_model
     from mlic_train.models.backbone import Conv3, TimmBackbone
-    from mlic_train.models.base import Explained, PictureAndCaption, PictureOnly
+    from mlic_train.models.base import Encoded, Explained, PictureAndCaption, PictureOnly
     from mlic_train.models.cnn import Cnn
     from mlic_train.models.heads import Logits
     from mlic_train.models.hybrid import Hybrid
     from mlic_train.models.origin_hybrid import OriginHybrid
-    from mlic_train.runs.checkpoint import RunConfig, State, TrainedModel, load_trained
+    from mlic_train.runs.folder import RunConfig, State, TrainedModel, load_trained
     from mlic_train.training.losses import Loss, create_loss
     from mlic_train.training.run import resume_run, train_run
 
@@ -59,6 +59,7 @@ __all__ = [
     "DataOptions",
     "Distillation",
     "Division",
+    "Encoded",
     "Explained",
     "ExportError",
     "ExportOptions",
@@ -112,10 +113,10 @@ _MODULES = {
     "batches.dataset": ("Batch",),
     "captions.tokenizer": ("train_tokenizer",),
     "config": ("DataOptions", "Distillation", "ModelConfig", "TrainConfig"),
-    "data": ("LabelSet", "Member", "ParquetPicture", "Problem", "ProblemCount", "Record"),
+    "data": ("Archive", "LabelSet", "Member", "ParquetPicture", "Problem", "ProblemCount", "Record"),
     "data.records": ("Split",),
     "data.divide": ("Division",),
-    "data.splits": ("Archive", "DataCheck", "Splits", "load_splits"),
+    "data.splits": ("DataCheck", "Splits", "load_splits"),
     "data.summary": ("SplitSummary",),
     "errors": ("CheckpointError", "ConfigError", "DataError", "ExportError", "SignatureError", "TrainError"),
     "exporting.archive": ("write_archive",),
@@ -127,11 +128,11 @@ _MODULES = {
     "models": ("create_model",),
     "models.backbone": ("Conv3", "TimmBackbone"),
     "models.cnn": ("Cnn",),
-    "models.base": ("Explained", "PictureAndCaption", "PictureOnly"),
+    "models.base": ("Encoded", "Explained", "PictureAndCaption", "PictureOnly"),
     "models.heads": ("Logits",),
     "models.hybrid": ("Hybrid",),
     "models.origin_hybrid": ("OriginHybrid",),
-    "runs.checkpoint": ("RunConfig", "State", "TrainedModel", "load_trained"),
+    "runs.folder": ("RunConfig", "State", "TrainedModel", "load_trained"),
     "training.losses": ("Loss", "create_loss"),
     "training.run": ("resume_run", "train_run"),
 }

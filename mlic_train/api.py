@@ -17,8 +17,8 @@ from mlic_train.data.splits import DataCheck, check_data, load_splits
 from mlic_train.errors import ConfigError, DataError, TrainError
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.measure.collect import collect_splits, score
-from mlic_train.runs.checkpoint import load_trained
 from mlic_train.runs.find import default_package
+from mlic_train.runs.folder import load_trained
 from mlic_train.training.loggers import require_loggers
 from mlic_train.training.run import read_rows, resume_run, start_run
 

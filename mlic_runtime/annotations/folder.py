@@ -11,7 +11,7 @@ from mlic_runtime.annotations.formats.format import SPLIT_NAMES, Format, is_capt
 from mlic_runtime.annotations.formats.registry import FORMATS
 from mlic_runtime.annotations.formats.shards import check_listed, find_shards
 from mlic_runtime.annotations.source.addresses import expand, is_remote, is_shards, location_of
-from mlic_runtime.annotations.source.archive import is_archive, unpack
+from mlic_runtime.annotations.source.archive import Archive, errors_of, is_archive, unpack
 from mlic_runtime.annotations.source.files import is_there
 from mlic_runtime.annotations.source.tree import subfolders
 from mlic_runtime.base.text import counted
@@ -43,7 +43,7 @@ class SplitFiles:
         labels_file: labels.csv; None when there is none.
         images: the folder `images`; None when there is none.
         notes: what people should know about where the data was found, a line each.
-        unpacked: the folder that a zip file was unpacked to; None for other data.
+        archive: the zip file that they are from; None for other data.
     """
 
     train: tuple[Path, ...]
@@ -53,7 +53,7 @@ class SplitFiles:
     labels_file: Path | None = None
     images: Path | None = None
     notes: tuple[str, ...] = ()
-    unpacked: Path | None = None
+    archive: Archive | None = None
 
     def by_split(self) -> dict[str, tuple[Path, ...]]:
         """Return the files of each split that has any; more captions belong to train."""
@@ -91,12 +91,10 @@ def find_splits(folder: Path, data_format: str = "auto", *, needs_train: bool = 
         return _splits_of_shards(tuple(shards))
     if folder.is_file() and is_archive(folder):
         unpacked, note = unpack(folder)
-        try:
+        archive = Archive(folder, unpacked)
+        with errors_of(archive):
             found = find_splits(unpacked, data_format, needs_train=needs_train)
-        except DataError as error:
-            raise type(error)(str(error).replace(str(unpacked), str(folder))) from None
-        said = [line.replace(str(unpacked), str(folder)) for line in found.notes]
-        return dataclasses.replace(found, notes=(note, *said), unpacked=unpacked)
+        return dataclasses.replace(found, notes=(note, *map(archive.named_in, found.notes)), archive=archive)
     if folder.is_file():
         return _with_extras(folder.parent, {"train": (folder,)}, captions=False)
     if not folder.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +79,6 @@ class ProblemCount:
     kind: str
     count: int
     examples: tuple[str, ...]
-
-    def within(self, folder: Path) -> ProblemCount:
-        """Return the same with the places in a folder given from there on."""
-        shown = (each.removeprefix(f"{folder}{os.sep}") for each in self.examples)
-        return ProblemCount(self.severity, self.kind, self.count, tuple(shown))
 
     def line(self, verb: str | None = None) -> str:
         """Return one line for people; `verb` says what was done, else the severity stands there."""

@@ -55,6 +55,37 @@ def discard_standard_output() -> None:
         os.close(nowhere)
 
 
+class MissingOutput(io.TextIOBase):
+    """Stands for a standard output that is missing or closed.
+
+    Attributes:
+        lost: what was to be written, an entry each; "" for what was written by its text alone.
+    """
+
+    def __init__(self) -> None:
+        self.lost: dict[str, None] = {}
+
+    @override
+    def write(self, text: str, /) -> int:
+        if text:
+            self.lost[""] = None
+        return len(text)
+
+
+@contextlib.contextmanager
+def some_standard_output() -> Iterator[MissingOutput]:
+    """Let a `MissingOutput` take what is written to standard output while it is missing or closed.
+
+    Otherwise click would lose it without a word. `standard_output` still returns None.
+    """
+    missing = MissingOutput()
+    if _open_or_none(sys.stdout) is not None:
+        yield missing
+        return
+    with contextlib.redirect_stdout(missing):
+        yield missing
+
+
 @contextlib.contextmanager
 def some_standard_error() -> Iterator[None]:
     """Send what is written to standard error nowhere while it is missing or closed.
@@ -76,7 +107,7 @@ def flush_standard_streams() -> None:
 
 
 def _open_or_none(stream: TextIO | None) -> TextIO | None:
-    return None if stream is None or stream.closed else stream
+    return None if stream is None or stream.closed or isinstance(stream, MissingOutput) else stream
 
 
 class _BytesToText(io.RawIOBase):

@@ -1,9 +1,11 @@
 """What every command does alike: how it shows help and errors, and how it writes data."""
 
+import contextlib
 import errno
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import click
@@ -11,9 +13,11 @@ import click
 from mlic_runtime.base.files import os_error_reason, write_to
 from mlic_runtime.base.override import override
 from mlic_runtime.base.standard_streams import (
+    MissingOutput,
     discard_standard_output,
     occupy_missing_descriptors,
     some_standard_error,
+    some_standard_output,
     standard_output,
 )
 from mlic_runtime.base.text import encode, printable
@@ -23,10 +27,15 @@ from mlic_runtime.errors import MlicError, OutputError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMAND_LINE = f"{__name__}.command_line"  # key of `click.Context.meta`
 _OPTIONS = "Options"
+_CLOSED = "cannot write the output: standard output is closed; "
+_REDIRECT = "redirect it to a file"
 
 
 class _WithStreams(click.Command):
-    """A command that works without standard streams, and that says in one line, exit code 1, that a disk is full."""
+    """A command that works without standard streams.
+
+    It finishes its files, and says in one line, exit code 1, what it could not print, or that a disk is full.
+    """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -35,7 +44,7 @@ class _WithStreams(click.Command):
     @override
     def main(self, *args: Any, **extra: Any) -> Any:
         occupy_missing_descriptors()
-        with some_standard_error():
+        with some_standard_error(), _say_what_is_lost():
             try:
                 return super().main(*args, **extra)
             except OSError as error:
@@ -86,18 +95,54 @@ class MlicCommand(_WithStreams):
                 formatter.write_dl(records)
 
 
-def write(text: str) -> None:
-    """Write data to stdout, as UTF-8 whatever the locale says; see `output_stream`."""
-    write_to(output_stream(), encode(text))
+@contextlib.contextmanager
+def _say_what_is_lost() -> Iterator[None]:
+    """Say when a command ends that standard output is missing or closed, if it was to print something."""
+    with some_standard_output() as missing:
+        code: Any = 0
+        try:
+            yield
+        except SystemExit as end:
+            if not missing.lost:
+                raise
+            code = end.code
+        if missing.lost:
+            kept = "; ".join(filter(None, missing.lost))
+            click.ClickException(printable(_CLOSED + (kept or _REDIRECT))).show()
+            sys.exit(code or 1)
+
+
+def write(text: str, *, kept: str = "") -> None:
+    """Write data to stdout, as UTF-8 whatever the locale says.
+
+    Where stdout is missing or closed, the command goes on, so that its files are finished, and then ends with exit
+    code 1 and one line.
+
+    Args:
+        text: the data.
+        kept: where else they are, for that line, such as "the report is in FILE".
+
+    Raises:
+        BrokenPipeError: the reader of stdout went away.
+        OutputError: it cannot be written, such as to a full disk.
+    """
+    stream = standard_output()
+    if stream is not None:
+        try:
+            write_to(stream, encode(text))
+        except OutputError as error:
+            raise OutputError("; ".join(filter(None, (str(error), kept)))) from error
+    elif isinstance(sys.stdout, MissingOutput):
+        sys.stdout.lost[kept] = None
 
 
 def output_stream() -> BinaryIO:
-    """Return stdout.
+    """Return stdout, for results that come one after another.
 
     Raises:
-        OutputError: it is missing or closed.
+        OutputError: it is missing or closed, so that the work would be for nothing.
     """
     stream = standard_output()
     if stream is None:
-        raise OutputError("cannot write the output: standard output is closed; redirect it to a file")
+        raise OutputError(_CLOSED + _REDIRECT)
     return stream

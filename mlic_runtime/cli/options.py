@@ -55,7 +55,12 @@ def parse_counts(context: click.Context, parameter: click.Parameter, value: str 
     if value is None:
         return None
     one = click.IntRange(1)
-    return tuple(dict.fromkeys(one(part.strip(), parameter, context) for part in value.split(",")))
+    try:
+        return tuple(dict.fromkeys(one(part.strip(), parameter, context) for part in value.split(",")))
+    except click.BadParameter:
+        raise click.BadParameter(
+            f"found {value!r}; expected a whole number from 1 on, or several such as 1,2,4", context, parameter
+        ) from None
 
 
 def model_options(several_threads: bool = False) -> Callable[[_Command], _Command]:

@@ -186,6 +186,11 @@ def _find_annotated(
         suffixes = _ANNOTATED_SUFFIXES if any(named) else (*_ANNOTATED_SUFFIXES, *_MAYBE_ANNOTATED_SUFFIXES)
         if suffix not in suffixes or not (is_pattern(name) or path.exists()):
             return None
+        if suffix in _MAYBE_ANNOTATED_SUFFIXES:
+            from mlic_runtime.annotations.formats.named_like_tables import is_only_a_table
+
+            if is_only_a_table(path):
+                return None
     # Here, because rows of other kinds do without all the formats.
     from .annotated import find_annotated
 

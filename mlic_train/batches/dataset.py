@@ -22,6 +22,7 @@ from mlic_runtime.picture.decode import load_image, read_pixels, to_pixels
 from mlic_train.config import TrainConfig
 from mlic_train.data import Record, reading_picture_of
 from mlic_train.errors import TrainError
+from mlic_train.models.base import Encoded
 
 from .features import FeatureCache
 from .transforms import augment, flip, mixup, random_crop, random_erasing
@@ -70,9 +71,9 @@ class Batch:
     known: Tensor | None = None
 
     @property
-    def encoded(self) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """What a model may read once pictures are feature maps, in the order of `PictureModel.arguments`."""
-        return self.features, self.has_picture, self.input_ids, self.attention_mask
+    def encoded(self) -> Encoded:
+        """What a model may read once pictures are feature maps."""
+        return Encoded(self.features, self.has_picture, self.input_ids, self.attention_mask)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with every tensor on `device`."""

@@ -11,8 +11,8 @@ from mlic_runtime.bench.inputs import package_inputs
 from mlic_runtime.errors import InputError
 from mlic_runtime.package.model_package import ModelPackage
 from mlic_train.errors import CheckpointError
-from mlic_train.runs.checkpoint import checkpoint_digest, load_trained
 from mlic_train.runs.find import released_run
+from mlic_train.runs.folder import checkpoint_digest, load_trained
 
 
 class PyTorchBackend:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlic_runtime.base.progress import log_line
-from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.command import MlicCommand, write
 from mlic_runtime.cli.fields import FOLDER, NEW_FILE, NEW_FOLDER
 from mlic_runtime.package.archive import ARCHIVE_SUFFIX
 from mlic_runtime.package.manifest import PRECISIONS
@@ -116,8 +116,8 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     from mlic_train.exporting.triton import export_triton
     from mlic_train.exporting.wheel import normalise_version, write_wheel
     from mlic_train.report.precisions import plot_precisions
-    from mlic_train.runs.checkpoint import load_trained, save_half
     from mlic_train.runs.find import default_package, find_run
+    from mlic_train.runs.folder import load_trained, save_half
 
     if options["plot"] and not (options["latency"] and (options["folder"] or options["train"])):
         raise click.UsageError("--plot draws what --latency and --data measure; give both")
@@ -147,7 +147,7 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
     if options["save_checkpoint"]:
         trained = save_half(trained, options["save_checkpoint"])
     splits = _splits(options, folder)
-    write = export_package if options["layout"] == "package" else export_triton
+    export_as = export_package if options["layout"] == "package" else export_triton
     wanted = ExportOptions(
         version=options["package_version"],
         precisions=options["precisions"],
@@ -155,16 +155,18 @@ def export(context: click.Context, /, name: str | None, **options: Any) -> None:
         latency=options["latency"],
         evidence=options["evidence"],
     )
-    manifest = write(trained, output, wanted, splits=splits, log=log_line)
-    click.echo(parity_table(manifest.parity), nl=False)
+    manifest = export_as(trained, output, wanted, splits=splits, log=log_line)
+    files = []
     if options["plot"]:
         plot_precisions(manifest, options["plot"])
     if options["single_file"]:
-        file = output.with_name(f"{output.name}{ARCHIVE_SUFFIX}")
-        write_archive(output, file)
-        click.echo(file)
+        files.append(output.with_name(f"{output.name}{ARCHIVE_SUFFIX}"))
+        write_archive(output, files[-1])
     if options["wheel"]:
-        click.echo(write_wheel(output, output.parent))
+        files.append(write_wheel(output, output.parent))
+    named = "".join(f"{file}\n" for file in files)
+    kept = ", ".join(map(str, [output, *files]))
+    write(parity_table(manifest.parity) + named, kept=f"what was exported is in {kept}")
 
 
 def _splits(options: dict[str, Any], run: Path) -> "Splits | None":
@@ -185,8 +187,8 @@ def _export_site(name: str | None, options: dict[str, Any], precision_given: boo
     from mlic_runtime.package.model_package import load_package
     from mlic_train.exporting.package import ExportOptions, export_package
     from mlic_train.exporting.web import export_site
-    from mlic_train.runs.checkpoint import load_trained
     from mlic_train.runs.find import newest_run
+    from mlic_train.runs.folder import load_trained
 
     if options["package"] is not None and options["run"] is not None:
         raise click.UsageError("give --package or --run, not both")
@@ -215,5 +217,5 @@ def _export_site(name: str | None, options: dict[str, Any], precision_given: boo
             export_package(load_trained(run), Path(temporary, "package"), wanted, splits=splits, log=log_line)
             package = load_package(Path(temporary, "package"))
         export_site(package, output, precision=precision, archives=options["npm_archives"], log=log_line)
-    click.echo(f"python -m http.server --bind 127.0.0.1 --directory {output}")
+    write(f"python -m http.server --bind 127.0.0.1 --directory {output}\n", kept=f"the site is in {output}")
     log_line("to see it: run the line above, then open http://127.0.0.1:8000")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mlic_runtime.base.progress import log_line
-from mlic_runtime.cli.command import MlicCommand, MlicGroup
+from mlic_runtime.cli.command import MlicCommand, MlicGroup, write
 from mlic_runtime.cli.fields import FILE, FOLDER, NEW_FILE
 
 from .data_options import data_from, data_options
@@ -32,7 +32,7 @@ def data(output: Path, **options: Any) -> None:
     from mlic_train.report.data import write_data_report
 
     write_data_report(data_from(options), output)
-    click.echo(output)
+    _print_path(output)
 
 
 @report.command(cls=MlicCommand, short_help="Show what a run learned.")
@@ -52,7 +52,7 @@ def run(run_folder: Path, split: str, picture: Path | None, worst: int, output: 
 
     output = output or run_folder / "report.html"
     write_run_report(run_folder, data_from(options), output, split=split, picture=picture, worst=worst)
-    click.echo(output)
+    _print_path(output)
 
 
 @report.command(cls=MlicCommand, short_help="Put runs side by side.")
@@ -84,4 +84,12 @@ def compare(runs: tuple[Path, ...], split: str, output: Path, output_format: str
     write_comparison(comparison, output)
     log_line(f"wrote {output}")
     formats = {"table": as_table, "csv": as_csv, "json": as_json}
-    click.echo(formats[output_format](comparison), nl=False)
+    write(formats[output_format](comparison), kept=_where(output))
+
+
+def _print_path(report: Path) -> None:
+    write(f"{report}\n", kept=_where(report))
+
+
+def _where(report: Path) -> str:
+    return f"the report is in {report}"

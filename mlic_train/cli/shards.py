@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from mlic_runtime.base.progress import log_line, progress_bar
-from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.command import MlicCommand, write
 from mlic_runtime.cli.fields import FOLDER, NEW_FOLDER
 
 from .data_options import data_from, data_options
@@ -36,7 +36,7 @@ def shards(**options: Any) -> None:
         if options[name] is not None:
             with progress_bar("shards", "shard") as progress:
                 count = work(options[name], progress)
-            click.echo(f"ok {count} shards")
+            write(f"ok {count} shards\n")
             return
     if options["output"] is None:
         raise click.UsageError("no folder for the shards; give --output FOLDER")
@@ -55,4 +55,5 @@ def shards(**options: Any) -> None:
         )
     for name, facts in written.items():
         size = sum(int(each["bytes"]) for each in facts.values())
-        click.echo(f"{name}: {len(splits[name].records)} records, {len(facts)} shards, {size} bytes")
+        line = f"{name}: {len(splits[name].records)} records, {len(facts)} shards, {size} bytes\n"
+        write(line, kept=f"the shards are in {options['output']}")

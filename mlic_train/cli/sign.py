@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlic_runtime.cli.command import MlicCommand, MlicGroup
+from mlic_runtime.cli.command import MlicCommand, MlicGroup, write
 from mlic_runtime.cli.fields import FILE, NEW_FILE
 
 
@@ -49,7 +49,8 @@ def sign(package: str, key: Path, password_env: str | None, output: Path | None)
         password = click.prompt(f"Password of {key}", hide_input=True, err=True).encode()
     else:
         password = None
-    click.echo(sign_package(package, key, output, password=password))
+    signature = sign_package(package, key, output, password=password)
+    write(f"{signature}\n", kept=f"the signature is in {signature}")
 
 
 @main.command(cls=MlicCommand, short_help="Check a package against its signature.")
@@ -67,4 +68,4 @@ def verify(package: str, key: Path, signature: Path | None) -> None:
     from mlic_train.exporting.signing import verify_package
 
     manifest = verify_package(package, key, signature).manifest
-    click.echo(f"ok {manifest.name}@{manifest.version}")
+    write(f"ok {manifest.name}@{manifest.version}\n")

@@ -10,7 +10,7 @@ import click
 from mlic_runtime.base.option import flag_of, options_of
 from mlic_runtime.base.override import override
 from mlic_runtime.base.progress import log_line
-from mlic_runtime.cli.command import MlicCommand
+from mlic_runtime.cli.command import MlicCommand, write
 from mlic_runtime.cli.fields import FILE, NEW_FOLDER, given_options
 from mlic_train.config import MODELS, PRESETS, DataOptions, RunOptions, read_options
 from mlic_train.config.options import OPTION_CLASSES, OWNERS
@@ -72,7 +72,9 @@ class _SweepCommand(MlicCommand):
     help="How trials are chosen; grid: all combinations.  [default: grid for --grid, tpe for --space]",
 )
 @click.option(
-    "--trials", type=click.IntRange(1), help=f"Number of trials.  [default: all of a grid, else {_TPE_TRIALS}]"
+    "--trials",
+    type=click.IntRange(1),
+    help=f"Number of trials, at most all combinations of choices.  [default: all of a grid, else {_TPE_TRIALS}]",
 )
 @click.option(
     "--pruner",
@@ -175,9 +177,17 @@ def _space(options: dict[str, Any]) -> Space:
 
 
 def _points(space: Space, sampler: str, trials: int | None) -> list[dict[str, Value]]:
-    """Return the values of each trial; empty where the sampler will draw them."""
+    """Return the values of each trial; empty where the sampler will draw them.
+
+    Where all combinations of choices can be tried, each is tried once: a sampler would draw some of them twice.
+    """
     if sampler != "grid":
-        return [{} for _ in range(trials or _TPE_TRIALS)]
+        count, combinations = trials or _TPE_TRIALS, space.num_combinations
+        if combinations is None or combinations > count:
+            return [{} for _ in range(count)]
+        if combinations < count:
+            log_line(f"the space has {combinations} combinations: each is tried once, instead of {count} trials")
+        return space.grid()
     points = space.grid()
     if trials is not None:
         raise click.UsageError(f"the grid has {len(points)} trials; leave --trials out, or choose --sampler tpe")
@@ -248,13 +258,14 @@ def _conclude(
     if rows[0].state == "complete":
         command = training.command_line(rows[0].parameters, folder / "best")
     if output_format == "csv":
-        click.echo(as_csv(rows, space.names), nl=False)
-        if command is not None:
-            click.echo(command, err=True)
+        printed = as_csv(rows, space.names)
     elif output_format == "json":
-        click.echo(as_json(rows, study.name, command), nl=False)
+        printed = as_json(rows, study.name, command)
     else:
-        click.echo(as_table(rows, space.names, command), nl=False)
+        printed = as_table(rows, space.names, command)
+    write(printed, kept=f"the runs are in {folder}; the same command prints their table again")
+    if output_format == "csv" and command is not None:
+        click.echo(command, err=True)
     for row in rows:
         if row.state == "failed":
             log_line(f"trial {row.trial} failed: {row.message}")

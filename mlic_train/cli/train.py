@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, duration, is_first_process, log_line, progress_bar
+from mlic_runtime.cli.command import write
 from mlic_runtime.cli.fields import FILE, GroupedCommand, field_options, given_options
 from mlic_train.base.stopwatch import Stopwatch
 from mlic_train.config import PRESETS, Options, for_whom, read_options, resolve, usual_options
@@ -17,7 +18,7 @@ from .data_options import DATA_PATHS
 
 if TYPE_CHECKING:
     from mlic_train.data.splits import Splits
-    from mlic_train.runs.checkpoint import State
+    from mlic_train.runs.folder import State
 
 _OF_THE_CHECK = ("check", "list_all", "output_format")
 
@@ -91,10 +92,9 @@ def _check(ctx: click.Context, options: Options) -> None:
     with progress_bar("decoding pictures", "picture", SECONDS_BETWEEN_LINES) as progress:
         found = check_data(options.data, progress, examples=None if options.run.list_all else EXAMPLES)
     if options.run.output_format == "json":
-        click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        write(json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n")
     else:
-        for line in check_lines(found, list_all=options.run.list_all):
-            click.echo(line)
+        write("".join(f"{line}\n" for line in check_lines(found, list_all=options.run.list_all)))
     if options.teacher.soft_labels:
         _check_soft_labels(options)
     command = command_line({name: value for name, value in options.given.items() if name not in _OF_THE_CHECK})
@@ -117,7 +117,7 @@ def _check_soft_labels(options: Options) -> None:
 
 def _report(folder: Path, splits: "Splits", state: "State", output_format: str) -> None:
     """Print the metrics as data; where the run is, and what to do next, goes to stderr."""
-    from mlic_train.runs.checkpoint import BEST_NAME, read_run_config
+    from mlic_train.runs.folder import BEST_NAME, read_run_config
 
     from .train_summary import metrics_table, next_commands
 
@@ -125,9 +125,10 @@ def _report(folder: Path, splits: "Splits", state: "State", output_format: str) 
     if output_format == "json":
         thresholds = dict(zip(splits.labels.names, state.thresholds, strict=True))
         result = {"run": str(folder), "metrics": state.metrics, "thresholds": thresholds, "history": state.history}
-        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        printed = json.dumps(result, indent=2, ensure_ascii=False)
     else:
-        click.echo(metrics_table(state.metrics, reads_captions=model.reads_captions))
+        printed = metrics_table(state.metrics, reads_captions=model.reads_captions)
+    write(printed + "\n", kept=f"the metrics are in {folder / BEST_NAME}")
     log_line(f"run folder: {folder} (best checkpoint: {BEST_NAME})")
     log_line("to export it, and to predict with it:")
     for line in next_commands(folder, model, splits):

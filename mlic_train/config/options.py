@@ -17,7 +17,7 @@ from .model import MODEL_DEFAULTS, ORIGIN_BACKBONE, ORIGIN_HYBRID, OWN_TEXT_ENCO
 from .preset import CPU, GPU, NONE, OF_CAPTIONS, OF_OWN_ENCODERS, OF_THE_BACKBONE, OF_THE_TIME, USUAL, preset_file
 from .run import NO_WEIGHTS, FirstWeights, RunOptions
 from .teacher import Distillation
-from .train import MAX_EPOCHS, TrainConfig
+from .train import MAX_EPOCHS, WITHIN_A_TIME_LIMIT, TrainConfig
 
 T = TypeVar("T")
 
@@ -150,7 +150,8 @@ def usual_options() -> dict[str, Option]:
     # What follows from a time limit still does; the other rules are for an option that no preset sets.
     rules = {name: about.follows if name in OF_THE_TIME else None for name, about in result.items()}
     for name, value in everywhere.items():
-        result[name] = dataclasses.replace(result[name], default=value, follows=rules[name])
+        rule = None if value == WITHIN_A_TIME_LIMIT.get(name) else rules[name]  # said once where both are the same
+        result[name] = dataclasses.replace(result[name], default=value, follows=rule)
     for name in {**cpu, **gpu}:
         usual = result[name]
         first, second = cpu.get(name, usual.default), gpu.get(name, usual.default)
@@ -197,7 +198,7 @@ def resolve_configs(
     usual |= {**MODEL_DEFAULTS.get(model.name, {}), "freeze_batch_statistics": pretrained}
     usual["cache_features"] = train.freeze_backbone and not train.endless_augmentation
     if train.time_limit is not None:
-        usual |= {"epochs": MAX_EPOCHS, "schedule": "cosine", "patience": 0}
+        usual |= {"epochs": MAX_EPOCHS, **WITHIN_A_TIME_LIMIT}
     if model.softmax_output:
         usual["loss"] = "softmax_bce"
     open_ = [f.name for f in dataclasses.fields(train) if getattr(train, f.name) is None]

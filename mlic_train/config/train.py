@@ -1,6 +1,7 @@
 """Options of a training: how a model is fitted."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,8 @@ SCHEDULES = ("constant", "cosine")
 CALIBRATIONS = ("none", "temperature", "platt")
 MIXED_PRECISIONS = ("none", "fp16", "bf16")
 MAX_EPOCHS = 10_000_000
+WITHIN_A_TIME_LIMIT: Mapping[str, str | int] = {"schedule": "cosine", "patience": 0}
+"""Of a run with --time-limit, which plans its own end; its epochs are as many as fit."""
 
 _training = partial(option, group="Training")
 _loss = partial(option, group="Loss", low=0, high=1)
@@ -43,7 +46,7 @@ class TrainConfig:
         "Of the learning rate; cosine: to 0 along half a cosine, after a short warm-up (Loshchilov and Hutter 2017).",
         "Optimizer",
         choices=SCHEDULES,
-        follows="with --time-limit cosine",
+        follows=f"with --time-limit {WITHIN_A_TIME_LIMIT['schedule']}",
     )
     learning_rate: float = _optimizer(0.001, "Step size of the optimizer.", high=10, common=True)
     backbone_learning_rate: float | None = _optimizer(
@@ -88,7 +91,7 @@ class TrainConfig:
         "Epochs without a better validation score before stopping; 0: never stop.",
         low=0,
         high=2**32,
-        follows="with --time-limit 0",
+        follows=f"with --time-limit {WITHIN_A_TIME_LIMIT['patience']}",
     )
     monitor: str = _training("samples_f1", "The metric on val that says which epoch is the best.", choices=MONITORS)
     seed: int = _training(0, "Seed of all random numbers.", low=0, high=2**32, common=True)

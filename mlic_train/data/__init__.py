@@ -3,6 +3,7 @@
 from mlic_runtime.annotations.folder import SplitFiles, find_splits
 from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import PROBLEM_KINDS, Problem, ProblemCount
+from mlic_runtime.annotations.source.archive import Archive
 from mlic_runtime.annotations.source.members import Member
 from mlic_runtime.annotations.source.parquet import ParquetPicture
 
@@ -13,6 +14,7 @@ from .summary import SplitSummary, fingerprint, summarise
 
 __all__ = [
     "PROBLEM_KINDS",
+    "Archive",
     "LabelSet",
     "Member",
     "ParquetPicture",

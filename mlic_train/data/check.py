@@ -3,15 +3,17 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from mlic_runtime.annotations.formats.format import ColumnNames
 from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import Problem, Severity
 from mlic_runtime.annotations.source.members import PictureFile, image_source, size_of
 from mlic_runtime.base.files import os_error_reason
+from mlic_runtime.base.text import counted
 from mlic_runtime.errors import ImageError
 from mlic_train.errors import DataError
 
@@ -98,7 +100,7 @@ def find_problems(
     digests, errors = _check_pictures(splits, progress, workers)
     for split in splits.values():
         problems += _undecodable(split, errors)
-    problems += [problem for _, problem in _find_repeated(splits, digests)]
+    problems += [each.problem() for each in _find_repeated(splits, digests)]
     return problems
 
 
@@ -124,9 +126,9 @@ def leave_out_undecodable(
     """
     digests, errors = _check_pictures(splits, progress, None)
     overlap: dict[str, list[Problem]] = {name: [] for name in splits}
-    for name, problem in _find_repeated(splits, digests):
-        if problem.kind == "split-overlap":
-            overlap[name].append(problem)
+    for each in _find_repeated(splits, digests):
+        if each.overlaps:
+            overlap[each.split].append(each.problem())
     kept = {}
     for name, split in splits.items():
         problems = _undecodable(split, errors) + overlap[name]
@@ -160,7 +162,26 @@ def find_overlap(splits: Mapping[str, Split], extra: Split) -> list[Problem]:
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {os_error_reason(error)}; expected a picture") from None
     repeated = _find_repeated({**splits, "extra": extra}, digests)
-    return [problem for name, problem in repeated if name == "extra" and problem.kind == "split-overlap"]
+    return [each.problem() for each in repeated if each.split == "extra" and each.overlaps]
+
+
+def describe_shared(splits: Mapping[str, Split]) -> list[str]:
+    """Return which splits have pictures of an earlier one, as split-overlap in `check_splits`, a line each.
+
+    Their files tell, so that no picture is read. Copies of a file are others here.
+    """
+    records = [record for split in splits.values() for record in split.records]
+    paths = {record.image: str(record.image) for record in records if record.image is not None}
+    shared: dict[str, list[_Repeated]] = {}
+    for each in _find_repeated(splits, paths):
+        if each.overlaps:
+            shared.setdefault(each.split, []).append(each)
+    return [
+        f"{name} shares {counted(len(found), 'picture')} with "
+        f"{' and '.join(dict.fromkeys(each.other_split for each in found))}, such as {found[0].record.image_id!r}, "
+        "so that its metrics are too good; --skip-bad-rows leaves such rows out"
+        for name, found in shared.items()
+    ]
 
 
 def _bad_file(files: tuple[Path, ...], message: str) -> Problem:
@@ -235,10 +256,33 @@ def _check_picture(picture: PictureFile) -> tuple[str | None, str | None]:
     return digest, None
 
 
-def _find_repeated(
-    splits: Mapping[str, Split], digests: Mapping[PictureFile, str | None]
-) -> Iterable[tuple[str, Problem]]:
-    """Yield each record whose picture an earlier record has too, with the name of its split."""
+class _Repeated(NamedTuple):
+    """A record whose picture an earlier one, `other`, has too."""
+
+    split: str
+    record: Record
+    other_split: str
+    other: Record
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether two splits share the picture."""
+        return self.split != self.other_split
+
+    def problem(self) -> Problem:
+        record, other = self.record, self.other
+        where = f"record {other.number} of {other.file}"
+        same = record.labels is None or (other.labels is not None and not contradict(record, other))
+        labels = "" if same else ", with other labels"
+        if self.overlaps:
+            message = f"{record.image_id!r} is also in the split {self.other_split!r} as {other.image_id!r}"
+            return Problem(record.file, record.number, "split-overlap", f"{message}, {where}{labels}")
+        message = f"{record.image_id!r} has the same bytes as {other.image_id!r}, {where}{labels}"
+        return Problem(record.file, record.number, "duplicate-picture", message, "warning")
+
+
+def _find_repeated(splits: Mapping[str, Split], digests: Mapping[PictureFile, str | None]) -> Iterator[_Repeated]:
+    """Yield each record whose picture an earlier record has too; `digests` tell pictures apart."""
     by_digest: dict[str, tuple[str, Record]] = {}
     by_id: dict[str, tuple[str, Record]] = {}
     for name, split in splits.items():
@@ -254,15 +298,4 @@ def _find_repeated(
             if digest is not None:
                 by_digest.setdefault(digest, (name, record))
             if other is not None:
-                yield name, _describe_repeated(name, record, *other)
-
-
-def _describe_repeated(name: str, record: Record, other_name: str, other: Record) -> Problem:
-    where = f"record {other.number} of {other.file}"
-    same = record.labels is None or (other.labels is not None and not contradict(record, other))
-    labels = "" if same else ", with other labels"
-    if name == other_name:
-        message = f"{record.image_id!r} has the same bytes as {other.image_id!r}, {where}{labels}"
-        return Problem(record.file, record.number, "duplicate-picture", message, "warning")
-    message = f"{record.image_id!r} is also in the split {other_name!r} as {other.image_id!r}, {where}{labels}"
-    return Problem(record.file, record.number, "split-overlap", message)
+                yield _Repeated(name, record, *other)

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,12 @@ from mlic_runtime.annotations.formats.registry import find_format
 from mlic_runtime.annotations.labels import LabelSet
 from mlic_runtime.annotations.problems import Problem, ProblemCount, count_problems
 from mlic_runtime.annotations.source.addresses import expand, location_of
-from mlic_runtime.annotations.source.members import PictureFile
+from mlic_runtime.annotations.source.archive import Archive, errors_of
 from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, log_line, progress_bar
-from mlic_runtime.base.text import counted
 from mlic_train.config import DataOptions
 from mlic_train.errors import ConfigError, DataError
 
-from .check import find_problems, leave_out_undecodable, read_leniently, sort_problems
+from .check import describe_shared, find_problems, leave_out_undecodable, read_leniently, sort_problems
 from .corrections import join_rows
 from .divide import DIVISION_NAME, Division, apply_division, divide, read_division
 from .reader import read_labels, read_split
@@ -28,18 +28,6 @@ from .summary import SplitSummary, summarise
 
 _SPLITS = ("train", "val", "test")
 _LISTED = 3  # sources that a line names
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A zip file, and the folder that it was unpacked to."""
-
-    file: Path
-    unpacked: Path
-
-    def named_in(self, text: str) -> str:
-        """Return a text in which the places in the folder are places in the zip file."""
-        return text.replace(str(self.unpacked), str(self.file))
 
 
 @dataclass(frozen=True)
@@ -172,11 +160,11 @@ def load_splits(
         ConfigError: no training data was given, or no validation data that fits the runs.
     """
     data = _Data.read(options, labels)
-    with _errors_of(data.archive):
+    with errors_of(data.archive):
         if options.skip_bad_rows:
             data.leave_out_undecodable()
         data.leave_out_unlabelled()
-        data.say_what_splits_share()
+        data.notes += describe_shared(data.named)
         if divided is not None and (divided / DIVISION_NAME).exists():
             runs = [divided]
         data.divide(runs)
@@ -207,7 +195,7 @@ def read_divided(
 ) -> tuple[dict[str, Split], Division | None, tuple[str, ...]]:
     """Return what `read_splits` does, how val was divided off, and all notes on how the data was read."""
     data = _Data.read(options)
-    with _errors_of(data.archive):
+    with errors_of(data.archive):
         if decode and options.skip_bad_rows:
             data.leave_out_undecodable()
         with contextlib.suppress(DataError):  # too few rows for two splits can still be shown and written
@@ -262,23 +250,12 @@ def problem_lines(splits: Mapping[str, Split], archive: Archive | None = None) -
     return [*lines, f"skipped {len(skipped):,} bad rows"] if skipped else lines
 
 
-@contextlib.contextmanager
-def _errors_of(archive: Archive | None) -> Iterator[None]:
-    """Let errors of data name places in the zip file that it is from."""
-    try:
-        yield
-    except DataError as error:
-        if archive is None:
-            raise
-        raise type(error)(archive.named_in(str(error))) from None
-
-
 class _Data:
     """Splits on their way from files to training: each step says what it does in `notes`."""
 
     def __init__(self, options: DataOptions, files: SplitFiles, labels: LabelSet) -> None:
         self.options, self.files, self.labels = options, files, labels
-        self.archive = _archive_of(options, files)
+        self.archive = files.archive
         self.named: dict[str, Split] = {}
         self.bad_files: list[Problem] = []
         self.division: Division | None = None
@@ -291,7 +268,7 @@ class _Data:
     def read(cls, options: DataOptions, labels: LabelSet | None = None, *, lenient: bool = False) -> "_Data":
         """Read the rows of every split; `lenient` lists what is wrong with them instead of raising it."""
         files = split_files(options)
-        with _errors_of(_archive_of(options, files)):
+        with errors_of(files.archive):
             if labels is None:
                 labels = read_labels(
                     (*files.train, *files.captions), options.data_format, files.labels_file, column_names(options)
@@ -315,10 +292,12 @@ class _Data:
         folder = self.options.folder
         if folder is None:
             return tuple(problems)
-        if self.archive is None:
-            return tuple(each.within(folder) for each in problems)
-        name = Archive(Path(folder.name), self.archive.unpacked).named_in
-        return tuple(dataclasses.replace(each, examples=tuple(map(name, each.examples))) for each in problems)
+        archive = None if self.archive is None else dataclasses.replace(self.archive, file=Path(folder.name))
+
+        def shown(example: str) -> str:
+            return archive.named_in(example) if archive else example.removeprefix(f"{folder}{os.sep}")
+
+        return tuple(dataclasses.replace(each, examples=tuple(map(shown, each.examples))) for each in problems)
 
     def _shown(self, source: Path) -> str:
         """Return what people know a source by: its place, or that in the zip file that it is from."""
@@ -409,19 +388,6 @@ class _Data:
                     "a split needs labels (an empty cell means none of the labels)"
                 )
 
-    def say_what_splits_share(self) -> None:
-        """Say which splits have a picture file of an earlier one; that copies of it are one, only `--check` finds."""
-        seen: dict[PictureFile, str] = {}
-        for name, split in self.named.items():
-            shared = [record for record in split.records if record.image in seen]
-            if shared:
-                others = " and ".join(dict.fromkeys(seen[record.image] for record in shared if record.image))
-                self.notes.append(
-                    f"{name} shares {counted(len(shared), 'picture')} with {others}, such as {shared[0].image_id!r}, "
-                    "so that its metrics are too good; --skip-bad-rows leaves such rows out"
-                )
-            seen |= {record.image: name for record in split.records if record.image is not None}
-
     def divide(self, runs: Sequence[Path] | None) -> None:
         """Divide val off train where there is none, anew or as for the runs.
 
@@ -485,10 +451,6 @@ class _Data:
             if not isinstance(there, Problem) and _missing_pictures(there) < _missing_pictures(beside):
                 images = elsewhere
         return self._read((file,), images, lenient=lenient)
-
-
-def _archive_of(options: DataOptions, files: SplitFiles) -> Archive | None:
-    return None if options.folder is None or files.unpacked is None else Archive(options.folder, files.unpacked)
 
 
 def _missing_pictures(split: Split) -> int:

@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 
 from mlic_runtime.package.manifest import AgreementSpec, EvidenceSpec, Manifest, Metrics
-from mlic_train.runs.checkpoint import NEVER_SEEN, RunConfig
+from mlic_train.runs.folder import NEVER_SEEN, RunConfig
 
 from .latency import by_provider
 

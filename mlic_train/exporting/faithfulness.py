@@ -30,7 +30,7 @@ from mlic_runtime.graph.session import PIXELS, GraphEvidence
 from mlic_runtime.predict.evidence import cover, from_graph, leave_out
 from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.data import Record
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 from .inputs import draw_rows, make_inputs
 

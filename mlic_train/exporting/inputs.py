@@ -14,7 +14,7 @@ from mlic_train.data import Record
 from mlic_train.measure.collect import graph_inputs, usable_records
 from mlic_train.measure.predict import MODES, in_mode
 from mlic_train.models import Model
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 Inputs = dict[str, npt.NDArray[np.uint8] | npt.NDArray[np.int64]]
 """A batch: {name of the graph's input: array}"""

@@ -10,7 +10,7 @@ from mlic_runtime.graph.session import create_session
 from mlic_runtime.package.manifest import FULL_RANGE, LatencySpec
 from mlic_runtime.providers.library import available_providers
 from mlic_runtime.providers.names import AUTO, candidates
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 _RUNS = 100
 

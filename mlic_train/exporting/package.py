@@ -25,7 +25,7 @@ from mlic_train.data.splits import Splits
 from mlic_train.errors import ExportError
 from mlic_train.measure.collect import check_labels, collect_splits, run_graph, score
 from mlic_train.measure.predict import Outputs
-from mlic_train.runs.checkpoint import TrainedModel, checkpoint_digest
+from mlic_train.runs.folder import TrainedModel, checkpoint_digest
 
 from .card import write_card
 from .faithfulness import faithfulness_on, summarise

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from mlic_runtime.base.arrays import Floats, Logits
+from mlic_runtime.base.text import counted
 from mlic_runtime.graph.session import CAPTION_EVIDENCE, PICTURE_EVIDENCE, GraphSession
 from mlic_runtime.package.manifest import AgreementSpec, ParitySpec
 from mlic_runtime.predict.prediction import decide, sigmoid
 from mlic_train.errors import ExportError
 from mlic_train.measure.predict import Outputs
 from mlic_train.models import Model
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 from .inputs import example_inputs
 
@@ -147,6 +148,7 @@ def _check_values(expected: Floats, logits: Floats, precision: str, where: str, 
         raise ExportError(
             f"parity of {precision} failed at {where}: {what} differ by {difference.max():.3g}, "
             f"at most {tolerance.atol:g} + {tolerance.rtol:g} * |logit| is allowed; nothing was written"
+            f"{_advice(precision)}"
         )
 
 
@@ -169,6 +171,26 @@ def _check_decisions(
             f"parity of {precision} failed at {where}: {1 - share:.3%} of the label decisions differ, at most "
             f"{1 - least:.3%} may; the first is {trained.config.model.labels[label]!r} in row {row}, with probability "
             f"{sides[0][row, label]:.7f} in PyTorch, {sides[1][row, label]:.7f} in the graph and the threshold "
-            f"{thresholds[label]:g}; nothing was written"
+            f"{thresholds[label]:g}; nothing was written{_advice(precision, where, equal.shape)}"
         )
     return AgreementSpec(len(logits), float(np.abs(logits - expected).max()), share)
+
+
+def _advice(precision: str, where: str = "", decisions: tuple[int, ...] = ()) -> str:
+    """Return what to do about a graph of reduced precision that differs too much, as the end of a message.
+
+    Args:
+        precision: of the graph; nothing can be done about one that is not reduced.
+        where: the split and mode that were compared.
+        decisions: how many rows and labels were compared there.
+    """
+    if precision == "fp32":
+        return ""
+    advice = f": leave {precision} out of --precision"
+    rows, labels = decisions or (0, 0)
+    if where.split("-")[0] in ("val", "test") and rows * labels * (1 - TOLERANCES[precision].equal_decisions) < 1:
+        advice += (
+            f", or give {where.split('-')[0]} more rows: of {counted(rows, 'row')} with {counted(labels, 'label')} not "
+            "one decision may differ"
+        )
+    return advice

@@ -14,7 +14,7 @@ from mlic_train.errors import ExportError
 from mlic_train.measure.collect import collect_splits, run_graph
 from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.predict import MODES, Outputs
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 from .equalization import equalize
 from .graph import export_graph

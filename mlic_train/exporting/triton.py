@@ -23,7 +23,7 @@ from mlic_runtime.graph.session import LOGITS
 from mlic_runtime.package.manifest import CARD_NAME, TOKENIZER_NAME, Manifest
 from mlic_train.data.splits import Splits
 from mlic_train.errors import ExportError
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 from .package import ExportOptions, build_package
 from .parity import SHAPES

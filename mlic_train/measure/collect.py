@@ -13,7 +13,7 @@ from mlic_train.config import ModelConfig
 from mlic_train.data import Record
 from mlic_train.data.splits import Splits
 from mlic_train.errors import DataError
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 from .bootstrap import bootstrap_intervals
 from .metrics import compute_metrics

@@ -29,6 +29,23 @@ class Explained(NamedTuple):
     caption_evidence: Tensor | None
 
 
+class Encoded(NamedTuple):
+    """A batch as the models read it, with feature maps in the place of pictures.
+
+    Attributes:
+        features: feature maps float32 (B, C, h, w); None for a batch in which no row has a picture (the result is that
+            of rows that `has_picture` masks, without their cost).
+        has_picture: bool (B,); None exactly where `features` is None.
+        input_ids: int64 (B, T); None for a model that reads no captions.
+        attention_mask: int64 (B, T), 1 for a token, 0 for padding; None exactly where `input_ids` is None.
+    """
+
+    features: Tensor | None
+    has_picture: Tensor | None
+    input_ids: Tensor | None
+    attention_mask: Tensor | None
+
+
 class PictureModel(nn.Module, ABC):
     """A model with a picture encoder; a subclass of `PictureOnly` or of `PictureAndCaption`.
 
@@ -59,14 +76,8 @@ class PictureModel(nn.Module, ABC):
         return False
 
     @abstractmethod
-    def arguments(
-        self,
-        features: Tensor | None,
-        has_picture: Tensor | None,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-    ) -> tuple[Any, ...]:
-        """Return those of these that `branches` and `classify` take; see `PictureAndCaption.branches` for each.
+    def arguments(self, encoded: Encoded) -> tuple[Any, ...]:
+        """Return what `branches` and `classify` take of a batch.
 
         Raises:
             ValueError: one is None that the model cannot do without.
@@ -82,7 +93,7 @@ class PictureModel(nn.Module, ABC):
         self.load_state_dict({**self.state_dict(), **own})
 
     def ignore_pictures(self) -> None:
-        """Prepare for training without pictures, where the picture branch would stay as it is made."""
+        """Let pictures change nothing, for training without any: the picture branch would stay as it is made."""
 
     def on_grid(self, evidence: Tensor) -> Tensor:
         """Return evidence (B, L, h * w) as (B, L, h, w)."""
@@ -102,16 +113,10 @@ class PictureOnly(PictureModel):
     inputs = (PIXELS,)
 
     @override
-    def arguments(
-        self,
-        features: Tensor | None,
-        has_picture: Tensor | None,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-    ) -> tuple[Any, ...]:
-        if features is None:
+    def arguments(self, encoded: Encoded) -> tuple[Any, ...]:
+        if encoded.features is None:
             raise ValueError("a model that reads no captions needs a picture in every row")
-        return (features,)
+        return (encoded.features,)
 
     @abstractmethod
     def branches(self, features: Tensor) -> Logits:
@@ -142,16 +147,10 @@ class PictureAndCaption(PictureModel):
     inputs = (PIXELS, INPUT_IDS, ATTENTION_MASK)
 
     @override
-    def arguments(
-        self,
-        features: Tensor | None,
-        has_picture: Tensor | None,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-    ) -> tuple[Any, ...]:
-        if input_ids is None or attention_mask is None:
+    def arguments(self, encoded: Encoded) -> tuple[Any, ...]:
+        if encoded.input_ids is None or encoded.attention_mask is None:
             raise ValueError("a model that reads captions needs input_ids and attention_mask")
-        return features, has_picture, input_ids, attention_mask
+        return encoded
 
     @abstractmethod
     def branches(
@@ -165,11 +164,10 @@ class PictureAndCaption(PictureModel):
         """Compute everything after the backbone, before calibration: the logits that the losses see.
 
         Args:
-            features: feature maps float32 (B, C, h, w); None for a batch in which no row has a picture (the result is
-                that of rows that `has_picture` masks, without their cost).
-            has_picture: bool (B,); None exactly where `features` is None.
-            input_ids: int64 (B, T).
-            attention_mask: int64 (B, T), 1 for a token, 0 for padding.
+            features: see `Encoded`.
+            has_picture: see `Encoded`.
+            input_ids: see `Encoded`.
+            attention_mask: see `Encoded`.
             evidence: also compute `Logits.picture_evidence` and `Logits.caption_evidence`, if the model `explains`.
         """
 

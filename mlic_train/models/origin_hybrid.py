@@ -51,6 +51,11 @@ class OriginHybrid(PictureAndCaption):
         self.calibration = Calibration(config.num_labels)
 
     @override
+    @torch.no_grad()
+    def ignore_pictures(self) -> None:
+        self.join.picture.weight.zero_()  # what only pictures would train
+
+    @override
     def branches(
         self,
         features: Tensor | None,

@@ -22,7 +22,7 @@ from mlic_train.measure.bootstrap import weighted_metrics
 from mlic_train.measure.collect import usable_records
 from mlic_train.measure.predict import Outputs
 from mlic_train.measure.scored import scored_rows
-from mlic_train.runs.checkpoint import TrainedModel, load_trained
+from mlic_train.runs.folder import TrainedModel, load_trained
 
 from .label_metrics import Number, resampled
 from .measurement import Measurement, as_seen, choose_split, data_warning, measure

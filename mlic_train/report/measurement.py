@@ -17,7 +17,7 @@ from mlic_train.errors import CheckpointError, DataError
 from mlic_train.measure.calibration import apply_calibration
 from mlic_train.measure.collect import check_labels, collect, report, usable_records
 from mlic_train.measure.predict import Outputs
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 from .run_facts import run_name, sees_pictures
 

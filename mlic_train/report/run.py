@@ -13,7 +13,7 @@ from mlic_train.config import DataOptions
 from mlic_train.data import Record
 from mlic_train.data.splits import load_splits
 from mlic_train.measure.scored import scored_rows
-from mlic_train.runs.checkpoint import TrainedModel, load_trained
+from mlic_train.runs.folder import TrainedModel, load_trained
 
 from .calibration import calibration_section
 from .confusion import confusion, confusion_section

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlic_runtime.base.text import printable
 from mlic_train.config import ModelConfig, TrainConfig, resolve_configs
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, RunConfig, TrainedModel, load_checkpoint
+from mlic_train.runs.folder import BEST_NAME, LAST_NAME, RunConfig, TrainedModel, load_checkpoint
 
 from .page import Part, Table, facts
 

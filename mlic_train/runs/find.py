@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mlic_train.errors import CheckpointError
 
-from .checkpoint import BEST_NAME, read_run_config
+from .folder import BEST_NAME, read_run_config
 
 PACKAGE_NAME = "package"  # the folder inside a run, in which its model package lies
 _RELEASED = Path(__file__).parents[1] / "released"

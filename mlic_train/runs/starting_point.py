@@ -13,7 +13,7 @@ from mlic_train.config import OWN_TEXT_ENCODERS, ModelConfig
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.models import Model, create_model
 
-from .checkpoint import BEST_NAME, OF_THE_BACKBONE, checkpoint_digest, load_best, load_weights, read_run_config
+from .folder import BEST_NAME, OF_THE_BACKBONE, checkpoint_digest, load_best, load_weights, read_run_config
 
 # What may differ from that run: no weight depends on it. (Dropout has none; a CNN reads pictures of any size.)
 _FREE = ("image_size", "interpolation", "resize", "dropout", "encoder_dropout", "word_dropout", "drop_path")

@@ -13,7 +13,7 @@ from mlic_runtime.base.output_files import write_bytes
 from mlic_train.config import read_json
 from mlic_train.data.splits import Splits
 from mlic_train.errors import CheckpointError, ConfigError, TrainError
-from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State
+from mlic_train.runs.folder import BEST_NAME, CONFIG_NAME, LAST_NAME, State
 from mlic_train.training.adapt import adapt
 from mlic_train.training.run import resume_run, start_run
 

@@ -1,6 +1,7 @@
 """The space that a sweep searches: a named grid, or a TOML file, checked against mlic-train's options."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -75,6 +76,12 @@ class Space:
         """Yield combinations of all choices and the ends of all ranges; the last name varies first."""
         for values in itertools.product(*(parameter.examples() for parameter in self.parameters)):
             yield dict(zip(self.names, values, strict=True))
+
+    @property
+    def num_combinations(self) -> int | None:
+        """How many combinations there are; None where a parameter has a range."""
+        counts = [len(parameter.choices) for parameter in self.parameters]
+        return math.prod(counts) if all(counts) else None
 
     def grid(self) -> list[dict[str, Value]]:
         """Return all combinations.

@@ -14,7 +14,7 @@ from mlic_train.config import LSTM, ORIGIN_HYBRID, OWN_TEXT_ENCODERS, ModelConfi
 from mlic_train.data import Record
 from mlic_train.errors import ConfigError
 from mlic_train.models.huggingface import load_text_encoder
-from mlic_train.runs.checkpoint import read_run_config, read_tokenizer
+from mlic_train.runs.folder import read_run_config, read_tokenizer
 
 from .embedding import PACKAGE, PACKAGE_NAME, initial_embedding, packaged_encoder
 

@@ -22,7 +22,7 @@ from mlic_train.data.check import find_overlap, leave_out_undecodable
 from mlic_train.data.soft_labels import Matched, match_soft_files, read_soft_file
 from mlic_train.data.splits import Splits, problem_lines
 from mlic_train.errors import CheckpointError, ConfigError, DataError
-from mlic_train.runs.checkpoint import checkpoint_digest
+from mlic_train.runs.folder import checkpoint_digest
 
 from .teacher import load_teachers, soft_labels
 

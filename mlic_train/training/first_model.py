@@ -11,8 +11,8 @@ from mlic_train.config import ModelConfig, Options
 from mlic_train.data.splits import Splits
 from mlic_train.errors import ConfigError
 from mlic_train.models import Model, create_model
-from mlic_train.runs.checkpoint import load_backbone
 from mlic_train.runs.find import run_called
+from mlic_train.runs.folder import load_backbone
 from mlic_train.runs.starting_point import origin, start_from
 
 from .caption_setup import set_up_captions, take_over_captions

@@ -30,7 +30,7 @@ from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.predict import predict_modes
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import Model
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, Checkpoint, State, restore_optimizer, save_checkpoint
+from mlic_train.runs.folder import BEST_NAME, LAST_NAME, Checkpoint, State, restore_optimizer, save_checkpoint
 
 from .average import WeightAverage
 from .interrupts import interrupts

@@ -54,4 +54,4 @@ class Learner(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
                 batch = dataclasses.replace(batch, features=self.model.encode_picture(batch.pixels))
         apply = self.model.branches if self.training else self.model.classify
-        return apply(*self.model.arguments(*batch.encoded))
+        return apply(*self.model.arguments(batch.encoded))

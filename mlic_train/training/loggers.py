@@ -23,7 +23,7 @@ from mlic_train.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
 
-    from mlic_train.runs.checkpoint import RunConfig, State
+    from mlic_train.runs.folder import RunConfig, State
 
 TENSORBOARD_FOLDER = "tensorboard"
 MLFLOW_NAME = "mlflow.json"

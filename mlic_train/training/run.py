@@ -43,7 +43,7 @@ from mlic_train.measure.collect import collect, report, usable_records
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import Model, create_model
 from mlic_train.models.calibration import BOTH, CAPTION_ONLY
-from mlic_train.runs.checkpoint import (
+from mlic_train.runs.folder import (
     BEST_NAME,
     CONFIG_NAME,
     LAST_NAME,

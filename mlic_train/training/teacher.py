@@ -16,7 +16,8 @@ from mlic_runtime.picture.decode import read_pixels
 from mlic_runtime.predict.prediction import sigmoid
 from mlic_train.data import Record
 from mlic_train.errors import DataError
-from mlic_train.runs.checkpoint import TrainedModel, load_trained
+from mlic_train.models.base import Encoded
+from mlic_train.runs.folder import TrainedModel, load_trained
 
 _RECORDS = 32  # records at a time, as many pictures per forward pass of the backbone; bounds memory
 _CAPTIONS = 128  # captions per forward pass of the rest
@@ -114,7 +115,8 @@ def _mean_logits(
             ids, mask = (torch.from_numpy(array).to(device) for array in tokenizer.encode([text for _, text in part]))
         chosen = None if features is None else features[[row for row, _ in part]]
         has_picture = None if features is None else torch.ones(len(part), dtype=torch.bool, device=device)
-        parts.append(_to_numpy(model.classify(*model.arguments(chosen, has_picture, ids, mask))))
+        encoded = Encoded(chosen, has_picture, ids, mask)
+        parts.append(_to_numpy(model.classify(*model.arguments(encoded))))
     logits = np.concatenate(parts)
     total = np.zeros((len(captions), logits.shape[1]))
     np.add.at(total, [row for row, _ in pairs], logits)

@@ -40,7 +40,7 @@ from mlic_train.measure.calibration import calibrate
 from mlic_train.measure.collect import collect, report
 from mlic_train.measure.predict import Outputs, Run, predict_modes
 from mlic_train.measure.thresholds import fit_thresholds
-from mlic_train.runs.checkpoint import State, TrainedModel
+from mlic_train.runs.folder import State, TrainedModel
 
 from .parallel import any_process, on_first_process
 

@@ -32,7 +32,7 @@ COMMANDS: dict[str, list[click.Command]] = {
     "mlic_train/models": OF_TRAINING,
     "mlic_train/batches": OF_TRAINING,  # with processes that read, and only training has them
     "mlic_train/captions": OF_TRAINING,
-    "mlic_train/runs/checkpoint.py": OF_TRAINING,
+    "mlic_train/runs/folder.py": OF_TRAINING,
     "mlic_train/exporting": [export],
     "mlic_train/exporting/signing.py": [sign],
     "mlic_train/sweep": [sweep],

@@ -8,8 +8,8 @@ import pytest
 from mlic_runtime.bench.latency import fastest
 from mlic_runtime.package.model_package import ModelPackage, load_package
 from mlic_train.exporting.package import ExportOptions, export_package
-from mlic_train.runs.checkpoint import load_trained
 from mlic_train.runs.find import find_run, released_run
+from mlic_train.runs.folder import load_trained
 
 ROOT = Path(__file__).parents[2]
 

@@ -77,7 +77,8 @@ def test_a_number_that_is_there_twice_counts_once() -> None:
 def test_what_is_no_list_of_counts_is_wrong_usage(option: str, value: str) -> None:
     result = run(option, value)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert option in result.stderr
+    expected = "expected a whole number from 1 on, or several such as 1,2,4"
+    assert f"'{option}': found {value!r}; {expected}" in " ".join(result.stderr.split())
 
 
 # --- a busy machine

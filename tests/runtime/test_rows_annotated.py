@@ -1,5 +1,8 @@
+import ast
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -284,3 +287,25 @@ def test_labels_that_training_refuses_are_no_matter(tmp_path: Path) -> None:
     rows, notes = read(tmp_path)
     assert rows == [("a.jpg", "one")]
     assert "warning: 1 x ignored: train.csv: columns that are not read: 'dog', 'cat'" in notes
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.csv", "image,caption\na.jpg,a dog\n"),
+        ("rows.jsonl", '{"image": "a.jpg", "caption": "a dog"}\n'),
+        ("rows.tsv", "image\tcaption\na.jpg\ta dog\n"),
+    ],
+)
+def test_a_table_is_read_without_loading_all_formats(name: str, text: str, tmp_path: Path) -> None:
+    file = write(tmp_path / name, text)
+    code = (
+        "import sys; from mlic_runtime.rows.reader import open_rows\n"
+        f"with open_rows({str(file)!r}) as reader: print([row.caption for row in reader])\n"
+        "print([name.rpartition('.')[2] for name in sys.modules if '.annotations.formats.' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rows, modules = done.stdout.splitlines()
+    assert rows == "['a dog']"
+    may_be_asked = {"named_like_tables", "open_images", "vertex", "format", "parsing", "picture_names"}
+    assert set(ast.literal_eval(modules)) == (set() if name.endswith(".tsv") else may_be_asked)

@@ -16,6 +16,7 @@ from mlic_runtime.cli.infer import infer
 
 INFER = "from mlic_runtime.cli.infer import main; main()"
 BENCH = "from mlic_runtime.cli.bench import bench; bench(prog_name='mlic-bench')"
+SERVE = "from mlic_runtime.cli.serve import serve; serve(prog_name='mlic-serve')"
 NO_OUTPUT = "Error: cannot write the output: standard output is closed; redirect it to a file\n"
 
 
@@ -60,6 +61,15 @@ def test_a_missing_standard_output_is_one_error(picture: Path) -> None:
         done = shell(">&-", code, *arguments)
         assert done.returncode == 1
         assert [line for line in done.stderr.splitlines(keepends=True) if not line.startswith("Note")] == [NO_OUTPUT]
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_that_nobody_sees_is_an_error(option: str) -> None:
+    for code in (INFER, BENCH, SERVE, GROUP):
+        if code is GROUP and option == "--version":
+            continue
+        done = shell(">&-", code, option)
+        assert (done.returncode, done.stderr) == (1, NO_OUTPUT)
 
 
 def test_results_in_a_file_need_no_standard_output(picture: Path, tmp_path: Path) -> None:
@@ -145,10 +155,11 @@ main()
 def test_nothing_but_the_result_is_written_into_files(redirect: str, tmp_path: Path) -> None:
     result = tmp_path / "result"
     done = shell(redirect, GROUP, "work", result)
-    assert done.returncode == 0
     assert result.read_bytes() == b"result"
-    assert done.stdout == ("" if ">&-" in redirect.split() else "noise\ndone\n")
-    assert done.stderr == ("" if "2>&-" in redirect else "noise\ntrouble\n")
+    lost = ">&-" in redirect.split()
+    assert done.returncode == (1 if lost else 0)
+    assert done.stdout == ("" if lost else "noise\ndone\n")
+    assert done.stderr == ("" if "2>&-" in redirect else "noise\ntrouble\n" + (NO_OUTPUT if lost else ""))
 
 
 def test_errors_of_a_command_of_several_do_not_go_to_standard_output() -> None:

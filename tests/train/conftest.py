@@ -12,7 +12,7 @@ from PIL import Image
 from mlic_train.captions.tokenizer import train_tokenizer, vocabulary_size
 from mlic_train.config import ModelConfig, TrainConfig, resolve_configs
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import RunConfig, State, TrainedModel, load_trained, save_checkpoint, write_run_config
+from mlic_train.runs.folder import RunConfig, State, TrainedModel, load_trained, save_checkpoint, write_run_config
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 210)}
 

@@ -11,7 +11,7 @@ import pytest
 import mlic_train
 from mlic_runtime import ModelPackage, Predictor
 from mlic_train import ConfigError, DataError, DataOptions, Run, TrainError
-from mlic_train.runs.checkpoint import load_trained
+from mlic_train.runs.folder import load_trained
 from mlic_train.training import fit
 
 PAGE = Path(__file__).parents[2] / "docs" / "train" / "python.md"

@@ -22,7 +22,7 @@ from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import create_model
 from mlic_train.models.calibration import BOTH, CAPTION_ONLY, PICTURE_ONLY, Calibration
-from mlic_train.runs.checkpoint import BEST_NAME, RunConfig, State, TrainedModel, load_checkpoint, load_trained
+from mlic_train.runs.folder import BEST_NAME, RunConfig, State, TrainedModel, load_checkpoint, load_trained
 from mlic_train.training.run import resume_run, train_run
 
 Logits = npt.NDArray[np.float64]

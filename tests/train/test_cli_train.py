@@ -25,8 +25,8 @@ from mlic_train.cli.train_summary import next_commands
 from mlic_train.config import DataOptions, ModelConfig
 from mlic_train.data import Record
 from mlic_train.data.splits import load_splits
-from mlic_train.runs.checkpoint import TrainedModel, load_trained
 from mlic_train.runs.find import default_package, newest_run, released_run
+from mlic_train.runs.folder import TrainedModel, load_trained
 
 SMALL = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--text-batch-size", "8"]
 SMALL += ["--learning-rate", "0.01", "--device", "cpu", "--preset", "none"]

@@ -29,7 +29,7 @@ from mlic_train.config.__main__ import options_page
 from mlic_train.config.options import OPTION_CLASSES, as_arguments, searchable
 from mlic_train.data.splits import load_splits
 from mlic_train.errors import ConfigError
-from mlic_train.runs.checkpoint import load_trained, read_run_config
+from mlic_train.runs.folder import load_trained, read_run_config
 from mlic_train.training.run import train_run
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "train" / "options.md"

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlic_runtime.annotations.source import archive
-from mlic_runtime.annotations.source.archive import unpack
+from mlic_runtime.annotations.source.archive import Archive, unpack
 from mlic_runtime.errors import OutputError
 from mlic_train.cli.train import train
 from mlic_train.config import DataOptions
@@ -58,7 +58,7 @@ def test_a_zip_file_is_a_data_set(pets: Path, cache: Path) -> None:
     assert found.val == (folder / "pets" / "val",)
     assert found.notes[0].startswith(f"{pets}: unpacked to {folder} (3 files, 0.0 MB)")
     assert found.notes[1:] == (f"{pets}: found the data in its folder pets",)
-    assert found.unpacked == folder
+    assert found.archive == Archive(pets, folder)
     records = read_split(found.train, read_labels(found.train)).records
     assert [(r.image_id, r.labels) for r in records] == [("cat/1.jpg", (0,)), ("dog/1.jpg", (1,))]
 

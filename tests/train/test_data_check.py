@@ -241,6 +241,14 @@ def test_training_says_that_splits_share_pictures(data: Path) -> None:
     assert not any(" shares " in line for line in load_splits(DataOptions(data, skip_bad_rows=True)).lines())
 
 
+def test_training_and_checking_agree_on_what_is_one_picture_without_files(data: Path) -> None:
+    write(data / "val.csv", HEADER + "c.jpg,1 2,Pets.\nb.jpg,2,A cat.\n")
+    options = DataOptions(data, pictures=False)
+    overlaps = [problem for problem in check_data(options).problems if problem.kind == "split-overlap"]
+    assert [problem.count for problem in overlaps] == [1]
+    assert any(line.startswith("val shares 1 picture with train, such as") for line in load_splits(options).lines())
+
+
 def test_problems_are_counted_by_kind_errors_first() -> None:
     found = [Problem(Path("a.csv"), n, "empty-caption", "blank", "warning") for n in range(1, 6)]
     found += [Problem(Path("b.csv"), 7, "bad-row", "no"), Problem(Path("b.csv"), None, "bad-file", "gone")]

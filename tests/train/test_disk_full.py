@@ -18,7 +18,7 @@ from mlic_train.cli.export import export
 from mlic_train.cli.train import train
 from mlic_train.config import DataOptions
 from mlic_train.data.splits import load_splits
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, TrainedModel, load_checkpoint, save_checkpoint
+from mlic_train.runs.folder import BEST_NAME, LAST_NAME, State, TrainedModel, load_checkpoint, save_checkpoint
 
 Room = Callable[[int], AbstractContextManager[None]]
 

@@ -19,7 +19,7 @@ from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.parity import check_parity
 from mlic_train.models import Cnn, Hybrid, create_model
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 ATOL = 1e-4
 BACKBONE = "tf_efficientnet_lite0"

@@ -23,8 +23,8 @@ from mlic_train.errors import CheckpointError, ExportError
 from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.parity import ATOL
-from mlic_train.runs.checkpoint import TrainedModel, load_trained, save_half
 from mlic_train.runs.find import find_run, newest_run
+from mlic_train.runs.folder import TrainedModel, load_trained, save_half
 
 
 def test_the_package_holds_what_the_manifest_says(trained: TrainedModel, tmp_path: Path) -> None:

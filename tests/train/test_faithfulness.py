@@ -24,7 +24,7 @@ from mlic_train.exporting.faithfulness import (
     summarise,
 )
 from mlic_train.exporting.package import ExportOptions, export_package
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 SIDE = 10  # a grid of 5 x 5 cells of 2 x 2 pixels
 GREY = 128

@@ -18,7 +18,7 @@ from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError, TrainError
 from mlic_train.measure.predict import Outputs
 from mlic_train.models.attention import SelfAttention
-from mlic_train.runs.checkpoint import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
+from mlic_train.runs.folder import BEST_NAME, CONFIG_NAME, LAST_NAME, State, load_checkpoint, load_trained
 from mlic_train.training.fit import is_said
 from mlic_train.training.optimizer import set_learning_rate
 from mlic_train.training.parallel import Autocast

@@ -16,7 +16,7 @@ from mlic_train.exporting.graph import OPSET, export_graph
 from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.parity import ATOL
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +79,7 @@ def test_the_graph_is_right_at_shapes_that_were_not_traced(
 EXPORT = """
 import hashlib, sys
 from pathlib import Path
-from mlic_train.runs.checkpoint import load_trained
+from mlic_train.runs.folder import load_trained
 from mlic_train.exporting.graph import export_graph
 print(hashlib.sha256(export_graph(load_trained(Path(sys.argv[1])).model, 64)).hexdigest())
 """

@@ -8,7 +8,7 @@ from mlic_train.exporting.graph import export_graph
 from mlic_train.exporting.half_precision import LIMIT, to_float16
 from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.ranges import measure_ranges
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 
 def scaling_graph(factor: float) -> bytes:

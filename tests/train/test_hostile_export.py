@@ -6,7 +6,7 @@ import pytest
 
 from mlic_runtime.errors import PackageError
 from mlic_train.exporting.package import export_package
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 
 def test_a_tokenizer_that_the_runtime_would_refuse_is_not_exported(trained: TrainedModel, tmp_path: Path) -> None:

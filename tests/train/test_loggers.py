@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlic_train.cli.train import train
-from mlic_train.runs.checkpoint import load_trained
+from mlic_train.runs.folder import load_trained
 
 SMALL = ["--image-size", "16", "--batch-size", "8", "--text-batch-size", "8", "--device", "cpu", "--patience", "0"]
 

@@ -15,7 +15,7 @@ from mlic_train.data import Record
 from mlic_train.data.splits import load_splits
 from mlic_train.measure.collect import collect, report
 from mlic_train.measure.predict import MODES, Outputs, in_mode, predict_modes
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 SPEC = ImageSpec(16, 16, "bilinear", "stretch")
 

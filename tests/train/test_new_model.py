@@ -20,9 +20,9 @@ from mlic_train.exporting.package import ExportOptions, export_package
 from mlic_train.exporting.parity import SHAPES
 from mlic_train.models import Logits, create_model
 from mlic_train.models.backbone import Backbone
-from mlic_train.models.base import PictureOnly
+from mlic_train.models.base import Encoded, PictureOnly
 from mlic_train.models.calibration import Calibration
-from mlic_train.runs.checkpoint import TrainedModel, load_trained
+from mlic_train.runs.folder import TrainedModel, load_trained
 from mlic_train.training.run import train_run
 from mlic_train.training.teacher import soft_labels
 
@@ -102,7 +102,7 @@ def test_it_trains(
 
 def test_it_refuses_rows_without_a_picture_and_evidence_that_it_lacks(new: TrainedModel) -> None:
     with pytest.raises(ValueError, match="needs a picture in every row"):
-        new.model.arguments(None, None, None, None)
+        new.model.arguments(Encoded(None, None, None, None))
     with pytest.raises(TypeError, match="MeanColour does not explain its logits"):
         export_graph(new.model, 64, evidence=True)
 

@@ -18,7 +18,7 @@ from mlic_train.exporting.operators import check_operators, tensor_types
 from mlic_train.exporting.quantization import Quantizer
 from mlic_train.exporting.ranges import measure_ranges
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 RELEASED = sorted((Path(__file__).parents[2] / "exported").glob("*/*.onnx"))
 

@@ -34,7 +34,7 @@ from mlic_train.exporting.parity import ATOL, SHAPES
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import OriginHybrid, create_model
 from mlic_train.models.origin_hybrid import NUM_TRIGRAMS, Join, trigrams
-from mlic_train.runs.checkpoint import load_trained
+from mlic_train.runs.folder import load_trained
 from mlic_train.training.run import train_run
 
 CAPTIONS = [

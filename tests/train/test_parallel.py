@@ -22,7 +22,7 @@ from mlic_train.config import DataOptions, ModelConfig, TrainConfig, resolve
 from mlic_train.config.options import changed_options
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, load_checkpoint
+from mlic_train.runs.folder import BEST_NAME, LAST_NAME, State, load_checkpoint
 from mlic_train.training.optimizer import set_learning_rate
 from mlic_train.training.parallel import average_statistics, create_fabric
 from mlic_train.training.run import resume_run, start_run, train_run

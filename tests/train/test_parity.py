@@ -32,8 +32,9 @@ from mlic_train.exporting.parity import (
     parity_table,
 )
 from mlic_train.measure.collect import collect_splits, run_graph
+from mlic_train.measure.predict import Outputs
 from mlic_train.models import Hybrid, create_model
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 MODES = ("", "-picture-only", "-caption-only")
 
@@ -163,6 +164,30 @@ def test_a_graph_of_other_weights_is_not_written(
     message = refused(export_graph(other, 64))
     assert message.startswith("parity of fp32 failed at B=")
     assert message.endswith("at most 0.0001 + 0 * |logit| is allowed; nothing was written")
+
+
+@pytest.mark.parametrize(
+    ("rows", "precision", "advice"),
+    [
+        (9, "int8", ": leave int8 out of --precision, or give val more rows: of 9 rows with 3 labels not one decision"),
+        (20, "int8", ": leave int8 out of --precision"),
+        (9, "fp32", ""),
+    ],
+)
+def test_a_graph_that_decides_otherwise_says_what_to_do(
+    rows: int, precision: str, advice: str, trained: TrainedModel
+) -> None:
+    logits = np.full((rows, 3), 5.0, dtype=np.float32)
+    named, wrong = np.zeros((rows, 3), dtype=np.bool_), logits.copy()
+    wrong[:2] = -np.finfo(np.float32).eps if precision == "fp32" else 4.0
+    logits[:2] = 0.0 if precision == "fp32" else 5.0
+    trained.state.thresholds[:] = [0.5] * 3 if precision == "fp32" else [0.99] * 3
+    seen = np.ones(rows, dtype=np.bool_)
+    expected, found = ({"val": Outputs(each, named, seen, seen)} for each in (logits, wrong))
+    with pytest.raises(ExportError) as caught:
+        check_rows(trained, expected, found, precision)
+    said = str(caught.value).partition("; nothing was written")[2]
+    assert said.removesuffix(" may differ") == advice
 
 
 @pytest.mark.parametrize(("rows", "tokens"), [(1, 1), (2, 5), (7, 1), (3, 17), (5, 31)])

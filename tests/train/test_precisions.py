@@ -24,7 +24,7 @@ from mlic_train.exporting.precisions import _quantize, largest_drop, make_graphs
 from mlic_train.exporting.quantization import Block, Effect
 from mlic_train.measure.collect import collect_splits, run_graph
 from mlic_train.report.precisions import pareto_front
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 ALL = ("fp32", "fp16", "int8")
 # The model of these tests has random weights: what rounding does to its F1 means nothing.

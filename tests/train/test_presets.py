@@ -27,7 +27,8 @@ from mlic_train.data.splits import load_splits
 from mlic_train.errors import ConfigError, TrainError
 from mlic_train.models import Hybrid
 from mlic_train.models import backbone as backbones
-from mlic_train.runs.checkpoint import TrainedModel, load_trained, read_run_config
+from mlic_train.models.base import PictureAndCaption
+from mlic_train.runs.folder import TrainedModel, load_trained, read_run_config
 from mlic_train.training.adapt import adapt, remarks
 
 RECIPES = Path(__file__).parents[2] / "benchmarks" / "recipes"
@@ -108,6 +109,9 @@ def test_the_usual_preset_starts_from_pretrained_weights_and_depends_on_the_devi
     assert not gpu.train.cache_features
     assert usual_options()["freeze_backbone"].default_text == "true on a CPU, false on a GPU"
     assert usual_options()["image_size"].default_text == "256"
+    assert usual_options()["schedule"].default_text == "cosine"
+    assert usual_options()["patience"].default_text == "0"
+    assert usual_options()["epochs"].default_text.endswith("; with --time-limit as many as fit")
 
 
 def test_what_is_given_wins_over_a_file_and_a_file_over_a_preset(colours: Path, tmp_path: Path) -> None:
@@ -262,12 +266,14 @@ def test_rows_without_pictures_teach_captions_and_a_picture_changes_nothing(colo
     assert max(predictor.predict(picture).probabilities.values()) < 0.001
 
 
-def test_a_model_that_ignores_pictures_does_so_with_a_transformer(tmp_path: Path, colours: Path) -> None:
+@pytest.mark.parametrize("options", [{"fusion": "transformer"}, {"name": "origin_hybrid", "preset": "origin"}])
+def test_a_model_that_ignores_pictures_does_so_whatever_it_is(
+    options: dict[str, Any], tmp_path: Path, colours: Path
+) -> None:
     data = without(colours, tmp_path / "data", "ImageID")
-    given = {**TINY, "fusion": "transformer", "epochs": 2}
-    mlic_train.train(data, tmp_path / "run", **given)
+    mlic_train.train(data, tmp_path / "run", **{**TINY, "epochs": 2}, **options)
     model = load_trained(tmp_path / "run").model
-    assert isinstance(model, Hybrid)
+    assert isinstance(model, PictureAndCaption)
     ids, mask = torch.tensor([[2, 3, 4]]), torch.ones(1, 3, dtype=torch.int64)
     white = torch.full((1, 16, 16, 3), 255, dtype=torch.uint8)
     with torch.inference_mode():

@@ -20,7 +20,7 @@ from mlic_train.exporting.inputs import Inputs, draw_rows, make_inputs
 from mlic_train.exporting.quantization import Block, Quantizer
 from mlic_train.exporting.ranges import Ranges, measure_ranges
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from mlic_train.data.splits import Splits, load_splits
 from mlic_train.measure.predict import Outputs
 from mlic_train.models import create_model
 from mlic_train.report.comparison import paired_differences
-from mlic_train.runs.checkpoint import BEST_NAME, RunConfig, State, save_checkpoint, write_run_config
+from mlic_train.runs.folder import BEST_NAME, RunConfig, State, save_checkpoint, write_run_config
 
 SMALL = ModelConfig(image_size=16, width=16, num_layers=1, num_heads=2, hidden=16)
 ROW = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.25, "val_samples_f1": 0.5, "val_map": 0.5, "seconds": 3.0}

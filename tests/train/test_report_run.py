@@ -34,7 +34,7 @@ from mlic_train.report.measurement import Measurement, measure
 from mlic_train.report.mistakes import worst_mistakes
 from mlic_train.report.page import render_page
 from mlic_train.report.plots import drawable
-from mlic_train.runs.checkpoint import (
+from mlic_train.runs.folder import (
     BEST_NAME,
     LAST_NAME,
     RunConfig,

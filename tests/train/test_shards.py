@@ -27,7 +27,7 @@ from mlic_train.data import fingerprint
 from mlic_train.data.shard_writer import write_shards
 from mlic_train.data.splits import Splits, load_splits, read_splits
 from mlic_train.errors import DataError
-from mlic_train.runs.checkpoint import LAST_NAME, load_checkpoint
+from mlic_train.runs.folder import LAST_NAME, load_checkpoint
 from mlic_train.training.run import train_run
 
 Draw = Callable[..., Path]

@@ -20,7 +20,7 @@ from mlic_train.cli.train import train
 from mlic_train.config import DataOptions
 from mlic_train.data.shard_writer import write_shards
 from mlic_train.data.splits import load_splits
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, load_checkpoint
+from mlic_train.runs.folder import BEST_NAME, LAST_NAME, load_checkpoint
 from mlic_train.training.optimizer import set_learning_rate
 from tests.processes import torchrun
 

@@ -16,7 +16,7 @@ from mlic_train.cli.train import train
 from mlic_train.config import DataOptions, Distillation
 from mlic_train.data.shard_writer import write_shards
 from mlic_train.data.splits import Splits, load_splits
-from mlic_train.runs.checkpoint import LAST_NAME, load_checkpoint
+from mlic_train.runs.folder import LAST_NAME, load_checkpoint
 from mlic_train.training.distillation import SOFT_LABELS_NAME, teach
 
 Draw = Callable[..., Path]

@@ -12,8 +12,8 @@ from mlic_train.config.options import resolve
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.models import create_model
-from mlic_train.runs.checkpoint import Checkpoint, TrainedModel, load_checkpoint, read_run_config
 from mlic_train.runs.find import run_called
+from mlic_train.runs.folder import Checkpoint, TrainedModel, load_checkpoint, read_run_config
 from mlic_train.runs.starting_point import architecture, start_from
 from mlic_train.training.adapt import adapt
 from mlic_train.training.first_model import make_first_model
@@ -147,7 +147,7 @@ def test_a_start_reads_its_checkpoint_once(
         read.append(path)
         return load_checkpoint(path)
 
-    monkeypatch.setattr("mlic_train.runs.checkpoint.load_checkpoint", load)
+    monkeypatch.setattr("mlic_train.runs.folder.load_checkpoint", load)
     make_first_model(*start(colours, trained), lambda _: None)
     assert read == [trained.folder / "best.safetensors"]
 

@@ -18,7 +18,7 @@ from mlic_train.cli.sweep import sweep
 from mlic_train.cli.train import train
 from mlic_train.config import Options
 from mlic_train.errors import TrainError
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State
+from mlic_train.runs.folder import BEST_NAME, LAST_NAME, State
 from mlic_train.training import fit
 from mlic_train.training.run import start_run
 
@@ -293,3 +293,30 @@ def test_help_loads_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     assert "--preset" in done.stdout
+
+
+@pytest.mark.parametrize(("trials", "said"), [("2", False), ("9", True), (None, True)])
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_choices_that_can_all_be_tried_are_tried_once(
+    sampler: str,
+    trials: str | None,
+    said: bool,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[float] = []
+
+    def pretend(options: Options, *arguments: Any, **more: Any) -> State:
+        calls.append(options.model.dropout)
+        row = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.6, "val_samples_f1": 0.5, "val_map": 0.5}
+        return State(finished=True, history=[row], metrics={"val": {"samples_f1": 0.5}})
+
+    monkeypatch.setattr("mlic_train.sweep.runner.start_run", pretend)
+    space = tmp_path / "space.toml"
+    space.write_text("[dropout]\nchoices = [0.1, 0.3]\n")
+    given = [*NO_PRESET, "--data", colours, "--space", space, "--output", tmp_path / "sweep", "--sampler", sampler]
+    result = run(sweep, *given, *(["--trials", trials] if trials else []), *QUICK)
+    assert result.exit_code == 0, result.output
+    assert calls == [0.1, 0.3]
+    assert ("the space has 2 combinations: each is tried once, instead of" in result.stderr) == said

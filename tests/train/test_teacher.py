@@ -21,7 +21,7 @@ from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError
 from mlic_train.models import create_model
 from mlic_train.models.base import PictureModel
-from mlic_train.runs.checkpoint import (
+from mlic_train.runs.folder import (
     BEST_NAME,
     CONFIG_NAME,
     LAST_NAME,

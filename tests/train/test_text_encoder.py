@@ -32,7 +32,7 @@ from mlic_train.exporting.package import export_package
 from mlic_train.exporting.parity import ATOL, SHAPES
 from mlic_train.models import Hybrid, create_model
 from mlic_train.models.huggingface import ENCODERS, HuggingFaceEncoder, load_text_encoder
-from mlic_train.runs.checkpoint import LAST_NAME, load_checkpoint, load_trained
+from mlic_train.runs.folder import LAST_NAME, load_checkpoint, load_trained
 from mlic_train.training.embedding import initial_embedding
 from mlic_train.training.run import resume_run, train_run
 

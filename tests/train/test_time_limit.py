@@ -15,7 +15,7 @@ from mlic_train.config.duration import parse_duration
 from mlic_train.data import Split
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import ConfigError
-from mlic_train.runs.checkpoint import LAST_NAME, State, load_checkpoint, load_trained
+from mlic_train.runs.folder import LAST_NAME, State, load_checkpoint, load_trained
 from mlic_train.training.optimizer import set_learning_rate
 from mlic_train.training.run import resume_run, start_run
 

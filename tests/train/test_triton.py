@@ -26,7 +26,7 @@ from mlic_train.errors import ExportError
 from mlic_train.exporting.package import ExportOptions, build_package, export_package
 from mlic_train.exporting.parity import SHAPES
 from mlic_train.exporting.triton import CONFIG_NAME, config_pbtxt, export_triton
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 Field = descriptor_pb2.FieldDescriptorProto
 TEXT, INT32, INT64, UINT64, BOOL = (

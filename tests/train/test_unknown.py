@@ -25,7 +25,7 @@ from mlic_train.measure.metrics import compute_metrics
 from mlic_train.measure.scored import scored_rows
 from mlic_train.measure.thresholds import fit_thresholds
 from mlic_train.models import Logits
-from mlic_train.runs.checkpoint import BEST_NAME, LAST_NAME, State, TrainedModel, load_checkpoint
+from mlic_train.runs.folder import BEST_NAME, LAST_NAME, State, TrainedModel, load_checkpoint
 from mlic_train.training.distillation import read_soft_labels, teach, write_soft_labels
 from mlic_train.training.losses import create_loss, positive_weight, total_loss
 from mlic_train.training.run import train_run

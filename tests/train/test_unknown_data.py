@@ -26,7 +26,7 @@ from mlic_train.report.comparison import paired_differences
 from mlic_train.report.curves import shown_labels
 from mlic_train.report.data import write_data_report
 from mlic_train.report.label_metrics import label_metrics
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 from tests.unknown_labels import forget
 
 LABELS = LabelSet(("person", "dog", "traffic light"), ("1", "18", "10"))

@@ -23,7 +23,7 @@ from mlic_train.cli.export import export
 from mlic_train.errors import ExportError
 from mlic_train.exporting.archive import write_archive
 from mlic_train.exporting.wheel import normalise_version, write_wheel
-from mlic_train.runs.checkpoint import TrainedModel
+from mlic_train.runs.folder import TrainedModel
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[str, str], None]

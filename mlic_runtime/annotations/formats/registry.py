@@ -1,6 +1,7 @@
 """The formats that can be read.
 
-A new one is a module beside this one, a line in `FORMATS`, and its name in `annotations.names.DATA_FORMATS`.
+A new one is a module beside this one, a line in `FORMATS` (in `NAMED_LIKE_TABLES` if its files end as a table's), and
+its name in `annotations.names.DATA_FORMATS`.
 """
 
 from pathlib import Path
@@ -18,17 +19,15 @@ from .format import ColumnNames, Format
 from .imagefolder import ImageFolder
 from .json_files import describe_unknown
 from .label_studio import LabelStudio
-from .open_images import OpenImages
+from .named_like_tables import NAMED_LIKE_TABLES
 from .shards import Shards
 from .sidecars import CaptionSidecars, TagSidecars
 from .table import CsvTable, JsonArray, JsonLines, ParquetTable
-from .vertex import Vertex
 from .voc import PascalVoc
 from .yolo import Yolo
 
 FORMATS: tuple[Format, ...] = (
-    OpenImages(),
-    Vertex(),
+    *NAMED_LIKE_TABLES,
     CsvTable(),
     Competition(),
     Coco(),

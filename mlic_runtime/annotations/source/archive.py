@@ -34,6 +34,29 @@ _UNIX = 3
 _HINT = "unpack it yourself, and give the folder"
 
 
+@dataclass(frozen=True)
+class Archive:
+    """A zip file, and the folder that it was unpacked to."""
+
+    file: Path
+    unpacked: Path
+
+    def named_in(self, text: str) -> str:
+        """Return a text in which the places in the folder are places in the zip file."""
+        return text.replace(str(self.unpacked), str(self.file))
+
+
+@contextmanager
+def errors_of(archive: Archive | None) -> Iterator[None]:
+    """Let errors of data name places in the zip file that it is from."""
+    try:
+        yield
+    except DataError as error:
+        if archive is None:
+            raise
+        raise type(error)(archive.named_in(str(error))) from None
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     """A file in the archive, and where it belongs."""

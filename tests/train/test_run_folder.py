@@ -11,7 +11,7 @@ from mlic_train.config import ModelConfig
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.models import create_model
 from mlic_train.models.backbone import create_backbone
-from mlic_train.runs.checkpoint import (
+from mlic_train.runs.folder import (
     State,
     TrainedModel,
     load_backbone,

@@ -207,7 +207,7 @@ class TrainedModel:
                 self._encoded[:] = [batch.pixels, self.model.encode_picture(batch.pixels)]
             visible = batch.pixels.flatten(1).any(dim=1)
             batch = dataclasses.replace(batch, features=self._encoded[1], has_picture=visible)
-        return self.model.classify(*self.model.arguments(*batch.encoded))
+        return self.model.classify(*self.model.arguments(batch.encoded))
 
 
 def create_tokenizer(config: ModelConfig, tokenizer_json: bytes | None) -> CaptionTokenizer | None:
