@@ -160,7 +160,7 @@ class _Fusion:
             total.backward()  # type: ignore[no-untyped-call]
             return float(total)
 
-        optimizer.step(loss)
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
         self.factor, self.bias, self.factors, self.biases = (part.detach().numpy() for part in parts)
 
     def logits(self, inputs: Floats) -> Floats:

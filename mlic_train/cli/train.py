@@ -90,7 +90,12 @@ def _check(ctx: click.Context, options: Options) -> None:
     from mlic_train.data.splits import check_data
 
     with progress_bar("decoding pictures", "picture", SECONDS_BETWEEN_LINES) as progress:
-        found = check_data(options.data, progress, examples=None if options.run.list_all else EXAMPLES)
+        found = check_data(
+            options.data,
+            progress,
+            soft_labels=options.teacher.soft_labels,
+            examples=None if options.run.list_all else EXAMPLES,
+        )
     if options.run.output_format == "json":
         write(json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n")
     else:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -92,11 +92,15 @@ def find_problems(
     files: Mapping[str, tuple[Path, ...]],
     progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
+    taught: Collection[str] = (),
 ) -> list[Problem]:
-    """Return the problems of splits that were read, in no order; see `check_splits`."""
+    """Return the problems of splits that were read, in no order; see `check_splits`.
+
+    A label of which no training row says anything is an error, unless it is `taught`.
+    """
     problems: list[Problem] = []
     for name, split in splits.items():
-        problems += [*split.skipped, *split.warnings, *_missing(name, files, split)]
+        problems += [*split.skipped, *split.warnings, *_missing(name, files, split, taught)]
     digests, errors = _check_pictures(splits, progress, workers)
     for split in splits.values():
         problems += _undecodable(split, errors)
@@ -191,7 +195,9 @@ def _bad_file(files: tuple[Path, ...], message: str) -> Problem:
     return Problem(files[0] if files else Path(), None, "bad-file", message)
 
 
-def _missing(name: str, files: Mapping[str, tuple[Path, ...]], split: Split) -> Iterable[Problem]:
+def _missing(
+    name: str, files: Mapping[str, tuple[Path, ...]], split: Split, taught: Collection[str]
+) -> Iterable[Problem]:
     """Yield what a split lacks as a whole: records, labelled records, records with a label."""
     first = next((record.file for record in split.records), next(iter(files.get(name) or files["train"]), Path()))
     if not split.records:
@@ -212,7 +218,8 @@ def _missing(name: str, files: Mapping[str, tuple[Path, ...]], split: Split) -> 
         if not count and summary.labelled:
             unknown = summary.unknown_counts[label]
             beside = f", and in {unknown} of {summary.labelled} it is unknown" if unknown else ""
-            severity: Severity = "error" if name == "train" and unknown == summary.labelled else "warning"
+            blind = name == "train" and unknown == summary.labelled and label not in taught
+            severity: Severity = "error" if blind else "warning"
             message = f"no record of {name} has the label {label!r}{beside}"
             yield Problem(first, None, "unused-label", message, severity)
 

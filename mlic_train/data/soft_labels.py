@@ -51,11 +51,12 @@ class SoftRow:
 
 @dataclass(frozen=True)
 class SoftFile:
-    """The rows of a file, the SHA-256 of its bytes in hex, and what is to be said about its columns."""
+    """The rows of a file, the SHA-256 of its bytes in hex, its labels, and what is to be said about its columns."""
 
     file: Path
     sha256: str
     rows: tuple[SoftRow, ...]
+    known: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -118,7 +119,8 @@ def read_soft_file(file: Path, labels: LabelSet) -> SoftFile:
         notes.append(f"{file}: {_some(list(other))} {_are(len(other))} no label of the data; not read")
     if absent := [name for index, name in enumerate(labels.names) if index not in found]:
         notes.append(f"{file}: says nothing about {_some(absent)}: unknown to this teacher")
-    return SoftFile(file, hashlib.sha256(content).hexdigest(), tuple(rows), tuple(notes))
+    known = tuple(name for index, name in enumerate(labels.names) if index in found)
+    return SoftFile(file, hashlib.sha256(content).hexdigest(), tuple(rows), known, tuple(notes))
 
 
 def match_soft_files(

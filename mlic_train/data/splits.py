@@ -24,6 +24,7 @@ from .corrections import join_rows
 from .divide import DIVISION_NAME, Division, apply_division, divide, read_division
 from .reader import read_labels, read_split
 from .records import Split
+from .soft_labels import read_soft_file
 from .summary import SplitSummary, summarise
 
 _SPLITS = ("train", "val", "test")
@@ -208,6 +209,7 @@ def check_data(
     options: DataOptions,
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
+    soft_labels: Sequence[Path] = (),
     examples: int | None = 3,
 ) -> DataCheck:
     """Find everything that is wrong with the data, without training (see `data.check.check_splits`).
@@ -215,11 +217,12 @@ def check_data(
     Args:
         options: where it is.
         progress: called after each picture that was decoded, with their number so far and their total.
+        soft_labels: files of probabilities; a label that they know may be unknown in every row of training.
         examples: how many examples of each kind of problem to keep; None keeps all.
 
     Raises:
         ConfigError: no training data was given.
-        DataError: the labels cannot be read, or the data cannot be found.
+        DataError: the labels or a file of soft labels cannot be read, or the data cannot be found.
     """
     data = _Data.read(options, lenient=True)
     problems = []
@@ -228,7 +231,8 @@ def check_data(
     except DataError as error:
         problems.append(Problem(data.files.train[0], None, "empty-split", str(error)))
     data.join_also(lenient=True)
-    problems += [*data.bad_files, *find_problems(data.named, data.files.by_split(), progress)]
+    taught = {name for file in soft_labels for name in read_soft_file(file, data.labels).known}
+    problems += [*data.bad_files, *find_problems(data.named, data.files.by_split(), progress, taught=taught)]
     if data.division is not None:  # its notes say which labels val lacks
         problems = [each for each in problems if each.kind != "unused-label" or "no record of val " not in each.message]
     return DataCheck(

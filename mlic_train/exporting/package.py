@@ -153,7 +153,7 @@ def build_package(
         recommended=recommend(latency),
         evidence=EvidenceSpec(*trained.model.grid, faithfulness=faithfulness) if explains else None,
         provenance={
-            **trained.config.provenance,
+            **trained.config.published,
             "checkpoint_sha256": checkpoint_digest(trained.folder),
             "opset": OPSET,
             "onnxslim": metadata.version("onnxslim"),

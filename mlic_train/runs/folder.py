@@ -32,6 +32,7 @@ CONFIG_NAME = "config.json"
 BEST_NAME = "best.safetensors"
 LAST_NAME = "last.safetensors"
 NEVER_SEEN = "never_seen"  # in the provenance: "pictures", where no training row had one
+SOFT_LABEL_FILES = "soft_labels_files"  # in the provenance, as JSON: the path of each file and the SHA-256 of its bytes
 OF_THE_BACKBONE = ("backbone.", "normalize.")  # what the names of the picture encoder's tensors begin with
 _MODEL = "model."
 _OPTIMIZER = "optimizer."
@@ -45,6 +46,16 @@ class RunConfig:
     model: ModelConfig
     train: TrainConfig
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    @property
+    def published(self) -> dict[str, str | int | float]:
+        """The provenance as others may see it: files of soft labels by their names, not by where they lie."""
+        provenance = dict(self.provenance)
+        if SOFT_LABEL_FILES in provenance:
+            files: dict[str, str] = json.loads(str(provenance[SOFT_LABEL_FILES]))
+            names = {Path(file).name: digest for file, digest in files.items()}
+            provenance[SOFT_LABEL_FILES] = json.dumps(names)
+        return provenance
 
 
 @dataclass
@@ -269,7 +280,8 @@ def save_half(trained: TrainedModel, folder: Path) -> TrainedModel:
         name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in trained.model.state_dict().items()
     }
-    write_run_config(folder, trained.config, trained.tokenizer)
+    config = dataclasses.replace(trained.config, provenance=trained.config.published)
+    write_run_config(folder, config, trained.tokenizer)
     save_checkpoint(folder / BEST_NAME, tensors, trained.state)
     return load_trained(folder)
 

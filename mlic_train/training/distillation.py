@@ -22,13 +22,12 @@ from mlic_train.data.check import find_overlap, leave_out_undecodable
 from mlic_train.data.soft_labels import Matched, match_soft_files, read_soft_file
 from mlic_train.data.splits import Splits, problem_lines
 from mlic_train.errors import CheckpointError, ConfigError, DataError
-from mlic_train.runs.folder import checkpoint_digest
+from mlic_train.runs.folder import SOFT_LABEL_FILES, checkpoint_digest
 
 from .teacher import load_teachers, soft_labels
 
 SOFT_LABELS_NAME = "soft-labels.jsonl"
 FINGERPRINT = "soft_labels_fingerprint"
-FILES = "soft_labels_files"  # JSON: the path of each file and the SHA-256 of its bytes
 _DIGITS = 6  # soft labels are rounded before use, so that a resumed run reads back equal numbers
 
 
@@ -111,7 +110,7 @@ def teach(
             f"{folder.resolve().name} {checkpoint_digest(folder)[:12]}" for folder in options.teachers
         )
     if digests:
-        notes[FILES] = json.dumps(digests)
+        notes[SOFT_LABEL_FILES] = json.dumps(digests)
     if joined:
         notes["joined_by_soft_labels"] = len(joined)
     if pseudo:
@@ -230,7 +229,7 @@ def check_soft_files(provenance: Mapping[str, object]) -> None:
     Raises:
         CheckpointError: a file has changed.
     """
-    digests: dict[str, str] = json.loads(str(provenance.get(FILES, "{}")))
+    digests: dict[str, str] = json.loads(str(provenance.get(SOFT_LABEL_FILES, "{}")))
     for name, digest in digests.items():
         if is_there(Path(name)) and hashlib.sha256(read_bytes(Path(name))).hexdigest() != digest:
             raise CheckpointError(f"{name} has changed since the run started; put it back, or start a new run")

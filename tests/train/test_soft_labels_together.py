@@ -16,7 +16,7 @@ from mlic_train.cli.train import train
 from mlic_train.config import DataOptions, Distillation
 from mlic_train.data.shard_writer import write_shards
 from mlic_train.data.splits import Splits, load_splits
-from mlic_train.runs.folder import LAST_NAME, load_checkpoint
+from mlic_train.runs.folder import LAST_NAME, load_checkpoint, load_trained, save_half
 from mlic_train.training.distillation import SOFT_LABELS_NAME, teach
 
 Draw = Callable[..., Path]
@@ -141,3 +141,14 @@ def test_a_sweep_teaches_every_trial(soft: Path, colours: Path, tmp_path: Path) 
     refused = CliRunner().invoke(sweep, [str(each) for each in [*given, *options, "--soft-weight", "2"]])
     assert refused.exit_code == 1
     assert "1.0, not 2.0; give the same again" in refused.output
+
+
+def test_a_published_model_says_names_of_files_not_where_they_lie(soft: Path, colours: Path, tmp_path: Path) -> None:
+    given = ["--data", colours, "--output", tmp_path / "run", *SMALL, "--epochs", "1", "--soft-labels", soft]
+    run(train, *given, "--teacher-weight", "0.5")
+    trained = load_trained(tmp_path / "run")
+    half = save_half(trained, tmp_path / "half")
+    assert str(soft) in str(trained.config.provenance["soft_labels_files"])  # resuming looks there
+    for provenance in (trained.config.published, half.config.provenance):
+        assert [*json.loads(str(provenance["soft_labels_files"]))] == [soft.name]
+    assert str(soft.parent) not in (tmp_path / "half" / "config.json").read_text()

@@ -294,3 +294,19 @@ def test_words_of_a_label_come_from_rows_that_know_it(expected: Splits) -> None:
     words = label_words(dataclasses.replace(expected.train, records=records))
     assert [word for word, _ in words[0].words] == ["rose"]
     assert words[0].words[0][1] == pytest.approx(1.0)  # as if the last two were not there
+
+
+def test_soft_labels_may_be_all_that_knows_a_label(tmp_path: Path) -> None:
+    rows = [{"caption": text, "labels": ["dog"], "unknown": ["cat"]} for text in ("a", "b")]
+    for name in ("train", "val"):
+        write(tmp_path / f"{name}.jsonl", *rows)
+    (tmp_path / "labels.csv").write_text("LabelID,Name\n1,dog\n2,cat\n")
+    soft = tmp_path / "teacher" / "soft.csv"
+    soft.parent.mkdir()
+    soft.write_text("caption,cat\na,0.9\nb,0.1\n")
+    command = (train, "--data", tmp_path, "--no-pictures", "--check")
+    assert run(*command).exit_code == 1
+    result = run(*command, "--soft-labels", soft)
+    assert result.exit_code == 0, result.output
+    assert "no record of train has the label 'cat'" in result.output
+    assert "0 errors, 2 warnings" in result.output
