@@ -12,7 +12,8 @@ from mlic_train.config import DataOptions, Distillation
 from mlic_train.data.soft_labels import read_soft_file
 from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError, DataError
-from mlic_train.training.distillation import FILES, check_soft_files, read_soft_labels, teach, write_soft_labels
+from mlic_train.runs.folder import SOFT_LABEL_FILES
+from mlic_train.training.distillation import check_soft_files, read_soft_labels, teach, write_soft_labels
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_a_changed_file_is_not_resumed_with(splits: Splits, tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="has changed since the run started"):
         check_soft_files(notes)
     file.unlink()
-    assert FILES in notes
+    assert SOFT_LABEL_FILES in notes
     check_soft_files(notes)  # the run itself keeps what the file said
 
 
