@@ -20,7 +20,7 @@ on val, because the captions' model has seen the others. It is the hybrid that w
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -33,7 +33,7 @@ from torch import Tensor
 
 from mlic_train.config import DataOptions
 from mlic_train.data import Record, read_split
-from mlic_train.data.splits import Splits, load_splits
+from mlic_train.data.splits import load_splits
 from mlic_train.training.teacher import load_teachers, soft_labels
 
 # fmt: off
@@ -69,7 +69,8 @@ def main(data: Path, detectors: Path, captions: Path, output: Path) -> None:
     names = splits.labels.names
     own = [COCO.index(name) for name in names]
     flickr = read_split([data / "flickr8k" / "captions.csv"], splits.labels).records
-    groups = {"train": splits.train.records, "val": splits.val.records, "flickr8k": flickr}
+    pictures = [record for record in splits.train.records if record.image is not None]  # others are captions alone
+    groups: dict[str, Sequence[Record]] = {"train": pictures, "val": splits.val.records, "flickr8k": flickr}
     output.mkdir(parents=True, exist_ok=True)
     scores = {name: _scores(records, detectors, output / f"scores-{name}.npz") for name, records in groups.items()}
     gold = {name: _gold(groups[name], len(names)) for name in ("train", "val")}
@@ -92,7 +93,7 @@ def main(data: Path, detectors: Path, captions: Path, output: Path) -> None:
         click.echo(f"mAP on val, {what}: {_mean_average_precision(logits, gold['val']):.3f}")
     fused = _Fusion(both["val"], gold["val"]).logits(both["flickr8k"])
 
-    _write_coco80(output / "coco80", data / "coco18" / "images", splits, own)
+    _write_coco80(output / "coco80", data / "coco18" / "images", {name: groups[name] for name in gold}, names)
     labels = {name: detected.common_logits(scores[name]) for name in ("train", "flickr8k")}
     labels["train"][:, own] = detected.logits(scores["train"][:, own])
     labels["flickr8k"][:, own] = fused
@@ -158,7 +159,7 @@ class _Fusion:
             total = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
             total = total + _RIDGE * (factors.pow(2).sum() + biases.pow(2).sum())
             total.backward()  # type: ignore[no-untyped-call]
-            return float(total)
+                return float(total.detach())
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         self.factor, self.bias, self.factors, self.biases = (part.detach().numpy() for part in parts)
@@ -183,20 +184,18 @@ def _mean_average_precision(logits: Floats, targets: Floats) -> float:
     return float(np.mean(found))
 
 
-def _write_coco80(folder: Path, pictures: Path, splits: Splits, own: Sequence[int]) -> None:
-    """Write rows with 80 labels, of which those that are not `own` are unknown."""
+def _write_coco80(folder: Path, pictures: Path, groups: Mapping[str, Sequence[Record]], names: Sequence[str]) -> None:
+    """Write rows with 80 labels, of which those that are not among `names` are unknown."""
     _link(folder / "images", pictures)
     rows = [f"{number},{name}\n" for number, name in enumerate(COCO, 1)]
     (folder / "labels.csv").write_text("LabelID,Name\n" + "".join(rows), encoding="utf-8")
-    unknown = [name for number, name in enumerate(COCO) if number not in own]
-    for name, split in (("train", splits.train), ("val", splits.val)):
+    unknown = [name for name in COCO if name not in names]
+    for group, records in groups.items():
         entries = [
-            {"image": each.image_id, "labels": [splits.labels.names[i] for i in each.labels or ()], "unknown": unknown}
-            for each in split.records
-            if each.image is not None
+            {"image": each.image_id, "labels": [names[index] for index in each.labels or ()], "unknown": unknown}
+            for each in records
         ]
-        lines = [json.dumps(entry) + "\n" for entry in entries]
-        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / f"{group}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
 
 
 def _write_table(
