@@ -159,7 +159,7 @@ class _Fusion:
             total = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
             total = total + _RIDGE * (factors.pow(2).sum() + biases.pow(2).sum())
             total.backward()  # type: ignore[no-untyped-call]
-                return float(total.detach())
+            return float(total.detach())
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         self.factor, self.bias, self.factors, self.biases = (part.detach().numpy() for part in parts)
