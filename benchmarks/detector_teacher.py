@@ -31,9 +31,15 @@ from PIL import Image
 from tfjs_graph import TfjsGraph
 from torch import Tensor
 
+from mlic_runtime.annotations.source.members import image_source
+from mlic_runtime.package.manifest import ImageSpec
+from mlic_runtime.picture.decode import load_image, to_pixels
+from mlic_runtime.predict.prediction import sigmoid
+from mlic_train.batches.dataset import target_of
 from mlic_train.config import DataOptions
 from mlic_train.data import Record, read_split
 from mlic_train.data.splits import load_splits
+from mlic_train.measure.bootstrap import average_precision
 from mlic_train.training.teacher import load_teachers, soft_labels
 
 # fmt: off
@@ -73,7 +79,10 @@ def main(data: Path, detectors: Path, captions: Path, output: Path) -> None:
     groups: dict[str, Sequence[Record]] = {"train": pictures, "val": splits.val.records, "flickr8k": flickr}
     output.mkdir(parents=True, exist_ok=True)
     scores = {name: _scores(records, detectors, output / f"scores-{name}.npz") for name, records in groups.items()}
-    gold = {name: _gold(groups[name], len(names)) for name in ("train", "val")}
+    gold = {
+        name: np.stack([target_of(record, len(names)) for record in groups[name]]).astype(np.float64)
+        for name in ("train", "val")
+    }
     teacher = load_teachers([captions], names)
     read = {name: _logit(soft_labels(groups[name], teacher, "caption")) for name in ("val", "flickr8k")}
 
@@ -110,7 +119,8 @@ def _scores(records: Sequence[Record], detectors: Path, file: Path) -> Floats:
         nanodet, centernet = TfjsGraph(detectors / "nanodet.json"), TfjsGraph(detectors / "centernet.json")
         parts: list[npt.NDArray[np.float32]] = []
         for start in range(0, len(records), _BATCH):
-            pictures = [Image.open(str(each.image)).convert("RGB") for each in records[start : start + _BATCH]]
+            batch = [each.image for each in records[start : start + _BATCH] if each.image is not None]
+            pictures = [load_image(image_source(picture)) for picture in batch]
             pixels = (_pixels(pictures, _NANODET).flip(-1) - torch.tensor(_MEAN)) / torch.tensor(_STD)
             maps = nanodet.run({"input_1": pixels.permute(0, 3, 1, 2)}, _NANODET_SCORES)
             first = torch.stack([each.flatten(2).amax(2) for each in maps]).amax(0)
@@ -125,20 +135,12 @@ def _scores(records: Sequence[Record], detectors: Path, file: Path) -> Floats:
 
 def _pixels(pictures: Sequence[Image.Image], size: int) -> Tensor:
     """Stretch pictures to float32 (B, size, size, 3) in 0..255."""
-    resized = [np.asarray(each.resize((size, size), Image.Resampling.BILINEAR)) for each in pictures]
-    return torch.from_numpy(np.stack(resized)).float()
+    return torch.from_numpy(np.stack([to_pixels(each, ImageSpec(size, size)) for each in pictures])).float()
 
 
 def _logit(probabilities: npt.NDArray[np.floating]) -> Floats:
     clipped = np.clip(probabilities.astype(np.float64), _EDGE, 1 - _EDGE)
     return np.log(clipped / (1 - clipped))
-
-
-def _gold(records: Sequence[Record], labels: int) -> Floats:
-    targets = np.zeros((len(records), labels))
-    for row, record in enumerate(records):
-        targets[row, list(record.labels or ())] = 1
-    return targets
 
 
 class _Fusion:
@@ -176,12 +178,9 @@ class _Fusion:
 
 
 def _mean_average_precision(logits: Floats, targets: Floats) -> float:
-    """Return the mean over labels with positives of the precision at each positive."""
-    found = []
-    for label in np.flatnonzero(targets.any(0)):
-        hits = targets[np.argsort(-logits[:, label], kind="stable"), label] > 0
-        found.append(float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean()))
-    return float(np.mean(found))
+    once = np.ones((len(targets), 1))
+    columns = zip(logits.T.astype(np.float32), targets.T > 0, strict=True)
+    return float(np.nanmean([average_precision(scores, truth, once) for scores, truth in columns]))
 
 
 def _write_coco80(folder: Path, pictures: Path, groups: Mapping[str, Sequence[Record]], names: Sequence[str]) -> None:
@@ -205,7 +204,7 @@ def _write_table(
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image", *(["caption"] if captions else []), *names])
-        for record, row in zip(records, 1 / (1 + np.exp(-logits)), strict=True):
+        for record, row in zip(records, sigmoid(logits), strict=True):
             for caption in record.captions if captions else (None,):
                 said = [] if caption is None else [caption]
                 writer.writerow([record.image_id, *said, *(f"{value:.4f}" for value in row)])
