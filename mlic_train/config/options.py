@@ -93,7 +93,7 @@ def resolve(given: Mapping[str, Any]) -> Options:
     chosen = {**_of_use(_preset(preset, _part(RunOptions, given).device), given), **given}
     data, run, weights = _part(DataOptions, chosen), _part(RunOptions, chosen), _part(FirstWeights, chosen)
     model, train, teacher = _part(ModelConfig, chosen), _part(TrainConfig, chosen), _part(Distillation, chosen)
-    if model.backbone != ORIGIN_BACKBONE and weights.backbone_weights is None and weights.start_from is None:
+    if model.backbone != ORIGIN_BACKBONE and weights.backbone_weights is None and not weights.start_from:
         raise ConfigError(
             f"the backbone {model.backbone} would start from random weights: give --backbone-weights hub, a file or a "
             f"run folder; or {NO_WEIGHTS}, if that is what you want"

@@ -25,9 +25,9 @@ class FirstWeights:
         "Pretrained weights",
         common=True,
     )
-    start_from: str | None = option(
-        None,
-        "Finished model to fine-tune: a run folder, or hybrid or cnn, as released.",
+    start_from: tuple[str, ...] = option(
+        (),
+        "Finished model to fine-tune: a run folder, or hybrid or cnn, as released. Given several times: their mean.",
         "Pretrained weights",
         common=True,
     )
@@ -48,7 +48,7 @@ class FirstWeights:
     @property
     def backbone_is_pretrained(self) -> bool:
         """Whether the backbone's weights do not start at random."""
-        return self.pretrained is not None or self.start_from is not None
+        return self.pretrained is not None or bool(self.start_from)
 
 
 @dataclass(frozen=True)

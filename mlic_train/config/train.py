@@ -68,8 +68,8 @@ class TrainConfig:
     )
     epochs: int = _training(
         10,
-        "Passes over the training rows.",
-        low=1,
+        "Passes over the training rows; 0 only calibrates and measures what --start-from gives.",
+        low=0,
         high=MAX_EPOCHS,
         common=True,
         follows="with --time-limit as many as fit",

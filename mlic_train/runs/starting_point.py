@@ -1,7 +1,7 @@
-"""A finished run as the starting point of another: its architecture, tokenizer and weights."""
+"""Finished runs as the starting point of another: their architecture, tokenizer and weights, or the mean of these."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,15 @@ from mlic_train.config import OWN_TEXT_ENCODERS, ModelConfig
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.models import Model, create_model
 
-from .folder import BEST_NAME, OF_THE_BACKBONE, checkpoint_digest, load_best, load_weights, read_run_config
+from .folder import (
+    BEST_NAME,
+    OF_THE_BACKBONE,
+    checkpoint_digest,
+    load_best,
+    load_weights,
+    read_run_config,
+    read_tokenizer,
+)
 
 # What may differ from that run: no weight depends on it. (Dropout has none; a CNN reads pictures of any size.)
 _FREE = ("image_size", "interpolation", "resize", "dropout", "encoder_dropout", "word_dropout", "drop_path")
@@ -51,7 +59,7 @@ def architecture(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def start_from(model: Model, config: ModelConfig, folder: Path, *, with_backbone: bool = True) -> str:
+def start_from(model: Model, config: ModelConfig, folders: Sequence[Path], *, with_backbone: bool = True) -> str:
     """Copy the weights of a run's best checkpoint into a new model; return what was copied, in one line.
 
     What belongs to a label is copied where the run has a label of that name, wherever it stands there. What belongs to
@@ -60,14 +68,14 @@ def start_from(model: Model, config: ModelConfig, folder: Path, *, with_backbone
     Args:
         model: the new model.
         config: its configuration.
-        folder: the run folder.
+        folders: the run folder; of several runs the mean of their weights is taken, see `_mean`.
         with_backbone: False leaves the new model's picture encoder as it is.
 
     Raises:
-        CheckpointError: there is no best checkpoint, or its architecture is another.
+        CheckpointError: there is no best checkpoint, its architecture is another, or the runs have no mean.
     """
-    path = folder / BEST_NAME
-    theirs, tensors = read_run_config(folder).model, load_best(folder).model
+    path = folders[0] / BEST_NAME
+    theirs, tensors = read_run_config(folders[0]).model, _mean(folders)
     own = model.state_dict()
     axes = _label_axes(own, config)
     known = [(config.labels.index(name), at) for at, name in enumerate(theirs.labels) if name in config.labels]
@@ -87,17 +95,63 @@ def start_from(model: Model, config: ModelConfig, folder: Path, *, with_backbone
         other = other.to(tensor.dtype)
         result[name] = other if axis is None else tensor.index_copy(axis, into, other.index_select(axis, out_of))
     load_weights(model, result, path)
-    new = [name for name in config.labels if name not in theirs.labels]
+    new = unknown_labels(config, folders[0])
     more = f", ... {len(new) - _NAMED} more" if len(new) > _NAMED else ""
     named = f"; new: {', '.join(new[:_NAMED])}{more}" if new else ""
-    return f"start from {folder.resolve().name}: it knows {len(known)} of {len(config.labels)} labels{named}"
+    mean = "the mean of " if len(folders) > 1 else ""
+    return f"start from {mean}{names_of(folders)}: it knows {len(known)} of {len(config.labels)} labels{named}"
 
 
-def origin(folder: Path) -> dict[str, str]:
-    """Return where the first weights come from, for the new run's provenance: the run, and what its data was."""
-    facts = read_run_config(folder).provenance
-    note = {"start_note": str(facts["data_note"])} if "data_note" in facts else {}
-    return {"start_from": f"{folder.resolve().name} {checkpoint_digest(folder)[:12]}", **note}
+def unknown_labels(config: ModelConfig, folder: Path) -> list[str]:
+    """Return the labels of a model that a run does not know."""
+    known = read_run_config(folder).model.labels
+    return [name for name in config.labels if name not in known]
+
+
+def names_of(folders: Sequence[Path]) -> str:
+    """Return the names of run folders, as one text."""
+    return ", ".join(folder.resolve().name for folder in folders)
+
+
+def origin(folders: Sequence[Path]) -> dict[str, str]:
+    """Return where the first weights come from, for the new run's provenance: the runs, and what their data was."""
+    facts = [read_run_config(folder).provenance for folder in folders]
+    notes = dict.fromkeys(str(each["data_note"]) for each in facts if "data_note" in each)
+    runs = (f"{folder.resolve().name} {checkpoint_digest(folder)[:12]}" for folder in folders)
+    return {"start_from": ", ".join(runs), **({"start_note": " ".join(notes)} if notes else {})}
+
+
+def _mean(folders: Sequence[Path]) -> Mapping[str, Tensor]:
+    """Return the weights of a run's best checkpoint; of several runs, the mean of each weight in float32.
+
+    The mean of runs that started from the same weights is often better than each of them, and more so on other data
+    than their own (Wortsman et al. 2022, "Model soups", arXiv:2203.05482; "Robust fine-tuning of zero-shot models",
+    arXiv:2109.01903). A run that is given twice counts twice.
+
+    Raises:
+        CheckpointError: there is no best checkpoint, or architecture, labels or tokenizer of the runs differ.
+    """
+    first, *others = folders
+    mean = dict(load_best(first).model)
+    if not others:
+        return mean
+    names = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in _FREE]
+    model = read_run_config(first).model
+    tokenizer = read_tokenizer(first, model)
+    for number, folder in enumerate(others, start=2):
+        theirs = read_run_config(folder).model
+        differ = [name for name in names if getattr(theirs, name) != getattr(model, name)]
+        if read_tokenizer(folder, theirs) != tokenizer:
+            differ.append("tokenizer")
+        if differ:
+            raise CheckpointError(
+                f"{first.name} and {folder.name} have no mean, as they differ in {', '.join(differ)}: start from runs "
+                "that started from the same model"
+            )
+        for name, tensor in load_best(folder).model.items():
+            if tensor.is_floating_point():
+                mean[name] = mean[name].float().lerp(tensor.float(), 1 / number)
+    return mean
 
 
 def _label_axes(own: Mapping[str, Tensor], config: ModelConfig) -> dict[str, int]:

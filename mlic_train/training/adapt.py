@@ -40,8 +40,8 @@ def adapt(options: Options, splits: Splits) -> Options:
         CheckpointError: there is no model to start from.
     """
     values: dict[str, Any] = {}
-    if options.weights.start_from is not None:
-        values |= architecture(run_called(options.weights.start_from), options.given)
+    if options.weights.start_from:
+        values |= architecture(run_called(options.weights.start_from[0]), options.given)
     elif _captions_are_missing(options, splits):
         values["name"] = "cnn"
     elif pictures_are_missing(options, splits) and "backbone" not in options.given:
@@ -88,13 +88,13 @@ def remarks(options: Options, splits: Splits) -> list[str]:
 def pictures_are_missing(options: Options, splits: Splits) -> bool:
     """Return whether no training row has a picture, those of teachers included, for a model that can do without."""
     pictures = any(record.image is not None for record in splits.train.records)
-    started = options.weights.start_from is not None  # what it knows of pictures stays
+    started = bool(options.weights.start_from)  # what it knows of pictures stays
     return not (pictures or started or options.teacher.files) and options.model.reads_captions
 
 
 def _captions_are_missing(options: Options, splits: Splits) -> bool:
     """Return whether no training row has a caption, and the user left the model open."""
-    captions = any(record.captions for record in splits.train.records) or options.weights.start_from is not None
+    captions = any(record.captions for record in splits.train.records) or options.weights.start_from
     return not captions and not options.teacher.files and "name" not in options.given
 
 

@@ -1,7 +1,7 @@
 """The model of a new run before its first step: made anew, or that of a finished run taken over."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mlic_train.errors import ConfigError
 from mlic_train.models import Model, create_model
 from mlic_train.runs.find import run_called
 from mlic_train.runs.folder import load_backbone
-from mlic_train.runs.starting_point import origin, start_from
+from mlic_train.runs.starting_point import names_of, origin, start_from, unknown_labels
 
 from .caption_setup import set_up_captions, take_over_captions
 
@@ -42,8 +42,12 @@ def make_first_model(options: Options, splits: Splits, log: Callable[[str], None
         ConfigError: options that do not go together; see also `set_up_captions`.
         CheckpointError: there is no run to start from, or its architecture is another.
     """
-    start = options.weights.start_from
-    return _make_new(options, splits) if start is None else _take_over(run_called(start), options, splits, log)
+    start = [run_called(name) for name in options.weights.start_from]
+    if start:
+        return _take_over(start, options, splits, log)
+    if not options.train.epochs:
+        raise ConfigError("--epochs 0 trains nothing: give the model to calibrate and measure with --start-from")
+    return _make_new(options, splits)
 
 
 def _make_new(options: Options, splits: Splits) -> FirstModel:
@@ -56,16 +60,19 @@ def _make_new(options: Options, splits: Splits) -> FirstModel:
     return FirstModel(model, config, captions.tokenizer, facts)
 
 
-def _take_over(folder: Path, options: Options, splits: Splits, log: Callable[[str], None]) -> FirstModel:
+def _take_over(folders: Sequence[Path], options: Options, splits: Splits, log: Callable[[str], None]) -> FirstModel:
     if "embedding" in options.given:
         raise ConfigError("--start-from brings token embeddings of its own: leave --embedding out")
-    captions = take_over_captions(options.model, folder)
+    captions = take_over_captions(options.model, folders[0])
     backbone = options.weights.pretrained if "backbone_weights" in options.given else None  # not that of a preset
     config = dataclasses.replace(captions.config, labels=splits.labels.names)
     model = _create(config, backbone, options.train.seed)
-    log(start_from(model, config, folder, with_backbone=backbone is None))
+    line = start_from(model, config, folders, with_backbone=backbone is None)
+    if not options.train.epochs and unknown_labels(config, folders[0]):
+        raise ConfigError(f"--epochs 0 trains nothing, but some labels have to be learned ({line}): leave --epochs out")
+    log(line)
     # What the weights are called, but not their folder on this machine.
-    facts = {"backbone_weights": folder.resolve().name if backbone is None else Path(backbone).name, **origin(folder)}
+    facts = {"backbone_weights": names_of(folders) if backbone is None else Path(backbone).name, **origin(folders)}
     return FirstModel(model, config, captions.tokenizer, facts)
 
 

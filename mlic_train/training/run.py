@@ -238,6 +238,8 @@ def _start(
         log(line)
     ignores_pictures = pictures_are_missing(options, splits)
     data_fingerprint, train = fingerprint(splits.named()), options.train
+    if not train.epochs and (options.teacher.teachers or options.teacher.soft_labels):
+        raise ConfigError("--epochs 0 trains nothing, so no one can teach: leave --teacher and --soft-labels out")
     splits, taught = teach(splits, options.teacher, train.teacher_weight, device, log)
     first = make_first_model(options, splits, log)
     if ignores_pictures:
@@ -260,6 +262,9 @@ def _start(
     Learner(first.model, train)
     # config.json comes last: a folder with it can be resumed, a folder without it can be started again.
     save_checkpoint(folder / LAST_NAME, first.model.state_dict(), State())
+    if not train.epochs:  # then the first weights are the best; thresholds follow, as after the last epoch
+        state = State(thresholds=[0.5] * first.config.num_labels)
+        save_checkpoint(folder / BEST_NAME, first.model.state_dict(), state)
     if taught:
         write_soft_labels(folder, splits)
     if splits.division is not None:
@@ -395,7 +400,7 @@ def _fit_data(
     rows = _usable_rows(config, splits, log)
     spec, train, num_labels = config.model.image_spec, config.train, config.model.num_labels
     caches: dict[str, FeatureCache] = {}
-    if train.cache_features:
+    if train.cache_features and not is_finished(state, train):
         flips = product({False, train.horizontal_flip}, {False, train.vertical_flip})
         variants = {"train": sorted(flips), "val": [(False, False)]}
         with_pictures = partial(_with_pictures, reads_captions=config.model.reads_captions, seed=train.seed, log=log)
@@ -513,7 +518,8 @@ def _finish(folder: Path, state: State, splits: Splits, log: Log, budget: TimeBu
 
     model.calibration.reset()
     rows = len(usable_records(splits.val.records, trained.config.model))
-    log(f"calibrating the best epoch, {best.epoch} of {state.epoch}, on {rows:,} rows of val")
+    what = f"the best epoch, {best.epoch} of {state.epoch}" if best.epoch else "the model that it starts from"
+    log(f"calibrating {what}, on {rows:,} rows of val")
     with progress_bar("calibration", "row", SECONDS_BETWEEN_LINES) as show:
         limit = None if budget is None else budget.for_calibration(rows, rows_of_test)
         raw = collect(trained, trained.run, splits.val.records, show, limit)

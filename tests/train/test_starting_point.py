@@ -13,7 +13,7 @@ from mlic_train.data.splits import Splits, load_splits
 from mlic_train.errors import CheckpointError, ConfigError
 from mlic_train.models import create_model
 from mlic_train.runs.find import run_called
-from mlic_train.runs.folder import Checkpoint, TrainedModel, load_checkpoint, read_run_config
+from mlic_train.runs.folder import Checkpoint, TrainedModel, load_checkpoint, load_trained, read_run_config
 from mlic_train.runs.starting_point import architecture, start_from
 from mlic_train.training.adapt import adapt
 from mlic_train.training.first_model import make_first_model
@@ -38,7 +38,7 @@ def test_a_model_starts_where_the_run_ended(trained: TrainedModel) -> None:
     config = trained.config.model
     torch.manual_seed(5)
     model = create_model(config)
-    line = start_from(model, config, trained.folder)
+    line = start_from(model, config, [trained.folder])
     torch.testing.assert_close(logits(model), logits(trained.model))
     assert line == "start from run: it knows 3 of 3 labels"
 
@@ -50,7 +50,7 @@ def test_labels_are_found_by_their_names(trained: TrainedModel) -> None:
     old.load_state_dict({name: trained.model.state_dict()[name] for name in old.state_dict()})
     model = create_model(config)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    line = start_from(model, config, trained.folder)
+    line = start_from(model, config, [trained.folder])
     torch.testing.assert_close(logits(model)[:, [0, 2]], logits(old)[:, [2, 0]])
     bias = model.state_dict()["picture_labels.scores.bias"]
     torch.testing.assert_close(bias[[1, 3]], fresh["picture_labels.scores.bias"][[1, 3]])
@@ -60,7 +60,7 @@ def test_labels_are_found_by_their_names(trained: TrainedModel) -> None:
 def test_many_new_labels_are_counted(trained: TrainedModel) -> None:
     names = ("red", *(f"new{number}" for number in range(8)))
     config = dataclasses.replace(trained.config.model, labels=names)
-    line = start_from(create_model(config), config, trained.folder)
+    line = start_from(create_model(config), config, [trained.folder])
     assert line.endswith("1 of 9 labels; new: new0, new1, new2, new3, new4, ... 3 more")
 
 
@@ -69,16 +69,33 @@ def test_a_picture_encoder_of_its_own_stays(trained: TrainedModel) -> None:
     torch.manual_seed(5)
     model = create_model(config)
     fresh = model.state_dict()["backbone.0.weight"].clone()
-    start_from(model, config, trained.folder, with_backbone=False)
+    start_from(model, config, [trained.folder], with_backbone=False)
     torch.testing.assert_close(model.state_dict()["backbone.0.weight"], fresh)
     scores = "picture_labels.scores.weight"
     torch.testing.assert_close(model.state_dict()[scores], trained.model.state_dict()[scores])
 
 
+def test_several_runs_give_their_mean(trained: TrainedModel, make_trained: Callable[..., TrainedModel]) -> None:
+    other = make_trained(trained.config.model, "second", seed=3)
+    model = create_model(trained.config.model)
+    line = start_from(model, trained.config.model, [trained.folder, other.folder, other.folder])
+    name = "backbone.0.weight"
+    expected = (trained.model.state_dict()[name] + 2 * other.model.state_dict()[name]) / 3
+    torch.testing.assert_close(model.state_dict()[name], expected)
+    assert line == "start from the mean of run, second, second: it knows 3 of 3 labels"
+
+
+def test_runs_that_differ_have_no_mean(trained: TrainedModel, make_trained: Callable[..., TrainedModel]) -> None:
+    config = trained.config.model
+    other = make_trained(dataclasses.replace(config, width=32, labels=("red", "blue", "green")), "second")
+    with pytest.raises(CheckpointError, match=r"have no mean, as they differ in labels, width: start from runs that"):
+        start_from(create_model(config), config, [trained.folder, other.folder])
+
+
 def test_another_architecture_is_refused(trained: TrainedModel) -> None:
     config = dataclasses.replace(trained.config.model, width=32)
     with pytest.raises(CheckpointError, match=r"does not fit the new model: found .* expected"):
-        start_from(create_model(config), config, trained.folder)
+        start_from(create_model(config), config, [trained.folder])
 
 
 def test_the_architecture_is_that_of_the_run(trained: TrainedModel, small_model: ModelConfig) -> None:
@@ -133,6 +150,56 @@ def test_what_cannot_start_is_one_line(
 ) -> None:
     arguments = ["--data", colours, "--output", tmp_path / "new", "--start-from", trained.folder, *QUICK, *options]
     result = CliRunner().invoke(train, [str(argument) for argument in arguments])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_epoch_calibrates_and_measures_the_mean(
+    colours: Path, tmp_path: Path, trained: TrainedModel, make_trained: Callable[..., TrainedModel]
+) -> None:
+    other = make_trained(dataclasses.replace(trained.config.model), "second", seed=3)
+    arguments = ["--data", colours, "--output", tmp_path / "new", "--epochs", "0", "--device", "cpu"]
+    for folder in (trained.folder, other.folder):
+        arguments += ["--start-from", folder]
+    result = CliRunner().invoke(train, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert "calibrating the model that it starts from, on " in result.stderr
+    assert "caching features" not in result.stderr
+    new = load_trained(tmp_path / "new")
+    name = "backbone.0.weight"
+    both = (trained.model.state_dict()[name], other.model.state_dict()[name])
+    torch.testing.assert_close(new.model.state_dict()[name], torch.stack(both).mean(0))
+    assert set(new.state.metrics) >= {"val", "val-picture-only", "test", "test-caption-only"}
+    assert new.state.thresholds != [0.5] * 3
+    assert str(new.config.provenance["start_from"]).count("run ") == 1
+    assert ", second " in str(new.config.provenance["start_from"])
+    assert new.config.provenance["start_note"] == "made up"
+    more = ["--data", colours, "--output", tmp_path / "new", "--resume", "--epochs", "1"]
+    result = CliRunner().invoke(train, [str(argument) for argument in more])
+    assert result.exit_code == 0, result.output
+    assert load_trained(tmp_path / "new").state.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--epochs 0 trains nothing: give the model to calibrate and measure with --start-from"),
+        (
+            ["--start-from", "run", "--soft-labels", "soft.csv"],
+            "so no one can teach: leave --teacher and --soft-labels",
+        ),
+        (["--start-from", "hybrid"], "but some labels have to be learned (start from hybrid: it knows 0 of 3 "),
+    ],
+)
+def test_no_epoch_is_refused_where_something_is_to_be_learned(
+    colours: Path, tmp_path: Path, trained: TrainedModel, options: list[str], message: str
+) -> None:
+    options = [str(trained.folder) if option == "run" else option for option in options]
+    (tmp_path / "soft.csv").write_text("picture,red\n0.png,0.5\n")
+    options = [str(tmp_path / option) if option == "soft.csv" else option for option in options]
+    arguments = ["--data", str(colours), "--output", str(tmp_path / "new"), "--epochs", "0", *options]
+    result = CliRunner().invoke(train, arguments)
     assert result.exit_code == 1
     assert message in result.stderr
     assert not (tmp_path / "new").exists()
