@@ -104,15 +104,15 @@ def element_type(kind: Any, name: str) -> tuple[Any, int]:
 def checked(kind: Any, name: str, value: Any) -> Any:
     """Return a field's value in the type of its annotation: a list as a tuple, a text as a path, 1 as 1.0.
 
-    Where any number of texts or paths is possible, one alone may be given as it is.
+    Of an option that takes any number of texts or paths, one alone may be given as it is.
 
     Raises:
         ValueError: another type, a number out of range or none of the choices; the message is one line.
     """
-    if isinstance(value, str | Path) and element_type(kind, name)[1] == -1:
+    about = options_of(kind).get(name)
+    if about is not None and isinstance(value, str | Path) and element_type(kind, name)[1] == -1:
         value = (value,)
     value = build(type_of(kind, name), _plain(value), name)
-    about = options_of(kind).get(name)
     if about is None or value is None:
         return value
     for each in value if isinstance(value, tuple) else (value,):

@@ -89,8 +89,8 @@ class Predictor:
             path_or_name: a folder, a `.mlic` file or a name (see `model_package.find_package`); None means the default.
                 A `ModelPackage` is taken as it is.
             provider: ONNX Runtime's execution provider, "openvino" or "auto" (see `session.create_session`).
-            precision: "fp32", "fp16" or "int8"; "auto" means what `mlic-bench --choose` found best on this machine,
-                else what the package recommends for the provider, else the first graph that its manifest lists.
+            precision: "fp32", "fp16", "int8-full" or "int8"; "auto" means what `mlic-bench --choose` found best on this
+                machine, else what the package recommends for the provider, else the first graph of its manifest.
             threads: threads per run; None means one for every physical core that this process may use.
             spin: see `session.create_session`.
             max_pixels: pictures with more pixels (width x height) are refused.

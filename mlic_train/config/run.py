@@ -27,7 +27,7 @@ class FirstWeights:
     )
     start_from: tuple[str, ...] = option(
         (),
-        "Finished model to fine-tune: a run folder, or hybrid or cnn, as released. Given several times: their mean.",
+        "Finished model to fine-tune: a run folder, hybrid or cnn; of several, the mean.",
         "Pretrained weights",
         common=True,
     )

@@ -68,7 +68,7 @@ class TrainConfig:
     )
     epochs: int = _training(
         10,
-        "Passes over the training rows; 0 only calibrates and measures what --start-from gives.",
+        "Passes over the training rows; 0: only measure --start-from.",
         low=0,
         high=MAX_EPOCHS,
         common=True,

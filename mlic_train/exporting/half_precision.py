@@ -1,14 +1,17 @@
-"""A float16 graph from a float32 one; operators that would overflow stay in float32."""
+"""float16 in graphs: to compute with, where nothing would overflow; to store weights, where none of them changes."""
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from .ranges import Ranges
 
 LIMIT = 65504.0 / 4
 """The largest value for float16. Its own limit is four times as large, since other rows may give larger values."""
+
+
+_WORTH_A_CAST = 1024  # values: smaller tensors would save less than the operator's own bytes and time
 
 
 def to_float16(graph: bytes, ranges: Ranges) -> tuple[bytes, tuple[str, ...]]:
@@ -28,6 +31,31 @@ def to_float16(graph: bytes, ranges: Ranges) -> tuple[bytes, tuple[str, ...]]:
     _remove_cast_pairs(converted.graph)
     data: bytes = converted.SerializeToString(deterministic=True)
     return data, kept
+
+
+def store_as_float16(graph: bytes) -> bytes:
+    """Store float32 weights as float16 in front of a Cast, where that changes none of them.
+
+    Those of a checkpoint in float16 (`runs.folder.save_half`) are such, unless something was folded into them. ONNX
+    Runtime and OpenVINO cast them once, when they load the graph.
+    """
+    model = onnx.load_from_string(graph)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < _WORTH_A_CAST:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if np.array_equal(half, values):
+            name, stored = tensor.name, f"{tensor.name}_float16"
+            tensor.CopyFrom(numpy_helper.from_array(half, stored))
+            casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}_Cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]  # ONNX requires nodes before their readers
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _remove_cast_pairs(graph: onnx.GraphProto) -> None:

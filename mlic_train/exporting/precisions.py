@@ -18,7 +18,7 @@ from mlic_train.runs.folder import TrainedModel
 
 from .equalization import equalize
 from .graph import export_graph
-from .half_precision import to_float16
+from .half_precision import store_as_float16, to_float16
 from .inputs import Inputs, draw_rows, make_inputs
 from .quantization import Effect, Quantizer, session_for_parity
 from .ranges import measure_ranges
@@ -84,7 +84,7 @@ def make_graphs(
             f"or export --precision {FULL} only"
         )
     full = export_graph(trained.model, trained.config.model.max_length, evidence)
-    graphs = {FULL: Graph(full)}
+    graphs = {FULL: Graph(store_as_float16(full))}
     if reduced and splits is not None:
         rows = draw_rows(trained, splits.train.records, _RANGE_ROWS + _NOISE_ROWS)
         log(f"measuring the ranges of values on {min(len(rows), _RANGE_ROWS)} training rows")

@@ -51,7 +51,21 @@ COMMANDS: dict[str, click.Command] = {
     "mlic-sweep": sweep,
     "mlic-train": train,
 }
-PROGRAMS = {"curl", "export", "npm", "openssl", "sudo", "tee", "pip", "prlimit", "pytest", "python", "python3", "ruff"}
+PROGRAMS = {
+    "curl",
+    "export",
+    "npm",
+    "tar",
+    "openssl",
+    "sudo",
+    "tee",
+    "pip",
+    "prlimit",
+    "pytest",
+    "python",
+    "python3",
+    "ruff",
+}
 PROGRAMS |= {
     "torchrun",
     "unshare",
@@ -218,7 +232,7 @@ def test_every_command_line_is_one_that_the_commands_take(path: Path) -> None:
     [
         "mlic-train --date my-data",
         "mlic-train --preset better",
-        "mlic-train --epochs 0",
+        "mlic-train --epochs -1",
         "mlic-report runs --data my-data",
         "mlic-sweep --data my-data -- --epoch 3",
         "mlic-sign sign package --keys key.pem",

@@ -508,7 +508,7 @@ def test_a_frozen_backbone_without_pictures_needs_no_cache(
         ({"cache_features": True, "freeze_backbone": True, "random_crop": 0.5}, "does not go with --random-crop"),
         ({"drop_caption": 0.7, "drop_picture": 0.6}, "at most 1"),
         ({"loss": "hinge"}, "choose one of: bce"),
-        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": -1}, "epochs is -1"),
         ({"learning_rate": float("nan")}, "learning_rate must be float, found nan"),
     ],
 )

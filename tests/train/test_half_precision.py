@@ -5,7 +5,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mlic_runtime.graph.session import create_session
 from mlic_train.exporting.graph import export_graph
-from mlic_train.exporting.half_precision import LIMIT, to_float16
+from mlic_train.exporting.half_precision import LIMIT, store_as_float16, to_float16
 from mlic_train.exporting.inputs import example_inputs
 from mlic_train.exporting.ranges import measure_ranges
 from mlic_train.runs.folder import TrainedModel
@@ -71,3 +71,31 @@ def test_weights_are_half_as_large_and_inputs_and_output_as_they_were(trained: T
     ]
     assert not [t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) > 1]
     assert create_session(converted).run(*inputs) == pytest.approx(create_session(graph).run(*inputs), abs=0.02)
+
+
+def test_weights_are_stored_in_half_where_that_changes_none(trained: TrainedModel) -> None:
+    inputs = [tensor.numpy() for tensor in example_inputs(trained.model, 4, 6)]
+    graph = export_graph(trained.model, 64)
+    assert store_as_float16(graph).count(b"_float16") == 0  # random float32 weights would change
+    trained.model.half().float()
+    graph = export_graph(trained.model, 64)
+    stored = store_as_float16(graph)
+    onnx.checker.check_model(onnx.load_from_string(stored), full_check=True)
+    large = [t for t in onnx.load_from_string(graph).graph.initializer if np.prod(t.dims) >= 1024]
+    kept = {t.name: t.data_type for t in onnx.load_from_string(stored).graph.initializer}
+    halves = [t.name for t in large if kept.get(f"{t.name}_float16") == TensorProto.FLOAT16]
+    assert len(halves) > 0
+    assert len(stored) < 0.75 * len(graph)
+    assert np.array_equal(create_session(stored).run(*inputs), create_session(graph).run(*inputs))
+
+
+@pytest.mark.parametrize("value", [70000.0, 0.1, float("nan")])
+def test_one_value_that_float16_lacks_keeps_the_tensor(value: float) -> None:
+    model = onnx.load_from_string(scaling_graph(10.0))
+    matrix = np.full((3, 1024), 0.5, dtype=np.float32)
+    for changed in (matrix, np.where(np.arange(1024) == 7, np.float32(value), matrix)):
+        model.graph.initializer[2].CopyFrom(numpy_helper.from_array(changed, "matrix"))
+        stored = onnx.load_from_string(store_as_float16(model.SerializeToString()))
+        exact = changed is matrix
+        assert [t.name for t in stored.graph.initializer][2] == ("matrix_float16" if exact else "matrix")
+        assert stored.graph.node[0].name == ("matrix_Cast" if exact else "cast")
