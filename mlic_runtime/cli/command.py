@@ -15,6 +15,7 @@ from mlic_runtime.base.override import override
 from mlic_runtime.base.standard_streams import (
     MissingOutput,
     discard_standard_output,
+    flush_standard_streams,
     occupy_missing_descriptors,
     some_standard_error,
     some_standard_output,
@@ -46,7 +47,7 @@ class _WithStreams(click.Command):
         occupy_missing_descriptors()
         with some_standard_error(), _say_what_is_lost():
             try:
-                return super().main(*args, **extra)
+                return self._run(*args, **extra)
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
@@ -55,6 +56,26 @@ class _WithStreams(click.Command):
                 reason = f"{os_error_reason(error)}; make room, or choose another place"
                 click.ClickException(f"cannot write {what}: {reason}").show()
                 sys.exit(1)
+
+    def _run(self, *args: Any, **extra: Any) -> Any:
+        """Run the command; drop what is left in Python's buffer if it cannot be written, or its end would fail over it.
+
+        Raises:
+            OSError: the command went well, but the disk is full.
+        """
+        stdout = sys.stdout
+        try:
+            return super().main(*args, **extra)
+        except SystemExit as end:
+            try:
+                flush_standard_streams()
+            except OSError as error:
+                if error.errno in _FULL and not end.code:
+                    raise
+                discard_standard_output()
+            if sys.stdout is not stdout:  # click has replaced it, as its reader is gone
+                discard_standard_output()
+            raise
 
 
 class MlicGroup(_WithStreams, click.Group):
