@@ -109,7 +109,7 @@ def test_values_are_brought_to_the_fields_types() -> None:
     assert (sizes.share, sizes.files, sizes.folder, sizes.margins) == (1.0, (Path("a"),), Path("b"), (1.0, 2.0))
     assert isinstance(sizes.share, float)
     assert sizes.width is None
-    assert Sizes(files="a").files == (Path("a"),)  # type: ignore[arg-type] # one of many, as a user gives it
+    assert Sizes(files="a").files == (Path("a"),)  # one of many, as a user gives it
     assert checked(Sizes, "width", 4) == 4
 
 
