@@ -93,31 +93,18 @@ def _check(ctx: click.Context, options: Options) -> None:
         found = check_data(
             options.data,
             progress,
-            soft_labels=options.teacher.soft_labels,
+            teacher=options.teacher,
             examples=None if options.run.list_all else EXAMPLES,
         )
     if options.run.output_format == "json":
+        for line in found.notes:
+            log_line(line)
         write(json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n")
     else:
         write("".join(f"{line}\n" for line in check_lines(found, list_all=options.run.list_all)))
-    if options.teacher.soft_labels:
-        _check_soft_labels(options)
     command = command_line({name: value for name, value in options.given.items() if name not in _OF_THE_CHECK})
     click.echo(verdict(found, command), err=True)
     ctx.exit(1 if found.errors else 0)
-
-
-def _check_soft_labels(options: Options) -> None:
-    """Say which rows of --soft-labels match; their errors end the command."""
-    from mlic_train.data.soft_labels import match_soft_files, read_soft_file
-    from mlic_train.data.splits import load_splits
-
-    splits, teacher = load_splits(options.data), options.teacher
-    files = [read_soft_file(file, splits.labels) for file in teacher.soft_labels]
-    others = {name: split.records for name, split in splits.named().items() if name != "train"}
-    found = match_soft_files(files, splits.train.records, others, teacher.soft_temperature, teacher.images)
-    for line in found.notes:
-        log_line(line)
 
 
 def _report(folder: Path, splits: "Splits", state: "State", output_format: str) -> None:

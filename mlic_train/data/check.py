@@ -84,7 +84,7 @@ def read_leniently(
             columns=columns,
         )
     except DataError as caught:
-        return _bad_file(files, str(caught))
+        return bad_file(files, str(caught))
 
 
 def find_problems(
@@ -188,10 +188,12 @@ def describe_shared(splits: Mapping[str, Split]) -> list[str]:
     ]
 
 
-def _bad_file(files: tuple[Path, ...], message: str) -> Problem:
+def bad_file(files: tuple[Path, ...], message: str) -> Problem:
+    """Return the problem of the file that a message begins with, else of the first."""
     for file in files:
-        if message.startswith(f"{file}: "):
-            return Problem(file, None, "bad-file", message.removeprefix(f"{file}: "))
+        if message.startswith(f"{file}:"):
+            rest = message.removeprefix(f"{file}:").lstrip()
+            return Problem(file, None, "bad-file", f"line {rest}" if rest[0].isdigit() else rest)
     return Problem(files[0] if files else Path(), None, "bad-file", message)
 
 

@@ -1,5 +1,6 @@
 """Soft labels from files: probabilities that any other model gave, matched to the records of a data set."""
 
+import dataclasses
 import hashlib
 import io
 import math
@@ -13,15 +14,18 @@ import numpy.typing as npt
 
 from mlic_runtime.annotations.formats.picture_names import names_of
 from mlic_runtime.annotations.labels import MISSING, LabelSet
+from mlic_runtime.annotations.problems import Problem
 from mlic_runtime.annotations.source.files import read_bytes
 from mlic_runtime.annotations.source.members import PictureFile
 from mlic_runtime.annotations.source.pictures import PictureFinder
 from mlic_runtime.base.text import not_utf8
 from mlic_runtime.errors import InputError
 from mlic_runtime.tables.table import BrokenRow, open_table
+from mlic_train.config import Distillation
 from mlic_train.errors import DataError
 
-from .records import Record
+from .check import find_overlap
+from .records import Record, Split
 
 _PICTURE = ("image", "imageid", "picture", "filename", "file", "path", "id")
 _CAPTION = ("caption", "text")
@@ -68,12 +72,14 @@ class Matched:
         logits: float64 (N, L), means over a record's rows; NaN where no row knows the label.
         joined: records without labels of their own, for pictures that the training split does not have.
         joined_logits: float64 (J, L), as `logits`.
+        overlap: joined records whose picture a held-out split has under another name; they must not be taught.
         notes: lines that say what was matched and what was not.
     """
 
     logits: npt.NDArray[np.float64]
     joined: tuple[Record, ...]
     joined_logits: npt.NDArray[np.float64]
+    overlap: tuple[Problem, ...]
     notes: tuple[str, ...]
 
 
@@ -123,13 +129,7 @@ def read_soft_file(file: Path, labels: LabelSet) -> SoftFile:
     return SoftFile(file, hashlib.sha256(content).hexdigest(), tuple(rows), known, tuple(notes))
 
 
-def match_soft_files(
-    files: Sequence[SoftFile],
-    records: Sequence[Record],
-    held_out: Mapping[str, Sequence[Record]],
-    temperature: float,
-    images: Path | None = None,
-) -> Matched:
+def match_soft_files(files: Sequence[SoftFile], splits: Mapping[str, Split], options: Distillation) -> Matched:
     """Match rows to training records by the picture's name, or by the caption where a row names no picture.
 
     Rows about one record are averaged as logits, first within a file, then over files with equal weights. A picture
@@ -137,12 +137,15 @@ def match_soft_files(
 
     Args:
         files: at least one.
-        records: N records of the training split.
-        held_out: the records of the other splits by name.
-        temperature: > 0; logits are divided by it.
-        images: the pictures folder of rows that join; None looks where the training pictures lie and beside each file.
+        splits: by name; those but "train", of N records, are held out.
+        options: `soft_temperature` divides the logits; `images` is the pictures folder of rows that join, None looks
+            where the training pictures lie and beside each file.
+
+    Raises:
+        DataError: a picture cannot be read.
     """
-    index, kept = _Names(records), {name: _Names(split) for name, split in held_out.items()}
+    records, held_out = splits["train"].records, {name: split for name, split in splits.items() if name != "train"}
+    index, kept = _Names(records), {name: _Names(split.records) for name, split in held_out.items()}
     size = len(files[0].rows[0].probabilities)
     total, known = np.zeros((len(records), size)), np.zeros((len(records), size))
     new: dict[PictureFile, tuple[Record, list[npt.NDArray[np.float64]], list[str]]] = {}
@@ -150,13 +153,13 @@ def match_soft_files(
     seen: set[int] = set()
     for file in files:
         notes += file.notes
-        finder = PictureFinder(_folders(file.file, records, images))
+        finder = PictureFinder(_folders(file.file, records, options.images))
         sums: dict[int, list[npt.NDArray[np.float64]]] = {}
         lost: list[SoftRow] = []
         apart: dict[str, int] = {}
         by = {"picture": 0, "caption": 0}
         for row in file.rows:
-            logits = _logits(row.probabilities, temperature)
+            logits = _logits(row.probabilities, options.soft_temperature)
             places = index.find(row)
             # An exact name counts before the end of one, whichever split has it.
             exact = next((name for name, names in kept.items() if names.has(row)), None)
@@ -195,13 +198,15 @@ def match_soft_files(
     if missed := [record for place, record in enumerate(records) if place not in seen]:
         shown = _some([record.image_id or record.captions[0] for record in missed])
         notes.append(f"{len(missed)} of {len(records)} training records have no row of soft labels: {shown}")
-    joined = [_with_captions(record, captions) for record, _, captions in new.values()]
+    joined = tuple(_with_captions(record, captions) for record, _, captions in new.values())
     if joined:
         notes.append(f"{len(joined)} pictures without labels of their own join the training with soft labels")
     with np.errstate(invalid="ignore"):
         mean_logits = np.where(known > 0, total / np.maximum(known, 1), np.nan)
     parts_of = [_mean(parts) for _, parts, _ in new.values()]
-    return Matched(mean_logits, tuple(joined), np.array(parts_of).reshape(len(joined), size), tuple(notes))
+    joined_logits = np.array(parts_of).reshape(len(joined), size)
+    overlap = find_overlap(held_out, dataclasses.replace(splits["train"], records=joined))
+    return Matched(mean_logits, joined, joined_logits, tuple(overlap), tuple(notes))
 
 
 class _Names:

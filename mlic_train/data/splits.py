@@ -16,15 +16,15 @@ from mlic_runtime.annotations.problems import Problem, ProblemCount, count_probl
 from mlic_runtime.annotations.source.addresses import expand, location_of
 from mlic_runtime.annotations.source.archive import Archive, errors_of
 from mlic_runtime.base.progress import SECONDS_BETWEEN_LINES, log_line, progress_bar
-from mlic_train.config import DataOptions
+from mlic_train.config import DataOptions, Distillation
 from mlic_train.errors import ConfigError, DataError
 
-from .check import describe_shared, find_problems, leave_out_undecodable, read_leniently, sort_problems
+from .check import bad_file, describe_shared, find_problems, leave_out_undecodable, read_leniently, sort_problems
 from .corrections import join_rows
 from .divide import DIVISION_NAME, Division, apply_division, divide, read_division
 from .reader import read_labels, read_split
 from .records import Split
-from .soft_labels import read_soft_file
+from .soft_labels import SoftFile, match_soft_files, read_soft_file
 from .summary import SplitSummary, summarise
 
 _SPLITS = ("train", "val", "test")
@@ -209,7 +209,7 @@ def check_data(
     options: DataOptions,
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
-    soft_labels: Sequence[Path] = (),
+    teacher: Distillation | None = None,
     examples: int | None = 3,
 ) -> DataCheck:
     """Find everything that is wrong with the data, without training (see `data.check.check_splits`).
@@ -217,12 +217,12 @@ def check_data(
     Args:
         options: where it is.
         progress: called after each picture that was decoded, with their number so far and their total.
-        soft_labels: files of probabilities; a label that they know may be unknown in every row of training.
+        teacher: its `soft_labels` are checked too; a label that they know may be unknown in every row of training.
         examples: how many examples of each kind of problem to keep; None keeps all.
 
     Raises:
         ConfigError: no training data was given.
-        DataError: the labels or a file of soft labels cannot be read, or the data cannot be found.
+        DataError: the labels cannot be read, or the data cannot be found.
     """
     data = _Data.read(options, lenient=True)
     problems = []
@@ -231,8 +231,11 @@ def check_data(
     except DataError as error:
         problems.append(Problem(data.files.train[0], None, "empty-split", str(error)))
     data.join_also(lenient=True)
-    taught = {name for file in soft_labels for name in read_soft_file(file, data.labels).known}
-    problems += [*data.bad_files, *find_problems(data.named, data.files.by_split(), progress, taught=taught)]
+    teacher = teacher or Distillation()
+    soft = data.read_soft_labels(teacher)
+    taught = {name for file in soft for name in file.known}
+    problems += [*data.bad_files, *data.match_soft_labels(soft, teacher)]
+    problems += [*find_problems(data.named, data.files.by_split(), progress, taught=taught)]
     if data.division is not None:  # its notes say which labels val lacks
         problems = [each for each in problems if each.kind != "unused-label" or "no record of val " not in each.message]
     return DataCheck(
@@ -286,6 +289,24 @@ class _Data:
                     data.named[name] = split
             data._move_rows(skip=lenient or options.skip_bad_rows)
         return data
+
+    def read_soft_labels(self, teacher: Distillation) -> list[SoftFile]:
+        """Return the files of soft labels that can be read; the others are `bad_files`."""
+        found = []
+        for file in teacher.soft_labels:
+            try:
+                found.append(read_soft_file(file, self.labels))
+            except DataError as error:
+                self.bad_files.append(bad_file((file,), str(error)))
+        return found
+
+    def match_soft_labels(self, files: Sequence[SoftFile], teacher: Distillation) -> tuple[Problem, ...]:
+        """Note what the files say about labelled rows; return their problems."""
+        if not files or "train" not in self.named:
+            return ()
+        matched = match_soft_files(files, {name: _labelled(split) for name, split in self.named.items()}, teacher)
+        self.notes += matched.notes
+        return matched.overlap
 
     def all_notes(self) -> tuple[str, ...]:
         """Return the notes; of a zip file they name the places in it."""
@@ -374,13 +395,13 @@ class _Data:
             DataError: no row of train, or none of val, is labelled.
         """
         for name, split in list(self.named.items()):
-            labelled = tuple(record for record in split.records if record.labels is not None)
-            left_out = len(split.records) - len(labelled)
+            labelled = _labelled(split)
+            left_out = len(split.records) - len(labelled.records)
             if not left_out:
                 continue
             first = next(record for record in split.records if record.labels is None)
-            if labelled:
-                self.named[name] = dataclasses.replace(split, records=labelled)
+            if labelled.records:
+                self.named[name] = labelled
                 where = f"the first is {first.file}: record {first.number}"
                 self.notes.append(f"{name}: {left_out:,} rows that are not labelled are left out, {where}")
             elif name == "test":
@@ -483,3 +504,8 @@ def describe_sources(described: Mapping[str, str], listed: int | None = _LISTED)
         more = f" and {len(sources) - listed:,} more" if listed is not None and len(sources) > listed else ""
         lines.append(f"read {', '.join(sources[:listed])}{more} as {way}")
     return lines
+
+
+def _labelled(split: Split) -> Split:
+    """Return the split without rows that have no labels."""
+    return dataclasses.replace(split, records=tuple(record for record in split.records if record.labels is not None))

@@ -240,15 +240,13 @@ def _match(splits: Splits, options: Distillation, log: Callable[[str], None]) ->
     if not options.soft_labels:
         return None, {}
     files = [read_soft_file(file, splits.labels) for file in options.soft_labels]
-    held_out = {name: split for name, split in splits.named().items() if name != "train"}
-    records = {name: split.records for name, split in held_out.items()}
-    matched = match_soft_files(files, splits.train.records, records, options.soft_temperature, options.images)
+    matched = match_soft_files(files, splits.named(), options)
     for line in matched.notes:
         log(line)
-    if overlap := find_overlap(held_out, dataclasses.replace(splits.train, records=matched.joined)):
+    if matched.overlap:
         raise DataError(
-            f"{len(overlap)} pictures that only soft labels name are pictures of the validation or test split under "
-            f"another name; take them out, the first is {overlap[0]}"
+            f"{len(matched.overlap)} pictures that only soft labels name are pictures of the validation or test split "
+            f"under another name; take them out, the first is {matched.overlap[0]}"
         )
     return matched, {str(file.file.resolve()): file.sha256 for file in files}
 

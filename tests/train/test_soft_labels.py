@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from mlic_train.batches.dataset import known_of, target_of
+from mlic_train.cli.train import train
 from mlic_train.config import DataOptions, Distillation
 from mlic_train.data.soft_labels import read_soft_file
 from mlic_train.data.splits import Splits, load_splits
@@ -177,3 +180,35 @@ def test_row_numbers_that_pandas_wrote_are_left_out_and_said(splits: Splits, tmp
     file.write_text(f",image,{splits.labels.names[0]}\n0,a.png,0.25\n")
     assert row_of(splits, file) == (2, "a.png", 0.25)
     assert f"{file}: the row numbers in the column ''" in read_soft_file(file, splits.labels).notes
+
+
+def test_the_check_says_what_matches_beside_all_else(colours: Path, tmp_path: Path, draw: Callable[..., Path]) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(colours, data)
+    splits = load_splits(DataOptions(data))
+    first, held_out = splits.train.records[0], splits.val.records[0]
+    (data / "images" / "train3.png").unlink()
+    draw(tmp_path / "images" / "new.png", seed=77, size=(20, 20))
+    shutil.copy(data / "images" / str(held_out.image_id), tmp_path / "images" / "again.png")
+    good = table(tmp_path / "good.csv", splits, [f"{first.image_id},,0.9,", "new.png,,0.7,", "again.png,,0.7,"])
+    broken = table(tmp_path / "broken.csv", splits, ["a.png,,1.5,"])
+    command = ["--data", data, "--check", "--soft-labels", good, "--soft-labels", broken]
+
+    result = CliRunner().invoke(train, [str(argument) for argument in command])
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert f"{good}: 3 rows, matched by picture 1, by caption 0, to 1 training records" in lines
+    assert "2 pictures without labels of their own join the training with soft labels" in lines
+    bad_file, missing_picture, overlap = (line for line in lines if line.startswith("error"))
+    assert bad_file.startswith(f"error: 1 x bad-file: {broken}: line 2: column 'red': found '1.5'; expected ")
+    assert missing_picture.startswith("error: 1 x missing-picture: train.csv:record 4: no picture at ")
+    assert overlap.startswith(f"error: 1 x split-overlap: {good}:record 4: 'again.png' is also in the split 'val'")
+    assert result.stderr.splitlines()[-1].startswith("3 errors, ")
+
+    result = CliRunner().invoke(train, [*(str(argument) for argument in command), "--format", "json"])
+    assert [one["kind"] for one in json.loads(result.stdout)["problems"] if one["severity"] == "error"] == [
+        "bad-file",
+        "missing-picture",
+        "split-overlap",
+    ]
+    assert "matched by picture 1" in result.stderr
