@@ -151,4 +151,4 @@ def reference() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    print(reference(), end="")

@@ -67,13 +67,14 @@ class _WithStreams(click.Command):
         try:
             return super().main(*args, **extra)
         except SystemExit as end:
+            unwritable = sys.stdout is not stdout  # click has replaced it, as its reader is gone
             try:
                 flush_standard_streams()
             except OSError as error:
                 if error.errno in _FULL and not end.code:
                     raise
-                discard_standard_output()
-            if sys.stdout is not stdout:  # click has replaced it, as its reader is gone
+                unwritable = True
+            if unwritable:
                 discard_standard_output()
             raise
 

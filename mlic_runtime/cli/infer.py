@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlic_runtime.base.heap import use_large_pages
-from mlic_runtime.base.standard_streams import flush_standard_streams
 from mlic_runtime.base.text import printable
 from mlic_runtime.limits import MAX_PIXELS
 from mlic_runtime.version import __version__
@@ -220,5 +219,4 @@ def main() -> None:
     except SystemExit as end:
         if not isinstance(end.code, int):  # a message, which Python itself writes
             raise
-        flush_standard_streams()
-        os._exit(end.code)
+        os._exit(end.code)  # the command has flushed its streams

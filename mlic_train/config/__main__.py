@@ -1,7 +1,5 @@
 """`python -m mlic_train.config` prints docs/train/options.md."""
 
-import sys
-
 from mlic_runtime.base.option import element_type, flag_of
 
 from . import options
@@ -36,4 +34,4 @@ def options_page() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(options_page())
+    print(options_page(), end="")

@@ -6,7 +6,6 @@ Both are read from the manifest, which `mlic-export --data --latency` wrote.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import svg
@@ -60,4 +59,4 @@ def accuracy() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(accuracy())
+    print(accuracy(), end="")

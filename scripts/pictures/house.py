@@ -88,4 +88,4 @@ def house() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(house())
+    print(house(), end="")

@@ -6,7 +6,6 @@ Layers, heads and widths are those of the released package's checkpoint.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import svg
@@ -65,4 +64,4 @@ def model() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(model())
+    print(model(), end="")
