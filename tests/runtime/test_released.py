@@ -25,17 +25,17 @@ TOLERANCES = {"fp32": 0.0002, "fp16": 0.005, REDUCED_RANGE: 0.01, FULL_RANGE: 0.
 
 # Of every graph, on coco18's test rows. A release that is better raises them; one that is worse has to say why.
 # 0.4.3 lowered 0.839 and 0.781: it is chosen on val, where it loses less than 0.4.2 did (docs/models/hybrid.md).
-# 0.5.0 lowered 0.871 and 0.838, and raised 0.23 and 0.33: it is better on val in every mode, and on test with one input
-# alone; what it loses with both is less than two standard errors (decision 101).
+# 0.6.0 lowered 0.862 and 0.810, and raised 0.35: with the caption alone it is as good (log loss), but takes fewer rows for
+# empty ones (docs/decisions/104-the-hybrid-sees-320-pixels.md).
 AT_LEAST = {
-    "test": {"samples_f1": 0.867, "map": 0.832},
-    "test-picture-only": {"samples_f1": 0.781, "map": 0.731},
-    "test-caption-only": {"samples_f1": 0.862, "map": 0.810},
+    "test": {"samples_f1": 0.877, "map": 0.838},
+    "test-picture-only": {"samples_f1": 0.791, "map": 0.751},
+    "test-caption-only": {"samples_f1": 0.856, "map": 0.807},
 }
 AT_MOST = {
-    "test": {"ece": 0.010, "false_labels_per_negative": 0.29},
-    "test-picture-only": {"ece": 0.010, "false_labels_per_negative": 0.12},
-    "test-caption-only": {"ece": 0.010, "false_labels_per_negative": 0.35},
+    "test": {"ece": 0.010, "false_labels_per_negative": 0.27},
+    "test-picture-only": {"ece": 0.010, "false_labels_per_negative": 0.10},
+    "test-caption-only": {"ece": 0.010, "false_labels_per_negative": 0.38},
 }
 
 Array = npt.NDArray[np.float64]

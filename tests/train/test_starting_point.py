@@ -181,6 +181,22 @@ def test_no_epoch_calibrates_and_measures_the_mean(
     assert load_trained(tmp_path / "new").state.epoch == 1
 
 
+def test_a_model_is_measured_at_another_size(colours: Path, tmp_path: Path, trained: TrainedModel) -> None:
+    size = 2 * trained.config.model.image_size
+    arguments = ["--data", colours, "--output", tmp_path / "new", "--epochs", "0", "--device", "cpu"]
+    arguments += ["--start-from", trained.folder, "--image-size", size]
+    result = CliRunner().invoke(train, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    new = load_trained(tmp_path / "new")
+    assert new.config.model.image_size == size
+    assert new.model.grid == tuple(2 * side for side in trained.model.grid)
+    for name, tensor in trained.model.state_dict().items():
+        if not name.startswith("calibration."):
+            torch.testing.assert_close(new.model.state_dict()[name], tensor, rtol=0, atol=0)
+    pixels = torch.randint(1, 256, (2, size, size, 3), dtype=torch.uint8)
+    assert new.model(pixels, *(torch.ones(2, 3, dtype=torch.long),) * 2).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -169,7 +169,7 @@ def announced(watched: Watched) -> list[str]:
 
 
 def test_a_screen_reader_is_told_what_happens(page: Watched, tmp_path: Path) -> None:
-    loaded = ["Loading the model…", "hybrid 0.5.0, ready: it knows 18 labels."]
+    loaded = ["Loading the model…", "hybrid 0.6.0, ready: it knows 18 labels."]
     assert announced(page) == loaded, "each once: not every step of the progress"
     (tmp_path / "text.png").write_text("this is no picture")
     page.page.set_input_files("#files", [CAT, tmp_path / "text.png"])
