@@ -193,7 +193,7 @@ def bad_file(files: tuple[Path, ...], message: str) -> Problem:
     for file in files:
         if message.startswith(f"{file}:"):
             rest = message.removeprefix(f"{file}:").lstrip()
-            return Problem(file, None, "bad-file", f"line {rest}" if rest[0].isdigit() else rest)
+            return Problem(file, None, "bad-file", f"line {rest}" if rest[:1].isdigit() else rest)
     return Problem(files[0] if files else Path(), None, "bad-file", message)
 
 
