@@ -1,9 +1,11 @@
 """A plot of what each precision of a model package costs and how good it is."""
 
+import itertools
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mlic_runtime.base.output_files import atomic_path
 from mlic_runtime.package.manifest import Manifest
@@ -33,6 +35,12 @@ def plot_precisions(manifest: Manifest, path: Path) -> None:
     panels[-1].set_xlabel("MB of the graph")
     panels[0].set_ylabel("samples F1")
     panels[0].legend(fontsize=8)
+    # Names beside the points would lie on each other: int8 graphs differ by a few hundredths of a millisecond.
+    shown = [
+        Line2D([], [], color="grey", linestyle="", marker=marker, label=name)
+        for name, marker in _markers(manifest).items()
+    ]
+    panels[-1].legend(handles=shown, fontsize=8)
     figure.suptitle(f"{manifest.name} {manifest.version}", fontsize=11)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=120)
@@ -47,17 +55,22 @@ def _draw(axes: Axes, manifest: Manifest, costs: dict[str, float]) -> None:
             for precision, cost in costs.items()
             if (metrics := manifest.metrics.get(precision, {}).get(split)) and "samples_f1_low" in metrics
         }
-        for (precision, (cost, f1, low, high)), marker in zip(points.items(), _MARKERS, strict=False):
+        markers = _markers(manifest)
+        for precision, (cost, f1, low, high) in points.items():
+            spread = [[f1 - low], [high - f1]]
             axes.errorbar(
-                cost + shift, f1, [[f1 - low], [high - f1]], color=colour, marker=marker, capsize=3, alpha=0.9
+                cost + shift, f1, spread, color=colour, marker=markers[precision], capsize=3, alpha=0.6, linestyle=""
             )
-            axes.annotate(precision, (cost, f1), textcoords="offset points", xytext=(6, 5), fontsize=8)
         front = pareto_front([(cost, f1) for cost, f1, _, _ in points.values()])
         axes.plot(
             [cost for cost, _ in front], [gain for _, gain in front], "--", color=colour, linewidth=1, label=split
         )
     axes.grid(alpha=0.25)
     axes.set_xlim(0, 1.15 * widest)
+
+
+def _markers(manifest: Manifest) -> dict[str, str]:
+    return dict(zip(manifest.precisions, itertools.cycle(_MARKERS), strict=False))
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
