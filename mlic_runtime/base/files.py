@@ -203,8 +203,8 @@ def _new_locked_folder(path: Path) -> tuple[Path, int | None]:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
             descriptor = _lock_folder(folder)
-        except FileNotFoundError:
-            continue  # another process removed it as abandoned before it was locked
+        except (FileNotFoundError, BlockingIOError):
+            continue  # another process took it for abandoned before it was locked, and removed it or is about to
         if descriptor is None or _is_at(folder, descriptor):
             return folder, descriptor
         os.close(descriptor)
@@ -217,14 +217,24 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _lock_folder(folder: Path) -> int | None:
-    """Return a descriptor that holds the lock of a folder; None if another has the lock, or there are no locks."""
+    """Return a descriptor that holds the lock of a folder; None if there are no locks.
+
+    Raises:
+        BlockingIOError: another process has the lock.
+        OSError: the folder cannot be opened.
+    """
     if fcntl is None:  # Windows cannot open a folder
         return None
     descriptor = os.open(folder, os.O_RDONLY)
-    if _try_lock(descriptor):
-        return descriptor
-    os.close(descriptor)
-    return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:  # this file system has no locks
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _try_lock(descriptor: int) -> bool:

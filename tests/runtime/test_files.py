@@ -49,13 +49,19 @@ def test_the_one_that_works_holds_the_lock(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_taken_for_abandoned_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process may look between making a folder and locking it, here before the lock and just behind it."""
-    real, seen = whole_files._lock_folder, []
+    """Another process may look between making a folder and locking it.
+
+    Here it removes the first before the lock, the second just behind it, and has the lock of the third, to remove it.
+    """
+    real, seen, held = whole_files._lock_folder, [], []
 
     def lock(folder: Path) -> "int | None":
         seen.append(folder)
         if len(seen) == 1:
             folder.rmdir()
+        if len(seen) == 3:
+            held.append(os.open(folder, os.O_RDONLY))
+            fcntl.flock(held[0], fcntl.LOCK_EX)
         descriptor = real(folder)
         if len(seen) == 2:
             folder.rmdir()
@@ -63,8 +69,9 @@ def test_a_folder_that_was_taken_for_abandoned_is_made_again(tmp_path: Path, mon
 
     monkeypatch.setattr(whole_files, "_lock_folder", lock)
     with temporary_folder(tmp_path / "file") as folder:
-        assert folder == seen[2]
-        assert [path for path in seen if path.exists()] == [folder]
+        assert folder == seen[3]
+        assert [path for path in seen if path.exists()] == [seen[2], folder]
+    os.close(held[0])
 
 
 def test_a_system_without_locks_writes_and_removes_nothing_of_others(
